@@ -1,0 +1,121 @@
+"""Every setting, once: its name, default, unit and meaning; and `validate`.
+
+A recipe in `configs/` starts from `default()` (an `ml_collections.ConfigDict`, so that every key can
+be overridden on the command line) and changes what it needs. `freeze` turns the result into the
+frozen dataclasses below; a ConfigDict never travels further than `main`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from miue_jax.errors import UserError
+
+AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """Where the images come from."""
+
+  source: str = "digits"  # digits | npz | folder | tfds
+  name: str = ""  # tfds: the dataset's name ("cifar10"); otherwise a label for tables, may be empty
+  path: str = ""  # npz: the file; folder: its root; tfds: data_dir, empty for tfds's own default
+  size: int = 0  # images become size x size pixels BEFORE poisoning; 0 keeps them as they are
+  train_split: str = "train"  # tfds only
+  test_split: str = "test"  # tfds only
+  test_fraction: float = 0.2  # held out, stratified by seed, where the source has no test set
+  classes: tuple[str, ...] = ()  # keep only these classes, in this order; empty keeps all
+  max_train: int = 0  # keep at most this many training images (stratified by seed); 0 keeps all
+  max_test: int = 0  # the same for the test images
+  seed: int = 0  # of the held-out split and of the two subsets
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A network: images in [0, 1] -> (features, logits)."""
+
+  name: str = "small_cnn"  # see miue_jax.models.MODELS
+  width: int = 64  # channels of the first stage
+  stem: str = "small"  # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
+  normalise: str = "imagenet"  # imagenet: ImageNet mean and std inside the model; none
+  dtype: str = "float32"  # of the computation: float32 | bfloat16; parameters stay float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """Supervised training by SGD: source models and victims."""
+
+  epochs: int = 100
+  batch_size: int = 128  # global, over all devices
+  learning_rate: float = 0.1
+  final_learning_rate: float = 1e-6  # per-epoch cosine from learning_rate to this
+  momentum: float = 0.9
+  weight_decay: float = 1e-4  # on all parameters, as PyTorch's SGD does
+  augment: str = "flip"  # none | flip | crop (pad 4) | crop_flip
+  checkpoint_every: int = 10  # epochs between checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """How the perturbation is made."""
+
+  name: str = "miue"  # see miue_jax.methods.METHODS
+  epsilon: float = 8 / 255  # the budget: max |poisoned - clean|, in [0, 1] pixel units
+  epsilon_start: float = 8 / 255  # radius of the first epoch; falls linearly to epsilon
+  epsilon_epochs: int = 0  # over this many epochs; 0: epsilon throughout
+  epochs: int = 100  # each: one pass of source updates, then one pass of delta updates
+  batch_size: int = 512  # of the delta pass; L_mi compares images inside one batch
+  steps: int = 10  # sign steps on each batch
+  step_size_start: float = 0.2 / 255  # of the first epoch ...
+  step_size_end: float = 0.4 / 255  # ... moving linearly towards this one
+  tau: float = 0.1  # temperature of the similarity term
+  zeta: float = 0.1  # weight of the distance term
+  similarity_weight: float = 1.0  # weight of the similarity term; 0 is the paper's ablation
+  augment: str = "flip"  # inside the delta step: none | flip | crop | crop_flip
+  augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
+  draws: int = 1  # augmentation draws averaged in every sign step
+  class_wise: bool = False  # one perturbation for each class instead of one for each image
+  fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
+  only_class: int = -1  # perturb this class alone; -1: all
+  balanced: bool = False  # delta batches weigh every class the same (for imbalanced data)
+  rounding: str = "nearest"  # nearest | truncate (the authors' uint8 conversion, for parity)
+  checkpoint_every: int = 5  # epochs between checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  """Victims: what an unauthorised person trains."""
+
+  conditions: tuple[str, ...] = ("clean", "random", "poison")
+  seeds: tuple[int, ...] = (0, 1, 2)
+  restored: bool = False  # also train on images restored from poison and key (seeds[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """Histogram mutual information between features of clean and of released images."""
+
+  samples: int = 2000  # training images used (stratified by seed); 0: all
+  projections: int = 128  # random unit directions, shared by both sides
+  bins: int = 16  # equal-width bins per axis, between the smallest and the largest value
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment."""
+
+  name: str = "digits"
+  seed: int = 0  # of the source model, the order of images and every draw in generation
+  devices: int = 0  # 0: all accelerators, or one CPU device per core where that divides the batches
+  data: Data = Data()
+  model: Model = Model()  # the source model
+  source: Fit = Fit()  # how it is trained; its epochs are method.epochs
+  method: Method = Method()
+  victim: Model = Model(normalise="none")
+  victim_fit: Fit = Fit(epochs=200, learning_rate=0.5, augment="crop_flip")
+  evaluate: Evaluate = Evaluate()
+  measure: Measure = Measure()
