@@ -1,0 +1,1 @@
+"""miue_jax: unlearnable image datasets by mutual-information reduction."""

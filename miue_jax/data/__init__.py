@@ -1,0 +1,1 @@
+"""Data: sources of images and the augmentations that run on the device."""
