@@ -1,19 +1,22 @@
 """Every setting, once: its name, default, unit and meaning; and `validate`.
 
-A recipe in `configs/` starts from `default()` (an `ml_collections.ConfigDict`, so that every key can
-be overridden on the command line) and changes what it needs. `freeze` turns the result into the
+A recipe in `configs/` starts from `default()` (an `ml_collections.ConfigDict`, so that every key
+can be overridden on the command line) and changes what it needs. `freeze` turns the result into the
 frozen dataclasses below; a ConfigDict never travels further than `main`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
 from typing import Any
 
 import ml_collections
 
 from miue_jax.errors import UserError
+from miue_jax.perturb import budget
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
+ROUNDINGS = ("nearest", "truncate")
+CONDITIONS = ("clean", "random", "poison", "restored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +92,8 @@ class Method:
 class Evaluate:
   """Victims: what an unauthorised person trains."""
 
-  conditions: tuple[str, ...] = ("clean", "random", "poison")
+  conditions: tuple[str, ...] = ("clean", "random", "poison")  # also: "restored" with the key
   seeds: tuple[int, ...] = (0, 1, 2)
-  restored: bool = False  # also train on images restored from poison and key (seeds[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +121,107 @@ class Config:
   victim_fit: Fit = Fit(epochs=200, learning_rate=0.5, augment="crop_flip")
   evaluate: Evaluate = Evaluate()
   measure: Measure = Measure()
+
+
+def default() -> ml_collections.ConfigDict:
+  """All settings at their defaults, to start a recipe from."""
+  return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def freeze(settings: ml_collections.ConfigDict) -> Config:
+  """Turns a recipe into a validated `Config`.
+
+  Raises:
+    UserError: an unknown key, a value of the wrong type or one that makes no sense.
+  """
+  config = _frozen(Config, settings.to_dict(), "")
+  validate(config)
+  return config
+
+
+def _frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  for key in values:
+    if key not in fields:
+      close = difflib.get_close_matches(key, fields, n=1)
+      hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}."
+      raise UserError(f"Unknown config key {prefix}{key}; {hint}")
+  result = {}
+  for key, value in values.items():
+    expected = fields[key].type
+    if dataclasses.is_dataclass(expected):
+      value = _frozen(expected, value, f"{prefix}{key}.")
+    elif expected is float and type(value) is int:
+      value = float(value)
+    elif isinstance(value, list):
+      value = tuple(value)
+    if type(value) is not getattr(expected, "__origin__", expected):
+      raise UserError(
+        f"Config key {prefix}{key} is {value!r} ({type(value).__name__}); expected "
+        f"{getattr(expected, '__name__', expected)}."
+      )
+    result[key] = value
+  return kind(**result)
+
+
+def validate(config: Config) -> None:
+  """Checks every value that no stage could work with.
+
+  Raises:
+    UserError: naming the key, its value and what is allowed.
+  """
+  method, measure = config.method, config.measure
+  _require(0 < method.epsilon <= 127 / 255, "method.epsilon", method.epsilon, "in (0, 127/255]")
+  _require(budget(method.epsilon) > 0, "method.epsilon", method.epsilon, "at least 0.5/255")
+  _require(
+    method.epsilon <= method.epsilon_start <= 1,
+    "method.epsilon_start",
+    method.epsilon_start,
+    "between method.epsilon and 1",
+  )
+  _require(0 < method.fraction <= 1, "method.fraction", method.fraction, "in (0, 1]")
+  _require(method.tau > 0, "method.tau", method.tau, "positive")
+  for key in ("zeta", "similarity_weight", "epsilon_epochs"):
+    _require(getattr(method, key) >= 0, f"method.{key}", getattr(method, key), "0 or more")
+  _require(
+    method.zeta + method.similarity_weight > 0,
+    "method.zeta",
+    method.zeta,
+    "positive when method.similarity_weight is 0",
+  )
+  for key in ("epochs", "batch_size", "steps", "draws", "checkpoint_every"):
+    _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
+  for key in ("step_size_start", "step_size_end"):
+    _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
+  _choose("method.augment", method.augment, AUGMENTATIONS)
+  _choose("method.rounding", method.rounding, ROUNDINGS)
+  for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):
+    _choose(f"{name}.augment", fit.augment, AUGMENTATIONS)
+    for key in ("epochs", "batch_size", "checkpoint_every"):
+      _require(getattr(fit, key) >= 1, f"{name}.{key}", getattr(fit, key), "1 or more")
+    _require(fit.learning_rate > 0, f"{name}.learning_rate", fit.learning_rate, "positive")
+    _require(0 <= fit.momentum < 1, f"{name}.momentum", fit.momentum, "in [0, 1)")
+    for key in ("final_learning_rate", "weight_decay"):
+      _require(getattr(fit, key) >= 0, f"{name}.{key}", getattr(fit, key), "0 or more")
+  _require(config.devices >= 0, "devices", config.devices, "0 (all) or more")
+  _require(config.data.size >= 0, "data.size", config.data.size, "0 (keep) or more")
+  fraction = config.data.test_fraction
+  _require(0 <= fraction < 1, "data.test_fraction", fraction, "in [0, 1)")
+  for key in ("max_train", "max_test"):
+    value = getattr(config.data, key)
+    _require(value >= 0, f"data.{key}", value, "0 (all) or more")
+  for condition in config.evaluate.conditions:
+    _choose("evaluate.conditions", condition, CONDITIONS)
+  _require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")
+  _require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
+  _require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")
+  _require(measure.bins >= 2, "measure.bins", measure.bins, "2 or more")
+
+
+def _require(fine: bool, key: str, value: Any, allowed: str) -> None:
+  if not fine:
+    raise UserError(f"Config key {key} is {value!r}; it must be {allowed}.")
+
+
+def _choose(key: str, value: str, known: tuple[str, ...]) -> None:
+  _require(value in known, key, value, f"one of {', '.join(known)}")

@@ -43,6 +43,7 @@ class Dataset:
 
   @property
   def num_classes(self) -> int:
+    """How many classes there are."""
     return len(self.class_names)
 
   @functools.cached_property

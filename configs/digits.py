@@ -1,0 +1,27 @@
+"""scikit-learn's handwritten digits: the embedded default, proven in minutes."""
+
+import ml_collections
+
+from miue_jax import config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  c = config.default()
+  c.name = "digits"
+  c.data.source = "digits"
+
+  c.model.width = 16
+  c.source.augment = "crop"
+  c.method.epochs = 10
+  c.method.batch_size = 128
+  c.method.step_size_start = 1 / 255
+  c.method.step_size_end = 1 / 255
+  c.method.augment = "crop"
+  c.method.augment_poisoned = True
+
+  c.victim.width = 16
+  c.victim_fit.epochs = 15
+  c.victim_fit.learning_rate = 0.1
+  c.victim_fit.augment = "crop"
+  return c

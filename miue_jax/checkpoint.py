@@ -1,0 +1,79 @@
+"""Checkpoints: the only file that imports Orbax."""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from miue_jax.errors import UserError
+
+
+class Checkpoints:
+  """States of one long run, by position (steps done), the newest two kept.
+
+  Orbax writes into a temporary directory and renames it, so that a kill leaves either the old or
+  the new state, never half of one.
+  """
+
+  def __init__(self, directory: pathlib.Path):
+    self._directory = directory
+
+  def save(self, position: int, tree: Any) -> None:
+    """Saves a pytree of jax arrays; a position that is saved already is left alone.
+
+    Raises:
+      UserError: the disk is full or the directory cannot be written.
+    """
+    try:
+      with self._open() as checkpointer:
+        if position not in {saved.step for saved in checkpointer.checkpoints}:
+          checkpointer.save_pytree(position, tree)
+    except (OSError, ValueError) as error:
+      raise UserError(
+        f"Cannot save a checkpoint in {self._directory} ({_first_line(error)}): free some space or "
+        "choose another --workdir."
+      ) from error
+
+  def restore(self, like: Any) -> tuple[int, Any] | None:
+    """Returns the newest `(position, tree)`, or None where nothing is saved.
+
+    Args:
+      like: a pytree of jax arrays with the shapes, dtypes and shardings to restore to.
+
+    Raises:
+      UserError: the checkpoint is damaged or belongs to another program.
+    """
+    if not self._directory.exists():
+      return None
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+    )
+    try:
+      with self._open() as checkpointer:
+        if checkpointer.latest is None:
+          return None
+        position = checkpointer.latest.step
+        return position, checkpointer.load_pytree(position, abstract)
+    except Exception as error:
+      # Orbax reports damage by many exception types; whatever it is, the file cannot be used.
+      raise UserError(
+        f"The checkpoint in {self._directory} is damaged ({_first_line(error)}): delete that "
+        "folder to start this stage again."
+      ) from error
+
+  def delete(self) -> None:
+    """Removes every state: the run is finished and its result stored elsewhere."""
+    shutil.rmtree(self._directory, ignore_errors=True)
+
+  def _open(self) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(
+      self._directory.absolute(),
+      preservation_policy=ocp.training.preservation_policies.LatestN(2),
+      cleanup_tmp_directories=True,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

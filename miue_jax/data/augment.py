@@ -1,0 +1,50 @@
+"""Random flips and crops on the device, differentiable and one key per image.
+
+A crop (zero padding, then a window), a shift and a flip only select pixels, so each is written as
+`rows @ image @ columns`: two small products with 0/1 matrices. Gathers would be exact too, but
+their gradient is a scatter, which CPUs and TPUs do one element at a time.
+"""
+
+import jax
+import jax.numpy as jnp
+
+PAD = 4
+
+
+def augment(kind: str, keys: jax.Array, images: jax.Array) -> jax.Array:
+  """Transforms each image by its own key.
+
+  Args:
+    kind: `none`, `flip` (left-right, probability 1/2), `crop` (pad 4 with zeros, random window) or
+      `crop_flip`.
+    keys: one random key per image, `[batch]`.
+    images: float `[batch, height, width, channel]`.
+
+  Returns:
+    As `images`.
+  """
+  if kind == "none":
+    return images
+  height, width = images.shape[1:3]
+  shift_key, flip_key = jax.vmap(jax.random.split, out_axes=1)(keys)
+  if "crop" in kind:
+    shift = jax.vmap(lambda key: jax.random.randint(key, (2,), -PAD, PAD + 1))(shift_key)
+  else:
+    shift = jnp.zeros((len(images), 2), jnp.int32)
+  if "flip" in kind:
+    flip = jax.vmap(jax.random.bernoulli)(flip_key)
+  else:
+    flip = jnp.zeros(len(images), bool)
+  columns = _selection(width, shift[:, 1], flip, images.dtype)
+  images = jnp.einsum("bjw,bhwc->bhjc", columns, images, precision="highest")
+  if "crop" not in kind:
+    return images
+  rows = _selection(height, shift[:, 0], jnp.zeros_like(flip), images.dtype)
+  return jnp.einsum("bih,bhwc->biwc", rows, images, precision="highest")
+
+
+def _selection(size: int, shift: jax.Array, flip: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """0/1 matrices `[batch, size, size]`: output i takes input `i + shift`, mirrored where `flip`."""
+  source = jnp.arange(size)[None, :] + shift[:, None]
+  source = jnp.where(flip[:, None], size - 1 - source, source)
+  return (source[:, :, None] == jnp.arange(size)[None, None, :]).astype(dtype)

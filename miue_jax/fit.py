@@ -1,0 +1,349 @@
+"""One trainer: SGD on labelled images. Source models and victims are both trained by it."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from miue_jax import models, objectives, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Fit
+from miue_jax.data import lanes
+from miue_jax.data.augment import augment
+from miue_jax.data.dataset import Split
+from miue_jax.errors import UserError
+from miue_jax.progress import Progress
+from miue_jax.runtime import AXIS
+
+_EVALUATION_BATCH = 512
+
+
+@flax.struct.dataclass
+class State:
+  """A model in training: parameters, BatchNorm statistics, optimiser state."""
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `module.apply` takes."""
+    return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@flax.struct.dataclass
+class Sums:
+  """Running sums of one pass, kept on the device so that no step waits for the host.
+
+  Attributes:
+    loss: sum of batch losses.
+    steps: batches seen.
+    correct: examples classified correctly.
+    count: examples seen.
+    first_bad: index of the first batch whose loss was not finite, or -1.
+  """
+
+  loss: jax.Array
+  steps: jax.Array
+  correct: jax.Array
+  count: jax.Array
+  first_bad: jax.Array
+
+  @classmethod
+  def zero(cls) -> "Sums":
+    """Empty sums, on every device of the mesh."""
+    zeros = [jnp.float32(0) for _ in range(4)]
+    return runtime.replicate(cls(*zeros, jnp.int32(-1)))
+
+  def add(self, index, loss, correct, count) -> "Sums":
+    """Adds one batch."""
+    bad = ~jnp.isfinite(loss) & (self.first_bad < 0)
+    return Sums(
+      self.loss + loss,
+      self.steps + 1,
+      self.correct + correct,
+      self.count + count,
+      jnp.where(bad, index, self.first_bad),
+    )
+
+  def read(self, what: str) -> tuple[float, float]:
+    """Mean loss and accuracy (percent) on the host.
+
+    Raises:
+      UserError: a loss was not finite.
+    """
+    if int(self.first_bad) >= 0:
+      raise UserError(
+        f"The loss of {what} is not finite at step {int(self.first_bad)}: lower the learning rate "
+        "or use dtype float32."
+      )
+    return float(self.loss / self.steps), float(100 * self.correct / jnp.maximum(self.count, 1))
+
+
+@flax.struct.dataclass
+class Pass:
+  """The constants of one pass over the data: what a step reads and does not change.
+
+  Attributes:
+    table: the examples.
+    delta: perturbation of every row (or class), None when images are used as they are.
+    order: rows of every batch, `[lanes, batches]`.
+    key: random key of this pass.
+  """
+
+  table: lanes.Table
+  delta: jax.Array | None
+  order: jax.Array
+  key: jax.Array
+
+  def batch(self, index: jax.Array) -> tuple[jax.Array, lanes.Table]:
+    """Local rows of batch `index`, and what stands in them."""
+    rows = self.order[:, index]
+    return rows, jax.tree.map(lambda x: x[rows], self.table)
+
+
+def pass_spec(delta: jax.P) -> Pass:
+  """How a `Pass` lies on the mesh: delta by row, or replicated (`jax.P()`) when class-wise."""
+  return Pass(jax.P(AXIS), delta, jax.P(AXIS), jax.P())
+
+
+def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns `order(key, ids)`, the order of one pass with batches of `batch_size`."""
+  local_lanes = batch_size // jax.sharding.get_mesh().size
+  return jax.jit(
+    jax.shard_map(
+      lambda key, ids: lanes.shuffle(key, ids, local_lanes),
+      in_specs=(jax.P(), jax.P(AXIS)),
+      out_specs=jax.P(AXIS),
+    )
+  )
+
+
+def sgd(config: Fit, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+  """SGD with momentum and weight decay as in PyTorch; the rate is a cosine over epochs.
+
+  Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2`.
+  """
+
+  def schedule(count):
+    turn = (1 + jnp.cos(jnp.pi * (count // steps_per_epoch) / epochs)) / 2
+    return config.final_learning_rate + turn * (config.learning_rate - config.final_learning_rate)
+
+  return optax.chain(
+    optax.add_decayed_weights(config.weight_decay), optax.sgd(schedule, config.momentum)
+  )
+
+
+def init(module: nn.Module, optimiser, key: jax.Array, image_shape: tuple[int, ...]) -> State:
+  """A fresh state, on every device of the mesh."""
+  variables = models.init(module, key, image_shape)
+  params = variables["params"]
+  return runtime.replicate(State(params, variables["batch_stats"], optimiser.init(params)))
+
+
+Inputs = Callable[[lanes.Table, jax.Array | None, jax.Array, jax.Array], jax.Array]
+
+
+def plain_inputs(kind: str) -> Inputs:
+  """Inputs of a victim: stored images, augmented."""
+
+  def inputs(batch, delta, rows, keys):
+    del delta, rows
+    return augment(kind, keys, batch.images.astype(jnp.float32) / 255)
+
+  return inputs
+
+
+def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: jax.P) -> runtime.Step:
+  """One SGD step, `((State, Sums), Pass, index) -> (State, Sums)`, sharded over the mesh.
+
+  Args:
+    module: returns (features, logits).
+    optimiser: an optax transformation.
+    inputs: `(batch, delta, rows, keys) -> float images [batch, H, W, C]`.
+    delta_spec: how `Pass.delta` lies on the mesh.
+  """
+
+  def local(carry, constants, index):
+    state, sums = carry
+    rows, batch = constants.batch(index)
+    keys = runtime.example_keys(constants.key, batch.ids)
+    images = inputs(batch, constants.delta, rows, keys)
+
+    def loss_of(params):
+      (_, logits), updated = module.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+      )
+      # The mean over devices belongs inside: gradients of replicated parameters arrive summed.
+      loss = jax.lax.pmean(jnp.mean(objectives.cross_entropy(logits, batch.labels)), AXIS)
+      return loss, (logits, updated.get("batch_stats", {}))
+
+    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+      state.params
+    )
+    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    correct = jax.lax.psum(jnp.sum(jnp.argmax(logits, axis=1) == batch.labels), AXIS)
+    count = logits.shape[0] * jax.lax.axis_size(AXIS)
+    return State(params, batch_stats, opt_state), sums.add(index, loss, correct, count)
+
+  return jax.shard_map(local, in_specs=(jax.P(), pass_spec(delta_spec), jax.P()), out_specs=jax.P())
+
+
+class Predictor:
+  """Inference in batches over the mesh; compiled once."""
+
+  def __init__(self, module: nn.Module):
+    def local(variables, images):
+      return module.apply(variables, images.astype(jnp.float32) / 255, train=False)
+
+    self._apply = jax.jit(
+      jax.shard_map(local, in_specs=(jax.P(), jax.P(AXIS)), out_specs=jax.P(AXIS))
+    )
+
+  def __call__(self, state: State, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`, BatchNorm frozen."""
+    devices = jax.sharding.get_mesh().size
+    batch = -(-min(_EVALUATION_BATCH, len(images)) // devices) * devices
+    results = []
+    for start in range(0, len(images), batch):
+      block = images[start : start + batch]
+      padded = np.concatenate([block, np.zeros((batch - len(block), *block.shape[1:]), np.uint8)])
+      outputs = self._apply(state.variables, runtime.shard(padded))
+      results.append([np.asarray(output) for output in outputs])
+    features, logits = map(np.concatenate, zip(*results, strict=True))
+    return features[: len(images)], logits[: len(images)]
+
+
+@flax.struct.dataclass
+class Fitted:
+  """A model in training with its learning curves; what a checkpoint of a victim holds.
+
+  Attributes:
+    state: the model.
+    sums: of the running epoch.
+    curve: per epoch: training loss (nats), training accuracy and test accuracy (percent),
+      float32 `[epochs, 3]`.
+    seconds: spent so far, over all sittings.
+  """
+
+  state: State
+  sums: Sums
+  curve: jax.Array
+  seconds: jax.Array
+
+
+def fit(
+  module: nn.Module,
+  config: Fit,
+  train: Split,
+  test: Split,
+  *,
+  seed: int,
+  name: str,
+  checkpoints: Checkpoints,
+  progress: Callable[[str, int, str, int], Progress],
+) -> Fitted:
+  """Trains `module` on `train`, testing after every epoch; resumes from its checkpoint.
+
+  Args:
+    module: returns (features, logits).
+    config: the recipe.
+    train: training images; their labels are what the model learns.
+    test: clean images for the learning curve.
+    seed: of initial weights, order and augmentation.
+    name: for the log.
+    checkpoints: where states go.
+    progress: makes the reporter of a stage from (name, total steps, unit, first step).
+
+  Raises:
+    runtime.Interrupted: a signal came; the state is saved.
+    UserError: the loss is not finite, or fewer images than one batch.
+  """
+  layout = lanes.lay_out(len(train), (config.batch_size,), seed)
+  steps = layout.steps(config.batch_size, partial=False)
+  if steps == 0:
+    raise UserError(
+      f"{len(train)} training images do not fill one batch of {config.batch_size}: lower "
+      "batch_size."
+    )
+  table = layout.place(train)
+  order, run, predict = _compiled(module, config, steps, jax.sharding.get_mesh())
+  fitted = fresh(module, config, train, seed)
+  position, fitted = checkpoints.restore(fitted) or (0, fitted)
+  report = progress(name, config.epochs * steps, f"of {config.epochs} epochs, epoch", position)
+  clock = Clock(fitted.seconds)
+  with runtime.stop_on_signal():
+    for epoch in range(position // steps, config.epochs):
+      key = runtime.stream(seed, "fit", epoch)
+      constants = Pass(table, None, order(key, table.ids), key)
+      (state, sums), reached = run(
+        (fitted.state, fitted.sums),
+        constants,
+        position % steps,
+        steps,
+        tick=lambda index, done=epoch * steps: report.tick(done + index),
+      )
+      fitted = fitted.replace(state=state, sums=sums, seconds=clock.read())
+      if reached < steps:
+        checkpoints.save(epoch * steps + reached, fitted)
+        raise runtime.Interrupted(runtime.received())
+      position = (epoch + 1) * steps
+      loss, accuracy = sums.read(f"{name}, epoch {epoch + 1}")
+      _, logits = predict(state, test.images)
+      tested = 100 * float(np.mean(np.argmax(logits, axis=1) == test.labels))
+      curve = fitted.curve.at[epoch].set(jnp.array([loss, accuracy, tested]))
+      fitted = fitted.replace(
+        curve=runtime.replicate(curve), sums=Sums.zero(), seconds=clock.read()
+      )
+      report.report(
+        position,
+        epoch + 1,
+        {"loss": loss, "train_accuracy": accuracy, "test_accuracy": tested},
+      )
+      if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
+        checkpoints.save(position, fitted)
+  report.close()
+  return fitted
+
+
+def fresh(module: nn.Module, config: Fit, train: Split, seed: int) -> Fitted:
+  """An untrained `Fitted` on the mesh; also the shape that a checkpoint is restored to."""
+  optimiser = sgd(config, config.epochs, max(len(train) // config.batch_size, 1))
+  return Fitted(
+    init(module, optimiser, runtime.stream(seed, "weights"), train.images.shape[1:]),
+    Sums.zero(),
+    runtime.replicate(jnp.zeros((config.epochs, 3))),
+    runtime.replicate(jnp.float32(0)),
+  )
+
+
+@functools.lru_cache(maxsize=2)
+def _compiled(module: nn.Module, config: Fit, steps: int, mesh: jax.sharding.Mesh):
+  """What `fit` compiles, kept for the next seed or condition."""
+  del mesh  # part of the key: a compiled step belongs to its mesh
+  optimiser = sgd(config, config.epochs, steps)
+  run = runtime.repeated(train_step(module, optimiser, plain_inputs(config.augment), jax.P(AXIS)))
+  return shuffler(config.batch_size), run, Predictor(module)
+
+
+class Clock:
+  """Seconds over several sittings."""
+
+  def __init__(self, before: jax.Array):
+    self._before, self._began = float(before), time.monotonic()
+
+  def read(self) -> jax.Array:
+    """Seconds so far, on every device of the mesh."""
+    return runtime.replicate(jnp.float32(self._before + time.monotonic() - self._began))

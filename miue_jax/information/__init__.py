@@ -1,0 +1,1 @@
+"""Mutual information between features, in nats."""

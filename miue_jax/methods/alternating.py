@@ -1,0 +1,307 @@
+"""The loop that bi-level methods share: fit the source model, move delta, repeat.
+
+A method states its objective; this file holds the order of things, the budget, the augmentation,
+checkpoints and the sharding.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miue_jax import fit, models, objectives, perturb, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method
+from miue_jax.data import lanes
+from miue_jax.data.augment import augment
+from miue_jax.data.dataset import Dataset
+from miue_jax.data.pool import stratified
+from miue_jax.errors import UserError
+from miue_jax.progress import Progress
+from miue_jax.runtime import AXIS
+
+_CHOSEN = 4  # the purpose of a stratified draw, beside the seed
+
+# (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
+Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generated:
+  """A finished perturbation, before it becomes an artefact.
+
+  Attributes:
+    delta: realised, int8 `[N, H, W, C]` in 255ths, in example order.
+    seconds: spent, over all sittings.
+    perturbed: ids of the perturbed images, None when all are.
+    history: per epoch: source loss (nats), source accuracy on poisoned images (percent) and mean
+      objective over the delta steps.
+  """
+
+  delta: np.ndarray
+  seconds: float
+  perturbed: np.ndarray | None
+  history: dict[str, list[float]]
+
+
+@flax.struct.dataclass
+class _Loop:
+  """What a checkpoint holds."""
+
+  source: fit.State
+  delta: jax.Array
+  sums: fit.Sums
+  history: jax.Array
+  seconds: jax.Array
+
+
+@flax.struct.dataclass
+class _DeltaPass:
+  """Constants of a delta pass: the source model is frozen, sizes change by epoch."""
+
+  source: fit.State
+  data: fit.Pass
+  perturbed: jax.Array
+  step_size: jax.Array
+  epsilon: jax.Array
+
+
+def generate(
+  dataset: Dataset,
+  config: Config,
+  objective: Objective,
+  checkpoints: Checkpoints,
+  progress: Callable[[str, int, str, int], Progress],
+) -> Generated:
+  """Alternates source training on poisoned images with sign steps against `objective`.
+
+  Args:
+    dataset: only its training split is used.
+    config: `method`, `model`, `source` and `seed` matter here.
+    objective: what delta minimises.
+    checkpoints: where states go; an interrupted run continues from there.
+    progress: makes the reporter of a stage.
+
+  Raises:
+    runtime.Interrupted: a signal came; the state is saved.
+    UserError: a loss is not finite, or fewer images than one batch.
+  """
+  method, train = config.method, dataset.train
+  layout = lanes.lay_out(len(train), (config.source.batch_size, method.batch_size), config.seed)
+  train_steps = layout.steps(config.source.batch_size, partial=False)
+  sign_steps = layout.steps(method.batch_size, partial=True) * method.steps
+  per_epoch = train_steps + sign_steps
+  if train_steps == 0:
+    raise UserError(
+      f"{len(train)} training images do not fill one source batch of {config.source.batch_size}: "
+      "set source.batch_size and method.batch_size to at most that many."
+    )
+
+  module = models.build(config.model, dataset.num_classes, train.images.shape[1:])
+  optimiser = fit.sgd(config.source, method.epochs, train_steps)
+  table = layout.place(train)
+  chosen = chosen_images(train.labels, method, config.seed)
+  perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
+  source_order = fit.shuffler(config.source.batch_size)
+  delta_order = fit.shuffler(method.batch_size)
+  train_run = runtime.repeated(
+    fit.train_step(module, optimiser, _source_inputs(config), delta_spec)
+  )
+  delta_run = runtime.repeated(_delta_step(module, method, objective))
+
+  rows = dataset.num_classes if method.class_wise else len(layout.ids)
+  zeros = np.zeros((rows, *train.images.shape[1:]), np.float32)
+  loop = _Loop(
+    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
+    runtime.replicate(zeros) if method.class_wise else runtime.shard(zeros),
+    fit.Sums.zero(),
+    runtime.replicate(jnp.zeros((method.epochs, 3))),
+    runtime.replicate(jnp.float32(0)),
+  )
+  position, loop = checkpoints.restore(loop) or (0, loop)
+  report = progress(
+    "generate", method.epochs * per_epoch, f"of {method.epochs} epochs, epoch", position
+  )
+  clock = fit.Clock(loop.seconds)
+
+  def leave(reached: int):
+    checkpoints.save(reached, loop.replace(seconds=clock.read()))
+    raise runtime.Interrupted(runtime.received())
+
+  with runtime.stop_on_signal():
+    for epoch in range(position // per_epoch + 1, method.epochs + 1):
+      before = (epoch - 1) * per_epoch
+      done = position - before
+
+      if done < train_steps:
+        key = runtime.stream(config.seed, "source", epoch)
+        data = fit.Pass(table, loop.delta, source_order(key, table.ids), key)
+        (source, sums), done = train_run(
+          (loop.source, loop.sums), data, done, train_steps, tick=_ticker(report, before)
+        )
+        loop = loop.replace(source=source, sums=sums)
+        if done < train_steps:
+          leave(before + done)
+        loop = _record(loop, epoch, slice(0, 2), sums.read(f"the source model, epoch {epoch}"))
+
+      key = runtime.stream(config.seed, "delta", epoch)
+      constants = _DeltaPass(
+        loop.source,
+        fit.Pass(table, None, delta_order(key, table.ids), key),
+        perturbed,
+        jnp.float32(
+          perturb.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end)
+        ),
+        jnp.float32(
+          perturb.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs)
+        ),
+      )
+      (delta, sums), reached = delta_run(
+        (loop.delta, loop.sums),
+        constants,
+        done - train_steps,
+        sign_steps,
+        tick=_ticker(report, before + train_steps),
+      )
+      loop = loop.replace(delta=delta, sums=sums)
+      if reached < sign_steps:
+        leave(before + train_steps + reached)
+      loop = _record(loop, epoch, slice(2, 3), sums.read(f"delta, epoch {epoch}")[:1])
+
+      position = epoch * per_epoch
+      source_loss, source_accuracy, objective_mean = np.asarray(loop.history[epoch - 1])
+      report.report(
+        position,
+        epoch,
+        {
+          "source_loss": source_loss,
+          "source_accuracy": source_accuracy,
+          "objective": objective_mean,
+        },
+      )
+      loop = loop.replace(seconds=clock.read())
+      if epoch % method.checkpoint_every == 0 or epoch == method.epochs:
+        checkpoints.save(position, loop)
+  report.close()
+
+  delta = np.asarray(loop.delta)
+  delta = delta[train.labels] if method.class_wise else layout.scatter(delta)
+  delta *= chosen[:, None, None, None]
+  history = np.asarray(loop.history, np.float64)
+  return Generated(
+    perturb.realise(train.images, delta, method.epsilon, method.rounding),
+    float(loop.seconds),
+    None if chosen.all() else np.flatnonzero(chosen),
+    {
+      name: [round(float(value), 6) for value in column]
+      for name, column in zip(
+        ("source_loss", "source_accuracy", "objective"), history.T, strict=True
+      )
+    },
+  )
+
+
+def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
+  """Which images are perturbed, bool `[N]`: `fraction` of each class, or of `only_class`.
+
+  Stratified, drawn by `seed`; a smaller fraction is contained in a larger one.
+  """
+  chosen = np.zeros(len(labels), bool)
+  chosen[stratified(labels, round(method.fraction * len(labels)), (seed, _CHOSEN))] = True
+  return chosen & ((labels == method.only_class) | (method.only_class == -1))
+
+
+def _source_inputs(config: Config) -> fit.Inputs:
+  """Images that the source model learns from: what a victim would see."""
+  method, kind = config.method, config.source.augment
+
+  def inputs(batch, delta, rows, keys):
+    images = batch.images.astype(jnp.float32) / 255
+    delta = delta[batch.labels] if method.class_wise else delta[rows]
+    if method.augment_poisoned:
+      return augment(kind, keys, _added(images, delta, method))
+    return _added(augment(kind, keys, images), delta, method)
+
+  return inputs
+
+
+def _delta_step(module: nn.Module, method: Method, objective: Objective) -> runtime.Step:
+  """One sign step on one batch, `((delta, Sums), _DeltaPass, index) -> (delta, Sums)`.
+
+  Index counts sign steps: batch `index // steps`, step `index % steps`.
+  """
+
+  def local(carry, constants, index):
+    table, sums = carry
+    rows, batch = constants.data.batch(index // method.steps)
+    images = batch.images.astype(jnp.float32) / 255
+    valid = constants.perturbed[rows]
+    weights = _weights(batch.labels, valid, method.balanced)
+    total = jax.lax.psum(jnp.sum(weights), AXIS)
+    if not method.augment_poisoned:
+      # As in the authors' recipe an image is transformed once per visit and delta added after it.
+      keys = runtime.example_keys(constants.data.key, batch.ids)
+      images = augment(method.augment, keys, images)
+
+    def view(delta, draw):
+      delta = delta[batch.labels] if method.class_wise else delta
+      poisoned = _added(images, delta, method)
+      if not method.augment_poisoned:
+        return poisoned
+      key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
+      return augment(method.augment, runtime.example_keys(key, batch.ids), poisoned)
+
+    def loss_of(delta):
+      losses = []
+      for draw in range(method.draws if method.augment_poisoned else 1):
+        features, logits = module.apply(constants.source.variables, view(delta, draw), train=False)
+        rowwise = objective(features, logits, batch.labels, weights)
+        losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
+      return sum(losses) / len(losses)
+
+    delta = table if method.class_wise else table[rows]
+    loss, gradient = jax.value_and_grad(loss_of)(delta)
+    moved = perturb.descend(delta, gradient, constants.step_size)
+    if method.class_wise:
+      table = jnp.clip(moved, -constants.epsilon, constants.epsilon)
+    else:
+      moved = perturb.project(images, moved, constants.epsilon)
+      table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, delta))
+    return table, sums.add(index, loss, 0.0, 0.0)
+
+  delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
+  constants_spec = _DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
+  return jax.shard_map(
+    local,
+    in_specs=((delta_spec, jax.P()), constants_spec, jax.P()),
+    out_specs=(delta_spec, jax.P()),
+  )
+
+
+def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:
+  """Image plus delta; a class-wise delta fits no single image's range, so the sum is clipped."""
+  return jnp.clip(images + delta, 0.0, 1.0) if method.class_wise else images + delta
+
+
+def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:
+  """Weight of every local row in the objective: 1, or 1 over the size of its class in the batch."""
+  if not balanced:
+    return valid.astype(jnp.float32)
+  everywhere = objectives.class_balance(*jax.lax.all_gather((labels, valid), AXIS, tiled=True))
+  start = jax.lax.axis_index(AXIS) * len(labels)
+  return jax.lax.dynamic_slice_in_dim(everywhere, start, len(labels))
+
+
+def _record(loop: _Loop, epoch: int, columns: slice, values) -> _Loop:
+  """Writes an epoch's figures and starts new sums."""
+  history = loop.history.at[epoch - 1, columns].set(jnp.array(values))
+  return loop.replace(history=runtime.replicate(history), sums=fit.Sums.zero())
+
+
+def _ticker(report: Progress, before: int) -> Callable[[int], None]:
+  return lambda index: report.tick(before + index)

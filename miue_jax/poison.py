@@ -1,0 +1,333 @@
+"""The artefact: int8 delta + manifest; save, load, apply, restore.
+
+The delta is what remains of the perturbation after rounding and clipping, so that `apply` then
+`restore` gives back the clean image bit for bit: whoever holds the poison holds the key.
+
+On the disk a poison is a folder with `delta.npy` (int8 `[N, H, W, C]`, in 255ths) and
+`manifest.json`. Both are untrusted when they are loaded.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+from miue_jax import files
+from miue_jax.data.dataset import Dataset
+from miue_jax.errors import UserError
+from miue_jax.perturb import budget
+
+_FORMAT = 1
+_SSIM_IMAGES = 256
+_SSIM_WINDOW = 7  # pixels; scikit-image's default
+_CHUNK = 1024  # images widened to int16 at a time
+
+# What every manifest holds. `perturbed` is there only when a fraction of the images was perturbed.
+_FIELDS = {
+  "format": int,
+  "method": str,
+  "epsilon": int | float,  # in [0, 1] pixel units
+  "epsilon_255ths": int,
+  "seed": int,
+  "config": dict,
+  "dataset": str,
+  "fingerprint": str,  # Dataset.fingerprint
+  "shape": list,  # [N, H, W, C]
+  "versions": dict,
+  "max_delta_255ths": int,  # the largest |delta|
+  "changed_images": int,
+  "psnr_db": int | float | None,  # mean over the changed images; None if there are none
+  "ssim": int | float | None,  # mean over `ssim_images`; None if there are none or no window fits
+  "ssim_images": str,
+  "seconds": int | float,  # of generation
+  "delta_sha256": str,  # of the delta's bytes in C order
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Poison:
+  """A perturbation of one dataset's training images.
+
+  Attributes:
+    delta: int8 `[N, H, W, C]` in 255ths; clean + delta lies in 0..255.
+    manifest: where it comes from and what it does to the images, as JSON values.
+  """
+
+  delta: np.ndarray
+  manifest: dict[str, Any]
+
+
+def make(
+  dataset: Dataset,
+  delta: np.ndarray,
+  *,
+  method: str,
+  epsilon: float,
+  config: dict[str, Any],
+  seed: int,
+  seconds: float,
+  extra: dict[str, Any] | None = None,
+) -> Poison:
+  """Measures a realised perturbation and writes its manifest.
+
+  Args:
+    dataset: whose training images are perturbed.
+    delta: int8 `[N, H, W, C]` in 255ths, after rounding and clipping (`perturb.realise`).
+    method: its name.
+    epsilon: the budget, in [0, 1] pixel units.
+    config: the whole experiment; anything JSON can hold.
+    seed: of the generation.
+    seconds: the generation took.
+    extra: further entries of the manifest. `{"perturbed": ids}` lists the images that were
+      perturbed, where that is only a fraction of them.
+
+  Raises:
+    UserError: clean + delta leaves 0..255.
+    ValueError: the delta has another type or shape than the images allow, or exceeds the budget;
+      a number of the manifest is not finite.
+  """
+  images = dataset.train.images
+  if delta.dtype != np.int8 or delta.shape != images.shape:
+    raise ValueError(f"delta is {delta.dtype} {delta.shape}; expected int8 {images.shape}")
+  if _max_abs(delta) > budget(epsilon):
+    raise ValueError(f"delta reaches {_max_abs(delta)}/255; epsilon is {budget(epsilon)}/255")
+  changed = np.flatnonzero(delta.reshape(len(delta), -1).any(axis=1))
+  manifest = {
+    "format": _FORMAT,
+    "method": method,
+    "epsilon": epsilon,
+    "epsilon_255ths": budget(epsilon),
+    "seed": seed,
+    "config": config,
+    "dataset": dataset.name,
+    "fingerprint": dataset.fingerprint,
+    "shape": delta.shape,
+    "versions": _versions(),
+    "max_delta_255ths": _max_abs(delta),
+    "changed_images": len(changed),
+    "psnr_db": _mean_psnr(delta[changed]),
+    "ssim": _mean_ssim(images, _shifted(images, delta, 1), changed),
+    "ssim_images": f"at most {_SSIM_IMAGES} of the changed images, evenly spaced",
+    "seconds": seconds,
+    "delta_sha256": _sha256(delta),
+    **(extra or {}),
+  }
+  # NumPy values become plain ones and tuples lists: the manifest is what will be read back.
+  text = json.dumps(manifest, allow_nan=False, default=lambda value: value.tolist())
+  return Poison(delta, json.loads(text))
+
+
+def save(poison: Poison, directory: str | os.PathLike) -> None:
+  """Writes `delta.npy`, then `manifest.json`: a manifest on the disk means a complete poison.
+
+  Raises:
+    UserError: the disk is full, read-only or not ours.
+  """
+  directory = pathlib.Path(directory)
+  with files.reported("write", directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "manifest.json").unlink(missing_ok=True)
+  delta = np.ascontiguousarray(poison.delta)
+  with files.replacing(directory / "delta.npy") as file:
+    # np.save goes through the C library, whose errors do not say that the disk is full.
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(delta))
+    file.write(delta.data)
+  with files.replacing(directory / "manifest.json") as file:
+    file.write(json.dumps(poison.manifest, indent=2).encode())
+
+
+def load(directory: str | os.PathLike, dataset: Dataset | None = None) -> Poison:
+  """Reads and checks a poison.
+
+  Args:
+    directory: where `save` put it.
+    dataset: the clean data it must belong to; None where only the poison is at hand.
+
+  Raises:
+    UserError: there is no poison, it is damaged, it exceeds its own budget, or it belongs to
+      another dataset.
+  """
+  directory = pathlib.Path(directory)
+  manifest = _read_manifest(directory / "manifest.json")
+  if dataset is not None:
+    check_dataset(manifest, dataset)
+  path = directory / "delta.npy"
+  if not path.is_file():
+    raise UserError(f"{path} is missing: copy it from where the poison was made.")
+  delta = _read_delta(path, tuple(manifest["shape"]))
+  if _sha256(delta) != manifest["delta_sha256"]:
+    raise UserError(f"{path} is damaged (its sha256 is not the manifest's): copy it again.")
+  if _max_abs(delta) > budget(manifest["epsilon"]):
+    raise UserError(
+      f"{path} reaches {_max_abs(delta)}/255 but its budget is {budget(manifest['epsilon'])}/255: "
+      "generate the poison again."
+    )
+  return Poison(delta, manifest)
+
+
+def check_dataset(manifest: dict[str, Any], dataset: Dataset) -> None:
+  """Raises a UserError unless the manifest's poison was made for `dataset`."""
+  if manifest["fingerprint"] != dataset.fingerprint:
+    raise UserError(
+      f"This poison belongs to another dataset: it was made for {manifest['dataset']!r} with "
+      f"fingerprint {manifest['fingerprint'][:12]}, but {dataset.name!r} has "
+      f"{dataset.fingerprint[:12]}; use the same images, order and data settings, or generate a "
+      "poison for these."
+    )
+
+
+def apply(poison: Poison, images: np.ndarray) -> np.ndarray:
+  """Returns clean + delta.
+
+  Args:
+    poison: the artefact.
+    images: the clean training images, uint8 `[N, H, W, C]`.
+
+  Returns:
+    uint8 `[N, H, W, C]`.
+
+  Raises:
+    UserError: these are not the images it was made for: the shape differs or a sum leaves 0..255.
+  """
+  return _shifted(images, poison.delta, 1)
+
+
+def restore(poison: Poison, poisoned: np.ndarray) -> np.ndarray:
+  """Returns poisoned - delta, which is the clean images bit for bit; otherwise as `apply`."""
+  return _shifted(poisoned, poison.delta, -1)
+
+
+def _shifted(images: np.ndarray, delta: np.ndarray, sign: int) -> np.ndarray:
+  if images.dtype != np.uint8 or images.shape != delta.shape:
+    raise UserError(
+      f"This poison is for uint8 images of shape {list(delta.shape)}, not {images.dtype} of shape "
+      f"{list(images.shape)}: use the images it was made for."
+    )
+  shifted = np.empty_like(images)
+  for start in range(0, len(images), _CHUNK):
+    part = slice(start, start + _CHUNK)
+    exact = images[part] + sign * delta[part].astype(np.int16)
+    if exact.min() < 0 or exact.max() > 255:
+      raise UserError(
+        f"Pixels leave 0..255 among images {start} to {start + len(exact) - 1}: these are not the "
+        "images this poison was made for."
+      )
+    shifted[part] = exact
+  return shifted
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+  if not path.is_file():
+    raise UserError(
+      f"There is no complete poison in {path.parent} (manifest.json is missing): run the generate "
+      "stage first or correct the path."
+    )
+  with files.reported("read", path):
+    content = path.read_bytes()
+  try:
+    manifest = json.loads(content, parse_constant=_no_constant)
+  except (ValueError, RecursionError) as error:
+    raise UserError(f"{path} is not JSON ({error}): copy it again.") from error
+  if not isinstance(manifest, dict):
+    raise UserError(f"{path} is not a manifest: it must hold one JSON object.")
+  for key, kind in _FIELDS.items():
+    # A bool is an int to Python.
+    if not isinstance(manifest.get(key, ...), kind) or isinstance(manifest[key], bool):
+      raise UserError(f"{path} lacks a valid {key!r}: copy it again.")
+  if manifest["format"] != _FORMAT:
+    raise UserError(
+      f"{path} has format {manifest['format']}, this version reads {_FORMAT}: install the version "
+      "that wrote it."
+    )
+  count = _check_shape(path, manifest["shape"])
+  if not 0 < manifest["epsilon"] <= 127 / 255:
+    raise UserError(f"{path} has an epsilon outside 0..127/255: copy it again.")
+  perturbed = manifest.get("perturbed", [])
+  if not isinstance(perturbed, list) or not all(
+    type(index) is int and 0 <= index < count for index in perturbed
+  ):
+    raise UserError(f"{path} has a 'perturbed' that does not list images 0..{count - 1}.")
+  return manifest
+
+
+def _no_constant(name: str) -> None:
+  raise ValueError(f"{name} is no JSON number")
+
+
+def _check_shape(path: pathlib.Path, shape: list[Any]) -> int:
+  if (
+    len(shape) != 4
+    or not all(type(size) is int and size > 0 for size in shape)
+    or shape[-1] not in (1, 3)
+  ):
+    raise UserError(f"{path} has a 'shape' other than [N, H, W, 1] or [N, H, W, 3]: copy it again.")
+  return shape[0]
+
+
+def _read_delta(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
+  try:
+    # A memory map never unpickles, and it compares the header with the size of the file before
+    # anything is allocated.
+    delta = np.lib.format.open_memmap(path, mode="r")
+  except Exception as error:  # NumPy's header parser raises whatever a damaged file provokes.
+    raise UserError(f"{path} is damaged ({error}): copy it again.") from error
+  if delta.dtype != np.int8 or delta.shape != shape:
+    raise UserError(
+      f"{path} is {delta.dtype} of shape {list(delta.shape)}, the manifest says int8 of shape "
+      f"{list(shape)}: copy both files again."
+    )
+  return np.array(delta, order="C")
+
+
+def _sha256(delta: np.ndarray) -> str:
+  return hashlib.sha256(np.ascontiguousarray(delta).data).hexdigest()
+
+
+def _max_abs(delta: np.ndarray) -> int:
+  """The largest |delta|; abs(-128) does not fit into int8."""
+  return max(int(delta.max()), -int(delta.min()))
+
+
+def _mean_psnr(delta: np.ndarray) -> float | None:
+  """Mean over images of 10 log10(255^2 / mean square of delta), in dB."""
+  if not len(delta):
+    return None
+  squares = [np.square(part, dtype=np.float32).mean(dtype=np.float64) for part in delta]
+  return float(np.mean(10 * np.log10(255**2 / np.array(squares))))
+
+
+def _mean_ssim(clean: np.ndarray, poisoned: np.ndarray, changed: np.ndarray) -> float | None:
+  window = min(_SSIM_WINDOW, *clean.shape[1:3])
+  window -= 1 - window % 2  # it must be odd
+  if not len(changed) or window < 3:
+    return None
+  chosen = changed[
+    np.linspace(0, len(changed) - 1, min(_SSIM_IMAGES, len(changed))).round().astype(int)
+  ]
+  return float(
+    np.mean(
+      [
+        structural_similarity(
+          clean[i], poisoned[i], win_size=window, data_range=255, channel_axis=-1
+        )
+        for i in chosen
+      ]
+    )
+  )
+
+
+def _versions() -> dict[str, str]:
+  versions = {"python": platform.python_version()}
+  for package in ("miue-jax", "jax", "jaxlib", "flax", "numpy"):
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      versions[package] = "not installed"  # miue_jax run from a source tree
+  return versions

@@ -1,0 +1,137 @@
+"""Content -> one self-contained HTML page, a Markdown file and a JSON file."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from miue_jax.report import content as content_lib
+from miue_jax.report import figures, tables, verdict
+from miue_jax.report.aggregate import Row
+from miue_jax.report.content import Content, Examples
+
+SHOWN = 8  # example images at most
+_CLASS = {
+  verdict.PROTECTED: "good",
+  verdict.PARTLY: "fair",
+  verdict.NOT_PROTECTED: "bad",
+  verdict.UNKNOWN: "open",
+}
+
+
+def html(content: Content, examples: Examples | None) -> str:
+  """The page: no script and nothing that a browser would load from elsewhere."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("miue_jax.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  return environment.get_template("page.html.jinja").render(
+    content=content,
+    sentence=content.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
+    verdict_class=_CLASS[content.verdict.judgement],
+    rule=verdict.RULE,
+    results=tables.results(content.conditions),
+    result_legend=tables.RESULT_LEGEND,
+    curves=figures.learning_curves(content.conditions, content.chance),
+    pictures=_pictures(examples),
+    gain=content_lib.GAIN,
+    bars=figures.information_bars(content.information),
+    information_columns=tables.INFORMATION_COLUMNS,
+    information_cells=tables.information_cells(content.information),
+    measure_settings=_measure_settings(content),
+    config=_sections(content.config),
+    text=content_lib,
+    no_results=tables.NO_RESULTS,
+  )
+
+
+def _pictures(examples: Examples | None) -> dict[str, Any] | None:
+  if examples is None or not len(examples.clean):
+    return None
+  clean, poisoned = examples.clean[:SHOWN], examples.poisoned[:SHOWN]
+  delta = figures.magnified(clean, poisoned, content_lib.GAIN)
+  rows = (("clean", clean), (f"perturbation x{content_lib.GAIN}", delta), ("poisoned", poisoned))
+  return {
+    "captions": examples.captions[:SHOWN],
+    "rows": [(name, [figures.image_uri(image) for image in images]) for name, images in rows],
+  }
+
+
+def _measure_settings(content: Content) -> list[tuple[str, str]]:
+  return tables.flatten((content.measurement or {}).get("settings") or {})
+
+
+def _sections(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+  nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+  top = {key: value for key, value in config.items() if key not in nested}
+  sections = [(key, tables.flatten(value, f"{key}.")) for key, value in nested.items()]
+  return [("experiment", tables.flatten(top)), *sections] if top else sections
+
+
+def markdown(content: Content) -> str:
+  """The page without its pictures."""
+  escape = tables.escape
+  pairs = (("setting", False), ("value", False))
+  lines = [f"# {escape(content.title)}", ""]
+  lines += [f"**{content.verdict.judgement}.** {escape(content.verdict.sentence)}", ""]
+  lines += [f"- {escape(note)}" for note in content.verdict.notes]
+  lines += ["", f"Rule: {escape(verdict.RULE)}", "", "## Results", ""]
+  if content.conditions:
+    lines += [tables.markdown(*tables.results(content.conditions)), "", tables.RESULT_LEGEND, ""]
+  else:
+    lines += [tables.NO_RESULTS, ""]
+  if content.quality:
+    lines += ["## The images", "", tables.markdown(pairs, content.quality), ""]
+  lines += ["## Mutual information", ""]
+  if content.information:
+    cells = tables.information_cells(content.information)
+    lines += [tables.markdown(tables.INFORMATION_COLUMNS, cells), ""]
+    lines += [tables.markdown(pairs, _measure_settings(content)), ""]
+    lines += [content_lib.INFORMATION_CAVEAT, ""]
+  else:
+    lines += [content_lib.NO_INFORMATION, ""]
+  lines += ["## How it was made", "", *(f"    {line}" for line in content.command.splitlines()), ""]
+  if content.provenance:
+    lines += [tables.markdown(pairs, content.provenance), ""]
+  lines += [tables.markdown(pairs, tables.flatten(content.config)), ""]
+  lines += ["## What this does not show", "", *(f"- {escape(line)}" for line in content.limits)]
+  return "\n".join(lines) + "\n"
+
+
+def to_json(content: Content, rows: list[Row]) -> str:
+  """Aggregates with everything they were made from; what is not finite becomes null."""
+  aggregates = [dataclasses.asdict(c) for c in content.conditions]
+  for aggregate in aggregates:
+    del aggregate["curves"]  # they are in the rows
+  document = {
+    "verdict": dataclasses.asdict(content.verdict) | {"rule": verdict.RULE},
+    "chance": content.chance,
+    "aggregates": aggregates,
+    "rows": rows,
+    "measurement": content.measurement,
+    "manifest": content.manifest,
+    "config": content.config,
+    "command": content.command,
+    "limits": content.limits,
+  }
+  return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+  """The same tree in what strict JSON can hold."""
+  if isinstance(value, Mapping):
+    return {str(key): _plain(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(item) for item in value]
+  if isinstance(value, np.ndarray | np.generic):
+    return _plain(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value

@@ -1,0 +1,243 @@
+"""The stages of an experiment: each leaves its result in the workdir, none repeats what is done."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from miue_jax import evaluate as victims
+from miue_jax import files, fit, models, release, report, runtime
+from miue_jax import poison as artefact
+from miue_jax import workdir as workdirs
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config
+from miue_jax.data import sources
+from miue_jax.data.dataset import Dataset
+from miue_jax.data.pool import stratified
+from miue_jax.errors import UserError
+from miue_jax.information import histogram
+from miue_jax.methods import METHODS
+from miue_jax.progress import Progress
+from miue_jax.workdir import Workdir
+
+_EXAMPLES = 8  # images shown in the report
+_SAMPLE = 3  # the purpose of a stratified draw, beside the seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What every stage needs.
+
+  Attributes:
+    config: validated settings.
+    workdir: where results go.
+    dataset: the clean data.
+    command: how the program was called, for the report.
+  """
+
+  config: Config
+  workdir: Workdir
+  dataset: Dataset
+  command: str
+
+  @property
+  def progress(self):
+    """Makes the reporter of a stage."""
+    return functools.partial(Progress, self.workdir.tensorboard)
+
+
+def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) -> Experiment:
+  """Checks what can be checked before work starts, opens the devices and reads the data.
+
+  Raises:
+    UserError: unknown method, unfit devices, data that cannot be read or changed since last time.
+  """
+  if config.method.name not in METHODS:
+    raise UserError(
+      f"Unknown method {config.method.name!r}; choose one of {', '.join(sorted(METHODS))}."
+    )
+  runtime.start(
+    config.devices,
+    (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size),
+  )
+  dataset = sources.load(config.data, need_test=need_test)
+  if config.method.only_class >= dataset.num_classes:
+    raise UserError(
+      f"Config key method.only_class is {config.method.only_class}; {dataset.name} has classes "
+      f"0..{dataset.num_classes - 1}."
+    )
+  for model in (config.model, config.victim):
+    models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
+  workdirs.bind(workdir, dataset)
+  return Experiment(config, workdir, dataset, command)
+
+
+def generate(experiment: Experiment) -> artefact.Poison:
+  """Makes the poison, or reads the finished one."""
+  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  if (workdir.poison / "manifest.json").exists():
+    logging.info("The poison in %s is finished.", workdir.poison)
+    return artefact.load(workdir.poison, dataset)
+  states = Checkpoints(workdir.checkpoints / "generate")
+  made = METHODS[config.method.name](dataset, config, states, experiment.progress)
+  extra = {"num_classes": dataset.num_classes, "history": made.history}
+  if made.perturbed is not None:
+    extra["perturbed"] = made.perturbed
+  poison = artefact.make(
+    dataset,
+    made.delta,
+    method=config.method.name,
+    epsilon=config.method.epsilon,
+    config=dataclasses.asdict(config),
+    seed=config.seed,
+    seconds=round(made.seconds, 1),
+    extra=extra,
+  )
+  artefact.save(poison, workdir.poison)
+  states.delete()
+  logging.info(
+    "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
+    len(dataset.train),
+    workdir.poison,
+    poison.manifest["psnr_db"],
+    poison.manifest["ssim"],
+    made.seconds,
+  )
+  return poison
+
+
+def evaluate(experiment: Experiment) -> list[dict]:
+  """Trains the victims that are missing in results.jsonl."""
+  workdir = experiment.workdir
+  return victims.rows(
+    experiment.dataset,
+    artefact.load(workdir.poison, experiment.dataset),
+    experiment.config,
+    results=workdir.results,
+    checkpoints=workdir.checkpoints / "victims",
+    progress=experiment.progress,
+  )
+
+
+def measure(experiment: Experiment) -> dict:
+  """Estimates mutual information between features of clean and released images.
+
+  The features are those of the first seed's victim of each condition: the model that learned from
+  the released images looks at an image before and after.
+  """
+  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  if workdir.measurement.exists():
+    logging.info("The measurement in %s is finished.", workdir.measurement)
+    return read_json(workdir.measurement)
+  poison = artefact.load(workdir.poison, dataset)
+  settings = config.measure
+  chosen = _sample(dataset, settings.samples or len(dataset.train), settings.seed)
+  module = models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:])
+  predict = fit.Predictor(module)
+  rows = []
+  for condition in config.evaluate.conditions:
+    state = _victim(experiment, module, condition)
+    released = victims.training_split(condition, dataset, poison, config).images
+    clean_features, _ = predict(state, dataset.train.images[chosen])
+    features, _ = predict(state, released[chosen])
+    estimate = histogram.sliced(
+      clean_features,
+      features,
+      projections=settings.projections,
+      bins=settings.bins,
+      seed=settings.seed,
+    )
+    method = victims.method_of(condition, config)
+    rows.append({"method": method, "mi": round(estimate.mi, 5), "std": round(estimate.std, 5)})
+  measurement = {
+    "settings": {
+      "estimator": "histogram, plug-in, mean over random projections shared by both sides",
+      "features": f"{config.victim.name} of seed {config.evaluate.seeds[0]} of each condition, "
+      "training images before and after release",
+      "samples": len(chosen),
+      "projections": settings.projections,
+      "bins": settings.bins,
+      "std": "over projections",
+      "seed": settings.seed,
+    },
+    "rows": rows,
+  }
+  with files.replacing(workdir.measurement) as file:
+    file.write(json.dumps(measurement, indent=2).encode())
+  return measurement
+
+
+def write_report(experiment: Experiment) -> str:
+  """Writes the report of whatever is there and returns the table."""
+  workdir, dataset = experiment.workdir, experiment.dataset
+  poison = examples = None
+  if (workdir.poison / "manifest.json").exists():
+    poison = artefact.load(workdir.poison, dataset)
+    shown = _sample(dataset, _EXAMPLES, 0)
+    clean = dataset.train.images[shown]
+    key = artefact.Poison(poison.delta[shown], poison.manifest)
+    captions = tuple(dataset.class_names[label] for label in dataset.train.labels[shown])
+    examples = report.Examples(clean, artefact.apply(key, clean), captions)
+  measurement = read_json(workdir.measurement) if workdir.measurement.exists() else None
+  return report.write(
+    workdir.report,
+    rows=victims.read(workdir.results),
+    config=dataclasses.asdict(experiment.config),
+    command=experiment.command,
+    manifest=poison.manifest if poison else None,
+    measurement=measurement,
+    examples=examples,
+  )
+
+
+def export(experiment: Experiment, output: pathlib.Path | None, formats: list[str]) -> pathlib.Path:
+  """Writes the poisoned training images, by default into the workdir."""
+  poison = artefact.load(experiment.workdir.poison, experiment.dataset)
+  directory = output or experiment.workdir.images
+  return release.export(experiment.dataset, poison, directory, formats)
+
+
+def restore(
+  workdir: Workdir, images: pathlib.Path | None, output: pathlib.Path | None
+) -> pathlib.Path:
+  """Undoes an export with the key alone; needs neither the clean data nor an accelerator."""
+  return release.restore(images or workdir.images, workdir.poison, output or workdir.restored)
+
+
+def read_json(path: pathlib.Path) -> dict:
+  """Reads one of our JSON files.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  with files.reported("read", path):
+    text = path.read_text(encoding="utf-8")
+  try:
+    content = json.loads(text)
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
+  if not isinstance(content, dict):
+    raise UserError(f"{path} is damaged: delete it to make it again.")
+  return content
+
+
+def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+  """Ids of `count` training images, stratified."""
+  return stratified(dataset.train.labels, min(count, len(dataset.train)), (seed, _SAMPLE))
+
+
+def _victim(experiment: Experiment, module, condition: str) -> fit.State:
+  """The last state of a condition's first victim."""
+  config, dataset = experiment.config, experiment.dataset
+  seed = config.evaluate.seeds[0]
+  folder = experiment.workdir.checkpoints / "victims" / f"{condition}-{seed}"
+  fitted = fit.fresh(module, config.victim_fit, dataset.train, seed)
+  found = Checkpoints(folder).restore(fitted)
+  if found is None:
+    raise UserError(
+      f"The victim of condition {condition!r} is missing in {folder}: run --mode=evaluate first."
+    )
+  return found[1].state

@@ -1,0 +1,142 @@
+"""The folder of one experiment: what lies where, and whether it belongs to this config."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from miue_jax import files
+from miue_jax.config import Config
+from miue_jax.data.dataset import Dataset
+from miue_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+  """Paths of one experiment.
+
+  Attributes:
+    root: the folder.
+  """
+
+  root: pathlib.Path
+
+  @property
+  def config(self) -> pathlib.Path:
+    """The settings, and the fingerprint of the data once it was read."""
+    return self.root / "config.json"
+
+  @property
+  def log(self) -> pathlib.Path:
+    """The plain log, appended to."""
+    return self.root / "log.txt"
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    """Event files."""
+    return self.root / "tensorboard"
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """States of generation and victims."""
+    return self.root / "checkpoints"
+
+  @property
+  def poison(self) -> pathlib.Path:
+    """The artefact: delta.npy and manifest.json."""
+    return self.root / "poison"
+
+  @property
+  def results(self) -> pathlib.Path:
+    """One JSON row per trained victim."""
+    return self.root / "results.jsonl"
+
+  @property
+  def measurement(self) -> pathlib.Path:
+    """Mutual-information estimates."""
+    return self.root / "measurement.json"
+
+  @property
+  def report(self) -> pathlib.Path:
+    """index.html, report.md, report.json."""
+    return self.root / "report"
+
+  @property
+  def images(self) -> pathlib.Path:
+    """The default place of an export."""
+    return self.root / "images"
+
+  @property
+  def restored(self) -> pathlib.Path:
+    """The default place of restored images."""
+    return self.root / "restored"
+
+
+def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
+  """Makes the folder, or checks that an existing one was made by the same config.
+
+  Raises:
+    UserError: it was made by another config (the message names the keys), or cannot be written.
+  """
+  workdir = Workdir(pathlib.Path(path))
+  settings = dataclasses.asdict(config)
+  with files.reported("write", workdir.root):
+    workdir.root.mkdir(parents=True, exist_ok=True)
+  stored = _stored(workdir)
+  if stored is None:
+    _write(workdir, {"config": settings, "fingerprint": None})
+    return workdir
+  old, new = _flat(stored["config"]), _flat(json.loads(json.dumps(settings)))
+  differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+  if differing:
+    shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)
+    raise UserError(
+      f"{workdir.root} was made by another config; these keys differ: {shown}. Choose another "
+      "--workdir, or the config that made this one."
+    )
+  return workdir
+
+
+def bind(workdir: Workdir, dataset: Dataset) -> None:
+  """Ties the folder to its data, or checks that they are still the same.
+
+  Raises:
+    UserError: the training images or labels changed since the folder was made.
+  """
+  stored = _stored(workdir)
+  if stored is None or stored["fingerprint"] is None:
+    _write(workdir, {"config": (stored or {}).get("config"), "fingerprint": dataset.fingerprint})
+  elif stored["fingerprint"] != dataset.fingerprint:
+    raise UserError(
+      f"The training images of {dataset.name} changed since {workdir.root} was made: put them "
+      "back, or choose another --workdir."
+    )
+
+
+def _stored(workdir: Workdir) -> dict[str, Any] | None:
+  if not workdir.config.exists():
+    return None
+  with files.reported("read", workdir.config):
+    text = workdir.config.read_text(encoding="utf-8")
+  try:
+    stored = json.loads(text)
+    if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str | None):
+      return stored
+  except (ValueError, KeyError, TypeError):
+    pass
+  raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
+
+
+def _write(workdir: Workdir, content: dict[str, Any]) -> None:
+  with files.replacing(workdir.config) as file:
+    file.write(json.dumps(content, indent=2).encode())
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in settings.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat

@@ -1,0 +1,158 @@
+"""`build` and `init`, and what every network of `MODELS` promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miue_jax import models
+from miue_jax.config import Model
+from miue_jax.errors import UserError
+
+SHAPE = (16, 16, 3)
+FEATURES = {  # of a 16x16x3 image at width 6
+  "small_cnn": 24,
+  "resnet18": 48,
+  "resnet34": 48,
+  "resnet50": 192,
+  "lenet5": 84,
+  "mlp3": 384,
+  "mlp2": 768,
+  "linear": 768,
+}
+
+
+def _images(shape=SHAPE, batch=3, seed=0):
+  return jnp.array(np.random.default_rng(seed).random((batch, *shape), np.float32))
+
+
+def _built(name, **fields):
+  module = models.build(Model(name=name, width=6, **fields), 5, SHAPE)
+  return module, models.init(module, jax.random.key(0), SHAPE)
+
+
+def _abstract(module, shape, batch=2):
+  variables = jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
+  images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+  return variables, jax.eval_shape(module.apply, variables, images)
+
+
+def test_unknown_name_lists_the_known_ones():
+  with pytest.raises(UserError) as error:
+    models.build(Model(name="vgg"), 10, SHAPE)
+  assert "'vgg'" in str(error.value)
+  assert all(name in str(error.value) for name in models.MODELS)
+
+
+@pytest.mark.parametrize(
+  ("field", "value"), [("stem", "large"), ("normalise", "cifar"), ("dtype", "float16")]
+)
+def test_unknown_value_is_named_with_the_choices(field, value):
+  with pytest.raises(UserError, match=f"{field} '{value}'; choose one of .*"):
+    models.build(Model(**{field: value}), 10, SHAPE)
+
+
+def test_impossible_width_and_channels_are_errors():
+  with pytest.raises(UserError, match="width 0"):
+    models.build(Model(width=0), 10, SHAPE)
+  with pytest.raises(UserError, match="4 channels"):
+    models.build(Model(), 10, (16, 16, 4))
+
+
+@pytest.mark.parametrize(
+  ("name", "stem", "side"),
+  [
+    ("small_cnn", "small", 4),
+    ("resnet18", "small", 8),
+    ("resnet50", "imagenet", 32),
+    ("lenet5", "small", 16),
+    ("mlp3", "small", 2),
+  ],
+)
+def test_smallest_image_fits_and_a_smaller_one_is_an_error(name, stem, side):
+  model = Model(name=name, stem=stem, width=6)
+  _, (features, _) = _abstract(models.build(model, 5, (side, side, 1)), (side, side, 1))
+  assert features.size > 0
+  for shape in ((side - 1, side, 1), (side, side - 1, 1)):
+    with pytest.raises(UserError, match=f"at least {side}x{side}"):
+      models.build(model, 5, shape)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", models.MODELS)
+def test_shapes_and_float32_outputs_and_variables(name, dtype):
+  model = Model(name=name, width=6, dtype=dtype)
+  variables, (features, logits) = _abstract(models.build(model, 5, SHAPE), SHAPE)
+  assert (features.shape, features.dtype) == ((2, FEATURES[name]), jnp.float32)
+  assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
+  assert set(variables) == {"params", "batch_stats"}
+  assert bool(variables["batch_stats"]) == (name in ("small_cnn",) or name.startswith("resnet"))
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_gray_images(name):
+  module = models.build(Model(name=name, width=6), 5, (28, 28, 1))
+  _, (_, logits) = _abstract(module, (28, 28, 1))
+  assert logits.shape == (2, 5)
+
+
+# resnet34 and resnet50 add no layer of another kind: the blocks of both are tested in test_resnet.
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "mlp2", "linear"])
+def test_a_row_depends_on_its_own_image_only_and_features_feed_the_classifier(name):
+  module, variables = _built(name)
+  images = _images()
+
+  @jax.jit
+  def run(images):
+    (features, logits), pullback = jax.vjp(lambda x: module.apply(variables, x), images)
+    seed = jnp.zeros_like(logits).at[1].set(jnp.arange(1.0, 6.0))
+    return features, logits, pullback((jnp.ones_like(features).at[::2].set(0), seed))[0]
+
+  features, logits, gradient = run(images)
+  assert not gradient[0].any()
+  assert not gradient[2].any()
+  assert (jnp.abs(gradient[1]).max(axis=(0, 1)) > 0).all()
+  head = jax.tree.map(lambda leaf: np.array(leaf, np.float64), variables["params"]["classifier"])
+  expected = np.array(features, np.float64) @ head["kernel"] + head["bias"]
+  np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3"])
+def test_bfloat16_is_used_and_stays_close_to_float32(name):
+  module, variables = _built(name)
+  half = module.clone(model=dataclasses.replace(module.model, dtype="bfloat16"))
+  images = _images()
+  for exact, rounded in zip(
+    jax.jit(module.apply)(variables, images), jax.jit(half.apply)(variables, images), strict=True
+  ):
+    error = jnp.linalg.norm(exact - rounded) / jnp.linalg.norm(exact)
+    assert 1e-5 < error < 2e-2  # one rounding to bfloat16 is up to 2**-9 = 2e-3
+
+
+def test_init_draws_he_normal_kernels_and_a_uniform_classifier():
+  module = models.build(Model(name="mlp3"), 100, SHAPE)
+  params = models.init(module, jax.random.key(0), SHAPE)["params"]
+  for layer, fan_in in (("Dense_0", 768), ("Dense_1", 768)):
+    kernel = np.array(params[layer]["kernel"])
+    assert kernel.shape[0] == fan_in
+    assert kernel.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.01)
+    assert abs(kernel.mean()) < 0.01 * np.sqrt(2 / fan_in)
+    assert not params[layer]["bias"].any()
+  kernel, bound = np.array(params["classifier"]["kernel"]), 384**-0.5
+  assert 0.99 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6)
+  assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.01)
+
+
+def test_init_follows_the_key_and_starts_batch_norm_at_the_identity():
+  module = models.build(Model(width=6), 5, SHAPE)
+  first, again, other = (models.init(module, jax.random.key(seed), SHAPE) for seed in (0, 0, 1))
+  for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(one, two)
+  kernels = [tree["params"]["Conv_0"]["kernel"] for tree in (first, other)]
+  assert (kernels[0] != kernels[1]).all()
+  for stats in first["batch_stats"].values():
+    assert not stats["mean"].any()
+    assert (stats["var"] == 1).all()

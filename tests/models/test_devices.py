@@ -1,0 +1,56 @@
+"""One, two and four devices give the same logits, gradients and statistics."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from miue_jax import models
+from miue_jax.config import Model
+from miue_jax.models import resnet, small_cnn
+
+SHAPE = (16, 16, 3)
+SMALL = Model(width=4)
+MODULES = {
+  "small_cnn": small_cnn.SmallCNN(SMALL, 5),
+  "resnet": resnet.ResNet((1, 1, 1, 1), resnet.BasicBlock, SMALL, 5),
+}
+
+
+def _step(module, devices, variables, images, labels):
+  def step(variables, images, labels):
+    def loss(params, images):
+      (_, logits), new = module.apply(
+        {**variables, "params": params}, images, True, mutable=["batch_stats"]
+      )
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      return jax.lax.pmean(losses.mean(), "data"), (logits, new["batch_stats"])
+
+    gradients, (logits, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
+      variables["params"], images
+    )
+    return logits, gradients, stats
+
+  data, every = jax.P("data"), jax.P()
+  mesh = jax.make_mesh(
+    (devices,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
+  )
+  sharded = jax.shard_map(
+    step, mesh=mesh, in_specs=(every, data, data), out_specs=(data, (every, data), every)
+  )
+  return jax.jit(sharded)(variables, images, labels)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_results_do_not_depend_on_the_number_of_devices(name):
+  rng = np.random.default_rng(0)
+  # Each pair of images has another brightness: the statistics of a shard are not the batch's.
+  images = rng.random((8, *SHAPE), np.float32) * (0.2 + 0.1 * np.arange(8)).reshape(8, 1, 1, 1)
+  arguments = images.astype(np.float32), rng.integers(0, 5, 8, np.int32)
+  module = MODULES[name]
+  variables = models.init(module, jax.random.key(0), SHAPE)
+  one, two, four = (_step(module, n, variables, *arguments) for n in (1, 2, 4))
+  for several in (two, four):
+    for expected, actual in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
+      scale = np.abs(expected).max()
+      np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)

@@ -1,0 +1,72 @@
+"""The shared layers against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from numpy.lib.stride_tricks import sliding_window_view
+
+from miue_jax.models import layers
+
+
+def test_normalise_imagenet_of_colour_and_gray_and_none():
+  colour = np.random.default_rng(0).random((2, 3, 4, 3), np.float32)
+  mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  np.testing.assert_allclose(
+    layers.normalise(jnp.array(colour), "imagenet"), (colour - mean) / std, atol=1e-6
+  )
+  gray = colour[..., :1]
+  np.testing.assert_allclose(
+    layers.normalise(jnp.array(gray), "imagenet"), (gray - 0.449) / 0.226, atol=1e-6
+  )
+  np.testing.assert_array_equal(layers.normalise(jnp.array(colour), "none"), colour)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3)])
+def test_halve_takes_the_largest_of_each_window_and_sends_the_gradient_there(shape):
+  x = np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+  windows = sliding_window_view(x, (2, 2), axis=(1, 2))[:, ::2, ::2]
+  expected = windows.max(axis=(-2, -1))
+  value, pullback = jax.vjp(layers.halve, jnp.array(x))
+  np.testing.assert_array_equal(value, expected)
+  # All values differ, so the pixels that win are those whose value survives.
+  (gradient,) = pullback(value)
+  np.testing.assert_array_equal(gradient, np.where(np.isin(x, expected), x, 0))
+
+
+class _Norm(nn.Module):
+  dtype: str
+
+  @nn.compact
+  def __call__(self, x, train):
+    return layers.batch_norm(train, self.dtype)(x)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 2e-2)])
+def test_batch_norm_uses_the_statistics_of_the_global_batch(dtype, atol):
+  # Every device sees another mean, so statistics of its own shard would be far off.
+  x = np.random.default_rng(2).normal(size=(8, 3, 3, 2)).astype(np.float32)
+  x += np.arange(8, dtype=np.float32).reshape(8, 1, 1, 1)
+  x = np.array(jnp.array(x, dtype), np.float32)  # what the layer sees, exactly
+  module = _Norm(dtype)
+  variables = module.init(jax.random.key(0), jnp.array(x), False)
+
+  def step(variables, x):
+    y, new = module.apply(variables, x, True, mutable=["batch_stats"])
+    return y, new["batch_stats"]["BatchNorm_0"]
+
+  mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,))
+  sharded = jax.shard_map(
+    step, mesh=mesh, in_specs=(jax.P(), jax.P("data")), out_specs=(jax.P("data"), jax.P())
+  )
+  y, new = jax.jit(sharded)(variables, jnp.array(x, dtype))
+
+  mean, var = x.astype(np.float64).mean((0, 1, 2)), x.astype(np.float64).var((0, 1, 2))
+  np.testing.assert_allclose(
+    np.array(y, np.float64), (x - mean) / np.sqrt(var + 1e-5), atol=atol, rtol=atol
+  )
+  np.testing.assert_allclose(new["mean"], 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(new["var"], 0.9 + 0.1 * var, rtol=1e-5)
+  assert y.dtype == dtype
+  assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {jnp.dtype("float32")}

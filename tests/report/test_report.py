@@ -1,0 +1,286 @@
+import base64
+import html.parser
+import io
+import json
+import math
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miue_jax import report
+from miue_jax.errors import UserError
+from miue_jax.report import figures, tables
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+EVIL = "<script>alert('x')</script> & \"q\" $a$ | b"
+CONFIG = {
+  "name": "digits",
+  "seed": 3,
+  "method": {"name": "miue", "epsilon": 8 / 255},
+  "evaluate": {"seeds": [0, 1, 2]},
+}
+MANIFEST = {
+  "method": "miue",
+  "num_classes": 10,
+  "epsilon_255ths": 8,
+  "max_delta_255ths": 7,
+  "psnr_db": 33.61,
+  "ssim": math.nan,
+  "dataset_fingerprint": "abc123",
+  "versions": {"jax": "0.10.2"},
+  "config": {"secret_nesting": 1},
+}
+MEASUREMENT = {
+  "settings": {"estimator": "histogram, plug-in", "bins": 16},
+  "rows": [
+    {"method": "clean", "mi": 1.5, "std": 0.1},
+    {"method": "miue", "mi": 0.25, "std": None},
+    {"method": "random", "mi": math.nan, "std": math.nan},
+  ],
+}
+
+
+class Page(html.parser.HTMLParser):
+  """Checks nesting and collects what a test asks about."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.tags, self.texts = [], [], []
+    self.feed(text)
+    self.close()
+    assert not self.open, f"never closed: {self.open}"
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+
+  def handle_endtag(self, tag):
+    assert self.open, f"</{tag}> closes nothing"
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+@pytest.fixture
+def rows(make_row):
+  accuracies = {"clean": [96.0, 98.0], "random": [95.0, 97.0], "miue": [10.0, 14.0]}
+  return [make_row(m, a, s) for m, values in accuracies.items() for s, a in enumerate(values)]
+
+
+def make_examples(channels=3, size=8, captions=("zero", "one")):
+  clean = np.random.default_rng(0).integers(8, 247, (2, size, size, channels)).astype(np.uint8)
+  return report.Examples(clean, clean + np.uint8(4), captions)
+
+
+def write_all(directory, rows, **changes):
+  arguments = {
+    "config": CONFIG,
+    "command": "python -m miue_jax.main --config=configs/digits.py",
+    "manifest": MANIFEST,
+    "measurement": MEASUREMENT,
+    "examples": make_examples(),
+  }
+  return report.write(directory, rows=rows, **(arguments | changes))
+
+
+def test_the_page_is_well_formed_and_loads_nothing(tmp_path, rows):
+  write_all(tmp_path, rows)
+  text = (tmp_path / "index.html").read_text(encoding="utf-8")
+  page = Page(text)
+  names = [tag for tag, _ in page.tags]
+  assert not {"script", "iframe", "object", "embed", "base"} & set(names)
+  assert names.count("svg") == 2
+  for _, attributes in page.tags:
+    for key in ("src", "href", "xlink:href", "srcset", "poster", "data"):
+      value = attributes.get(key)
+      assert value is None or value.startswith(("data:", "#")), (key, value)
+  assert "@import" not in text
+  assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(tmp_path, rows):
+  write_all(tmp_path, rows)
+  text = (tmp_path / "index.html").read_text(encoding="utf-8")
+  page = Page(text)
+  ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+  assert len(ids) == len(set(ids))
+  used = set(re.findall(r"url\(#([^)]*)\)", text))
+  used |= {a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")}
+  assert used
+  assert used <= set(ids)
+
+
+def test_every_image_and_table_speaks(tmp_path, rows):
+  write_all(tmp_path, rows)
+  page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+  assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
+  assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+  assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
+
+
+def test_markup_is_text_everywhere(tmp_path, make_row):
+  rows = [
+    make_row("clean", 95.0, victim=EVIL, dataset=EVIL),
+    make_row(EVIL, 12.0, victim=EVIL, dataset=EVIL),
+    make_row(EVIL, 12.0, victim=EVIL, dataset=EVIL, defence="_" + EVIL),
+  ]
+  write_all(
+    tmp_path,
+    rows,
+    config={EVIL: {EVIL: EVIL}},
+    command=EVIL,
+    manifest={"method": EVIL, "dataset": EVIL, EVIL: EVIL},
+    measurement={"settings": {EVIL: EVIL}, "rows": [{"method": EVIL, "mi": 1.0, "std": 0.1}]},
+    examples=make_examples(captions=(EVIL, EVIL)),
+  )
+  page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+  assert "script" not in [tag for tag, _ in page.tags]
+  assert EVIL in "".join(page.texts)
+  lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+  assert not [line for line in lines if "<script>" in line and not line.startswith("    ")]
+
+
+def test_same_input_same_bytes(tmp_path, rows):
+  write_all(tmp_path / "a", rows)
+  write_all(tmp_path / "b", rows)
+  for name in ("index.html", "report.md", "report.json"):
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_json_holds_the_rows_and_the_aggregates(tmp_path, rows):
+  rows[0]["auc"] = np.float32("nan")
+  write_all(tmp_path, rows)
+  text = (tmp_path / "report.json").read_text(encoding="utf-8")
+  document = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+  assert document["rows"] == [rows[0] | {"auc": None}, *rows[1:]]
+  assert document["config"] == CONFIG
+  assert document["command"].endswith("configs/digits.py")
+  assert document["measurement"]["rows"][2]["mi"] is None
+  assert document["verdict"]["judgement"] == "protected"
+  miue = next(a for a in document["aggregates"] if a["method"] == "miue")
+  assert miue["metrics"]["test_accuracy"]["mean"] == pytest.approx(12.0)
+  assert miue["metrics"]["test_accuracy"]["std"] == pytest.approx(math.sqrt(8.0))
+  assert miue["fall"] == pytest.approx(85.0)
+
+
+def test_markdown_and_page_say_the_same(tmp_path, rows):
+  returned = write_all(tmp_path, rows)
+  markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+  page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
+  assert returned in markdown
+  facts = (
+    "12.0 ± 2.8",
+    "85.0",
+    "33.6 dB",
+    "7/255",
+    "abc123",
+    "8/255",
+    "is infinite",
+    "JPEG",
+    "configs/dig",
+  )
+  for fact in facts:
+    assert fact in markdown, fact
+    assert fact in page, fact
+  assert "secret_nesting" not in page  # the manifest's config would repeat the config
+
+
+def test_missing_parts_name_the_mode_that_makes_them(tmp_path):
+  returned = report.write(tmp_path, rows=[], config={}, command="")
+  page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
+  for mode in ("'evaluate'", "'generate'", "'measure'"):
+    assert mode in page
+  assert "othing can be concluded" in page
+  assert "'evaluate'" in returned
+
+
+def test_curves_that_are_missing_short_or_not_finite(tmp_path, make_row):
+  long = {"epoch": [1, 2, 3], "train_accuracy": [1.0, 2.0, 3.0], "test_accuracy": [1.0, 2.0, 3.0]}
+  short = {"epoch": [1], "train_accuracy": [math.nan], "test_accuracy": [5.0]}
+  rows = [
+    make_row("clean", 95.0, 0, curve=long),
+    make_row("clean", 94.0, 1, curve=short),
+    make_row("miue", math.nan, 0, curve=None, peak_test_accuracy=None, train_accuracy=None),
+  ]
+  write_all(tmp_path, rows)
+  paths = re.findall(r' d="([^"]*)"', (tmp_path / "index.html").read_text(encoding="utf-8"))
+  assert paths
+  assert not [path for path in paths if "nan" in path]
+  assert "nan" not in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
+
+
+def test_a_failing_write_leaves_the_old_page(tmp_path, rows, monkeypatch):
+  write_all(tmp_path, rows)
+  old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+  def full_disk(self, text, **_):
+    with open(self, "w") as file:
+      file.write(text[:10])
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("pathlib.Path.write_text", full_disk)
+  with pytest.raises(UserError, match="No space left on device"):
+    write_all(tmp_path, rows[:1])
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+
+
+def test_a_directory_that_cannot_be_made_is_the_users_to_fix(tmp_path, rows):
+  (tmp_path / "taken").write_text("a file")
+  with pytest.raises(UserError, match="cannot be written"):
+    write_all(tmp_path / "taken", rows)
+  assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_the_table_is_aligned_and_one_line_each(make_row):
+  rows = [make_row("clean", 97.25), make_row("a|b\nc", 5.0)]
+  lines = report.table(rows).splitlines()
+  assert len(lines) == 4
+  assert len({len(line) for line in lines}) == 1
+  assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+  assert "dataset" not in lines[0]
+  assert "| dataset" in report.table([*rows, make_row("clean", 1.0, dataset="other")])
+
+
+def test_settings_are_flattened_in_readable_units():
+  tree = {"method": {"epsilon": 8 / 255, "tau": 0.1, "epsilon_epochs": 5}, "seeds": (0, 1), "p": ""}
+  tree["perturbed"] = list(range(50_000))
+  assert tables.flatten(tree) == [
+    ("method.epsilon", "8/255"),
+    ("method.tau", "0.1"),
+    ("method.epsilon_epochs", "5"),
+    ("seeds", "0, 1"),
+    ("p", "\N{EN DASH}"),
+    ("perturbed", "50000 values"),
+  ]
+
+
+def test_the_perturbation_is_magnified_around_mid_gray():
+  clean = np.array([[[[100], [100], [100], [200], [0]]]], np.uint8)
+  poisoned = np.array([[[[100], [101], [92], [250], [8]]]], np.uint8)
+  expected = [128, 144, 0, 255, 255]  # 128 + 16 * (0, 1, -8, 50, 8), clipped
+  np.testing.assert_array_equal(figures.magnified(clean, poisoned, 16).ravel(), expected)
+
+
+@pytest.mark.parametrize(("channels", "size", "factor"), [(1, 8, 12), (3, 32, 3), (3, 224, 1)])
+def test_pictures_are_enlarged_by_whole_pixels(channels, size, factor):
+  image = make_examples(channels, size).clean[0]
+  encoded = figures.image_uri(image).removeprefix("data:image/png;base64,")
+  decoded = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))))
+  expected = image.repeat(factor, 0).repeat(factor, 1)
+  np.testing.assert_array_equal(decoded.reshape(expected.shape), expected)
+
+
+def test_examples_that_do_not_match_are_refused():
+  clean = np.zeros((2, 4, 4, 3), np.uint8)
+  with pytest.raises(UserError, match="float32"):
+    report.Examples(clean.astype(np.float32), clean, ("a", "b"))
+  with pytest.raises(UserError, match="do not match"):
+    report.Examples(clean, clean, ("a",))
