@@ -11,7 +11,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.name = "digits"
   c.data.source = "digits"
 
-  c.model.width = 16
+  c.model.name = c.victim.name = "small_cnn"
+  c.model.width = c.victim.width = 16
   c.source.augment = "crop"
   c.method.epochs = 10
   c.method.batch_size = 128
@@ -20,7 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.augment = "crop"
   c.method.augment_poisoned = True
 
-  c.victim.width = 16
   c.victim_fit.epochs = 15
   c.victim_fit.learning_rate = 0.1
   c.victim_fit.augment = "crop"

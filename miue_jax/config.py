@@ -2,7 +2,8 @@
 
 A recipe in `configs/` starts from `default()` (an `ml_collections.ConfigDict`, so that every key
 can be overridden on the command line) and changes what it needs. `freeze` turns the result into the
-frozen dataclasses below; a ConfigDict never travels further than `main`.
+frozen dataclasses below; a ConfigDict never travels further than `main`. The defaults of model,
+source, method, victim and victim_fit are the recipe of the paper (Zhu et al., ICLR 2026).
 """
 
 import dataclasses
@@ -40,24 +41,30 @@ class Data:
 class Model:
   """A network: images in [0, 1] -> (features, logits)."""
 
-  name: str = "small_cnn"  # see miue_jax.models.MODELS
-  width: int = 64  # channels of the first stage
+  name: str = "resnet18"  # see miue_jax.models.MODELS
+  width: int = 64  # channels of the first stage; MLPs and linear derive theirs from the image
   stem: str = "small"  # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
   normalise: str = "imagenet"  # imagenet: ImageNet mean and std inside the model; none
   dtype: str = "float32"  # of the computation: float32 | bfloat16; parameters stay float32
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-  """Supervised training by SGD: source models and victims."""
+class Sgd:
+  """Supervised training, as source models and victims share it."""
 
-  epochs: int = 100
   batch_size: int = 128  # global, over all devices
   learning_rate: float = 0.1
   final_learning_rate: float = 1e-6  # per-epoch cosine from learning_rate to this
   momentum: float = 0.9
   weight_decay: float = 1e-4  # on all parameters, as PyTorch's SGD does
   augment: str = "flip"  # none | flip | crop (pad 4) | crop_flip
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit(Sgd):
+  """A whole training: a victim."""
+
+  epochs: int = 200
   checkpoint_every: int = 10  # epochs between checkpoints
 
 
@@ -115,10 +122,10 @@ class Config:
   devices: int = 0  # 0: all accelerators, or one CPU device per core where that divides the batches
   data: Data = Data()
   model: Model = Model()  # the source model
-  source: Fit = Fit()  # how it is trained; its epochs are method.epochs
+  source: Sgd = Sgd()  # how it is trained, one pass in each of method.epochs
   method: Method = Method()
   victim: Model = Model(normalise="none")
-  victim_fit: Fit = Fit(epochs=200, learning_rate=0.5, augment="crop_flip")
+  victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")
   evaluate: Evaluate = Evaluate()
   measure: Measure = Measure()
 
@@ -197,12 +204,21 @@ def validate(config: Config) -> None:
   _choose("method.rounding", method.rounding, ROUNDINGS)
   for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):
     _choose(f"{name}.augment", fit.augment, AUGMENTATIONS)
-    for key in ("epochs", "batch_size", "checkpoint_every"):
-      _require(getattr(fit, key) >= 1, f"{name}.{key}", getattr(fit, key), "1 or more")
+    _require(fit.batch_size >= 1, f"{name}.batch_size", fit.batch_size, "1 or more")
     _require(fit.learning_rate > 0, f"{name}.learning_rate", fit.learning_rate, "positive")
     _require(0 <= fit.momentum < 1, f"{name}.momentum", fit.momentum, "in [0, 1)")
     for key in ("final_learning_rate", "weight_decay"):
       _require(getattr(fit, key) >= 0, f"{name}.{key}", getattr(fit, key), "0 or more")
+  for key in ("epochs", "checkpoint_every"):
+    value = getattr(config.victim_fit, key)
+    _require(value >= 1, f"victim_fit.{key}", value, "1 or more")
+  for key, seeds in (
+    ("seed", (config.seed,)),
+    ("data.seed", (config.data.seed,)),
+    ("evaluate.seeds", config.evaluate.seeds),
+    ("measure.seed", (measure.seed,)),
+  ):
+    _require(all(0 <= seed < 2**32 for seed in seeds), key, seeds, "0 or more, below 2**32")
   _require(config.devices >= 0, "devices", config.devices, "0 (all) or more")
   _require(config.data.size >= 0, "data.size", config.data.size, "0 (keep) or more")
   fraction = config.data.test_fraction

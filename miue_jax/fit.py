@@ -14,7 +14,7 @@ import optax
 
 from miue_jax import models, objectives, runtime
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Fit
+from miue_jax.config import Fit, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Split
@@ -127,7 +127,7 @@ def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
   )
 
 
-def sgd(config: Fit, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+def sgd(config: Sgd, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
   """SGD with momentum and weight decay as in PyTorch; the rate is a cosine over epochs.
 
   Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2`.

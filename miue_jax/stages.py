@@ -16,7 +16,7 @@ from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
-from miue_jax.data.pool import stratified
+from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.information import histogram
 from miue_jax.methods import METHODS
@@ -24,7 +24,6 @@ from miue_jax.progress import Progress
 from miue_jax.workdir import Workdir
 
 _EXAMPLES = 8  # images shown in the report
-_SAMPLE = 3  # the purpose of a stratified draw, beside the seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +225,7 @@ def read_json(path: pathlib.Path) -> dict:
 
 def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
   """Ids of `count` training images, stratified."""
-  return stratified(dataset.train.labels, min(count, len(dataset.train)), (seed, _SAMPLE))
+  return stratified(dataset.train.labels, min(count, len(dataset.train)), seed, Draw.SAMPLE)
 
 
 def _victim(experiment: Experiment, module, condition: str) -> fit.State:

@@ -5,6 +5,7 @@ wanted is never decoded.
 """
 
 import dataclasses
+import enum
 from collections.abc import Callable
 
 import numpy as np
@@ -47,7 +48,17 @@ class Pools:
   class_names: tuple[str, ...]
 
 
-def stratified(labels: np.ndarray, count: int, seed: tuple[int, int]) -> np.ndarray:
+class Draw(enum.IntEnum):
+  """What a stratified draw is for, so that no two draws share their random words."""
+
+  HELD_OUT = 0
+  TRAIN = 1
+  TEST = 2
+  SAMPLE = 3
+  PERTURBED = 4
+
+
+def stratified(labels: np.ndarray, count: int, seed: int, draw: Draw) -> np.ndarray:
   """Draws `count` examples so that every class keeps its share.
 
   Class k of size n_k out of N gets floor(count * n_k / N) examples, and the largest remainders get
@@ -56,7 +67,8 @@ def stratified(labels: np.ndarray, count: int, seed: tuple[int, int]) -> np.ndar
   Args:
     labels: non-negative integers `[N]`.
     count: how many to draw, in 0..N.
-    seed: the user's seed and a number for the purpose of the draw.
+    seed: the user's.
+    draw: its purpose.
 
   Returns:
     Ascending int64 indices `[count]`.
@@ -65,7 +77,7 @@ def stratified(labels: np.ndarray, count: int, seed: tuple[int, int]) -> np.ndar
   quotas, remainders = np.divmod(sizes * count, len(labels))
   quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
   # Raw words of PCG64 are the same in every version of NumPy; Generator.permutation need not be.
-  words = np.random.PCG64(seed).random_raw(len(labels))
+  words = np.random.PCG64((seed, draw)).random_raw(len(labels))
   order = np.lexsort((words, labels))
   rank_in_class = np.empty(len(labels), np.int64)
   rank_in_class[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -6,11 +6,8 @@ from sklearn import datasets
 
 from miue_jax import config
 from miue_jax.data import dataset, folder, npz, pixels, tfds
-from miue_jax.data.pool import Pool, Pools, stratified
+from miue_jax.data.pool import Draw, Pool, Pools, stratified
 from miue_jax.errors import UserError
-
-# What a random draw is for, so that no two draws share their random words.
-_HELD_OUT, _TRAIN, _TEST = range(3)
 
 
 def digits(data: config.Data) -> Pools:
@@ -59,9 +56,9 @@ def load(data: config.Data, *, need_test: bool = True) -> dataset.Dataset:
       f"{pools.name} has no test set: set data.test_fraction above 0 to hold one out, or add test "
       "images."
     )
-  train = _at_most(train, data.max_train, (data.seed, _TRAIN))
+  train = _at_most(train, data.max_train, data.seed, Draw.TRAIN)
   if test is not None:
-    test = _at_most(test, data.max_test, (data.seed, _TEST))
+    test = _at_most(test, data.max_test, data.seed, Draw.TEST)
   loaded = dataset.Dataset(
     name=pools.name,
     train=_read(train),
@@ -100,14 +97,14 @@ def _listed(names: tuple[str, ...], limit: int = 20) -> str:
 
 def _hold_out(pool: Pool, fraction: float, seed: int) -> tuple[Pool, Pool]:
   """Splits a pool into training and test examples, each class in the same proportion."""
-  chosen = stratified(pool.labels, round(fraction * len(pool)), (seed, _HELD_OUT))
+  chosen = stratified(pool.labels, round(fraction * len(pool)), seed, Draw.HELD_OUT)
   return pool.take(np.setdiff1d(np.arange(len(pool)), chosen)), pool.take(chosen)
 
 
-def _at_most(pool: Pool, limit: int, seed: tuple[int, int]) -> Pool:
+def _at_most(pool: Pool, limit: int, seed: int, draw: Draw) -> Pool:
   if not 0 < limit < len(pool):
     return pool
-  return pool.take(stratified(pool.labels, limit, seed))
+  return pool.take(stratified(pool.labels, limit, seed, draw))
 
 
 def _read(pool: Pool) -> dataset.Split:

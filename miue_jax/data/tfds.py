@@ -79,8 +79,8 @@ def _prepared_builder(tfds: types.ModuleType, data: config.Data) -> Any:
     ) from error
   except (ValueError, OSError, ImportError, RuntimeError) as error:
     raise UserError(
-      f"{data.name} cannot be opened ({_first_line(error)}): prepare it in the array_record format "
-      "in an empty data.path."
+      f"{data.name} cannot be opened ({_first_line(error)}): correct data.name, or prepare it in "
+      "the array_record format in an empty data.path."
     ) from error
   if builder.is_prepared():
     return builder

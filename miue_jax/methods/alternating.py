@@ -19,12 +19,10 @@ from miue_jax.config import Config, Method
 from miue_jax.data import lanes
 from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Dataset
-from miue_jax.data.pool import stratified
+from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.progress import Progress
 from miue_jax.runtime import AXIS
-
-_CHOSEN = 4  # the purpose of a stratified draw, beside the seed
 
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
 Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -212,7 +210,7 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   Stratified, drawn by `seed`; a smaller fraction is contained in a larger one.
   """
   chosen = np.zeros(len(labels), bool)
-  chosen[stratified(labels, round(method.fraction * len(labels)), (seed, _CHOSEN))] = True
+  chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
   return chosen & ((labels == method.only_class) | (method.only_class == -1))
 
 

@@ -146,6 +146,15 @@ def test_every_mistake_is_named(data_dir, name, settings, message):
   assert "\n" not in str(error.value)
 
 
+def test_another_file_format_is_refused(tmp_path):
+  prepared = SmallDigits(data_dir=tmp_path, file_format="array_record")
+  prepared.download_and_prepare()
+  info = tmp_path / "small_digits" / "1.0.0" / "dataset_info.json"
+  info.write_text(info.read_text().replace("array_record", "tfrecord"))
+  with pytest.raises(UserError, match=r"cannot be opened .*TFRECORD.* in the array_record format"):
+    load("small_digits", str(tmp_path))
+
+
 def test_a_dataset_that_can_be_prepared_is(tmp_path):
   assert len(load("small_digits", str(tmp_path)).train) == 200
   assert (tmp_path / "small_digits").is_dir()

@@ -137,7 +137,8 @@ def _assert_close(actual, expected, tolerance):
 )
 def test_matches_pytorch(depths, block, stem, side):
   torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  # With seed 0 one ReLU input is within rounding of zero, and PyTorch's lies on the other side.
+  # Not seed 0, where the bottleneck network meets what looks like a ReLU input within rounding of
+  # zero: gradients differ by 1e-2 around one spot, and by 1e-6 with seeds 1, 2 and 3.
   torch.manual_seed(1)
   width, classes, batch = 8, 5, 8
   block_name = block.__name__
@@ -180,7 +181,8 @@ def test_matches_pytorch(depths, block, stem, side):
   sharded = jax.shard_map(
     step, mesh=mesh, in_specs=(every, data, data), out_specs=((every, data), (data, data, every))
   )
-  (by_params, by_images), (ours_features, ours_logits, new_stats) = jax.jit(sharded)(
+  quick = jax.jit(sharded, compiler_options={"xla_backend_optimization_level": 0})
+  (by_params, by_images), (ours_features, ours_logits, new_stats) = quick(
     variables, ours, weights.numpy()
   )
   _assert_close(

@@ -1,0 +1,22 @@
+"""CIFAR-100 by the paper's recipe (Zhu et al., ICLR 2026), which the defaults are.
+
+Published clean test accuracy of a ResNet-18: 76.65 % clean, 1.17 % MI-UE.
+Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
+Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18.
+
+    python -m miue_jax.main --config=configs/cifar100.py
+"""
+
+import ml_collections
+
+from miue_jax import config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  c = config.default()
+  c.name = "cifar100"
+  c.seed = 7
+  c.data.source = "tfds"
+  c.data.name = "cifar100"
+  return c

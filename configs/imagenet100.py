@@ -1,0 +1,25 @@
+"""A 100-class subset of ImageNet at 224x224 from a folder, by the paper's recipe.
+
+Published clean test accuracy of a ResNet-18: 80.43 % clean, 1.03 % MI-UE. `train/<class>/` and
+`test/<class>/` hold the classes; or name the 100 classes in `data.classes` and point at all of
+ImageNet. Hardware: 19 GB of images and 76 GB of float perturbation are spread over the devices, and
+the source model has no stride in its stem: several accelerators, 80 GB each.
+
+    python -m miue_jax.main --config=configs/imagenet100.py --config.data.path=DIR
+"""
+
+import ml_collections
+
+from miue_jax import config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  c = config.default()
+  c.name = "imagenet100"
+  c.data.source = "folder"
+  c.data.size = 224
+  c.model.dtype = "bfloat16"
+  c.victim.stem = "imagenet"
+  c.victim.dtype = "bfloat16"
+  return c

@@ -1,0 +1,35 @@
+"""A MedMNIST file, here PneumoniaMNIST: chest X-rays, gray 28x28, two classes of unequal size.
+
+Accuracy alone hides a victim that always answers the larger class: read balanced accuracy and AUC.
+The last condition trains on the images that an authorised user restores with the key.
+
+    python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
+"""
+
+import ml_collections
+
+from miue_jax import config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  c = config.default()
+  c.name = "medmnist"
+  c.data.source = "npz"
+
+  c.model.name = c.victim.name = "small_cnn"
+  c.model.width = c.victim.width = 16
+  c.source.augment = "crop_flip"
+  c.method.epochs = 8
+  c.method.batch_size = 256
+  c.method.step_size_start = 1 / 255
+  c.method.step_size_end = 1 / 255
+  c.method.augment = "crop_flip"
+  c.method.augment_poisoned = True
+  c.method.balanced = True
+  c.method.checkpoint_every = 1
+
+  c.victim_fit.epochs = 15
+  c.victim_fit.learning_rate = 0.1
+  c.evaluate.conditions = ("clean", "random", "poison", "restored")
+  return c

@@ -1,0 +1,32 @@
+"""Any .npz file (x_train, y_train, x_test, y_test, or MedMNIST's names), sized for two CPU cores.
+
+python -m miue_jax.main --config=configs/npz.py --config.data.path=FILE.npz
+"""
+
+import ml_collections
+
+from miue_jax import config
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  c = config.default()
+  c.name = "npz"
+  c.data.source = "npz"
+
+  c.model.name = c.victim.name = "small_cnn"
+  c.model.width = c.victim.width = 24
+  c.source.augment = "crop_flip"
+  c.source.weight_decay = 5e-4
+  c.method.epochs = 8
+  c.method.batch_size = 256
+  c.method.step_size_start = 1.6 / 255
+  c.method.step_size_end = 1.6 / 255
+  c.method.augment = "crop_flip"
+  c.method.augment_poisoned = True
+  c.method.checkpoint_every = 1
+
+  c.victim_fit.epochs = 20
+  c.victim_fit.learning_rate = 0.1
+  c.victim_fit.weight_decay = 5e-4
+  return c
