@@ -1,4 +1,4 @@
-"""Your own pictures: class folders under `train/` and `test/`, or one tree of class folders.
+r"""Your own pictures: class folders under `train/` and `test/`, or one tree of class folders.
 
 Pictures become `data.size` x `data.size` pixels before they are protected; from one tree a fifth is
 held out to prove the protection. Sized for two CPU cores and some thousand pictures.
@@ -8,7 +8,7 @@ held out to prove the protection. Sized for two CPU cores and some thousand pict
 
 When the proof convinces you, protect every picture, the held-out ones too, in a workdir of its own:
 
-    python -m miue_jax.main --config=configs/folder.py --config.data.path=DIR \\
+    python -m miue_jax.main --config=configs/folder.py --config.data.path=DIR \
         --config.data.test_fraction=0 --workdir=runs/all --mode=generate
 """
 

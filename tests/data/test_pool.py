@@ -4,7 +4,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from miue_jax.data.pool import Pool, stratified
+from miue_jax.data.pool import Draw, Pool, stratified
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 
