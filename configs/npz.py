@@ -18,10 +18,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.width = c.victim.width = 24
   c.source.augment = "crop_flip"
   c.source.weight_decay = 5e-4
-  c.method.epochs = 8
+  c.method.epochs = 16
   c.method.batch_size = 256
   c.method.step_size_start = 1.6 / 255
-  c.method.step_size_end = 1.6 / 255
+  c.method.step_size_end = 0.6 / 255
   c.method.augment = "crop_flip"
   c.method.augment_poisoned = True
   c.method.checkpoint_every = 1

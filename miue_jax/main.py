@@ -6,13 +6,16 @@ continues.
 """
 
 import contextlib
+import difflib
 import os
 import pathlib
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -48,15 +51,14 @@ def main(argv: Sequence[str]) -> None:
     _run()
   except UserError as error:
     _fail(str(error))
-  except KeyboardInterrupt:
-    logging.info("Interrupted; what was finished is kept.")
-    sys.exit(128 + signal.SIGINT)
 
 
 def _run() -> None:
-  from miue_jax import runtime, stages, workdir  # after --help: they load JAX
+  with files.reported("load", config_flags.get_config_filename(flags.FLAGS["config"])):
+    config = configs.freeze(_CONFIG.value)
 
-  config = configs.freeze(_CONFIG.value)
+  from miue_jax import runtime, stages, workdir  # seconds, which a mistaken flag should not cost
+
   root = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
   if _MODE.value == "restore":
     folder = workdir.Workdir(root)
@@ -119,6 +121,14 @@ def _ours(record) -> bool:
   return record.levelno >= logging.logging.WARNING or record.pathname.startswith(str(_PACKAGE))
 
 
+def _leave(signum: int, frame) -> None:
+  """Handles a signal where there is nothing to save; `runtime.stop_on_signal` guards the rest."""
+  # SystemExit, because `except Exception` does not swallow it; os.write, because a log call may be
+  # what the signal interrupted.
+  os.write(2, f"miue-jax: {signal.Signals(signum).name}; what was finished is kept.\n".encode())
+  sys.exit(128 + signum)
+
+
 def _fail(message: str) -> None:
   print(f"miue-jax: {message}", file=sys.stderr)
   sys.exit(2)
@@ -127,9 +137,30 @@ def _fail(message: str) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses flags; a mistake gets one sentence and exit status 2."""
   try:
+    _check_keys(argv)
     return flags.FLAGS(_found(argv))
-  except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError) as error:
-    _fail(" ".join(str(error).split()))
+  except flags.UnrecognizedFlagError as error:
+    _fail(f"{error}; --help lists the flags.")
+  except (flags.Error, UserError) as error:
+    # What a recipe raises comes with its traceback, whose last line says what is wrong.
+    text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
+    _fail(" ".join(text.split()))
+  except Exception as error:  # A recipe is a program: it can raise anything.
+    _fail(f"The recipe cannot be loaded ({type(error).__name__}: {error}): correct it.")
+
+
+def _check_keys(argv: Sequence[str]) -> None:
+  """Raises a UserError for a `--config.key` that no recipe has."""
+  for arg in argv[1:]:
+    found = re.match(r"--?config\.([^=\[]+)", arg)
+    settings, path = configs.default(), found[1].split(".") if found else []
+    for depth, key in enumerate(path, 1):
+      if not isinstance(settings, ml_collections.ConfigDict) or key not in settings:
+        known = settings.keys() if isinstance(settings, ml_collections.ConfigDict) else ()
+        close = difflib.get_close_matches(key, known, n=1) or sorted(known)
+        hint = f"known here: {', '.join(close)}" if close else "it has no keys below it"
+        raise UserError(f"Unknown config key {'.'.join(path[:depth])}; {hint}.")
+      settings = settings[key]
 
 
 def _found(argv: Sequence[str]) -> list[str]:
@@ -139,6 +170,9 @@ def _found(argv: Sequence[str]) -> list[str]:
     UserError: there is no such recipe at all.
   """
   argv = list(argv)
+  for i in range(len(argv) - 2, 0, -1):
+    if argv[i] in ("--config", "-config"):
+      argv[i : i + 2] = [f"--config={argv[i + 1]}"]
   if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
     argv.insert(1, f"--config={_DEFAULT_CONFIG}")
   for i, arg in enumerate(argv):
@@ -146,7 +180,7 @@ def _found(argv: Sequence[str]) -> list[str]:
     if name not in ("--config", "-config") or not value:
       continue
     path, colon, variant = value.partition(":")
-    if os.path.exists(path):
+    if os.path.isfile(path):
       continue
     relative = pathlib.Path(path).parts[-2:]
     places = [root.joinpath(*relative) for root in (_PACKAGE, _PACKAGE.parent)]
@@ -160,6 +194,8 @@ def _found(argv: Sequence[str]) -> list[str]:
 
 def console() -> None:
   """Entry point of the command `miue-jax`."""
+  for signum in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(signum, _leave)
   app.run(main, flags_parser=_parse)
 
 

@@ -70,17 +70,19 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
     )
   for model in (config.model, config.victim):
     models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
-  workdirs.bind(workdir, dataset)
+  workdirs.bind(workdir, config, dataset)
   return Experiment(config, workdir, dataset, command)
 
 
 def generate(experiment: Experiment) -> artefact.Poison:
   """Makes the poison, or reads the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  states = Checkpoints(workdir.checkpoints / "generate")
   if (workdir.poison / "manifest.json").exists():
     logging.info("The poison in %s is finished.", workdir.poison)
-    return artefact.load(workdir.poison, dataset)
-  states = Checkpoints(workdir.checkpoints / "generate")
+    poison = artefact.load(workdir.poison, dataset)
+    states.delete()  # left there by a kill between saving the poison and this
+    return poison
   made = METHODS[config.method.name](dataset, config, states, experiment.progress)
   extra = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
@@ -237,6 +239,7 @@ def _victim(experiment: Experiment, module, condition: str) -> fit.State:
   found = Checkpoints(folder).restore(fitted)
   if found is None:
     raise UserError(
-      f"The victim of condition {condition!r} is missing in {folder}: run --mode=evaluate first."
+      f"The victim of condition {condition!r} is missing in {folder}: remove its row of seed {seed} "
+      f"from {experiment.workdir.results}, if there is one, and run --mode=evaluate."
     )
   return found[1].state

@@ -23,7 +23,7 @@ class Workdir:
 
   @property
   def config(self) -> pathlib.Path:
-    """The settings, and the fingerprint of the data once it was read."""
+    """The settings, and the fingerprint of the data."""
     return self.root / "config.json"
 
   @property
@@ -75,6 +75,8 @@ class Workdir:
 def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   """Makes the folder, or checks that an existing one was made by the same config.
 
+  Nothing is written yet: a config whose data cannot be read must not claim the folder.
+
   Raises:
     UserError: it was made by another config (the message names the keys), or cannot be written.
   """
@@ -84,7 +86,6 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
     workdir.root.mkdir(parents=True, exist_ok=True)
   stored = _stored(workdir)
   if stored is None:
-    _write(workdir, {"config": settings, "fingerprint": None})
     return workdir
   old, new = _flat(stored["config"]), _flat(json.loads(json.dumps(settings)))
   differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
@@ -97,15 +98,17 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   return workdir
 
 
-def bind(workdir: Workdir, dataset: Dataset) -> None:
-  """Ties the folder to its data, or checks that they are still the same.
+def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
+  """Ties the folder to its config and data, or checks that the data are still the same.
 
   Raises:
     UserError: the training images or labels changed since the folder was made.
   """
   stored = _stored(workdir)
-  if stored is None or stored["fingerprint"] is None:
-    _write(workdir, {"config": (stored or {}).get("config"), "fingerprint": dataset.fingerprint})
+  if stored is None:
+    content = {"config": dataclasses.asdict(config), "fingerprint": dataset.fingerprint}
+    with files.replacing(workdir.config) as file:
+      file.write(json.dumps(content, indent=2).encode())
   elif stored["fingerprint"] != dataset.fingerprint:
     raise UserError(
       f"The training images of {dataset.name} changed since {workdir.root} was made: put them "
@@ -120,16 +123,11 @@ def _stored(workdir: Workdir) -> dict[str, Any] | None:
     text = workdir.config.read_text(encoding="utf-8")
   try:
     stored = json.loads(text)
-    if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str | None):
+    if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str):
       return stored
   except (ValueError, KeyError, TypeError):
     pass
   raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
-
-
-def _write(workdir: Workdir, content: dict[str, Any]) -> None:
-  with files.replacing(workdir.config) as file:
-    file.write(json.dumps(content, indent=2).encode())
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
