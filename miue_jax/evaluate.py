@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
-from miue_jax.progress import Progress
+from miue_jax.progress import Reporter
 
 # Key of a row: dataset, method, victim, defence and seed make a cell of the table.
 CELL = ("dataset", "method", "victim", "defence", "seed")
@@ -60,7 +60,7 @@ def rows(
   *,
   results: pathlib.Path,
   checkpoints: pathlib.Path,
-  progress: Callable[[str, int, str, int], Progress],
+  progress: Reporter,
 ) -> list[dict[str, Any]]:
   """Trains every victim that `results` does not hold yet and returns all rows.
 

@@ -19,7 +19,7 @@ from miue_jax.data import lanes
 from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Split
 from miue_jax.errors import UserError
-from miue_jax.progress import Progress
+from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
 _EVALUATION_BATCH = 512
@@ -253,7 +253,7 @@ def fit(
   seed: int,
   name: str,
   checkpoints: Checkpoints,
-  progress: Callable[[str, int, str, int], Progress],
+  progress: Reporter,
 ) -> Fitted:
   """Trains `module` on `train`, testing after every epoch; resumes from its checkpoint.
 
@@ -265,7 +265,7 @@ def fit(
     seed: of initial weights, order and augmentation.
     name: for the log.
     checkpoints: where states go.
-    progress: makes the reporter of a stage from (name, total steps, unit, first step).
+    progress: makes the reporter of the stage.
 
   Raises:
     runtime.Interrupted: a signal came; the state is saved.
@@ -282,7 +282,7 @@ def fit(
   order, run, predict = _compiled(module, config, steps, jax.sharding.get_mesh())
   fitted = fresh(module, config, train, seed)
   position, fitted = checkpoints.restore(fitted) or (0, fitted)
-  report = progress(name, config.epochs * steps, f"of {config.epochs} epochs, epoch", position)
+  report = progress(name, config.epochs * steps, config.epochs, position)
   clock = Clock(fitted.seconds)
   with runtime.stop_on_signal():
     for epoch in range(position // steps, config.epochs):

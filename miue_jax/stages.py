@@ -20,7 +20,7 @@ from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.information import histogram
 from miue_jax.methods import METHODS
-from miue_jax.progress import Progress
+from miue_jax.progress import Progress, Reporter
 from miue_jax.workdir import Workdir
 
 _EXAMPLES = 8  # images shown in the report
@@ -43,7 +43,7 @@ class Experiment:
   command: str
 
   @property
-  def progress(self):
+  def progress(self) -> Reporter:
     """Makes the reporter of a stage."""
     return functools.partial(Progress, self.workdir.tensorboard)
 

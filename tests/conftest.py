@@ -1,10 +1,26 @@
 """Test-wide settings: several CPU devices, strict ranks, no device needed."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import jax
+import pytest
+
+from miue_jax import runtime
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests that interrupt and resume compile the same step again and again: once is enough.
+_CACHE = tempfile.TemporaryDirectory(prefix="miue-jax-tests-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def use_devices():
+  """Returns `use(n)`, which makes a mesh over n CPU devices the program's until the test ends."""
+  with jax.set_mesh(None):
+    yield lambda count: runtime.start(count, ())

@@ -21,7 +21,7 @@ from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
-from miue_jax.progress import Progress
+from miue_jax.progress import Progress, Reporter
 from miue_jax.runtime import AXIS
 
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
@@ -73,7 +73,7 @@ def generate(
   config: Config,
   objective: Objective,
   checkpoints: Checkpoints,
-  progress: Callable[[str, int, str, int], Progress],
+  progress: Reporter,
 ) -> Generated:
   """Alternates source training on poisoned images with sign steps against `objective`.
 
@@ -122,9 +122,7 @@ def generate(
     runtime.replicate(jnp.float32(0)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
-  report = progress(
-    "generate", method.epochs * per_epoch, f"of {method.epochs} epochs, epoch", position
-  )
+  report = progress("generate", method.epochs * per_epoch, method.epochs, position)
   clock = fit.Clock(loop.seconds)
 
   def leave(reached: int):

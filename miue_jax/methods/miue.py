@@ -16,11 +16,12 @@ from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods import alternating
+from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
 
 def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress
+  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
 ) -> alternating.Generated:
   """Makes an MI-UE poison; arguments and errors as `alternating.generate`."""
   method = config.method
