@@ -8,6 +8,7 @@ source, method, victim and victim_fit are the recipe of the paper (Zhu et al., I
 
 import dataclasses
 import difflib
+import typing
 from typing import Any
 
 import ml_collections
@@ -156,19 +157,27 @@ def _frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
   result = {}
   for key, value in values.items():
     expected = fields[key].type
-    if dataclasses.is_dataclass(expected):
+    if dataclasses.is_dataclass(expected) and isinstance(value, dict):
       value = _frozen(expected, value, f"{prefix}{key}.")
     elif expected is float and type(value) is int:
       value = float(value)
     elif isinstance(value, list):
       value = tuple(value)
-    if type(value) is not getattr(expected, "__origin__", expected):
+    if not _fits(value, expected):
       raise UserError(
         f"Config key {prefix}{key} is {value!r} ({type(value).__name__}); expected "
-        f"{getattr(expected, '__name__', expected)}."
+        f"{expected.__name__ if isinstance(expected, type) else expected}."
       )
     result[key] = value
   return kind(**result)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+  """Whether `value` is of the class `expected`, or a tuple of what `tuple[item, ...]` promises."""
+  items = typing.get_args(expected)
+  if items:
+    return type(value) is tuple and all(type(item) is items[0] for item in value)
+  return type(value) is expected
 
 
 def validate(config: Config) -> None:
@@ -200,6 +209,7 @@ def validate(config: Config) -> None:
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
   for key in ("step_size_start", "step_size_end"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
+  _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.rounding", method.rounding, ROUNDINGS)
   for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):

@@ -130,20 +130,19 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     labels: `[N]`.
 
   Returns:
-    `auc` is None where a class has no test image.
+    `auc` is None where a class has no test image; balanced accuracy averages over those that have.
   """
-  predicted = np.argmax(logits, axis=1)
+  predicted, present = np.argmax(logits, axis=1), np.unique(labels)
+  recall = metrics.recall_score(labels, predicted, labels=present, average="macro")
   shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
   probabilities = shifted / shifted.sum(axis=1, keepdims=True)
   auc = None
-  if len(np.unique(labels)) == logits.shape[1]:
+  if len(present) == logits.shape[1]:
     score = probabilities[:, 1] if logits.shape[1] == 2 else probabilities
     auc = round(float(metrics.roc_auc_score(labels, score, multi_class="ovr")), 5)
   return {
     "test_accuracy": round(100 * float(np.mean(predicted == labels)), 3),
-    "balanced_accuracy": round(
-      100 * float(metrics.recall_score(labels, predicted, average="macro", zero_division=0)), 3
-    ),
+    "balanced_accuracy": round(100 * float(recall), 3),
     "auc": auc,
   }
 
@@ -176,7 +175,7 @@ def read(results: pathlib.Path) -> list[dict[str, Any]]:
   if not results.exists():
     return []
   with files.reported("read", results):
-    *lines, _ = results.read_text(encoding="utf-8").split("\n")
+    *lines, _ = results.read_bytes().split(b"\n")
   try:
     found = [json.loads(line) for line in lines]
   except ValueError as error:

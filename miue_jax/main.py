@@ -104,6 +104,8 @@ def _logged_to(path: pathlib.Path):
   with files.reported("write", path):
     stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the handler)
   handler = logging.PythonHandler(stream)
+  # A full disk is for the results to report; the log must not add a traceback to each line.
+  handler.handleError = lambda record: None
   for target in (handler, logging.get_absl_handler().python_handler):
     target.addFilter(_ours)
   logger = logging.get_absl_logger()
@@ -112,13 +114,17 @@ def _logged_to(path: pathlib.Path):
     yield
   finally:
     logger.removeHandler(handler)
-    handler.close()
-    stream.close()
+    with contextlib.suppress(OSError):
+      stream.close()
 
 
 def _ours(record) -> bool:
-  """Libraries log to absl's logger, too: keep what they say at INFO out of the way."""
-  return record.levelno >= logging.logging.WARNING or record.pathname.startswith(str(_PACKAGE))
+  """Libraries log to absl's logger, too: keep what they say at INFO out of the way.
+
+  And their tracebacks: the exception itself arrives here and is reported.
+  """
+  warning = record.levelno >= logging.logging.WARNING and not record.exc_info
+  return warning or record.pathname.startswith(str(_PACKAGE))
 
 
 def _leave(signum: int, frame) -> None:
@@ -146,7 +152,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
     _fail(" ".join(text.split()))
   except Exception as error:  # A recipe is a program: it can raise anything.
-    _fail(f"The recipe cannot be loaded ({type(error).__name__}: {error}): correct it.")
+    _fail(f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it.")
 
 
 def _check_keys(argv: Sequence[str]) -> None:
@@ -176,18 +182,19 @@ def _found(argv: Sequence[str]) -> list[str]:
   if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
     argv.insert(1, f"--config={_DEFAULT_CONFIG}")
   for i, arg in enumerate(argv):
-    name, _, value = arg.partition("=")
-    if name not in ("--config", "-config") or not value:
+    name, equals, value = arg.partition("=")
+    if name not in ("--config", "-config") or not equals:
       continue
     path, colon, variant = value.partition(":")
     if os.path.isfile(path):
       continue
     relative = pathlib.Path(path).parts[-2:]
-    places = [root.joinpath(*relative) for root in (_PACKAGE, _PACKAGE.parent)]
+    roots = (_PACKAGE, _PACKAGE.parent)  # installed; a checkout
+    places = (root.joinpath(*relative) for root in roots)
     found = next((place for place in places if place.is_file()), None)
     if found is None or relative[0] != "configs":
-      recipes = sorted(p.stem for p in places[-1].parent.glob("*.py"))
-      raise UserError(f"There is no recipe {path}; known: {', '.join(recipes)}, in configs/.")
+      recipes = sorted({file.stem for root in roots for file in root.glob("configs/*.py")})
+      raise UserError(f"There is no recipe {path!r}; known: {', '.join(recipes)}, in configs/.")
     argv[i] = f"--config={found}{colon}{variant}"
   return argv
 

@@ -5,8 +5,11 @@ import pathlib
 import time
 from collections.abc import Callable
 
-import tensorboardX
 from absl import logging
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2
+
+from miue_jax import files
 
 _QUIET_SECONDS = 30.0
 
@@ -23,10 +26,19 @@ class Progress:
       steps: of the whole stage.
       epochs: of the whole stage.
       start: the step that a resumed run starts from.
+
+    Raises:
+      UserError: the disk is full, read-only or not ours.
     """
     self._name, self._steps, self._epochs, self._start = name, steps, epochs, start
     self._began = self._spoke = time.monotonic()
-    self._writer = tensorboardX.SummaryWriter(str(directory))
+    self._directory = directory
+    # Not tensorboardX.SummaryWriter: it writes in a thread, where a full disk ends in a traceback,
+    # and two of them that start in one second share a file.
+    with files.reported("write", directory):
+      directory.mkdir(parents=True, exist_ok=True)
+      suffix = "." + name.replace(" ", "-")
+      self._writer = event_file_writer.EventsWriter(str(directory / "events"), suffix)
 
   def tick(self, step: int) -> None:
     """Says where the run is, if nothing was said for a while."""
@@ -34,15 +46,24 @@ class Progress:
       self._say(f"step {step}/{self._steps}", step)
 
   def report(self, step: int, epoch: int, scalars: dict[str, float]) -> None:
-    """Reports the scalars of `epoch`, which ended with `step`."""
+    """Reports the scalars of `epoch`, which ended with `step`.
+
+    Raises:
+      UserError: the disk is full.
+    """
     values = "".join(f"  {tag} {value:.4g}" for tag, value in scalars.items())
     self._say(f"epoch {epoch}/{self._epochs}{values}", step)
-    for tag, value in scalars.items():
-      self._writer.add_scalar(f"{self._name}/{tag}", value, epoch)
+    with files.reported("write", self._directory):
+      for tag, value in scalars.items():
+        content = summary.scalar(f"{self._name}/{tag}", value)
+        event = event_pb2.Event(wall_time=time.time(), step=epoch, summary=content)
+        self._writer.write_event(event)
+      self._writer.flush()
 
   def close(self) -> None:
-    """Flushes TensorBoard's event file."""
-    self._writer.close()
+    """Closes TensorBoard's event file."""
+    with files.reported("write", self._directory):
+      self._writer.close()
 
   def _say(self, what: str, step: int) -> None:
     self._spoke = time.monotonic()

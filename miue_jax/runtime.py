@@ -144,7 +144,11 @@ def received() -> int | None:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[None]:
-  """Inside, the first SIGTERM or SIGINT is remembered for `received`; a second one acts at once."""
+  """Inside, the first SIGTERM or SIGINT is remembered for `received`; a second one acts at once.
+
+  Raises:
+    Interrupted: at the end, when a signal came too late for the block to notice.
+  """
   global _received
   _received = None
 
@@ -159,6 +163,8 @@ def stop_on_signal() -> Iterator[None]:
     signal.signal(number, remember)
   try:
     yield
+    if _received is not None:
+      raise Interrupted(_received)
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)

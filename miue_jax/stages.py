@@ -215,9 +215,9 @@ def read_json(path: pathlib.Path) -> dict:
     UserError: it is damaged.
   """
   with files.reported("read", path):
-    text = path.read_text(encoding="utf-8")
+    stored = path.read_bytes()
   try:
-    content = json.loads(text)
+    content = json.loads(stored)
   except ValueError as error:
     raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
   if not isinstance(content, dict):
@@ -239,7 +239,7 @@ def _victim(experiment: Experiment, module, condition: str) -> fit.State:
   found = Checkpoints(folder).restore(fitted)
   if found is None:
     raise UserError(
-      f"The victim of condition {condition!r} is missing in {folder}: remove its row of seed {seed} "
+      f"The victim of condition {condition!r} is missing in {folder}: remove its row (seed {seed}) "
       f"from {experiment.workdir.results}, if there is one, and run --mode=evaluate."
     )
   return found[1].state

@@ -120,9 +120,9 @@ def _stored(workdir: Workdir) -> dict[str, Any] | None:
   if not workdir.config.exists():
     return None
   with files.reported("read", workdir.config):
-    text = workdir.config.read_text(encoding="utf-8")
+    content = workdir.config.read_bytes()
   try:
-    stored = json.loads(text)
+    stored = json.loads(content)
     if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str):
       return stored
   except (ValueError, KeyError, TypeError):

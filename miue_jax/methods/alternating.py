@@ -206,10 +206,19 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   """Which images are perturbed, bool `[N]`: `fraction` of each class, or of `only_class`.
 
   Stratified, drawn by `seed`; a smaller fraction is contained in a larger one.
+
+  Raises:
+    UserError: there are none.
   """
   chosen = np.zeros(len(labels), bool)
   chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
-  return chosen & ((labels == method.only_class) | (method.only_class == -1))
+  chosen &= (labels == method.only_class) | (method.only_class == -1)
+  if not chosen.any():
+    raise UserError(
+      f"method.fraction={method.fraction:g} with method.only_class={method.only_class} leaves no "
+      "image to perturb: raise the fraction or choose another class."
+    )
+  return chosen
 
 
 def _source_inputs(config: Config) -> fit.Inputs:

@@ -1,0 +1,277 @@
+"""The trainer against PyTorch, over devices, and across interruptions."""
+
+import functools
+import os
+import signal
+import types
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from miue_jax import fit, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Fit, Sgd
+from miue_jax.data import lanes
+from miue_jax.data.dataset import Split
+from miue_jax.errors import UserError
+from miue_jax.models import layers
+from miue_jax.progress import Progress
+
+CLASSES = 3
+CONFIG = Fit(epochs=3, batch_size=8, augment="crop_flip", weight_decay=1e-2, checkpoint_every=2)
+STEPS = 5  # full batches of 8 in 42 images
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm: all that a network brings to the trainer, soon compiled."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(8)(images.reshape(len(images), -1))
+    features = nn.relu(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(CLASSES)(features)
+
+
+class Linear(nn.Module):
+  @nn.compact
+  def __call__(self, images, train=False):
+    features = images.reshape(len(images), -1)
+    return features, layers.classifier(CLASSES)(features)
+
+
+def make_split(count, seed=0):
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 256, (count, 6, 6, 1), np.uint8)
+  return Split(images, rng.integers(0, CLASSES, count, np.int32))
+
+
+TRAIN, TEST = make_split(42), make_split(9, seed=1)
+
+
+def reporter(tick=lambda step: None):
+  """A `Reporter` that writes nothing and calls `tick(step)`."""
+  progress = mock.create_autospec(Progress, instance=True)
+  progress.tick.side_effect = tick
+  return lambda name, steps, epochs, start: progress
+
+
+def stop_at(step):
+  """A tick that asks the program to stop after `step`."""
+  return lambda at: os.kill(os.getpid(), signal.SIGTERM) if at == step else None
+
+
+def run_fit(folder, module=None, config=CONFIG, tick=lambda step: None):
+  return fit.fit(
+    module or Tiny(),
+    config,
+    TRAIN,
+    TEST,
+    seed=3,
+    name="tiny",
+    checkpoints=Checkpoints(folder),
+    progress=reporter(tick),
+  )
+
+
+def to_bytes(tree):
+  return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(tree, expected, tolerance):
+  for one, other in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * max(1, np.abs(other).max()))
+
+
+def learning_rates(config, epochs, steps):
+  """The rate of every step, read off updates of gradient 1."""
+  optimiser = fit.sgd(config, epochs, steps)
+
+  def step(state, _):
+    update, state = optimiser.update(jnp.float32(1), state, jnp.float32(0))
+    return state, -update
+
+  return jax.lax.scan(step, optimiser.init(jnp.float32(0)), length=epochs * steps)[1]
+
+
+def test_learning_rate_is_the_published_table():
+  rates = learning_rates(Sgd(momentum=0.0), 100, 3).reshape(100, 3)
+  assert (rates == rates[:, :1]).all()
+  for epoch, rate in [(1, 0.1), (25, 0.08645), (50, 0.05157), (75, 0.01577), (100, 2.567e-5)]:
+    # The last is a difference of numbers near 1: float32 leaves three digits of it.
+    assert float(rates[epoch - 1, 0]) == pytest.approx(rate, rel=5e-3 if epoch == 100 else 5e-4)
+
+
+def test_optimiser_is_pytorchs():
+  torch = pytest.importorskip("torch")
+  config = Sgd(learning_rate=0.3, final_learning_rate=0.01, momentum=0.9, weight_decay=0.05)
+  epochs, steps = 4, 3
+  rng = np.random.default_rng(0)
+  start, *gradients = rng.standard_normal((1 + epochs * steps, 5)).astype(np.float32)
+
+  weight = torch.nn.Parameter(torch.tensor(start))
+  theirs = torch.optim.SGD([weight], lr=0.3, momentum=0.9, weight_decay=0.05)
+  schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, epochs, eta_min=0.01)
+  optimiser = fit.sgd(config, epochs, steps)
+  params, state = jnp.array(start), optimiser.init(jnp.array(start))
+  update = jax.jit(optimiser.update)
+  for step, gradient in enumerate(gradients, 1):
+    weight.grad = torch.tensor(gradient)
+    theirs.step()
+    if step % steps == 0:
+      schedule.step()
+    updates, state = update(jnp.array(gradient), state, params)
+    params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, weight.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_whole_fit_is_pytorchs(tmp_path, use_devices):
+  torch = pytest.importorskip("torch")
+  use_devices(2)
+  config = Fit(epochs=3, batch_size=8, learning_rate=0.2, weight_decay=1e-2, augment="none")
+  fitted = run_fit(tmp_path, Linear(), config)
+
+  initial = models.init(Linear(), runtime.stream(3, "weights"), TRAIN.images.shape[1:])["params"]
+  network = torch.nn.Linear(36, CLASSES)
+  with torch.no_grad():
+    network.weight.copy_(torch.tensor(np.asarray(initial["classifier"]["kernel"]).T))
+    network.bias.copy_(torch.tensor(np.asarray(initial["classifier"]["bias"])))
+  theirs = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
+  schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 3, eta_min=1e-6)
+  pixels = torch.tensor(TRAIN.images.reshape(42, -1) / np.float32(255))
+  labels = torch.tensor(TRAIN.labels.astype(np.int64))
+  layout = lanes.lay_out(42, (8,), 3)
+  curve = []
+  for epoch in range(3):
+    order = lanes.shuffle(runtime.stream(3, "fit", epoch), layout.ids, 8)
+    losses, correct = [], 0
+    for batch in layout.ids[np.asarray(order).T[:STEPS]]:
+      logits = network(pixels[batch])
+      loss = torch.nn.functional.cross_entropy(logits, labels[batch])
+      theirs.zero_grad()
+      loss.backward()
+      theirs.step()
+      losses.append(loss.item())
+      correct += (logits.argmax(1) == labels[batch]).sum().item()
+    schedule.step()
+    with torch.no_grad():
+      seen = network(torch.tensor(TEST.images.reshape(9, -1) / np.float32(255))).argmax(1).numpy()
+    curve.append([np.mean(losses), 100 * correct / 40, 100 * np.mean(seen == TEST.labels)])
+  np.testing.assert_allclose(fitted.curve, curve, rtol=1e-4)
+  ours = fitted.state.params["classifier"]
+  np.testing.assert_allclose(ours["kernel"].T, network.weight.detach(), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(ours["bias"], network.bias.detach(), rtol=1e-4, atol=1e-5)
+
+
+def one_pass(devices, platform="cpu"):
+  """State and sums after one pass as it is driven on `platform`; the devices stay CPUs."""
+  optimiser = fit.sgd(CONFIG, CONFIG.epochs, STEPS)
+  state = fit.init(Tiny(), optimiser, jax.random.key(0), TRAIN.images.shape[1:])
+  table = lanes.lay_out(42, (8,), 0).place(TRAIN)
+  key = runtime.stream(0, "fit", 0)
+  constants = fit.Pass(table, None, fit.shuffler(8)(key, table.ids), key)
+  step = fit.train_step(Tiny(), optimiser, fit.plain_inputs("crop_flip"), jax.P("data"))
+  mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform=platform)]))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax.sharding, "get_mesh", lambda: mesh)
+    run = runtime.repeated(step)
+  (state, sums), reached = run((state, fit.Sums.zero()), constants, 0, STEPS)
+  assert reached == STEPS
+  return state, sums
+
+
+def test_both_drivers_train_the_same_model(use_devices):
+  use_devices(2)
+  assert_close(one_pass(2, "gpu"), one_pass(2, "cpu"), 1e-5)
+
+
+def test_a_fit_does_not_depend_on_the_number_of_devices(tmp_path, use_devices):
+  fitted = {}
+  for devices in (1, 2, 4):
+    use_devices(devices)
+    fitted[devices] = run_fit(tmp_path / str(devices))
+    assert_close(fitted[devices].state, fitted[1].state, 2e-4)
+    # 15 steps of momentum SGD amplify the last bits of the sums. An accuracy moves in hundredths
+    # of the images: it is either equal or another one.
+    np.testing.assert_allclose(fitted[devices].curve, fitted[1].curve, rtol=1e-4)
+  assert np.abs(np.asarray(fitted[1].curve)[:, 0]).min() > 0
+
+
+def test_seeds_differ(tmp_path, use_devices):
+  use_devices(1)
+  weights = [
+    fit.fresh(Tiny(), CONFIG, TRAIN, seed).state.params["Dense_0"]["kernel"] for seed in (0, 0, 1)
+  ]
+  assert (weights[0] == weights[1]).all()
+  assert (weights[0] != weights[2]).any()
+
+
+@pytest.mark.parametrize("steps", [(3,), (STEPS,), (7, 2 * STEPS, 14), (3 * STEPS,)])
+def test_an_interrupted_fit_ends_in_the_same_bytes(tmp_path, use_devices, steps):
+  use_devices(2)
+  expected = run_fit(tmp_path / "whole")
+  for step in steps:
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      run_fit(tmp_path / "parts", tick=stop_at(step))
+  resumed = run_fit(tmp_path / "parts")
+  assert to_bytes(resumed.state) == to_bytes(expected.state)
+  assert to_bytes(resumed.curve) == to_bytes(expected.curve)
+
+
+def test_a_fit_continues_on_another_number_of_devices(tmp_path, use_devices):
+  use_devices(4)
+  expected = run_fit(tmp_path / "whole")
+  with pytest.raises(runtime.Interrupted):
+    run_fit(tmp_path / "parts", tick=stop_at(7))
+  use_devices(1)
+  assert_close(run_fit(tmp_path / "parts").state, expected.state, 2e-4)
+
+
+def test_a_finished_fit_is_not_repeated(tmp_path, use_devices):
+  use_devices(1)
+  expected, ticks = run_fit(tmp_path), []
+  again = run_fit(tmp_path, tick=ticks.append)
+  assert to_bytes(again) == to_bytes(expected)
+  assert ticks == []
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_its_step(tmp_path, use_devices):
+  use_devices(2)
+  # The first update overflows, so the second loss (step 1) is the first bad one.
+  config = Fit(epochs=2, batch_size=8, learning_rate=1e39)
+  with pytest.raises(UserError, match=r"loss of tiny, epoch 1 is not finite at step 1: lower"):
+    run_fit(tmp_path, config=config)
+
+
+def test_sums_read_means_and_remember_the_first_bad_step(use_devices):
+  use_devices(1)
+  sums = fit.Sums.zero().add(4, jnp.float32(1.0), 3, 8).add(5, jnp.float32(2.0), 5, 8)
+  assert sums.read("x") == (1.5, 50.0)
+  bad = sums.add(6, jnp.float32(jnp.inf), 0, 8).add(7, jnp.float32(jnp.nan), 0, 8)
+  with pytest.raises(UserError, match="step 6"):
+    bad.read("x")
+
+
+def test_fewer_images_than_a_batch_is_an_error(tmp_path, use_devices):
+  use_devices(1)
+  with pytest.raises(UserError, match="42 training images do not fill one batch of 64"):
+    run_fit(tmp_path, config=Fit(batch_size=64))
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8, 9])
+def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypatch, count):
+  use_devices(2)
+  monkeypatch.setattr(fit, "_EVALUATION_BATCH", 4)
+  module = Tiny()
+  state = fit.fresh(module, CONFIG, TRAIN, 0).state
+  # Running statistics that are not the initial ones.
+  state = state.replace(batch_stats=jax.tree.map(lambda x: x + 0.5, state.batch_stats))
+  images = make_split(count, seed=2).images
+  features, logits = fit.Predictor(module)(state, images)
+  expected = functools.partial(module.apply, state.variables)(images / np.float32(255))
+  np.testing.assert_allclose(features, expected[0], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(logits, expected[1], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,116 @@
+"""The budget: schedules of the paper, and properties of what is stored."""
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from miue_jax import perturb
+from miue_jax.config import ROUNDINGS
+
+SHAPE = (3, 4, 2, 1)
+epsilons = st.floats(0.51 / 255, 127 / 255)
+images = hnp.arrays(np.uint8, SHAPE)
+# Beyond every budget, so that clipping has work to do.
+deltas = hnp.arrays(np.float32, SHAPE, elements=st.floats(-1, 1, width=32))
+
+
+@pytest.mark.parametrize(("epoch", "levels"), [(1, 0.2), (50, 0.298), (51, 0.3), (100, 0.398)])
+def test_step_size_is_the_authors(epoch, levels):
+  assert perturb.step_size(epoch, 100, 0.2, 0.4) == pytest.approx(levels, rel=1e-12)
+
+
+def test_radius_falls_linearly_and_stays():
+  radii = [perturb.radius(epoch, 8, 16, 4) for epoch in range(1, 8)]
+  assert radii == [16, 14, 12, 10, 8, 8, 8]
+  assert perturb.radius(1, 8, 8, 0) == 8
+
+
+def test_descend_steps_against_the_sign():
+  moved = perturb.descend(np.zeros(3), np.array([2.0, -1e-30, 0.0]), 0.5)
+  np.testing.assert_array_equal(moved, [-0.5, 0.5, 0.0])
+
+
+_project = jax.jit(perturb.project)
+
+
+@hypothesis.settings(deadline=None)
+@hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
+def test_projection_is_feasible_nearest_and_idempotent(images, delta, epsilon):
+  clean = images.astype(np.float32) / 255
+  projected = np.asarray(_project(clean, delta, np.float32(epsilon)), np.float64)
+  rounding = 2.0**-23  # of a float32 sum near 1
+  assert np.abs(projected).max() <= epsilon + rounding
+  assert 0 <= (clean + projected).min() + rounding
+  assert (clean + projected).max() <= 1 + rounding
+  # The feasible set is a box: its projection is a clip to both bounds at once.
+  low, high = np.maximum(-epsilon, -clean), np.minimum(epsilon, 1 - clean)
+  np.testing.assert_allclose(projected, np.clip(delta, low, high), rtol=0, atol=rounding)
+  again = _project(clean, projected.astype(np.float32), np.float32(epsilon))
+  np.testing.assert_allclose(again, projected, rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
+def test_stored_images_keep_the_budget(rounding, images, delta, epsilon):
+  realised = perturb.realise(images, delta, epsilon, rounding)
+  assert realised.dtype == np.int8
+  poisoned = images.astype(int) + realised
+  assert np.abs(poisoned - images).max() <= round(255 * epsilon)
+  assert 0 <= poisoned.min()
+  assert poisoned.max() <= 255
+
+
+@hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
+def test_nearest_is_within_half_a_level_of_what_was_asked(images, delta, epsilon):
+  delta = np.clip(delta, -epsilon, epsilon)
+  realised = perturb.realise(images, delta.astype(np.float32), epsilon)
+  asked = np.clip(images + 255 * delta.astype(np.float64), 0, 255)
+  assert np.abs(images + realised.astype(int) - asked).max() <= 0.5 + 1e-4
+
+
+@hypothesis.given(images=images, levels=hnp.arrays(np.int8, SHAPE, elements=st.integers(-8, 8)))
+def test_whole_levels_survive_both_roundings(images, levels):
+  expected = np.clip(images.astype(int) + levels, 0, 255) - images
+  # As generation hands them over: float32, after clip(x + delta, 0, 1) - x.
+  clean = images.astype(np.float32) / 255
+  delta = np.clip(clean + levels / np.float32(255), 0, 1).astype(np.float32) - clean
+  for rounding in ROUNDINGS:
+    np.testing.assert_array_equal(perturb.realise(images, delta, 8 / 255, rounding), expected)
+
+
+def test_truncation_drops_the_fraction_and_nearest_rounds():
+  images = np.full((1, 1, 4, 1), 100, np.uint8)
+  delta = np.array([2.7, 2.2, -2.2, -2.7], np.float32).reshape(1, 1, 4, 1) / 255
+  nearest = perturb.realise(images, delta, 8 / 255, "nearest")
+  truncated = perturb.realise(images, delta, 8 / 255, "truncate")
+  assert nearest.ravel().tolist() == [3, 2, -2, -3]
+  assert truncated.ravel().tolist() == [2, 2, -3, -3]
+
+
+def test_many_images_are_realised_in_blocks(monkeypatch):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (11, 2, 2, 3), np.uint8)
+  levels = rng.integers(-8, 9, images.shape)
+  monkeypatch.setattr(perturb, "_BLOCK", 4)
+  realised = perturb.realise(images, (levels / 255).astype(np.float32), 8 / 255)
+  np.testing.assert_array_equal(images + realised.astype(int), np.clip(images + levels, 0, 255))
+
+
+def test_random_noise_is_uniform_over_the_levels():
+  images = np.full((1, 300, 400, 1), 128, np.uint8)
+  noise = perturb.random_noise(images, 8 / 255, seed=0)
+  counts = np.bincount(noise.ravel().astype(int) + 8, minlength=17)
+  expected = np.full(17, images.size / 16)
+  expected[[0, -1]] /= 2  # only half a level rounds to the ends
+  # Chi-squared with 16 degrees of freedom exceeds 39 once in a thousand.
+  assert ((counts - expected) ** 2 / expected).sum() < 39
+
+
+def test_random_noise_depends_on_the_seed_alone():
+  images = np.full((1, 8, 8, 1), 128, np.uint8)
+  first, same, other = (perturb.random_noise(images, 8 / 255, seed) for seed in (0, 0, 1))
+  np.testing.assert_array_equal(first, same)
+  assert (first != other).any()
