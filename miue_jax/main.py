@@ -29,8 +29,11 @@ FORMATS = ("png", "npz")
 _PACKAGE = pathlib.Path(__file__).parent
 _DEFAULT_CONFIG = "configs/digits.py"
 
+# Its default is `_found`'s business: here it would be loaded, and --config.key parsed, on import.
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", _DEFAULT_CONFIG, "Recipe, perhaps with a variant: configs/cifar10.py:parity."
+  "config",
+  None,
+  f"Recipe, perhaps with a variant (configs/cifar10.py:parity); else {_DEFAULT_CONFIG}.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this experiment; else runs/NAME.")
 _MODE = flags.DEFINE_enum(

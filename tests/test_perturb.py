@@ -43,7 +43,7 @@ def test_projection_is_feasible_nearest_and_idempotent(images, delta, epsilon):
   projected = np.asarray(_project(clean, delta, np.float32(epsilon)), np.float64)
   rounding = 2.0**-23  # of a float32 sum near 1
   assert np.abs(projected).max() <= epsilon + rounding
-  assert 0 <= (clean + projected).min() + rounding
+  assert (clean + projected).min() + rounding >= 0
   assert (clean + projected).max() <= 1 + rounding
   # The feasible set is a box: its projection is a clip to both bounds at once.
   low, high = np.maximum(-epsilon, -clean), np.minimum(epsilon, 1 - clean)
@@ -59,7 +59,7 @@ def test_stored_images_keep_the_budget(rounding, images, delta, epsilon):
   assert realised.dtype == np.int8
   poisoned = images.astype(int) + realised
   assert np.abs(poisoned - images).max() <= round(255 * epsilon)
-  assert 0 <= poisoned.min()
+  assert poisoned.min() >= 0
   assert poisoned.max() <= 255
 
 

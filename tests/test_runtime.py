@@ -176,26 +176,40 @@ def test_an_empty_range_runs_nothing(use_devices):
   assert (carry, reached) == (3, 4)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_handlers_come_back(signum):
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def handled(request):
+  """A signal, its handler, and the list of what the handler saw."""
   seen = []
-  before = signal.signal(signum, lambda number, frame: seen.append(number))
-  try:
-    handler = signal.getsignal(signum)
-    with pytest.raises(runtime.Interrupted), runtime.stop_on_signal():
-      assert signal.getsignal(signum) is not handler
+
+  def handler(signum, frame):
+    seen.append(signum)
+
+  before = signal.signal(request.param, handler)
+  yield request.param, handler, seen
+  signal.signal(request.param, before)
+
+
+def test_the_first_signal_is_remembered_and_the_second_acts(handled):
+  signum, handler, seen = handled
+
+  def interrupted():
+    with runtime.stop_on_signal():
       os.kill(os.getpid(), signum)
-      assert runtime.received() == signum
-      # The first signal is remembered, a second one acts at once.
-      assert seen == []
+      assert (runtime.received(), seen) == (signum, [])
       os.kill(os.getpid(), signum)
       assert seen == [signum]
-    assert signal.getsignal(signum) is handler
-    with runtime.stop_on_signal():
-      assert runtime.received() is None
-    assert signal.getsignal(signum) is handler
-    with pytest.raises(KeyError), runtime.stop_on_signal():
-      raise KeyError
-    assert signal.getsignal(signum) is handler
-  finally:
-    signal.signal(signum, before)
+
+  with pytest.raises(runtime.Interrupted):
+    interrupted()
+  assert signal.getsignal(signum) is handler
+
+
+def test_handlers_come_back_after_success_and_after_an_error(handled):
+  signum, handler, _ = handled
+  with runtime.stop_on_signal():
+    assert signal.getsignal(signum) is not handler
+    assert runtime.received() is None
+  assert signal.getsignal(signum) is handler
+  with pytest.raises(KeyError), runtime.stop_on_signal():
+    raise KeyError
+  assert signal.getsignal(signum) is handler

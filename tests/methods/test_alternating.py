@@ -1,0 +1,292 @@
+"""The loop that bi-level methods share: budget, choice of images, checkpoints."""
+
+import dataclasses
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miue_jax import models, objectives, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import ROUNDINGS, Config, Method, Model, Sgd
+from miue_jax.data import lanes
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.errors import UserError
+from miue_jax.methods import alternating
+from miue_jax.models import layers
+
+COUNT, CLASSES, BATCH = 22, 3, 16
+# What is compiled depends on steps, augmentation and kind of delta: most tests share it.
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=8),
+  method=Method(
+    epochs=2,
+    batch_size=BATCH,
+    steps=2,
+    step_size_start=3.3 / 255,
+    step_size_end=2.7 / 255,
+    augment="crop",
+    augment_poisoned=True,
+    checkpoint_every=1,
+  ),
+)
+SOURCE_STEPS = COUNT // 8
+DELTA_STEPS = -(-COUNT // BATCH) * CONFIG.method.steps
+EPOCH = SOURCE_STEPS + DELTA_STEPS
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm, soon compiled."""
+
+  model: Model
+  num_classes: int
+  min_side = 1
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(16)(images.reshape(len(images), -1))
+    # Not ReLU: an image whose units are all off would have no gradient, and no delta.
+    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(self.num_classes)(features)
+
+
+def make_dataset(count=COUNT):
+  rng = np.random.default_rng(0)
+  # Black and white pixels among them, where no delta fits in one direction.
+  images = rng.integers(-40, 296, (count, 6, 6, 1)).clip(0, 255).astype(np.uint8)
+  labels = rng.permutation(np.minimum(np.arange(count) // 5, CLASSES - 1)).astype(np.int32)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+
+
+def error_minimising(features, logits, labels, weights):
+  """The simplest objective; methods bring their own."""
+  del features, weights
+  return objectives.cross_entropy(logits, labels)
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run on two devices, by default without its two steps of a batch."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+  use_devices(2)
+
+  def run(
+    folder="run", config=CONFIG, dataset=DATASET, loss=error_minimising, stop_at=None, **method
+  ):
+    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **method))
+    states = Checkpoints(tmp_path / folder)
+    return alternating.generate(dataset, config, loss, states, reporter(stop_at))
+
+  return run
+
+
+def poisoned(made):
+  return DATASET.train.images.astype(int) + made.delta
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"epsilon": 2 / 255, "epsilon_start": 2 / 255},
+    {"epsilon": 2 / 255, "epsilon_start": 2 / 255, "class_wise": True},
+    {"epsilon": 2 / 255, "epsilon_start": 2 / 255, "augment": "flip", "augment_poisoned": False},
+    {"epsilon": 8.4 / 255, "epsilon_start": 16 / 255, "epsilon_epochs": 9},
+  ],
+)
+def test_delta_keeps_the_budget_and_the_pixels_their_range(generate, changes):
+  made = generate(**changes)
+  assert made.delta.dtype == np.int8
+  assert np.abs(made.delta).max() == round(255 * changes["epsilon"])
+  assert poisoned(made).min() == 0
+  assert poisoned(made).max() == 255
+  assert made.perturbed is None
+
+
+def test_the_objective_falls(generate):
+  history = generate().history
+  # Error-minimising noise makes the images easy, for the source model as well.
+  assert [len(values) for values in history.values()] == [2, 2, 2]
+  assert history["objective"][1] < history["objective"][0]
+  assert history["source_loss"][1] < history["source_loss"][0]
+
+
+def test_the_source_model_sees_the_poison(generate):
+  # Without a delta to learn from, the second epoch's loss is another one.
+  small, large = (generate(f"{s}", step_size_start=s, step_size_end=s) for s in (1e-9, 8 / 255))
+  assert small.history["source_loss"][0] == large.history["source_loss"][0]
+  assert small.history["source_loss"][1] > large.history["source_loss"][1]
+  assert not small.delta.any()
+
+
+def test_a_class_has_one_pattern_up_to_clipping(generate):
+  made, images, labels = generate(class_wise=True), DATASET.train.images, DATASET.train.labels
+  patterns = []
+  for label in range(CLASSES):
+    delta, clean = made.delta[labels == label], images[labels == label].astype(int)
+    inside = (clean >= 8) & (clean <= 247)
+    # Any member that is far from black and white shows the pattern; the others only clip it.
+    shown = np.take_along_axis(delta, inside.argmax(0)[None], axis=0)[0]
+    known = inside.any(0)
+    clipped = np.clip(clean + shown, 0, 255) - clean
+    np.testing.assert_array_equal(delta[:, known], clipped[:, known])
+    patterns.append(shown)
+  assert all((patterns[0] != other).any() for other in patterns[1:])
+
+
+@pytest.mark.parametrize("changes", [{"fraction": 0.5}, {"only_class": 1}])
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_only_the_chosen_images_change_and_they_are_named(generate, changes, class_wise):
+  made, labels = generate(class_wise=class_wise, **changes), DATASET.train.labels
+  changed = np.flatnonzero(made.delta.any(axis=(1, 2, 3)))
+  np.testing.assert_array_equal(made.perturbed, changed)
+  if "fraction" in changes:
+    assert len(changed) == COUNT // 2
+    # Stratified: of 5, 5 and 12 images.
+    counts = np.bincount(labels[changed])
+    assert np.abs(counts - np.array([2.5, 2.5, 6])).max() <= 0.5
+  else:
+    np.testing.assert_array_equal(changed, np.flatnonzero(labels == 1))
+
+
+def test_a_larger_fraction_contains_a_smaller_one():
+  labels = np.random.default_rng(0).integers(0, 4, 200)
+  chosen = [
+    set(np.flatnonzero(alternating.chosen_images(labels, Method(fraction=f), 1)))
+    for f in (0.1, 0.35, 0.8, 1.0)
+  ]
+  assert [len(ids) for ids in chosen] == [20, 70, 160, 200]
+  assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
+  other_seed = alternating.chosen_images(labels, Method(fraction=0.1), 2)
+  assert set(np.flatnonzero(other_seed)) != chosen[0]
+
+
+def test_a_choice_of_no_image_is_an_error():
+  labels = np.arange(30) % 3
+  with pytest.raises(UserError, match=r"method\.fraction=0\.01 .* leaves no image"):
+    alternating.chosen_images(labels, Method(fraction=0.01), 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"fraction": 0.5}])
+def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
+  tables = []
+  scatter = lanes.Layout.scatter
+  monkeypatch.setattr(
+    lanes.Layout,
+    "scatter",
+    lambda layout, values: tables.append((layout.ids, values)) or scatter(layout, values),
+  )
+  made = generate(**changes)
+  ((ids, table),) = tables
+  padding = ids == lanes.EMPTY
+  assert padding.sum() == 10
+  assert not table[padding].any()
+  chosen = np.arange(COUNT) if made.perturbed is None else made.perturbed
+  assert (table.any(axis=(1, 2, 3)) == np.isin(ids, chosen)).all()
+
+
+def test_padding_and_balance_weigh_as_stated(generate):
+  # An objective that is linear in each row's own weight shows the mean that is minimised.
+  def label_itself(features, logits, labels, weights):
+    del features, weights
+    # Depends on the input, as the gradient wants it, and yet is the label.
+    return labels + 0 * logits[:, 0]
+
+  labels = DATASET.train.labels
+  plain = generate("plain", loss=label_itself)
+  layout = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed)
+  order = lanes.shuffle(runtime.stream(CONFIG.seed, "delta", 1), layout.ids, BATCH)
+  batches = [labels[ids[ids >= 0]] for ids in layout.ids[np.asarray(order).T[:2]]]
+  assert [len(batch) for batch in batches] == [16, 6]
+  expected = np.mean([batch.mean() for batch in batches])
+  assert plain.history["objective"][0] == pytest.approx(expected, rel=1e-5)
+  balanced = generate("balanced", loss=label_itself, balanced=True)
+  expected = np.mean([np.unique(batch).mean() for batch in batches])
+  assert balanced.history["objective"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_truncation_stores_the_level_below(generate):
+  nearest, truncated = (generate(rounding, rounding=rounding) for rounding in ROUNDINGS)
+  assert nearest.history == truncated.history
+  difference = poisoned(nearest) - poisoned(truncated)
+  # One float delta, rounded in two ways; about half of the fractions are above one half.
+  assert set(np.unique(difference)) == {0, 1}
+  assert 0.2 < difference.mean() < 0.8
+
+
+STOPS = {
+  "inside the passes": (1, SOURCE_STEPS + 3, EPOCH + 1),
+  "between them": (SOURCE_STEPS, EPOCH, EPOCH + SOURCE_STEPS),
+  "too late": (2 * EPOCH,),
+}
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_an_interrupted_run_ends_in_the_same_bytes(generate, class_wise):
+  expected = generate("whole", class_wise=class_wise)
+  for name, steps in STOPS.items():
+    for step in steps:
+      with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+        generate(name, stop_at=step, class_wise=class_wise)
+    resumed = generate(name, class_wise=class_wise)
+    assert resumed.delta.tobytes() == expected.delta.tobytes()
+    assert resumed.history == expected.history
+
+
+def test_a_finished_run_is_not_repeated(generate):
+  expected, again = generate(), generate()
+  assert again.delta.tobytes() == expected.delta.tobytes()
+  assert again.seconds == expected.seconds
+
+
+def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
+  expected, repeated = generate("python"), runtime.repeated
+  mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="gpu")]))
+
+  def repeated_on_device(step):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(jax.sharding, "get_mesh", lambda: mesh)
+      return repeated(step)
+
+  monkeypatch.setattr(runtime, "repeated", repeated_on_device)
+  monkeypatch.setattr(runtime, "_CHUNK", 3)
+  made = generate("device")
+  assert np.mean(made.delta == expected.delta) >= 0.995
+  np.testing.assert_allclose(made.history["objective"], expected.history["objective"], rtol=1e-4)
+  # A signal is answered at the end of a chunk, and the run continues from there.
+  with pytest.raises(runtime.Interrupted):
+    generate("parts", stop_at=SOURCE_STEPS + 3)
+  assert generate("parts").delta.tobytes() == made.delta.tobytes()
+
+
+def test_the_seed_decides(generate):
+  first, same = generate("first"), generate("same")
+  other = generate("other", config=dataclasses.replace(CONFIG, seed=6))
+  assert first.delta.tobytes() == same.delta.tobytes()
+  assert (first.delta != other.delta).any()
+
+
+def test_an_objective_that_is_not_finite_is_an_error_with_its_step(generate):
+  def bad(features, logits, labels, weights):
+    return error_minimising(features, logits, labels, weights) + jnp.nan
+
+  with pytest.raises(UserError, match="loss of delta, epoch 1 is not finite at step 0"):
+    generate(loss=bad)
+
+
+def test_a_source_loss_that_is_not_finite_is_an_error_with_its_step(generate):
+  config = dataclasses.replace(CONFIG, source=Sgd(batch_size=8, learning_rate=3e38))
+  with pytest.raises(UserError, match="loss of the source model, epoch 1 is not finite at step 1"):
+    generate(config=config)
+
+
+def test_fewer_images_than_a_source_batch_is_an_error(generate):
+  with pytest.raises(UserError, match="7 training images do not fill one source batch of 8"):
+    generate(dataset=make_dataset(7))
