@@ -29,7 +29,7 @@ class Checkpoints:
     try:
       with self._open() as checkpointer:
         if position not in {saved.step for saved in checkpointer.checkpoints}:
-          checkpointer.save_pytree(position, tree)
+          checkpointer.save(position, tree)
     except (OSError, ValueError) as error:
       raise UserError(
         f"Cannot save a checkpoint in {self._directory} ({_first_line(error)}): free some space or "
@@ -55,7 +55,7 @@ class Checkpoints:
         if checkpointer.latest is None:
           return None
         position = checkpointer.latest.step
-        return position, checkpointer.load_pytree(position, abstract)
+        return position, checkpointer.load(position, abstract)
     except Exception as error:
       # Orbax reports damage by many exception types; whatever it is, the file cannot be used.
       raise UserError(
