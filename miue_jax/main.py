@@ -5,35 +5,28 @@ sentence; 128 + signal number after SIGINT or SIGTERM, with the state saved: the
 continues.
 """
 
-import contextlib
-import difflib
 import os
 import pathlib
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 
-import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from miue_jax import command_line, files
 from miue_jax import config as configs
-from miue_jax import files
 from miue_jax.errors import UserError
 
 MODES = ("run", "generate", "evaluate", "measure", "report", "export", "restore")
 FORMATS = ("png", "npz")
 
-_PACKAGE = pathlib.Path(__file__).parent
-_DEFAULT_CONFIG = "configs/digits.py"
-
-# Its default is `_found`'s business: here it would be loaded, and --config.key parsed, on import.
+# `command_line.parse` supplies the default: here it would be loaded, and overridden, on import.
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
-  f"Recipe, perhaps with a variant (configs/cifar10.py:parity); else {_DEFAULT_CONFIG}.",
+  f"Recipe and perhaps variant: configs/cifar10.py:parity; else {command_line.DEFAULT_CONFIG}.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this experiment; else runs/NAME.")
 _MODE = flags.DEFINE_enum(
@@ -60,7 +53,12 @@ def _run() -> None:
   with files.reported("load", config_flags.get_config_filename(flags.FLAGS["config"])):
     config = configs.freeze(_CONFIG.value)
 
-  from miue_jax import runtime, stages, workdir  # seconds, which a mistaken flag should not cost
+  from miue_jax import (
+    progress,
+    runtime,
+    stages,
+    workdir,
+  )  # seconds, which a mistaken flag should not cost
 
   root = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
   if _MODE.value == "restore":
@@ -69,7 +67,7 @@ def _run() -> None:
     return
   folder = workdir.open_workdir(root, config)
   needs_test = _MODE.value not in ("generate", "export")
-  with _logged_to(folder.log):
+  with progress.logged_to(folder.log):
     try:
       experiment = stages.start(config, folder, _command(), need_test=needs_test)
       _stages(experiment, stages)
@@ -101,35 +99,6 @@ def _command() -> str:
   return shlex.join(["python", "-m", "miue_jax.main", *sys.argv[1:]])
 
 
-@contextlib.contextmanager
-def _logged_to(path: pathlib.Path):
-  """Writes this package's log lines and all warnings to `path` as well as to the terminal."""
-  with files.reported("write", path):
-    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the handler)
-  handler = logging.PythonHandler(stream)
-  # A full disk is for the results to report; the log must not add a traceback to each line.
-  handler.handleError = lambda record: None
-  for target in (handler, logging.get_absl_handler().python_handler):
-    target.addFilter(_ours)
-  logger = logging.get_absl_logger()
-  logger.addHandler(handler)
-  try:
-    yield
-  finally:
-    logger.removeHandler(handler)
-    with contextlib.suppress(OSError):
-      stream.close()
-
-
-def _ours(record) -> bool:
-  """Libraries log to absl's logger, too: keep what they say at INFO out of the way.
-
-  And their tracebacks: the exception itself arrives here and is reported.
-  """
-  warning = record.levelno >= logging.logging.WARNING and not record.exc_info
-  return warning or record.pathname.startswith(str(_PACKAGE))
-
-
 def _leave(signum: int, frame) -> None:
   """Handles a signal where there is nothing to save; `runtime.stop_on_signal` guards the rest."""
   # SystemExit, because `except Exception` does not swallow it; os.write, because a log call may be
@@ -144,62 +113,10 @@ def _fail(message: str) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a mistake gets one sentence and exit status 2."""
   try:
-    _check_keys(argv)
-    return flags.FLAGS(_found(argv))
-  except flags.UnrecognizedFlagError as error:
-    _fail(f"{error}; --help lists the flags.")
-  except (flags.Error, UserError) as error:
-    # What a recipe raises comes with its traceback, whose last line says what is wrong.
-    text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
-    _fail(" ".join(text.split()))
-  except Exception as error:  # A recipe is a program: it can raise anything.
-    _fail(f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it.")
-
-
-def _check_keys(argv: Sequence[str]) -> None:
-  """Raises a UserError for a `--config.key` that no recipe has."""
-  for arg in argv[1:]:
-    found = re.match(r"--?config\.([^=\[]+)", arg)
-    settings, path = configs.default(), found[1].split(".") if found else []
-    for depth, key in enumerate(path, 1):
-      if not isinstance(settings, ml_collections.ConfigDict) or key not in settings:
-        known = settings.keys() if isinstance(settings, ml_collections.ConfigDict) else ()
-        close = difflib.get_close_matches(key, known, n=1) or sorted(known)
-        hint = f"known here: {', '.join(close)}" if close else "it has no keys below it"
-        raise UserError(f"Unknown config key {'.'.join(path[:depth])}; {hint}.")
-      settings = settings[key]
-
-
-def _found(argv: Sequence[str]) -> list[str]:
-  """Lets `configs/NAME.py` mean the packaged recipe where the current folder has none.
-
-  Raises:
-    UserError: there is no such recipe at all.
-  """
-  argv = list(argv)
-  for i in range(len(argv) - 2, 0, -1):
-    if argv[i] in ("--config", "-config"):
-      argv[i : i + 2] = [f"--config={argv[i + 1]}"]
-  if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
-    argv.insert(1, f"--config={_DEFAULT_CONFIG}")
-  for i, arg in enumerate(argv):
-    name, equals, value = arg.partition("=")
-    if name not in ("--config", "-config") or not equals:
-      continue
-    path, colon, variant = value.partition(":")
-    if os.path.isfile(path):
-      continue
-    relative = pathlib.Path(path).parts[-2:]
-    roots = (_PACKAGE, _PACKAGE.parent)  # installed; a checkout
-    places = (root.joinpath(*relative) for root in roots)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None or relative[0] != "configs":
-      recipes = sorted({file.stem for root in roots for file in root.glob("configs/*.py")})
-      raise UserError(f"There is no recipe {path!r}; known: {', '.join(recipes)}, in configs/.")
-    argv[i] = f"--config={found}{colon}{variant}"
-  return argv
+    return command_line.parse(argv)
+  except UserError as error:
+    _fail(str(error))
 
 
 def console() -> None:

@@ -1,9 +1,10 @@
 """What a long run tells while it runs: log lines with rate and ETA, TensorBoard scalars."""
 
+import contextlib
 import datetime
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import logging
 from tensorboardX import event_file_writer, summary
@@ -12,6 +13,7 @@ from tensorboardX.proto import event_pb2
 from miue_jax import files
 
 _QUIET_SECONDS = 30.0
+_PACKAGE = pathlib.Path(__file__).parent
 
 
 class Progress:
@@ -74,3 +76,32 @@ class Progress:
 
 # Makes the reporter of a stage from (name, steps, epochs, first step).
 Reporter = Callable[[str, int, int, int], Progress]
+
+
+@contextlib.contextmanager
+def logged_to(path: pathlib.Path) -> Iterator[None]:
+  """Writes this package's log lines and all warnings to `path` as well as to the terminal."""
+  with files.reported("write", path):
+    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the handler)
+  handler = logging.PythonHandler(stream)
+  # A full disk is for the results to report; the log must not add a traceback to each line.
+  handler.handleError = lambda record: None
+  for target in (handler, logging.get_absl_handler().python_handler):
+    target.addFilter(_ours)
+  logger = logging.get_absl_logger()
+  logger.addHandler(handler)
+  try:
+    yield
+  finally:
+    logger.removeHandler(handler)
+    with contextlib.suppress(OSError):
+      stream.close()
+
+
+def _ours(record) -> bool:
+  """Libraries log to absl's logger, too: keep what they say at INFO out of the way.
+
+  And their tracebacks: the exception itself arrives here and is reported.
+  """
+  warning = record.levelno >= logging.logging.WARNING and not record.exc_info
+  return warning or record.pathname.startswith(str(_PACKAGE))
