@@ -53,12 +53,8 @@ def _run() -> None:
   with files.reported("load", config_flags.get_config_filename(flags.FLAGS["config"])):
     config = configs.freeze(_CONFIG.value)
 
-  from miue_jax import (
-    progress,
-    runtime,
-    stages,
-    workdir,
-  )  # seconds, which a mistaken flag should not cost
+  # Only now: they take seconds, which a mistaken flag should not cost.
+  from miue_jax import progress, runtime, stages, workdir
 
   root = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
   if _MODE.value == "restore":
