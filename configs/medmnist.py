@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.name = c.victim.name = "small_cnn"
   c.model.width = c.victim.width = 16
   c.source.augment = "crop_flip"
-  c.method.epochs = 8
+  c.method.epochs = 6
   c.method.batch_size = 256
   c.method.step_size_start = 1 / 255
   c.method.step_size_end = 1 / 255
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.balanced = True
   c.method.checkpoint_every = 1
 
-  c.victim_fit.epochs = 15
+  c.victim_fit.epochs = 10
   c.victim_fit.learning_rate = 0.1
   c.evaluate.conditions = ("clean", "random", "poison", "restored")
   return c
