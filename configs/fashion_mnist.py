@@ -1,6 +1,6 @@
 """Fashion-MNIST (28x28, gray), 10,000 images of it, sized for two CPU cores.
 
-The paper has no Fashion-MNIST; expect about 85 % clean. Some twenty minutes on two cores.
+The paper has no Fashion-MNIST and this recipe has not been run in full; expect about 85 % clean.
 Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
 
     python -m miue_jax.main --config=configs/fashion_mnist.py
