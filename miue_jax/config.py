@@ -17,6 +17,7 @@ from miue_jax.errors import UserError
 from miue_jax.perturb import budget
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
+INITS = ("zeros", "random")
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
 
@@ -88,6 +89,7 @@ class Method:
   augment: str = "flip"  # inside the delta step: none | flip | crop | crop_flip
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
   draws: int = 1  # augmentation draws averaged in every sign step
+  init: str = "zeros"  # zeros | random: uniform in [-epsilon, epsilon]
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   only_class: int = -1  # perturb this class alone; -1: all
@@ -211,6 +213,7 @@ def validate(config: Config) -> None:
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
   _choose("method.augment", method.augment, AUGMENTATIONS)
+  _choose("method.init", method.init, INITS)
   _choose("method.rounding", method.rounding, ROUNDINGS)
   for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):
     _choose(f"{name}.augment", fit.augment, AUGMENTATIONS)

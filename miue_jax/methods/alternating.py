@@ -108,15 +108,14 @@ def generate(
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
   train_run = runtime.repeated(
-    fit.train_step(module, optimiser, _source_inputs(config), delta_spec)
+    fit.train_step(module, optimiser, _source_inputs(config), (delta_spec, jax.P(AXIS)))
   )
   delta_run = runtime.repeated(_delta_step(module, method, objective))
 
-  rows = dataset.num_classes if method.class_wise else len(layout.ids)
-  zeros = np.zeros((rows, *train.images.shape[1:]), np.float32)
+  first = _first_delta(dataset, method, layout, config.seed)
   loop = _Loop(
     fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
-    runtime.replicate(zeros) if method.class_wise else runtime.shard(zeros),
+    runtime.replicate(first) if method.class_wise else runtime.shard(first),
     fit.Sums.zero(),
     runtime.replicate(jnp.zeros((method.epochs, 3))),
     runtime.replicate(jnp.float32(0)),
@@ -136,7 +135,7 @@ def generate(
 
       if done < train_steps:
         key = runtime.stream(config.seed, "source", epoch)
-        data = fit.Pass(table, loop.delta, source_order(key, table.ids), key)
+        data = fit.Pass(table, (loop.delta, perturbed), source_order(key, table.ids), key)
         (source, sums), done = train_run(
           (loop.source, loop.sums), data, done, train_steps, tick=_ticker(report, before)
         )
@@ -221,13 +220,27 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   return chosen
 
 
+def _first_delta(dataset: Dataset, method: Method, layout: lanes.Layout, seed: int) -> np.ndarray:
+  """Where delta starts: float32 `[classes or rows, H, W, C]`."""
+  count = dataset.num_classes if method.class_wise else len(dataset.train)
+  shape = (count, *dataset.train.images.shape[1:])
+  if method.init == "zeros":
+    delta = np.zeros(shape, np.float32)
+  else:
+    noise = np.random.default_rng(seed).random(shape, np.float32)
+    delta = np.float32(method.epsilon) * (2 * noise - 1)
+  return delta if method.class_wise else delta[np.maximum(layout.ids, 0)]
+
+
 def _source_inputs(config: Config) -> fit.Inputs:
   """Images that the source model learns from: what a victim would see."""
   method, kind = config.method, config.source.augment
 
-  def inputs(batch, delta, rows, keys):
+  def inputs(batch, perturbation, rows, keys):
     images = batch.images.astype(jnp.float32) / 255
+    delta, perturbed = perturbation
     delta = delta[batch.labels] if method.class_wise else delta[rows]
+    delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
     if method.augment_poisoned:
       return augment(kind, keys, _added(images, delta, method))
     return _added(augment(kind, keys, images), delta, method)

@@ -147,7 +147,7 @@ def test_init_draws_he_normal_kernels_and_a_uniform_classifier():
 
 
 def test_init_follows_the_key_and_starts_batch_norm_at_the_identity():
-  module = models.build(Model(width=6), 5, SHAPE)
+  module = models.build(Model(name="small_cnn", width=6), 5, SHAPE)
   first, again, other = (models.init(module, jax.random.key(seed), SHAPE) for seed in (0, 0, 1))
   for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
     np.testing.assert_array_equal(one, two)
