@@ -94,13 +94,13 @@ class Pass:
 
   Attributes:
     table: the examples.
-    delta: perturbation of every row (or class), None when images are used as they are.
+    delta: what the inputs of a method add to the images, None when they are used as they are.
     order: rows of every batch, `[lanes, batches]`.
     key: random key of this pass.
   """
 
   table: lanes.Table
-  delta: jax.Array | None
+  delta: Any
   order: jax.Array
   key: jax.Array
 
@@ -110,8 +110,8 @@ class Pass:
     return rows, jax.tree.map(lambda x: x[rows], self.table)
 
 
-def pass_spec(delta: jax.P) -> Pass:
-  """How a `Pass` lies on the mesh: delta by row, or replicated (`jax.P()`) when class-wise."""
+def pass_spec(delta: Any) -> Pass:
+  """How a `Pass` lies on the mesh, given how its delta does."""
   return Pass(jax.P(AXIS), delta, jax.P(AXIS), jax.P())
 
 
@@ -149,7 +149,7 @@ def init(module: nn.Module, optimiser, key: jax.Array, image_shape: tuple[int, .
   return runtime.replicate(State(params, variables["batch_stats"], optimiser.init(params)))
 
 
-Inputs = Callable[[lanes.Table, jax.Array | None, jax.Array, jax.Array], jax.Array]
+Inputs = Callable[[lanes.Table, Any, jax.Array, jax.Array], jax.Array]
 
 
 def plain_inputs(kind: str) -> Inputs:
@@ -162,7 +162,7 @@ def plain_inputs(kind: str) -> Inputs:
   return inputs
 
 
-def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: jax.P) -> runtime.Step:
+def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) -> runtime.Step:
   """One SGD step, `((State, Sums), Pass, index) -> (State, Sums)`, sharded over the mesh.
 
   Args:
