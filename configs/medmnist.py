@@ -1,7 +1,10 @@
 """A MedMNIST file, here PneumoniaMNIST: chest X-rays, gray 28x28, two classes of unequal size.
 
 Accuracy alone hides a victim that always answers the larger class: read balanced accuracy and AUC.
-The last condition trains on the images that an authorised user restores with the key.
+One pattern for each class, started from noise: the data are so easy that the source model of a
+perturbation that starts from zero learns the lungs first, and the poison then exaggerates what it
+should hide (measured: balanced accuracy 60.6 % sample-wise against 50.0 % like this). The price: who
+averages many published images of one class sees its pattern. The last condition trains on the images that an authorised user restores with the key.
 
     python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
 """
@@ -20,13 +23,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.model.name = c.victim.name = "small_cnn"
   c.model.width = c.victim.width = 16
   c.source.augment = "crop_flip"
-  c.method.epochs = 6
+  c.method.epochs = 2
   c.method.batch_size = 256
   c.method.step_size_start = 1 / 255
   c.method.step_size_end = 1 / 255
   c.method.augment = "crop_flip"
   c.method.augment_poisoned = True
   c.method.balanced = True
+  c.method.class_wise = True
+  c.method.init = "random"
   c.method.checkpoint_every = 1
 
   c.victim_fit.epochs = 10
