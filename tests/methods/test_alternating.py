@@ -156,6 +156,32 @@ def test_only_the_chosen_images_change_and_they_are_named(generate, changes, cla
     np.testing.assert_array_equal(changed, np.flatnonzero(labels == 1))
 
 
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
+  made = generate(init="random", class_wise=class_wise, step_size_start=1e-9, step_size_end=1e-9)
+  # Uniform in [-8, 8] levels; away from black and white nothing is lost to clipping.
+  inside = (DATASET.train.images >= 8) & (DATASET.train.images <= 247)
+  assert 6 < np.abs(made.delta[inside]).max() <= 8
+  assert 3 < np.abs(made.delta[inside]).mean() < 5  # expected 4
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
+  method = dataclasses.replace(CONFIG.method, class_wise=class_wise)
+  source = dataclasses.replace(CONFIG.source, augment="none")
+  inputs = alternating._source_inputs(dataclasses.replace(CONFIG, method=method, source=source))
+  images, labels = DATASET.train.images[:6], jnp.array(DATASET.train.labels[:6])
+  perturbed = np.array([True, False, True, True, False, False])
+  delta = jnp.full((CLASSES if class_wise else 6, 6, 6, 1), 5 / 255)
+  table = lanes.Table(jnp.array(images), labels, jnp.arange(6))
+  keys = jax.random.split(jax.random.key(0), 6)
+  seen = 255 * inputs(table, (delta, jnp.array(perturbed)), jnp.arange(6), keys)
+  expected = images + 5.0 * perturbed[:, None, None, None]
+  # A pattern shared by a class fits no single image, so there the sum is clipped.
+  expected = expected.clip(0, 255) if class_wise else expected
+  np.testing.assert_allclose(seen, expected, atol=1e-3)
+
+
 def test_a_larger_fraction_contains_a_smaller_one():
   labels = np.random.default_rng(0).integers(0, 4, 200)
   chosen = [
