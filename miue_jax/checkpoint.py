@@ -1,7 +1,10 @@
 """Checkpoints: the only file that imports Orbax."""
 
+import contextlib
 import pathlib
 import shutil
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -55,7 +58,8 @@ class Checkpoints:
         if checkpointer.latest is None:
           return None
         position = checkpointer.latest.step
-        return position, checkpointer.load(position, abstract)
+        with _quiet_readers():
+          return position, checkpointer.load(position, abstract)
     except Exception as error:
       # Orbax reports damage by many exception types; whatever it is, the file cannot be used.
       raise UserError(
@@ -73,6 +77,23 @@ class Checkpoints:
       preservation_policy=ocp.training.preservation_policies.LatestN(2),
       cleanup_tmp_directories=True,
     )
+
+
+@contextlib.contextmanager
+def _quiet_readers() -> Iterator[None]:
+  """Silences what Orbax's reader threads say about their closed event loop when a read fails.
+
+  They may say it later than the failure, so the silence ends only where the block succeeds.
+  """
+  spoken = sys.unraisablehook
+
+  def hook(unraisable):
+    if "Event loop is closed" not in str(unraisable.exc_value):
+      spoken(unraisable)
+
+  sys.unraisablehook = hook
+  yield
+  sys.unraisablehook = spoken
 
 
 def _first_line(error: BaseException) -> str:
