@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from miue_jax import processes
 from miue_jax.errors import UserError
 
 
@@ -17,7 +18,8 @@ class Checkpoints:
   """States of one long run, by position (steps done), the newest two kept.
 
   Orbax writes into a temporary directory and renames it, so that a kill leaves either the old or
-  the new state, never half of one.
+  the new state, never half of one. Every process writes and reads its own shards, in a directory
+  that all of them see, and all must make the same calls.
   """
 
   def __init__(self, directory: pathlib.Path):
@@ -48,7 +50,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint is damaged or belongs to another program.
     """
-    if not self._directory.exists():
+    if not processes.from_lead(self._directory.exists):
       return None
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -69,7 +71,8 @@ class Checkpoints:
 
   def delete(self) -> None:
     """Removes every state: the run is finished and its result stored elsewhere."""
-    shutil.rmtree(self._directory, ignore_errors=True)
+    if processes.is_lead():
+      shutil.rmtree(self._directory, ignore_errors=True)
 
   def _open(self) -> ocp.training.Checkpointer:
     return ocp.training.Checkpointer(

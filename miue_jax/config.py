@@ -36,6 +36,7 @@ class Data:
   classes: tuple[str, ...] = ()  # keep only these classes, in this order; empty keeps all
   max_train: int = 0  # keep at most this many training images (stratified by seed); 0 keeps all
   max_test: int = 0  # the same for the test images
+  memory: float = 4.0  # GB of decoded images to hold; more are read again whenever they are needed
   seed: int = 0  # of the held-out split and of the two subsets
 
 
@@ -239,6 +240,7 @@ def validate(config: Config) -> None:
   for key in ("max_train", "max_test"):
     value = getattr(config.data, key)
     _require(value >= 0, f"data.{key}", value, "0 (all) or more")
+  _require(config.data.memory >= 0, "data.memory", config.data.memory, "0 or more (GB)")
   for condition in config.evaluate.conditions:
     _choose("evaluate.conditions", condition, CONDITIONS)
   _require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")

@@ -1,6 +1,7 @@
 """Victims: train on clean, noisy, poisoned or restored images, test on clean ones -> rows."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from miue_jax import files, fit, models, perturb
+from miue_jax import files, fit, models, perturb, processes, runtime
 from miue_jax import poison as artefact
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
 from miue_jax.progress import Reporter
@@ -44,13 +46,29 @@ def training_split(condition: str, dataset: Dataset, poison: Poison, config: Con
   if condition == "clean":
     images = clean
   elif condition == "random":
-    noise = perturb.random_noise(clean, config.method.epsilon, _NOISE_SEED + config.seed)
-    images = (clean.astype(np.int16) + noise).astype(np.uint8)
+    images = _noisy(clean, config.method.epsilon, _NOISE_SEED + config.seed)
   else:
     images = artefact.apply(poison, clean)
     if condition == "restored":
       images = artefact.restore(poison, images)
   return Split(images, dataset.train.labels)
+
+
+def _noisy(clean: np.ndarray | LazyImages, epsilon: float, seed: int) -> np.ndarray | LazyImages:
+  """Clean images with the control's noise; an image that is read alone gets the same noise."""
+  if not isinstance(clean, LazyImages):
+    noise = perturb.random_noise(clean, epsilon, seed)
+    return (clean.astype(np.int16) + noise).astype(np.uint8)
+  values = math.prod(clean.shape[1:])  # drawn for one image
+
+  def add_noise(ids: np.ndarray, images: np.ndarray) -> np.ndarray:
+    noise = np.empty(images.shape, np.float32)
+    for row, index in enumerate(ids):
+      bits = np.random.PCG64(seed).advance(int(index) * values)
+      noise[row] = np.random.Generator(bits).uniform(-epsilon, epsilon, images.shape[1:])
+    return (images.astype(np.int16) + perturb.realise(images, noise, epsilon)).astype(np.uint8)
+
+  return clean.map(add_noise)
 
 
 def rows(
@@ -77,16 +95,7 @@ def rows(
     UserError: a loss is not finite, a file cannot be written.
   """
   done = read(results)
-  for condition, seed in cells(config):
-    cell = {
-      "dataset": dataset.name,
-      "method": method_of(condition, config),
-      "victim": config.victim.name,
-      "defence": "none",
-      "seed": seed,
-    }
-    if any(all(row[key] == cell[key] for key in CELL) for row in done):
-      continue
+  for condition, seed in processes.from_lead(lambda: _missing(done, dataset, config)):
     module = models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:])
     states = Checkpoints(checkpoints / f"{condition}-{seed}")
     fitted = fit.fit(
@@ -95,24 +104,46 @@ def rows(
       training_split(condition, dataset, poison, config),
       dataset.test,
       seed=seed,
-      name=f"{cell['method']} seed {seed}",
+      name=f"{method_of(condition, config)} seed {seed}",
       checkpoints=states,
       progress=progress,
     )
     _, logits = fit.Predictor(module)(fitted.state, dataset.test.images)
     row = {
-      **cell,
+      **_cell(condition, seed, dataset, config),
       "num_classes": dataset.num_classes,
       "epochs": config.victim_fit.epochs,
       **scores(logits, dataset.test.labels),
-      **learning_curve(np.asarray(fitted.curve)),
+      **learning_curve(runtime.fetch(fitted.curve)),
       "seconds": round(float(fitted.seconds), 1),
     }
-    append(results, row)
+    if processes.is_lead():
+      append(results, row)
     done.append(row)
     if seed != config.evaluate.seeds[0]:
       states.delete()
   return done
+
+
+def _missing(done: list[dict[str, Any]], dataset: Dataset, config: Config) -> list[tuple[str, int]]:
+  """The cells that no row of `done` fills."""
+  filled = [[row[key] for key in CELL] for row in done]
+  return [
+    (condition, seed)
+    for condition, seed in cells(config)
+    if list(_cell(condition, seed, dataset, config).values()) not in filled
+  ]
+
+
+def _cell(condition: str, seed: int, dataset: Dataset, config: Config) -> dict[str, Any]:
+  """The columns `CELL` of a row, in that order."""
+  return {
+    "dataset": dataset.name,
+    "method": method_of(condition, config),
+    "victim": config.victim.name,
+    "defence": "none",
+    "seed": seed,
+  }
 
 
 def cells(config: Config) -> Iterator[tuple[str, int]]:

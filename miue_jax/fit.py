@@ -22,7 +22,7 @@ from miue_jax.errors import UserError
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
-_EVALUATION_BATCH = 512
+EVALUATION_BATCH = 512
 
 
 @flax.struct.dataclass
@@ -60,8 +60,7 @@ class Sums:
   @classmethod
   def zero(cls) -> "Sums":
     """Empty sums, on every device of the mesh."""
-    zeros = [jnp.float32(0) for _ in range(4)]
-    return runtime.replicate(cls(*zeros, jnp.int32(-1)))
+    return runtime.replicate(cls(*(np.float32(0) for _ in range(4)), np.int32(-1)))
 
   def add(self, index, loss, correct, count) -> "Sums":
     """Adds one batch."""
@@ -80,12 +79,13 @@ class Sums:
     Raises:
       UserError: a loss was not finite.
     """
-    if int(self.first_bad) >= 0:
+    sums = runtime.fetch(self)
+    if sums.first_bad >= 0:
       raise UserError(
-        f"The loss of {what} is not finite at step {int(self.first_bad)}: lower the learning rate "
-        "or use dtype float32."
+        f"The loss of {what} is not finite at step {sums.first_bad}: lower the learning rate or "
+        "use dtype float32."
       )
-    return float(self.loss / self.steps), float(100 * self.correct / jnp.maximum(self.count, 1))
+    return float(sums.loss / sums.steps), float(100 * sums.correct / max(sums.count, 1))
 
 
 @flax.struct.dataclass
@@ -205,18 +205,30 @@ class Predictor:
   """Inference in batches over the mesh; compiled once."""
 
   def __init__(self, module: nn.Module):
-    self._apply = _inference(module, jax.sharding.get_mesh())
+    self._apply = inference(module, jax.sharding.get_mesh())
 
   def __call__(self, state: State, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`, BatchNorm frozen."""
+    """Features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`, BatchNorm frozen.
+
+    Every process reads the images of its own devices and returns the results of all.
+    """
     devices = jax.sharding.get_mesh().size
-    batch = -(-min(_EVALUATION_BATCH, len(images)) // devices) * devices
+    batch = -(-min(EVALUATION_BATCH, len(images)) // devices) * devices
+
+    def padded(rows: slice) -> np.ndarray:
+      block = np.zeros((rows.stop - rows.start, *images.shape[1:]), np.uint8)
+      stop = min(rows.stop, len(images))
+      if rows.start < stop:
+        block[: stop - rows.start] = images[rows.start : stop]
+      return block
+
     results = []
     for start in range(0, len(images), batch):
-      block = images[start : start + batch]
-      padded = np.concatenate([block, np.zeros((batch - len(block), *block.shape[1:]), np.uint8)])
-      outputs = self._apply(state.variables, runtime.shard(padded))
-      results.append([np.asarray(output) for output in outputs])
+      rows = runtime.shard_rows(
+        lambda part, start=start: padded(slice(start + part.start, start + part.stop)),
+        (batch, *images.shape[1:]),
+      )
+      results.append(runtime.fetch(self._apply(state.variables, rows)))
     features, logits = map(np.concatenate, zip(*results, strict=True))
     return features[: len(images)], logits[: len(images)]
 
@@ -298,7 +310,8 @@ def fit(
       loss, accuracy = sums.read(f"{name}, epoch {epoch + 1}")
       _, logits = predict(state, test.images)
       tested = 100 * float(np.mean(np.argmax(logits, axis=1) == test.labels))
-      curve = fitted.curve.at[epoch].set(jnp.array([loss, accuracy, tested]))
+      curve = np.array(runtime.fetch(fitted.curve))
+      curve[epoch] = loss, accuracy, tested
       fitted = fitted.replace(
         curve=runtime.replicate(curve), sums=Sums.zero(), seconds=clock.read()
       )
@@ -319,13 +332,13 @@ def fresh(module: nn.Module, config: Fit, train: Split, seed: int) -> Fitted:
   return Fitted(
     init(module, optimiser, runtime.stream(seed, "weights"), train.images.shape[1:]),
     Sums.zero(),
-    runtime.replicate(jnp.zeros((config.epochs, 3))),
-    runtime.replicate(jnp.float32(0)),
+    runtime.replicate(np.zeros((config.epochs, 3), np.float32)),
+    runtime.replicate(np.float32(0)),
   )
 
 
 @functools.lru_cache(maxsize=2)
-def _inference(module: nn.Module, mesh: jax.sharding.Mesh):
+def inference(module: nn.Module, mesh: jax.sharding.Mesh):
   """The forward pass that all predictors of a module share: compiled once, not once a victim."""
   del mesh  # part of the key, as in `_compiled`
 
@@ -352,4 +365,4 @@ class Clock:
 
   def read(self) -> jax.Array:
     """Seconds so far, on every device of the mesh."""
-    return runtime.replicate(jnp.float32(self._before + time.monotonic() - self._began))
+    return runtime.replicate(np.float32(self._before + time.monotonic() - self._began))

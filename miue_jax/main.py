@@ -1,10 +1,11 @@
 """`python -m miue_jax.main --config=configs/digits.py --workdir=DIR --mode=MODE`.
 
 Flags -> config -> stages. Exit status: 0 done; 2 something the user can put right, said in one
-sentence; 128 + signal number after SIGINT or SIGTERM, with the state saved: the same command
-continues.
+sentence; 3 another process died or cannot be reached any more; 128 + signal number after SIGINT or
+SIGTERM, with the state saved: after these, the same command continues.
 """
 
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -19,7 +20,7 @@ from miue_jax import command_line, files
 from miue_jax import config as configs
 from miue_jax.errors import UserError
 
-MODES = ("run", "generate", "evaluate", "measure", "report", "export", "restore")
+MODES = ("run", "generate", "evaluate", "measure", "report", "export", "restore", "plan")
 FORMATS = ("png", "npz")
 
 # `command_line.parse` supplies the default: here it would be loaded, and overridden, on import.
@@ -30,13 +31,33 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this experiment; else runs/NAME.")
 _MODE = flags.DEFINE_enum(
-  "mode", "run", MODES, "run = generate, evaluate, measure, report; or one stage alone."
+  "mode",
+  "run",
+  MODES,
+  "run = generate, evaluate, measure, report; or one stage alone; plan: what a run will cost.",
 )
 _IMAGES = flags.DEFINE_string("images", None, "restore: the export to undo; WORKDIR/images.")
 _OUTPUT = flags.DEFINE_string(
   "output", None, "export, restore: a new folder; WORKDIR/images, WORKDIR/restored."
 )
 _FORMAT = flags.DEFINE_multi_enum("format", ["png"], FORMATS, "export: png, npz, or both.")
+_CHIPS = flags.DEFINE_integer("chips", 1, "plan: for how many chips.")
+_PRICE = flags.DEFINE_float("price", None, "plan: of one chip for one hour.")
+_SHARE = flags.DEFINE_float("share", 0.4, "plan: of a chip's peak that is reached.")
+_IMAGE_SHAPE = flags.DEFINE_list(
+  "image_shape", None, "plan: height,width,channels; with the next two, no data is read."
+)
+_TRAIN_IMAGES = flags.DEFINE_integer("train_images", 0, "plan: how many.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "plan: how many.")
+_DISTRIBUTED = flags.DEFINE_enum(
+  "distributed",
+  "auto",
+  ("auto", "on", "off"),
+  "Connect with the other processes of this run: auto, where a launcher says that there are some.",
+)
+_TIMEOUT = flags.DEFINE_float(
+  "distributed_timeout", 60.0, "Seconds in which all processes must have arrived.", lower_bound=1.0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,26 +74,58 @@ def _run() -> None:
   with files.reported("load", config_flags.get_config_filename(flags.FLAGS["config"])):
     config = configs.freeze(_CONFIG.value)
 
-  # Only now: they take seconds, which a mistaken flag should not cost.
-  from miue_jax import progress, runtime, stages, workdir
-
-  root = pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
-  if _MODE.value == "restore":
-    folder = workdir.Workdir(root)
-    print(f"Restored images: {stages.restore(folder, *map(_path, (_IMAGES.value, _OUTPUT.value)))}")
+  if _MODE.value == "plan":
+    print(_plan(config))
     return
+
+  # Only now: it takes seconds, which a mistaken flag should not cost.
+  from miue_jax import processes
+
+  try:
+    with processes.together(_DISTRIBUTED.value, _TIMEOUT.value):
+      text = _result(config)
+      if processes.is_lead() and text:
+        print(text)
+  except processes.Interrupted as stop:
+    sys.exit(128 + stop.signum)
+
+
+def _plan(config: configs.Config) -> str:
+  from miue_jax.performance import plan, sizes
+
+  logging.set_verbosity(logging.WARNING)  # what libraries say at INFO is no result
+  options = plan.Options(
+    _CHIPS.value,
+    _PRICE.value,
+    _SHARE.value,
+    sizes.image_shape(_IMAGE_SHAPE.value),
+    _TRAIN_IMAGES.value,
+    _CLASSES.value,
+  )
+  return plan.report(config, options)
+
+
+def _result(config: configs.Config) -> str:
+  """Runs the mode, together with the other processes, and returns what to print."""
+  from miue_jax import processes, progress, stages, workdir
+
+  mode, root = _MODE.value, pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
+  settings = {"--mode": mode} | workdir.flat(dataclasses.asdict(config))
+  processes.require_same(settings, "start all processes with the same flags")
+  if mode == "restore":
+    paths = (_path(_IMAGES.value), _path(_OUTPUT.value))
+    return f"Restored images: {stages.restore(workdir.Workdir(root), *paths)}"
   folder = workdir.open_workdir(root, config)
-  needs_test = _MODE.value not in ("generate", "export")
   with progress.logged_to(folder.log):
     try:
-      experiment = stages.start(config, folder, _command(), need_test=needs_test)
-      _stages(experiment, stages)
-    except runtime.Interrupted as stop:
+      needs_test = mode not in ("generate", "export")
+      return _staged(stages.start(config, folder, _command(), need_test=needs_test), stages)
+    except processes.Interrupted as stop:
       logging.info("%s: saved in %s; the same command continues.", stop, folder.checkpoints)
-      sys.exit(128 + stop.signum)
+      raise
 
 
-def _stages(experiment, stages) -> None:
+def _staged(experiment, stages) -> str:
   mode = _MODE.value
   if mode in ("run", "generate"):
     stages.generate(experiment)
@@ -81,10 +134,11 @@ def _stages(experiment, stages) -> None:
   if mode in ("run", "measure"):
     stages.measure(experiment)
   if mode in ("run", "report"):
-    print(stages.write_report(experiment))
-    print(f"Report: {experiment.workdir.report / 'index.html'}")
+    table = stages.write_report(experiment)
+    return f"{table}\nReport: {experiment.workdir.report / 'index.html'}"
   if mode == "export":
-    print(f"Exported images: {stages.export(experiment, _path(_OUTPUT.value), _FORMAT.value)}")
+    return f"Exported images: {stages.export(experiment, _path(_OUTPUT.value), _FORMAT.value)}"
+  return ""
 
 
 def _path(text: str | None) -> pathlib.Path | None:

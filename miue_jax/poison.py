@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from skimage.metrics import structural_similarity
 
 from miue_jax import files
 from miue_jax.data.dataset import Dataset
+from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
 from miue_jax.perturb import budget
 
-_FORMAT = 1
+_FORMAT = 2
 _SSIM_IMAGES = 256
 _SSIM_WINDOW = 7  # pixels; scikit-image's default
 _CHUNK = 1024  # images widened to int16 at a time
@@ -98,6 +100,8 @@ def make(
     raise ValueError(f"delta is {delta.dtype} {delta.shape}; expected int8 {images.shape}")
   if _max_abs(delta) > budget(epsilon):
     raise ValueError(f"delta reaches {_max_abs(delta)}/255; epsilon is {budget(epsilon)}/255")
+  for _ in _shifted_blocks(images, delta, 1):
+    pass  # it raises where a sum leaves 0..255
   changed = np.flatnonzero(delta.reshape(len(delta), -1).any(axis=1))
   manifest = {
     "format": _FORMAT,
@@ -112,8 +116,8 @@ def make(
     "versions": _versions(),
     "max_delta_255ths": _max_abs(delta),
     "changed_images": len(changed),
-    "psnr_db": _mean_psnr(delta[changed]),
-    "ssim": _mean_ssim(images, _shifted(images, delta, 1), changed),
+    "psnr_db": _mean_psnr(delta, changed),
+    "ssim": _mean_ssim(images, delta, changed),
     "ssim_images": f"at most {_SSIM_IMAGES} of the changed images, evenly spaced",
     "seconds": seconds,
     "delta_sha256": _sha256(delta),
@@ -183,7 +187,7 @@ def check_dataset(manifest: dict[str, Any], dataset: Dataset) -> None:
     )
 
 
-def apply(poison: Poison, images: np.ndarray) -> np.ndarray:
+def apply(poison: Poison, images: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
   """Returns clean + delta.
 
   Args:
@@ -191,7 +195,7 @@ def apply(poison: Poison, images: np.ndarray) -> np.ndarray:
     images: the clean training images, uint8 `[N, H, W, C]`.
 
   Returns:
-    uint8 `[N, H, W, C]`.
+    uint8 `[N, H, W, C]`, read when indexed where `images` are.
 
   Raises:
     UserError: these are not the images it was made for: the shape differs or a sum leaves 0..255.
@@ -199,18 +203,36 @@ def apply(poison: Poison, images: np.ndarray) -> np.ndarray:
   return _shifted(images, poison.delta, 1)
 
 
-def restore(poison: Poison, poisoned: np.ndarray) -> np.ndarray:
+def restore(poison: Poison, poisoned: np.ndarray | LazyImages) -> np.ndarray | LazyImages:
   """Returns poisoned - delta, which is the clean images bit for bit; otherwise as `apply`."""
   return _shifted(poisoned, poison.delta, -1)
 
 
-def _shifted(images: np.ndarray, delta: np.ndarray, sign: int) -> np.ndarray:
+def _shifted(
+  images: np.ndarray | LazyImages, delta: np.ndarray, sign: int
+) -> np.ndarray | LazyImages:
+  if isinstance(images, LazyImages):
+    _check_fit(images, delta)
+    return images.map(lambda ids, part: _shifted(part, delta[ids], sign))
+  shifted = np.empty_like(images)
+  for part, exact in _shifted_blocks(images, delta, sign):
+    shifted[part] = exact
+  return shifted
+
+
+def _check_fit(images: np.ndarray | LazyImages, delta: np.ndarray) -> None:
   if images.dtype != np.uint8 or images.shape != delta.shape:
     raise UserError(
       f"This poison is for uint8 images of shape {list(delta.shape)}, not {images.dtype} of shape "
       f"{list(images.shape)}: use the images it was made for."
     )
-  shifted = np.empty_like(images)
+
+
+def _shifted_blocks(
+  images: np.ndarray | LazyImages, delta: np.ndarray, sign: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+  """Yields parts of the images and images + sign * delta of them, int16."""
+  _check_fit(images, delta)
   for start in range(0, len(images), _CHUNK):
     part = slice(start, start + _CHUNK)
     exact = images[part] + sign * delta[part].astype(np.int16)
@@ -219,8 +241,7 @@ def _shifted(images: np.ndarray, delta: np.ndarray, sign: int) -> np.ndarray:
         f"Pixels leave 0..255 among images {start} to {start + len(exact) - 1}: these are not the "
         "images this poison was made for."
       )
-    shifted[part] = exact
-  return shifted
+    yield part, exact
 
 
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
@@ -295,32 +316,28 @@ def _max_abs(delta: np.ndarray) -> int:
   return max(int(delta.max()), -int(delta.min()))
 
 
-def _mean_psnr(delta: np.ndarray) -> float | None:
-  """Mean over images of 10 log10(255^2 / mean square of delta), in dB."""
-  if not len(delta):
+def _mean_psnr(delta: np.ndarray, changed: np.ndarray) -> float | None:
+  """Mean over the changed images of 10 log10(255^2 / mean square of delta), in dB."""
+  if not len(changed):
     return None
-  squares = [np.square(part, dtype=np.float32).mean(dtype=np.float64) for part in delta]
+  squares = [np.square(delta[i], dtype=np.float32).mean(dtype=np.float64) for i in changed]
   return float(np.mean(10 * np.log10(255**2 / np.array(squares))))
 
 
-def _mean_ssim(clean: np.ndarray, poisoned: np.ndarray, changed: np.ndarray) -> float | None:
-  window = min(_SSIM_WINDOW, *clean.shape[1:3])
+def _mean_ssim(
+  images: np.ndarray | LazyImages, delta: np.ndarray, changed: np.ndarray
+) -> float | None:
+  window = min(_SSIM_WINDOW, *images.shape[1:3])
   window -= 1 - window % 2  # it must be odd
   if not len(changed) or window < 3:
     return None
   chosen = changed[
     np.linspace(0, len(changed) - 1, min(_SSIM_IMAGES, len(changed))).round().astype(int)
   ]
-  return float(
-    np.mean(
-      [
-        structural_similarity(
-          clean[i], poisoned[i], win_size=window, data_range=255, channel_axis=-1
-        )
-        for i in chosen
-      ]
-    )
-  )
+  clean = images[chosen]
+  pairs = zip(clean, _shifted(clean, delta[chosen], 1), strict=True)
+  options = {"win_size": window, "data_range": 255, "channel_axis": -1}
+  return float(np.mean([structural_similarity(*pair, **options) for pair in pairs]))
 
 
 def _versions() -> dict[str, str]:

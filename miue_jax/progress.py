@@ -10,7 +10,7 @@ from absl import logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from miue_jax import files
+from miue_jax import files, processes
 
 _QUIET_SECONDS = 30.0
 _PACKAGE = pathlib.Path(__file__).parent
@@ -23,7 +23,7 @@ class Progress:
     """Starts the clock.
 
     Args:
-      directory: for TensorBoard's event files.
+      directory: for TensorBoard's event files, which the lead process writes.
       name: of the stage, in every line and in front of every TensorBoard tag.
       steps: of the whole stage.
       epochs: of the whole stage.
@@ -34,7 +34,9 @@ class Progress:
     """
     self._name, self._steps, self._epochs, self._start = name, steps, epochs, start
     self._began = self._spoke = time.monotonic()
-    self._directory = directory
+    self._directory, self._writer = directory, None
+    if not processes.is_lead():
+      return
     # Not tensorboardX.SummaryWriter: it writes in a thread, where a full disk ends in a traceback,
     # and two of them that start in one second share a file.
     with files.reported("write", directory):
@@ -55,6 +57,8 @@ class Progress:
     """
     values = "".join(f"  {tag} {value:.4g}" for tag, value in scalars.items())
     self._say(f"epoch {epoch}/{self._epochs}{values}", step)
+    if self._writer is None:
+      return
     with files.reported("write", self._directory):
       for tag, value in scalars.items():
         content = summary.scalar(f"{self._name}/{tag}", value)
@@ -64,8 +68,9 @@ class Progress:
 
   def close(self) -> None:
     """Closes TensorBoard's event file."""
-    with files.reported("write", self._directory):
-      self._writer.close()
+    if self._writer is not None:
+      with files.reported("write", self._directory):
+        self._writer.close()
 
   def _say(self, what: str, step: int) -> None:
     self._spoke = time.monotonic()
@@ -80,13 +85,21 @@ Reporter = Callable[[str, int, int, int], Progress]
 
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
-  """Writes this package's log lines and all warnings to `path` as well as to the terminal."""
+  """Writes this package's log lines and all warnings to `path` as well as to the terminal.
+
+  Only the lead process writes the file; of the others the terminal shows the warnings.
+  """
+  terminal = logging.get_absl_handler().python_handler
+  if not processes.is_lead():
+    terminal.addFilter(_warning)
+    yield
+    return
   with files.reported("write", path):
     stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the handler)
   handler = logging.PythonHandler(stream)
   # A full disk is for the results to report; the log must not add a traceback to each line.
   handler.handleError = lambda record: None
-  for target in (handler, logging.get_absl_handler().python_handler):
+  for target in (handler, terminal):
     target.addFilter(_ours)
   logger = logging.get_absl_logger()
   logger.addHandler(handler)
@@ -99,9 +112,10 @@ def logged_to(path: pathlib.Path) -> Iterator[None]:
 
 
 def _ours(record) -> bool:
-  """Libraries log to absl's logger, too: keep what they say at INFO out of the way.
+  """Libraries log to absl's logger, too: keep what they say at INFO out of the way."""
+  return _warning(record) or record.pathname.startswith(str(_PACKAGE))
 
-  And their tracebacks: the exception itself arrives here and is reported.
-  """
-  warning = record.levelno >= logging.logging.WARNING and not record.exc_info
-  return warning or record.pathname.startswith(str(_PACKAGE))
+
+def _warning(record) -> bool:
+  """Without tracebacks: the exception itself arrives here and is reported."""
+  return record.levelno >= logging.logging.WARNING and not record.exc_info

@@ -20,6 +20,7 @@ import os
 import pathlib
 import re
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from miue_jax import config, files
 from miue_jax import poison as artefact
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
 
@@ -195,7 +197,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
   return result
 
 
-def _write_png(folder: pathlib.Path, images: np.ndarray, rows: Sequence[_Row]) -> None:
+def _write_png(folder: pathlib.Path, images: np.ndarray | LazyImages, rows: Sequence[_Row]) -> None:
   """Writes the images and an index of them; the rows' own sha256 are ignored."""
   for parent in {pathlib.PurePosixPath(row.path).parent for row in rows}:
     (folder / parent).mkdir(parents=True, exist_ok=True)
@@ -221,9 +223,21 @@ def _encode(image: np.ndarray) -> bytes:
 
 
 def _write_npz(
-  path: pathlib.Path, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+  path: pathlib.Path,
+  images: np.ndarray | LazyImages,
+  labels: np.ndarray,
+  class_names: Sequence[str],
 ) -> None:
-  np.savez_compressed(path, x_train=images, y_train=labels, class_names=np.array(class_names))
+  """Writes what `np.savez_compressed` would, but the images, which may be lazy, in blocks."""
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with archive.open("x_train.npy", "w", force_zip64=True) as file:
+      header = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, images.shape))}
+      np.lib.format.write_array_header_1_0(file, header)
+      for start in range(0, len(images), _BLOCK):
+        file.write(images[start : start + _BLOCK].tobytes())
+    for name, values in (("y_train", labels), ("class_names", np.array(class_names))):
+      with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, values, allow_pickle=False)
 
 
 def _read_index(path: pathlib.Path, count: int) -> list[_Row]:

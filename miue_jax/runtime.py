@@ -1,6 +1,7 @@
 """The machine: devices and mesh, random streams, how a step is driven, what a signal does."""
 
 import contextlib
+import functools
 import os
 import signal
 import zlib
@@ -9,62 +10,72 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
+from miue_jax import processes
 from miue_jax.errors import UserError
+from miue_jax.processes import Interrupted
 
 AXIS = "data"
 
 # Steps per dispatch where the loop runs on the device: long enough to hide the dispatch, short
 # enough that a signal is answered within seconds.
 _CHUNK = 64
-
-
-class Interrupted(Exception):  # noqa: N818 (not an error)
-  """A signal arrived, the state is saved, the program should leave."""
-
-  def __init__(self, signum: int):
-    super().__init__(signal.Signals(signum).name)
-    self.signum = signum
+_BLOCK_BYTES = 2**28  # of a large array on its way to the lead
 
 
 def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
   """Chooses devices, makes the `data` mesh over them and sets it for the program.
 
   Convolutions of one CPU device use little more than one core, so on a CPU every core becomes a
-  device. Must run before any other use of jax.
+  device. Must run before any other use of jax but `processes.together`.
 
   Args:
-    devices: how many; 0 takes all accelerators, or on a CPU as many cores (at most 8) as divide
-      every batch.
+    devices: how many, over all processes; 0 takes all accelerators, or on a CPU as many cores (at
+      most 8 in a process) as divide every batch.
     batch_sizes: every global batch must be divisible by the number of devices.
 
   Raises:
-    UserError: more devices asked than there are, or a batch that they do not divide.
+    UserError: more devices asked than there are, devices that do not spread over the processes, or
+      a batch that they do not divide.
   """
-  cores = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
-  wanted = devices or max(n for n in range(1, cores + 1) if _divides(n, batch_sizes))
+  count = processes.count()
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  fitting = (n for n in range(min(cores, 8), 0, -1) if _divides(n * count, batch_sizes))
+  wanted = devices // count or next(fitting, 1)
   if "JAX_NUM_CPU_DEVICES" not in os.environ:
     # Refused once a backend runs (a second call in one process); the existing devices then count.
     with contextlib.suppress(RuntimeError):
-      jax.config.update("jax_num_cpu_devices", wanted)
+      jax.config.update("jax_num_cpu_devices", min(wanted, cores))
   available = jax.devices()
+  on_cpu = available[0].platform == "cpu"
   if devices > len(available):
+    virtual = ", or set JAX_NUM_CPU_DEVICES to have more of them than cores" if on_cpu else ""
     raise UserError(
-      f"devices={devices} but this machine offers {len(available)} "
-      f"({available[0].platform}); ask for at most {len(available)}, or 0 for all."
+      f"devices={devices} but {_here(count)} {len(available)} ({available[0].platform}); ask for "
+      f"at most {len(available)}, or 0 for all{virtual}."
     )
-  count = devices or (wanted if available[0].platform == "cpu" else len(available))
-  count = min(count, len(available))
-  if not _divides(count, batch_sizes):
+  used = devices or (min(wanted, len(available)) if on_cpu and count == 1 else len(available))
+  if count > 1 and (used < len(available) or len(available) != count * jax.local_device_count()):
     raise UserError(
-      f"The batch sizes {sorted(set(batch_sizes))} must be divisible by the {count} devices; "
+      f"devices={devices} but {_here(count)} {len(available)}, {jax.local_device_count()} of them "
+      "in this one; each must have as many as the others, and all are used: set devices=0."
+    )
+  if not _divides(used, batch_sizes):
+    raise UserError(
+      f"The batch sizes {sorted(set(batch_sizes))} must be divisible by the {used} devices; "
       "change method.batch_size, source.batch_size or victim_fit.batch_size, or set devices."
     )
   mesh = jax.make_mesh(
-    (count,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=available[:count]
+    (used,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=available[:used]
   )
   jax.set_mesh(mesh)
   return mesh
+
+
+def _here(count: int) -> str:
+  return "this machine offers" if count == 1 else f"these {count} processes offer"
 
 
 def _divides(devices: int, batch_sizes: tuple[int, ...]) -> bool:
@@ -73,12 +84,87 @@ def _divides(devices: int, batch_sizes: tuple[int, ...]) -> bool:
 
 def shard(tree: Any) -> Any:
   """Spreads the leading axis of every array over the mesh."""
-  return jax.device_put(tree, jax.NamedSharding(jax.sharding.get_mesh(), jax.P(AXIS)))
+  return jax.tree.map(lambda x: _put(x, jax.P(AXIS)), tree)
 
 
 def replicate(tree: Any) -> Any:
-  """Puts a copy of every array on each device of the mesh."""
-  return jax.device_put(tree, jax.NamedSharding(jax.sharding.get_mesh(), jax.P()))
+  """Puts a copy of every array, the same in all processes, on each device of the mesh."""
+  return jax.tree.map(lambda x: _put(x, jax.P()), tree)
+
+
+def _put(x: Any, spec: jax.P) -> jax.Array:
+  if isinstance(x, jax.Array):
+    return jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
+  x = np.asarray(x)
+  return _assemble(lambda index: x[index], x.shape, spec)
+
+
+def shard_rows(read: Callable[[slice], np.ndarray], shape: tuple[int, ...]) -> jax.Array:
+  """As `shard`, but every process reads only the rows of its own devices.
+
+  Args:
+    read: returns the rows of a slice, whose bounds are numbers.
+    shape: of the whole array.
+  """
+  return _assemble(lambda index: read(slice(*index[0].indices(shape[0])[:2])), shape, jax.P(AXIS))
+
+
+def _assemble(read: Callable[[Any], np.ndarray], shape: tuple[int, ...], spec: jax.P) -> jax.Array:
+  """An array of which every device gets what `read` returns for its index."""
+  sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec)
+  # Unlike jax.make_array_from_callback, device_put counts as a transfer that was asked for.
+  pieces = [
+    jax.device_put(read(index), device)
+    for device, index in sharding.addressable_devices_indices_map(shape).items()
+  ]
+  return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
+
+
+def local_rows(x: jax.Array, rows: slice) -> np.ndarray:
+  """What `shard_rows` read for `rows` of an array that lies as `x` does."""
+  starts = {shard.index[0].indices(len(x))[0]: shard.data for shard in x.addressable_shards}
+  return jax.device_get(starts[rows.start])
+
+
+def fetch(tree: Any) -> Any:
+  """Returns NumPy copies of whole arrays, on every process: all of them must call this."""
+
+  def one(x: jax.Array) -> np.ndarray:
+    if x.is_fully_addressable or x.is_fully_replicated:
+      return jax.device_get(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+  return jax.tree.map(one, tree)
+
+
+def fetch_rows(x: jax.Array) -> np.ndarray | None:
+  """As `fetch` for one large array that is sharded by rows, on the lead alone; None elsewhere.
+
+  Goes in blocks, so that no device and no other process holds the whole.
+  """
+  if x.is_fully_addressable:
+    return jax.device_get(x)
+  devices = jax.sharding.get_mesh().size
+  rows = len(x) // devices
+  result = np.empty((devices, rows, *x.shape[1:]), x.dtype) if processes.is_lead() else None
+  size = max(1, _BLOCK_BYTES // (x.nbytes // rows))
+  for start in range(0, rows, size):
+    # The last block starts early enough to be whole: one shape is one compilation.
+    start = max(0, min(start, rows - size))
+    block = fetch(_block(x, replicate(np.int32(start)), min(size, rows)))
+    if result is not None:
+      result[:, start : start + size] = block.reshape(devices, -1, *x.shape[1:])
+  return None if result is None else result.reshape(x.shape)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _block(x: jax.Array, start: jax.Array, size: int) -> jax.Array:
+  """Rows `start` to `start + size` of every device."""
+  return jax.shard_map(
+    lambda local, start: jax.lax.dynamic_slice_in_dim(local, start, size),
+    in_specs=(jax.P(AXIS), jax.P()),
+    out_specs=jax.P(AXIS),
+  )(x, start)
 
 
 def stream(seed: int, *path: str | int) -> jax.Array:
@@ -86,9 +172,16 @@ def stream(seed: int, *path: str | int) -> jax.Array:
 
   Names enter by their crc32, so that adding a stream never changes another one.
   """
-  key = jax.random.key(seed)
-  for part in path:
-    number = zlib.crc32(part.encode()) if isinstance(part, str) else part
+  path = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+  numbers = np.array([seed, *path], np.uint32)
+  # Explicitly: what jax moves by itself might be more than a few numbers.
+  return _key(jax.device_put(numbers) if jax.sharding.get_mesh().empty else replicate(numbers))
+
+
+@jax.jit
+def _key(numbers: jax.Array) -> jax.Array:
+  key = jax.random.key(numbers[0])
+  for number in numbers[1:]:
     key = jax.random.fold_in(key, number)
   return key
 
@@ -115,19 +208,21 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   on_device = jax.sharding.get_mesh().devices.flat[0].platform != "cpu"
   chunk = _CHUNK if on_device else 1
 
-  def advance(carry, constants, first, last):
+  def advance(carry, constants, first, stop):
     if not on_device:
-      return step(carry, constants, first)
-    return jax.lax.fori_loop(first, last, lambda i, c: step(c, constants, i), carry)
+      return step(carry, constants, first), first + 1
+    last = jnp.minimum(first + chunk, stop)
+    return jax.lax.fori_loop(first, last, lambda i, c: step(c, constants, i), carry), last
 
   advance = jax.jit(advance, donate_argnums=0)
 
   def run(carry, constants, start, stop, tick=lambda index: None):
+    bounds = (np.int32(start), np.int32(stop))
+    first, last = bounds if jax.sharding.get_mesh().empty else replicate(bounds)
     while start < stop and received() is None:
-      last = min(start + chunk, stop)
-      carry = advance(carry, constants, jnp.int32(start), jnp.int32(last))
+      carry, first = advance(carry, constants, first, last)
       jax.block_until_ready(carry)
-      start = last
+      start = min(start + chunk, stop)
       tick(start)
     return carry, start
 
@@ -138,8 +233,22 @@ _received: int | None = None
 
 
 def received() -> int | None:
-  """The number of the signal that asked this program to stop, or None."""
+  """The number of the signal that asked this program to stop, or None.
+
+  A signal to one process counts for all of them, from the same step on: they agree here, so all
+  must call this equally often.
+  """
+  global _received
+  if processes.count() > 1:
+    mesh = jax.sharding.get_mesh()
+    votes = shard(np.full(mesh.size, _received or 0, np.int32))
+    _received = int(fetch(_largest(mesh)(votes))) or None
   return _received
+
+
+@functools.lru_cache
+def _largest(mesh: jax.sharding.Mesh):
+  return jax.jit(jnp.max, out_shardings=jax.NamedSharding(mesh, jax.P()))
 
 
 @contextlib.contextmanager
@@ -163,8 +272,8 @@ def stop_on_signal() -> Iterator[None]:
     signal.signal(number, remember)
   try:
     yield
-    if _received is not None:
-      raise Interrupted(_received)
+    if (signum := received()) is not None:
+      raise Interrupted(signum)
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)

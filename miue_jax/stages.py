@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from miue_jax import evaluate as victims
-from miue_jax import files, fit, models, release, report, runtime
+from miue_jax import files, fit, models, processes, release, report, runtime
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
@@ -20,6 +21,7 @@ from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.information import histogram
 from miue_jax.methods import METHODS
+from miue_jax.methods.alternating import Generated
 from miue_jax.progress import Progress, Reporter
 from miue_jax.workdir import Workdir
 
@@ -74,16 +76,24 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
   return Experiment(config, workdir, dataset, command)
 
 
-def generate(experiment: Experiment) -> artefact.Poison:
-  """Makes the poison, or reads the finished one."""
+def generate(experiment: Experiment) -> None:
+  """Makes the poison, or checks the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
   states = Checkpoints(workdir.checkpoints / "generate")
-  if (workdir.poison / "manifest.json").exists():
+  if processes.from_lead((workdir.poison / "manifest.json").exists):
     logging.info("The poison in %s is finished.", workdir.poison)
-    poison = artefact.load(workdir.poison, dataset)
+    if processes.is_lead():
+      artefact.load(workdir.poison, dataset)  # it raises where something is wrong
     states.delete()  # left there by a kill between saving the poison and this
-    return poison
+    return
   made = METHODS[config.method.name](dataset, config, states, experiment.progress)
+  processes.from_lead(lambda: _keep(made, experiment))
+  states.delete()
+
+
+def _keep(made: Generated, experiment: Experiment) -> None:
+  """Turns what a method made into the artefact on the disk."""
+  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
   extra = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
     extra["perturbed"] = made.perturbed
@@ -98,7 +108,6 @@ def generate(experiment: Experiment) -> artefact.Poison:
     extra=extra,
   )
   artefact.save(poison, workdir.poison)
-  states.delete()
   logging.info(
     "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
     len(dataset.train),
@@ -107,7 +116,6 @@ def generate(experiment: Experiment) -> artefact.Poison:
     poison.manifest["ssim"],
     made.seconds,
   )
-  return poison
 
 
 def evaluate(experiment: Experiment) -> list[dict]:
@@ -130,9 +138,9 @@ def measure(experiment: Experiment) -> dict:
   the released images looks at an image before and after.
   """
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  if workdir.measurement.exists():
+  if (finished := processes.from_lead(lambda: _measurement(workdir))) is not None:
     logging.info("The measurement in %s is finished.", workdir.measurement)
-    return read_json(workdir.measurement)
+    return finished
   poison = artefact.load(workdir.poison, dataset)
   settings = config.measure
   chosen = _sample(dataset, settings.samples or len(dataset.train), settings.seed)
@@ -144,15 +152,8 @@ def measure(experiment: Experiment) -> dict:
     released = victims.training_split(condition, dataset, poison, config).images
     clean_features, _ = predict(state, dataset.train.images[chosen])
     features, _ = predict(state, released[chosen])
-    estimate = histogram.sliced(
-      clean_features,
-      features,
-      projections=settings.projections,
-      bins=settings.bins,
-      seed=settings.seed,
-    )
-    method = victims.method_of(condition, config)
-    rows.append({"method": method, "mi": round(estimate.mi, 5), "std": round(estimate.std, 5)})
+    row = functools.partial(_estimate, clean_features, features, condition, config)
+    rows.append(processes.from_lead(row))
   measurement = {
     "settings": {
       "estimator": "histogram, plug-in, mean over random projections shared by both sides",
@@ -166,13 +167,36 @@ def measure(experiment: Experiment) -> dict:
     },
     "rows": rows,
   }
-  with files.replacing(workdir.measurement) as file:
-    file.write(json.dumps(measurement, indent=2).encode())
+  processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
   return measurement
+
+
+def _estimate(
+  clean: np.ndarray, released: np.ndarray, condition: str, config: Config
+) -> dict[str, Any]:
+  """One row of the measurement, from features `[samples, d]`."""
+  settings = config.measure
+  estimate = histogram.sliced(
+    clean,
+    released,
+    projections=settings.projections,
+    bins=settings.bins,
+    seed=settings.seed,
+  )
+  method = victims.method_of(condition, config)
+  return {"method": method, "mi": round(estimate.mi, 5), "std": round(estimate.std, 5)}
+
+
+def _measurement(workdir: Workdir) -> dict | None:
+  return read_json(workdir.measurement) if workdir.measurement.exists() else None
 
 
 def write_report(experiment: Experiment) -> str:
   """Writes the report of whatever is there and returns the table."""
+  return processes.from_lead(lambda: _report(experiment))
+
+
+def _report(experiment: Experiment) -> str:
   workdir, dataset = experiment.workdir, experiment.dataset
   poison = examples = None
   if (workdir.poison / "manifest.json").exists():
@@ -182,30 +206,34 @@ def write_report(experiment: Experiment) -> str:
     key = artefact.Poison(poison.delta[shown], poison.manifest)
     captions = tuple(dataset.class_names[label] for label in dataset.train.labels[shown])
     examples = report.Examples(clean, artefact.apply(key, clean), captions)
-  measurement = read_json(workdir.measurement) if workdir.measurement.exists() else None
   return report.write(
     workdir.report,
     rows=victims.read(workdir.results),
     config=dataclasses.asdict(experiment.config),
     command=experiment.command,
     manifest=poison.manifest if poison else None,
-    measurement=measurement,
+    measurement=_measurement(workdir),
     examples=examples,
   )
 
 
 def export(experiment: Experiment, output: pathlib.Path | None, formats: list[str]) -> pathlib.Path:
   """Writes the poisoned training images, by default into the workdir."""
-  poison = artefact.load(experiment.workdir.poison, experiment.dataset)
   directory = output or experiment.workdir.images
-  return release.export(experiment.dataset, poison, directory, formats)
+
+  def write() -> str:
+    poison = artefact.load(experiment.workdir.poison, experiment.dataset)
+    return str(release.export(experiment.dataset, poison, directory, formats))
+
+  return pathlib.Path(processes.from_lead(write))
 
 
 def restore(
   workdir: Workdir, images: pathlib.Path | None, output: pathlib.Path | None
 ) -> pathlib.Path:
   """Undoes an export with the key alone; needs neither the clean data nor an accelerator."""
-  return release.restore(images or workdir.images, workdir.poison, output or workdir.restored)
+  paths = (images or workdir.images, workdir.poison, output or workdir.restored)
+  return pathlib.Path(processes.from_lead(lambda: str(release.restore(*paths))))
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any
 
-from miue_jax import files
+from miue_jax import files, processes
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
 from miue_jax.errors import UserError
@@ -87,7 +87,7 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   stored = _stored(workdir)
   if stored is None:
     return workdir
-  old, new = _flat(stored["config"]), _flat(json.loads(json.dumps(settings)))
+  old, new = flat(stored["config"]), flat(json.loads(json.dumps(settings)))
   differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
   if differing:
     shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)
@@ -102,18 +102,33 @@ def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
   """Ties the folder to its config and data, or checks that the data are still the same.
 
   Raises:
-    UserError: the training images or labels changed since the folder was made.
+    UserError: the training images or labels changed since the folder was made, differ between
+      processes, or a process does not see the folder.
   """
+  fingerprint = dataset.fingerprint
+  processes.require_same(
+    {"the training images": fingerprint}, "give all processes the same files and data settings"
+  )
+  if processes.from_lead(lambda: _stored(workdir) is None):
+    content = {"config": dataclasses.asdict(config), "fingerprint": fingerprint}
+    processes.from_lead(lambda: write_json(workdir.config, content))
   stored = _stored(workdir)
   if stored is None:
-    content = {"config": dataclasses.asdict(config), "fingerprint": dataset.fingerprint}
-    with files.replacing(workdir.config) as file:
-      file.write(json.dumps(content, indent=2).encode())
-  elif stored["fingerprint"] != dataset.fingerprint:
+    raise UserError(
+      f"This process does not see what process 0 wrote to {workdir.root}: choose a --workdir on "
+      "storage that all processes share."
+    )
+  if stored["fingerprint"] != fingerprint:
     raise UserError(
       f"The training images of {dataset.name} changed since {workdir.root} was made: put them "
       "back, or choose another --workdir."
     )
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  """Writes one of our JSON files, whole or not at all."""
+  with files.replacing(path) as file:
+    file.write(json.dumps(content, indent=2).encode())
 
 
 def _stored(workdir: Workdir) -> dict[str, Any] | None:
@@ -130,11 +145,12 @@ def _stored(workdir: Workdir) -> dict[str, Any] | None:
   raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested settings by their dotted names."""
+  result = {}
   for key, value in settings.items():
     if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{key}.")
+      result |= flat(value, f"{prefix}{key}.")
     else:
-      flat[prefix + key] = value
-  return flat
+      result[prefix + key] = value
+  return result

@@ -1,14 +1,16 @@
 """Test-wide settings: several CPU devices, strict ranks, no device needed."""
 
+import contextlib
 import os
 import signal
 import tempfile
 from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
 import jax
+import numpy as np
 import pytest
 
 from miue_jax import runtime
@@ -41,3 +43,41 @@ def reporter():
     return lambda name, steps, epochs, start: progress
 
   return make
+
+
+@pytest.fixture
+def no_transfers(monkeypatch):
+  """Makes every transfer inside an epoch loop an error unless the code asks for it by name."""
+  stop_on_signal = runtime.stop_on_signal
+
+  @contextlib.contextmanager
+  def guarded():
+    with stop_on_signal(), jax.transfer_guard("disallow"):
+      with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        jax.numpy.add(np.ones(3), 1)  # the guard is awake
+      yield
+
+  monkeypatch.setattr(runtime, "stop_on_signal", guarded)
+
+
+@pytest.fixture
+def compilations():
+  """The list of what was compiled so far, one entry for each."""
+  seen = []
+
+  def listen(event, seconds, **details):
+    if event == "/jax/core/compile/backend_compile_duration":
+      seen.append(seconds)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def epoch_reporter(compilations):
+  """A quiet `Reporter`, and the number of compilations when each epoch was reported."""
+  at_epoch = []
+  progress = mock.create_autospec(Progress, instance=True)
+  progress.report.side_effect = lambda step, epoch, scalars: at_epoch.append(len(compilations))
+  return lambda name, steps, epochs, start: progress, at_epoch

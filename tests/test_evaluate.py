@@ -12,6 +12,7 @@ from sklearn import metrics
 from miue_jax import evaluate
 from miue_jax import poison as artefact
 from miue_jax.config import Config, Evaluate, Fit, Method, Model
+from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.progress import Progress
@@ -165,6 +166,20 @@ def test_what_a_victim_sees():
     "random", dataset, poison, dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
   )
   assert (other.images != seen["random"].images).any()
+
+
+def test_images_that_are_read_when_needed_are_the_same():
+  dataset = make_dataset()
+  poison, images = make_poison(dataset), dataset.train.images
+  lazy = reader.LazyImages(lambda ids: images[ids], images.shape, "sides")
+  read = dataclasses.replace(dataset, train=Split(lazy, dataset.train.labels))
+  order = np.random.default_rng(0).permutation(len(images))
+  for condition in ("clean", "random", "poison", "restored"):
+    expected = evaluate.training_split(condition, dataset, poison, CONFIG).images
+    seen = evaluate.training_split(condition, read, poison, CONFIG).images
+    assert isinstance(seen, reader.LazyImages)
+    np.testing.assert_array_equal(seen[order], expected[order])
+    np.testing.assert_array_equal(seen[3:5], expected[3:5])
 
 
 def test_cells_go_seed_by_seed():

@@ -1,5 +1,6 @@
 """The trainer against PyTorch, over devices, and across interruptions."""
 
+import dataclasses
 import functools
 import types
 
@@ -53,7 +54,7 @@ TRAIN, TEST = make_split(42), make_split(9, seed=1)
 def run_fit(reporter):
   """Returns `run_fit(folder, ...)`, which is `fit.fit` on tiny data."""
 
-  def run(folder, module=None, config=CONFIG, stop_at=None):
+  def run(folder, module=None, config=CONFIG, stop_at=None, progress=None):
     return fit.fit(
       module or Tiny(),
       config,
@@ -62,7 +63,7 @@ def run_fit(reporter):
       seed=3,
       name="tiny",
       checkpoints=Checkpoints(folder),
-      progress=reporter(stop_at),
+      progress=progress or reporter(stop_at),
     )
 
   return run
@@ -181,7 +182,7 @@ def test_both_drivers_train_the_same_model(use_devices):
 
 def test_a_fit_does_not_depend_on_the_number_of_devices(tmp_path, use_devices, run_fit):
   fitted = {}
-  for devices in (1, 2, 4):
+  for devices in (1, 2, 4, 8):
     use_devices(devices)
     fitted[devices] = run_fit(tmp_path / str(devices))
     assert_close(fitted[devices].state, fitted[1].state, 2e-4)
@@ -189,6 +190,20 @@ def test_a_fit_does_not_depend_on_the_number_of_devices(tmp_path, use_devices, r
     # of the images: it is either equal or another one.
     np.testing.assert_allclose(fitted[devices].curve, fitted[1].curve, rtol=1e-4)
   assert np.abs(np.asarray(fitted[1].curve)[:, 0]).min() > 0
+
+
+def test_an_epoch_moves_nothing_unasked_and_the_second_compiles_nothing(
+  tmp_path, use_devices, run_fit, no_transfers, epoch_reporter
+):
+  use_devices(2)
+  progress, compiled = epoch_reporter
+  fit._compiled.cache_clear()
+  fit.inference.cache_clear()
+  # The first checkpoint compiles what slices it, after the last report.
+  run_fit(tmp_path, config=dataclasses.replace(CONFIG, checkpoint_every=3), progress=progress)
+  assert len(compiled) == CONFIG.epochs
+  assert compiled[0] > 0
+  assert compiled[1] == compiled[2] == compiled[0]
 
 
 def test_seeds_differ(use_devices):
@@ -254,7 +269,7 @@ def test_fewer_images_than_a_batch_is_an_error(tmp_path, use_devices, run_fit):
 @pytest.mark.parametrize("count", [1, 4, 7, 8, 9])
 def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypatch, count):
   use_devices(2)
-  monkeypatch.setattr(fit, "_EVALUATION_BATCH", 4)
+  monkeypatch.setattr(fit, "EVALUATION_BATCH", 4)
   module = Tiny()
   state = fit.fresh(module, CONFIG, TRAIN, 0).state
   # Running statistics that are not the initial ones.

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from miue_jax import poison as artefact
+from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 
@@ -155,6 +156,23 @@ def test_manifest_says_where_the_poison_comes_from():
   assert manifest["perturbed"] == [0, 2]
   assert manifest["versions"]["numpy"] == np.__version__
   assert {"miue-jax", "jax", "jaxlib", "flax", "python"} < set(manifest["versions"])
+
+
+def test_images_that_are_read_when_needed_make_the_same_poison(monkeypatch):
+  monkeypatch.setattr(artefact, "_CHUNK", 4)
+  dataset, delta = tiny()
+  images, read = dataset.train.images, []
+  lazy = reader.LazyImages(
+    lambda ids: read.append(len(ids)) or images[ids], images.shape, "tiny", reader.digests(images)
+  )
+  made = make_poison(make_dataset(lazy, dataset.train.labels), delta)
+  assert made.manifest == make_poison(dataset, delta).manifest
+  assert read == [4, 2, 6]  # in blocks to check them, and the few that the SSIM is of
+  poisoned = artefact.apply(made, lazy)
+  np.testing.assert_array_equal(poisoned[1:3], images[1:3] + delta[1:3])
+  np.testing.assert_array_equal(artefact.restore(made, poisoned)[np.array([5, 0])], images[[5, 0]])
+  with pytest.raises(UserError, match="for uint8 images of shape"):
+    artefact.apply(artefact.Poison(delta[:5], made.manifest), lazy)
 
 
 def test_make_refuses_what_is_not_a_realised_delta():
@@ -320,7 +338,7 @@ def test_manifest_without_a_key(saved):
 @pytest.mark.parametrize(
   ("key", "value"),
   [
-    ("format", 2),
+    ("format", 1),
     ("epsilon", 0),
     ("epsilon", -0.1),
     ("epsilon", 1),

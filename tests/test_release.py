@@ -20,6 +20,7 @@ from PIL import Image
 
 from miue_jax import poison as artefact
 from miue_jax import release
+from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 
@@ -198,6 +199,18 @@ def test_npz_export(tmp_path):
     assert np.array_equal(archive["x_train"], poisoned_by_hand(dataset, poison))
     assert np.array_equal(archive["y_train"], dataset.train.labels)
     assert archive["class_names"].tolist() == ["cat", "dog", "émeu"]
+
+
+def test_images_that_are_read_when_asked_for_export_as_the_same_bytes(tmp_path):
+  dataset = make_dataset()
+  poison, images = make_poison(dataset), dataset.train.images
+  lazy = reader.LazyImages(images.__getitem__, images.shape, "tiny", reader.digests(images))
+  unread = Dataset("tiny", Split(lazy, dataset.train.labels), None, dataset.class_names)
+  release.export(dataset, poison, tmp_path / "read", ("png", "npz"))
+  release.export(unread, poison, tmp_path / "unread", ("png", "npz"))
+  read, found = tree(tmp_path / "read"), tree(tmp_path / "unread")
+  assert read == found
+  assert "poisoned.npz" in read
 
 
 @pytest.mark.parametrize("formats", [(), ("jpeg",), ("png", "tar")])

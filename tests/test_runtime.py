@@ -26,9 +26,9 @@ def bits(key):
   return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_start_makes_one_axis_over_the_devices_asked_for(free_mesh, count):
-  mesh = runtime.start(count, (8, 4))
+  mesh = runtime.start(count, (16, 8))
   assert mesh.shape == {"data": count}
   assert list(mesh.devices) == jax.devices()[:count]
   assert jax.sharding.get_mesh() == mesh

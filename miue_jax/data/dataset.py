@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from miue_jax.data import reader
 from miue_jax.errors import UserError
 
 
@@ -14,14 +15,15 @@ class Split:
   """Images with their labels.
 
   Attributes:
-    images: uint8 `[N, H, W, C]`, C is 1 (gray) or 3 (RGB).
+    images: uint8 `[N, H, W, C]`, C is 1 (gray) or 3 (RGB). Lazy images are to be indexed in blocks
+      along their first axis, by slices or integer arrays.
     labels: int32 `[N]`, in `[0, number of classes)`.
     files: where each image came from, relative to the class folder and without a suffix
       (`"holiday/img_0012"`), so that a release keeps the owner's names; `None` when the source has
       no files.
   """
 
-  images: np.ndarray
+  images: np.ndarray | reader.LazyImages
   labels: np.ndarray
   files: tuple[str, ...] | None = None
 
@@ -48,13 +50,13 @@ class Dataset:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """sha256 over shape, images and labels of the training split, in hexadecimal.
+    """sha256 over shape, sha256 of every image, and labels of the training split, in hexadecimal.
 
     Only the training images are poisoned, so only they decide whether a poison fits.
     """
     digest = hashlib.sha256()
     digest.update(repr(self.train.images.shape).encode())
-    digest.update(np.ascontiguousarray(self.train.images).data)
+    digest.update(reader.digests(self.train.images))
     digest.update(np.ascontiguousarray(self.train.labels, dtype="<i4").data)
     return digest.hexdigest()
 

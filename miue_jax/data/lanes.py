@@ -54,9 +54,13 @@ class Layout:
     return math.ceil(self.count / batch_size) if partial else self.count // batch_size
 
   def place(self, split: Split) -> Table:
-    """Puts a split on the devices in this layout."""
+    """Puts a split on the devices in this layout; reads the images of this process's rows alone."""
     rows = np.maximum(self.ids, 0)
-    return runtime.shard(Table(split.images[rows], split.labels[rows].astype(np.int32), self.ids))
+    shape = (len(rows), *split.images.shape[1:])
+    return Table(
+      runtime.shard_rows(lambda part: split.images[rows[part]], shape),
+      *runtime.shard((split.labels[rows].astype(np.int32), self.ids)),
+    )
 
   def scatter(self, values: np.ndarray) -> np.ndarray:
     """Reorders `[rows, ...]` from storage order to `[count, ...]` in example order."""

@@ -4,9 +4,9 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
 from typing import IO
 
+import grain
 import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,7 +17,7 @@ from miue_jax.errors import UserError
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _GRAY_MODES = ("1", "L", "I;16")
 
-_CHUNK = 64  # images that a thread decodes before it takes more
+_CHUNK = 8  # images that a thread decodes before it takes more
 _SECONDS_BETWEEN_REPORTS = 10.0
 
 # A path, or an open binary file.
@@ -73,7 +73,7 @@ def is_gray(file: File, name: str) -> bool:
 def decode_all(
   fetch: Callable[[slice], Iterable[tuple[File, str]]], count: int, *, gray: bool, size: int
 ) -> np.ndarray:
-  """Decodes many images with one thread for each core, and logs how it goes.
+  """Decodes many images with one Grain thread for each core, and logs how it goes.
 
   Args:
     fetch: returns the images of a slice of `range(count)`, each with the name that errors give it.
@@ -91,28 +91,44 @@ def decode_all(
   if count == 0:
     return np.empty((0, size, size, 1 if gray else 3), np.uint8)
   ((first_file, first_name),) = fetch(slice(0, 1))
-  shape = decode(first_file, first_name, gray=gray, size=size).shape
+  first = decode(first_file, first_name, gray=gray, size=size)
+  if count == 1:
+    return first[None]
+  shape = first.shape
   images = np.empty((count, *shape), np.uint8)
 
-  def fill(start: int) -> int:
-    stop = min(start + _CHUNK, count)
-    for index, (file, name) in enumerate(fetch(slice(start, stop)), start):
+  def decode_chunk(start: int) -> np.ndarray:
+    decoded = []
+    for file, name in fetch(slice(start, min(start + _CHUNK, count))):
       image = decode(file, name, gray=gray, size=size)
       if image.shape != shape:
         raise UserError(
           f"{name} is {image.shape[1]} x {image.shape[0]} pixels but {first_name} is "
           f"{shape[1]} x {shape[0]}: set data.size to bring all images to one size."
         )
-      images[index] = image
-    return stop - start
+      decoded.append(image)
+    return np.stack(decoded)
 
-  with futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-    _report(threads.map(fill, range(0, count, _CHUNK)), count)
+  threads = os.cpu_count()
+  chunks = (
+    grain.MapDataset.range(0, count, _CHUNK)
+    .map(decode_chunk)
+    .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+  )
+
+  def filled() -> Iterator[int]:
+    done = 0
+    for decoded in chunks:
+      images[done : done + len(decoded)] = decoded
+      done += len(decoded)
+      yield len(decoded)
+
+  report(filled(), count)
   return images
 
 
-def _report(counts: Iterable[int], total: int) -> None:
-  """Logs how many images are done, how fast, and how many seconds remain."""
+def report(counts: Iterable[int], total: int) -> None:
+  """Consumes `counts` of images done; logs now and then how many, how fast, seconds left."""
   start = last = time.monotonic()
   done = 0
   for count in counts:

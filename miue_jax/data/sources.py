@@ -5,7 +5,7 @@ from absl import logging
 from sklearn import datasets
 
 from miue_jax import config
-from miue_jax.data import dataset, folder, npz, pixels, tfds
+from miue_jax.data import dataset, folder, npz, pixels, reader, tfds
 from miue_jax.data.pool import Draw, Pool, Pools, stratified
 from miue_jax.errors import UserError
 
@@ -29,7 +29,8 @@ def load(data: config.Data, *, need_test: bool = True) -> dataset.Dataset:
   """Reads the images a config asks for.
 
   Classes are selected first, then a test set is held out where the source has none, then both
-  sides are reduced to `max_train` and `max_test`; only what remains is decoded and resized.
+  sides are reduced to `max_train` and `max_test`; only what remains is decoded and resized. Where
+  that would take more than `data.memory`, it is checked now and read again whenever it is indexed.
 
   Args:
     data: the section `data` of a config.
@@ -59,10 +60,19 @@ def load(data: config.Data, *, need_test: bool = True) -> dataset.Dataset:
   train = _at_most(train, data.max_train, data.seed, Draw.TRAIN)
   if test is not None:
     test = _at_most(test, data.max_test, data.seed, Draw.TEST)
+  gigabytes = _decoded_bytes(train, test) / 1e9
+  lazy = gigabytes > data.memory
+  if lazy:
+    logging.info(
+      "%s: %.3g GB of images exceed data.memory (%g): they are read whenever they are needed",
+      pools.name,
+      gigabytes,
+      data.memory,
+    )
   loaded = dataset.Dataset(
     name=pools.name,
-    train=_read(train),
-    test=None if test is None else _read(test),
+    train=_read(train, pools.name, lazy),
+    test=None if test is None else _read(test, pools.name, lazy),
     class_names=pools.class_names,
   )
   if loaded.test is not None and not data.size:
@@ -107,8 +117,16 @@ def _at_most(pool: Pool, limit: int, seed: int, draw: Draw) -> Pool:
   return pool.take(stratified(pool.labels, limit, seed, draw))
 
 
-def _read(pool: Pool) -> dataset.Split:
-  images = pool.read(np.arange(len(pool)))
+def _decoded_bytes(*pools: Pool | None) -> int:
+  """Of all images, if they have the size of the first ones."""
+  return sum(len(pool) * pool.read(np.zeros(1, int)).nbytes for pool in pools if pool)
+
+
+def _read(pool: Pool, name: str, lazy: bool) -> dataset.Split:
+  if lazy and len(pool):
+    images = reader.scan(pool.read, len(pool), name)
+  else:
+    images = pool.read(np.arange(len(pool)))
   return dataset.Split(images, pool.labels.astype(np.int32), pool.files)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from miue_jax import config
-from miue_jax.data import pixels
+from miue_jax.data import pixels, reader
 from miue_jax.data.pool import Pool, Pools
 from miue_jax.errors import UserError
 
@@ -44,7 +44,10 @@ def load(data: config.Data) -> Pools:
 
   def pool(split: str) -> Pool:
     records = _records(tfds, data.name, builder, split, image_key)
-    labels = np.array([record[label_key] for record in records], np.int64)
+    labels = reader.by_process(
+      len(records),
+      lambda ids: np.array([records[index][label_key] for index in ids.tolist()], np.int32),
+    ).astype(np.int64)
     if (labels < 0).any():
       raise UserError(
         f"Split {split!r} of {data.name} has examples without a label: choose another split."

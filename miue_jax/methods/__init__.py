@@ -3,3 +3,6 @@
 from miue_jax.methods import miue
 
 METHODS = {"miue": miue.generate}
+
+# What a method's delta step minimises, for `programs`, which builds the step without data.
+OBJECTIVES = {"miue": miue.objective}

@@ -27,20 +27,22 @@ from miue_jax.runtime import AXIS
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
 Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
+_BLOCK = 256  # images that the host widens to float32 at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Generated:
   """A finished perturbation, before it becomes an artefact.
 
   Attributes:
-    delta: realised, int8 `[N, H, W, C]` in 255ths, in example order.
+    delta: realised, int8 `[N, H, W, C]` in 255ths, in example order; None but on the lead process.
     seconds: spent, over all sittings.
     perturbed: ids of the perturbed images, None when all are.
     history: per epoch: source loss (nats), source accuracy on poisoned images (percent) and mean
       objective over the delta steps.
   """
 
-  delta: np.ndarray
+  delta: np.ndarray | None
   seconds: float
   perturbed: np.ndarray | None
   history: dict[str, list[float]]
@@ -58,7 +60,7 @@ class _Loop:
 
 
 @flax.struct.dataclass
-class _DeltaPass:
+class DeltaPass:
   """Constants of a delta pass: the source model is frozen, sizes change by epoch."""
 
   source: fit.State
@@ -108,17 +110,16 @@ def generate(
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
   train_run = runtime.repeated(
-    fit.train_step(module, optimiser, _source_inputs(config), (delta_spec, jax.P(AXIS)))
+    fit.train_step(module, optimiser, source_inputs(config), (delta_spec, jax.P(AXIS)))
   )
-  delta_run = runtime.repeated(_delta_step(module, method, objective))
+  delta_run = runtime.repeated(delta_step(module, method, objective))
 
-  first = _first_delta(dataset, method, layout, config.seed)
   loop = _Loop(
     fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
-    runtime.replicate(first) if method.class_wise else runtime.shard(first),
+    _first_delta(dataset, method, layout, config.seed),
     fit.Sums.zero(),
-    runtime.replicate(jnp.zeros((method.epochs, 3))),
-    runtime.replicate(jnp.float32(0)),
+    runtime.replicate(np.zeros((method.epochs, 3), np.float32)),
+    runtime.replicate(np.float32(0)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   report = progress("generate", method.epochs * per_epoch, method.epochs, position)
@@ -145,16 +146,15 @@ def generate(
         loop = _record(loop, epoch, slice(0, 2), sums.read(f"the source model, epoch {epoch}"))
 
       key = runtime.stream(config.seed, "delta", epoch)
-      constants = _DeltaPass(
+      sizes = (
+        perturb.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end),
+        perturb.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs),
+      )
+      constants = DeltaPass(
         loop.source,
         fit.Pass(table, None, delta_order(key, table.ids), key),
         perturbed,
-        jnp.float32(
-          perturb.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end)
-        ),
-        jnp.float32(
-          perturb.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs)
-        ),
+        *runtime.replicate(tuple(map(np.float32, sizes))),
       )
       (delta, sums), reached = delta_run(
         (loop.delta, loop.sums),
@@ -169,7 +169,7 @@ def generate(
       loop = _record(loop, epoch, slice(2, 3), sums.read(f"delta, epoch {epoch}")[:1])
 
       position = epoch * per_epoch
-      source_loss, source_accuracy, objective_mean = np.asarray(loop.history[epoch - 1])
+      source_loss, source_accuracy, objective_mean = runtime.fetch(loop.history)[epoch - 1]
       report.report(
         position,
         epoch,
@@ -184,12 +184,10 @@ def generate(
         checkpoints.save(position, loop)
   report.close()
 
-  delta = np.asarray(loop.delta)
-  delta = delta[train.labels] if method.class_wise else layout.scatter(delta)
-  delta *= chosen[:, None, None, None]
-  history = np.asarray(loop.history, np.float64)
+  realised = runtime.fetch_rows(_realised(table, loop.delta, perturbed, method))
+  history = runtime.fetch(loop.history).astype(np.float64)
   return Generated(
-    perturb.realise(train.images, delta, method.epsilon, method.rounding),
+    None if realised is None else layout.scatter(realised),
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
     {
@@ -220,19 +218,58 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   return chosen
 
 
-def _first_delta(dataset: Dataset, method: Method, layout: lanes.Layout, seed: int) -> np.ndarray:
-  """Where delta starts: float32 `[classes or rows, H, W, C]`."""
-  count = dataset.num_classes if method.class_wise else len(dataset.train)
-  shape = (count, *dataset.train.images.shape[1:])
-  if method.init == "zeros":
-    delta = np.zeros(shape, np.float32)
-  else:
-    noise = np.random.default_rng(seed).random(shape, np.float32)
-    delta = np.float32(method.epsilon) * (2 * noise - 1)
-  return delta if method.class_wise else delta[np.maximum(layout.ids, 0)]
+def _first_delta(dataset: Dataset, method: Method, layout: lanes.Layout, seed: int) -> jax.Array:
+  """Where delta starts: float32 `[classes or rows, H, W, C]`, replicated or sharded."""
+  image_shape = dataset.train.images.shape[1:]
+
+  def start(ids: np.ndarray) -> np.ndarray:
+    if method.init == "zeros":
+      return np.zeros((len(ids), *image_shape), np.float32)
+    return np.float32(method.epsilon) * (2 * _uniform(ids, image_shape, seed) - 1)
+
+  if method.class_wise:
+    return runtime.replicate(start(np.arange(dataset.num_classes)))
+  ids = np.maximum(layout.ids, 0)
+  return runtime.shard_rows(lambda part: start(ids[part]), (len(ids), *image_shape))
 
 
-def _source_inputs(config: Config) -> fit.Inputs:
+def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
+  """Uniform float32 noise in [0, 1) of examples `ids`, `[len(ids), *shape]`.
+
+  One stream for all examples, in blocks: no process holds the noise of the others' examples.
+  """
+  generator = np.random.default_rng(seed)
+  noise = np.empty((len(ids), *shape), np.float32)
+  for first in range(0, ids.max() + 1, _BLOCK):
+    block = generator.random((_BLOCK, *shape), np.float32)
+    inside = (first <= ids) & (ids < first + _BLOCK)
+    noise[inside] = block[ids[inside] - first]
+  return noise
+
+
+def _realised(
+  table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
+) -> jax.Array:
+  """What remains of delta in stored images, int8 in the order of `table`; each process its rows."""
+  patterns = runtime.fetch(delta) if method.class_wise else None
+
+  def rows(part: slice) -> np.ndarray:
+    images, labels, chosen = (
+      runtime.local_rows(x, part) for x in (table.images, table.labels, perturbed)
+    )
+    deltas = None if method.class_wise else runtime.local_rows(delta, part)
+    result = np.empty(images.shape, np.int8)
+    for start in range(0, len(images), _BLOCK):
+      block = slice(start, start + _BLOCK)
+      exact = patterns[labels[block]] if method.class_wise else deltas[block]
+      result[block] = perturb.realise(images[block], exact, method.epsilon, method.rounding)
+    result[~chosen] = 0
+    return result
+
+  return runtime.shard_rows(rows, table.images.shape)
+
+
+def source_inputs(config: Config) -> fit.Inputs:
   """Images that the source model learns from: what a victim would see."""
   method, kind = config.method, config.source.augment
 
@@ -248,8 +285,8 @@ def _source_inputs(config: Config) -> fit.Inputs:
   return inputs
 
 
-def _delta_step(module: nn.Module, method: Method, objective: Objective) -> runtime.Step:
-  """One sign step on one batch, `((delta, Sums), _DeltaPass, index) -> (delta, Sums)`.
+def delta_step(module: nn.Module, method: Method, objective: Objective) -> runtime.Step:
+  """One sign step on one batch, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`.
 
   Index counts sign steps: batch `index // steps`, step `index % steps`.
   """
@@ -293,7 +330,7 @@ def _delta_step(module: nn.Module, method: Method, objective: Objective) -> runt
     return table, sums.add(index, loss, 0.0, 0.0)
 
   delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
-  constants_spec = _DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
+  constants_spec = DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
   return jax.shard_map(
     local,
     in_specs=((delta_spec, jax.P()), constants_spec, jax.P()),
@@ -317,7 +354,8 @@ def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:
 
 def _record(loop: _Loop, epoch: int, columns: slice, values) -> _Loop:
   """Writes an epoch's figures and starts new sums."""
-  history = loop.history.at[epoch - 1, columns].set(jnp.array(values))
+  history = np.array(runtime.fetch(loop.history))
+  history[epoch - 1, columns] = values
   return loop.replace(history=runtime.replicate(history), sums=fit.Sums.zero())
 
 

@@ -13,7 +13,7 @@ import jax
 
 from miue_jax import objectives
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config
+from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods import alternating
 from miue_jax.progress import Reporter
@@ -24,7 +24,11 @@ def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
 ) -> alternating.Generated:
   """Makes an MI-UE poison; arguments and errors as `alternating.generate`."""
-  method = config.method
+  return alternating.generate(dataset, config, objective(config.method), checkpoints, progress)
+
+
+def objective(method: Method) -> alternating.Objective:
+  """The MI-reduction loss of the global batch, as `alternating.generate` wants it."""
 
   def loss(features, logits, labels, weights):
     del logits
@@ -43,4 +47,4 @@ def generate(
       similarity_weight=method.similarity_weight,
     )
 
-  return alternating.generate(dataset, config, loss, checkpoints, progress)
+  return loss

@@ -24,8 +24,9 @@ def with_train(**changes):
   return tiny(train=dataclasses.replace(tiny().train, **changes))
 
 
-def test_fingerprint_is_sha256_of_shape_pixels_and_little_endian_labels():
-  text = b"(4, 2, 3, 1)" + bytes(range(24)) + bytes([0, 0, 0, 0, 1, 0, 0, 0] * 2)
+def test_fingerprint_is_sha256_of_shape_digests_and_little_endian_labels():
+  digests = [hashlib.sha256(bytes(range(start, start + 6))).digest() for start in (0, 6, 12, 18)]
+  text = b"(4, 2, 3, 1)" + b"".join(digests) + bytes([0, 0, 0, 0, 1, 0, 0, 0] * 2)
   assert tiny().fingerprint == hashlib.sha256(text).hexdigest()
 
 

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax import fit
-from miue_jax.data import lanes
+from miue_jax import fit, runtime
+from miue_jax.data import lanes, reader
 from miue_jax.data.dataset import Split
 
 CASES = [  # (examples, batch sizes that share the table)
@@ -83,12 +83,23 @@ def test_scatter_inverts_place(count, sizes, use_devices):
   assert (table.images.dtype, table.labels.dtype) == (np.uint8, np.int32)
 
 
+def test_every_device_reads_its_own_images(use_devices):
+  use_devices(4)
+  images = np.arange(61, dtype=np.uint8).reshape(61, 1, 1, 1)
+  read = []
+  recorded = reader.LazyImages(lambda ids: read.append(ids) or images[ids], images.shape, "x")
+  layout = lanes.lay_out(61, (8, 16), seed=2)
+  table = layout.place(Split(recorded, np.zeros(61, np.int64)))
+  assert [ids.tolist() for ids in read] == np.maximum(layout.ids, 0).reshape(4, -1).tolist()
+  np.testing.assert_array_equal(layout.scatter(runtime.fetch(table.images)), images)
+
+
 def test_batches_do_not_depend_on_the_number_of_devices(use_devices):
   layout = lanes.lay_out(61, (8, 16), seed=2)
   split = Split(np.arange(61, dtype=np.uint8).reshape(61, 1, 1, 1), np.arange(61))
   size = 8  # two lanes of the layout make one of the batch
   expected = batches(layout, size, seed=7)
-  for devices in (1, 2, 4):
+  for devices in (1, 2, 4, 8):
     mesh = use_devices(devices)
     table = layout.place(split)
     assert len({piece.device for piece in table.images.addressable_shards}) == devices

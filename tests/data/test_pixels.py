@@ -242,7 +242,7 @@ def test_decode_all_reports_count_rate_and_time_left(monkeypatch, caplog):
   clock = iter([0.0, 1.0, 2.0, 3.0])
   monkeypatch.setattr(pixels.time, "monotonic", lambda: next(clock))
   caplog.set_level("INFO", logger="absl")
-  pixels._report([64, 64, 22], 150)
+  pixels.report([64, 64, 22], 150)
   assert [record.getMessage() for record in caplog.records] == [
     "decoded 64 of 150 images, 64 images/s, 1 s left",
     "decoded 128 of 150 images, 64 images/s, 0 s left",

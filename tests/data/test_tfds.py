@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn import datasets
 
 from miue_jax import config
-from miue_jax.data import sources
+from miue_jax.data import reader, sources
 from miue_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -108,6 +108,15 @@ def test_pixels_and_labels_survive_without_tensorflow(data_dir, monkeypatch):
 def test_two_reads_agree(data_dir):
   first, second = (load("small_digits", data_dir).fingerprint for _ in range(2))
   assert first == second
+
+
+def test_lazy_images_are_those_that_memory_would_hold(data_dir):
+  held, lazy = (load("small_digits", data_dir, memory=memory) for memory in (4, 0))
+  assert isinstance(lazy.train.images, reader.LazyImages)
+  for one, other in ((held.train, lazy.train), (held.test, lazy.test)):
+    np.testing.assert_array_equal(one.images, other.images[:])
+    np.testing.assert_array_equal(one.labels, other.labels)
+  assert held.fingerprint == lazy.fingerprint
 
 
 def test_subset_size_and_classes(data_dir):

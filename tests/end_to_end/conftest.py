@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from program import ROOT, TINY, ended, forked
+from program import ROOT, TINY, ended, forked, meeting
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +23,14 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(environment):
-  """`start(*flags)` starts `python -m miue_jax.main` in the root of the checkout."""
+  """`start(*flags, **variables)` starts `python -m miue_jax.main` in the root of the checkout."""
   started = []
 
-  def start(*flags):
+  def start(*flags, **variables):
     process = subprocess.Popen(
       [sys.executable, "-m", "miue_jax.main", *map(str, flags)],
       cwd=ROOT,
-      env=environment,
+      env=environment | variables,
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -74,7 +74,36 @@ def server(environment):
 @pytest.fixture
 def fork(server, tmp_path_factory):
   """`fork(*flags)` is `run` without the seconds for imports, in an empty folder."""
-  return lambda *flags: forked(server, flags, tmp_path_factory.mktemp("process"))
+  return lambda *flags: forked(server, [flags], [tmp_path_factory.mktemp("process")])[0]
+
+
+@pytest.fixture
+def fork_pod(server, tmp_path_factory):
+  """`fork_pod(*flags)` forks one connected process for each tuple of flags, None for an absent one.
+
+  Each runs in the folder given, or in an empty one of its own.
+  """
+
+  def start(*flags, folders=None):
+    present = [number for number, given in enumerate(flags) if given is not None]
+    places = folders or [tmp_path_factory.mktemp("process") for _ in flags]
+    variables = meeting(len(flags))
+    return forked(server, *([of[i] for i in present] for of in (flags, places, variables)))
+
+  return start
+
+
+@pytest.fixture(scope="session")
+def start_pod(start):
+  """`start_pod(processes, devices, *flags)` starts connected processes, each with `devices`."""
+
+  def pod(processes, devices, *flags):
+    return [
+      start(*flags, JAX_NUM_CPU_DEVICES=str(devices), **variables)
+      for variables in meeting(processes)
+    ]
+
+  return pod
 
 
 @pytest.fixture(scope="session")

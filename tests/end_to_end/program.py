@@ -5,6 +5,7 @@ import hashlib
 import os
 import pathlib
 import re
+import socket
 import sys
 import time
 
@@ -51,20 +52,42 @@ def ended(process) -> Result:
   return Result(process.returncode, out, err)
 
 
-def forked(context, flags, folder) -> Result:
-  """Runs the program in a fork of `context`'s server, inside `folder`."""
-  files = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
-  process = context.Process(target=_main, args=(list(map(str, flags)), folder, *files))
-  process.start()
-  process.join(_SECONDS)
-  return Result(process.exitcode, *(file.read_text() for file in files))
+def meeting(processes) -> list[dict[str, str]]:
+  """The variables by which so many processes find each other, for each of them."""
+  with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+  return [
+    {
+      "JAX_COORDINATOR_ADDRESS": address,
+      "JAX_NUM_PROCESSES": str(processes),
+      "JAX_PROCESS_ID": str(process),
+    }
+    for process in range(processes)
+  ]
 
 
-def _main(flags, folder, *files):
+def forked(context, flags, folders, variables=({},)) -> list[Result]:
+  """Runs the program in forks of `context`'s server at once, each inside its folder."""
+  started = []
+  for given, folder, extra in zip(flags, folders, variables, strict=True):
+    files = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
+    arguments = (list(map(str, given)), folder, extra, *files)
+    started.append((context.Process(target=_main, args=arguments), files))
+    started[-1][0].start()
+  for process, _ in started:
+    process.join(_SECONDS)
+  return [
+    Result(process.exitcode, *(file.read_text() for file in files)) for process, files in started
+  ]
+
+
+def _main(flags, folder, variables, *files):
   from miue_jax import main
 
+  os.environ.update(variables)
   for number, path in enumerate(files, 1):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
   os.chdir(folder)
   sys.argv = ["miue-jax", *flags]
   main.console()

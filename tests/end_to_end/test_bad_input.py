@@ -247,3 +247,11 @@ def test_a_read_only_workdir(fork, finished, disk):
   assert "Read-only file system" in refused(fork, folder / "run")
   sentence = fork(*TINY, f"--workdir={folder / 'new'}").sentence()
   assert "Read-only file system" in sentence
+
+
+def test_more_devices_than_cores(run, tmp_path):
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+  flags = [f"--config.devices={cores + 1}", f"--workdir={tmp_path}"]
+  sentence = run(*TINY, *flags).sentence()
+  assert f"devices={cores + 1} but this machine offers {cores} (cpu)" in sentence
+  assert "JAX_NUM_CPU_DEVICES" in sentence

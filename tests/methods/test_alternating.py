@@ -79,11 +79,17 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
   use_devices(2)
 
   def run(
-    folder="run", config=CONFIG, dataset=DATASET, loss=error_minimising, stop_at=None, **method
+    folder="run",
+    config=CONFIG,
+    dataset=DATASET,
+    loss=error_minimising,
+    stop_at=None,
+    progress=None,
+    **method,
   ):
     config = dataclasses.replace(config, method=dataclasses.replace(config.method, **method))
     states = Checkpoints(tmp_path / folder)
-    return alternating.generate(dataset, config, loss, states, reporter(stop_at))
+    return alternating.generate(dataset, config, loss, states, progress or reporter(stop_at))
 
   return run
 
@@ -169,7 +175,7 @@ def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
 def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
   method = dataclasses.replace(CONFIG.method, class_wise=class_wise)
   source = dataclasses.replace(CONFIG.source, augment="none")
-  inputs = alternating._source_inputs(dataclasses.replace(CONFIG, method=method, source=source))
+  inputs = alternating.source_inputs(dataclasses.replace(CONFIG, method=method, source=source))
   images, labels = DATASET.train.images[:6], jnp.array(DATASET.train.labels[:6])
   perturbed = np.array([True, False, True, True, False, False])
   delta = jnp.full((CLASSES if class_wise else 6, 6, 6, 1), 5 / 255)
@@ -245,6 +251,32 @@ def test_truncation_stores_the_level_below(generate):
   # One float delta, rounded in two ways; about half of the fractions are above one half.
   assert set(np.unique(difference)) == {0, 1}
   assert 0.2 < difference.mean() < 0.8
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
+  use_devices(2)
+  monkeypatch.setattr(alternating, "_BLOCK", 5)  # 180 numbers, of which a generator draws pairs
+  dataset = make_dataset()
+  method = Method(init="random", class_wise=class_wise, epsilon=1 / 255)
+  layout = lanes.lay_out(COUNT, (8,), 0)
+  delta = runtime.fetch(alternating._first_delta(dataset, method, layout, 3))
+  count = CLASSES if class_wise else COUNT
+  noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
+  expected = np.float32(1 / 255) * (2 * noise - 1)
+  np.testing.assert_array_equal(delta if class_wise else layout.scatter(delta), expected)
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_an_epoch_moves_nothing_unasked_and_the_second_compiles_nothing(
+  generate, no_transfers, epoch_reporter, class_wise
+):
+  progress, compiled = epoch_reporter
+  # The first checkpoint compiles what slices it, after the last report.
+  generate(progress=progress, class_wise=class_wise, epochs=3, checkpoint_every=3)
+  assert len(compiled) == 3
+  assert compiled[0] > 0
+  assert compiled[1] == compiled[2] == compiled[0]
 
 
 STOPS = {

@@ -1,4 +1,4 @@
-"""One, two and four devices give the same logits, gradients and statistics."""
+"""One, two, four and eight devices give the same logits, gradients and statistics."""
 
 import jax
 import numpy as np
@@ -50,8 +50,8 @@ def test_results_do_not_depend_on_the_number_of_devices(name):
   arguments = images.astype(np.float32), rng.integers(0, 5, 8, np.int32)
   module = MODULES[name]
   variables = models.init(module, jax.random.key(0), SHAPE)
-  one, two, four = (_step(module, n, variables, *arguments) for n in (1, 2, 4))
-  for several in (two, four):
+  one, *others = (_step(module, n, variables, *arguments) for n in (1, 2, 4, 8))
+  for several in others:
     for expected, actual in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
       scale = np.abs(expected).max()
       np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
