@@ -1,0 +1,133 @@
+"""What a compiled program costs: FLOPs, bytes of memory, collectives with their bytes."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# "%name = type op(operands), attributes"; the type of an asynchronous start may hold operands too.
+_LINE = re.compile(
+  rf" = (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\((?P<rest>.*)"
+)
+_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_EXPLICIT_GROUP = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_IOTA_GROUP = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One communication between devices in one step.
+
+  Attributes:
+    kind: all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute.
+    shapes: of its results on one device, such as `f32[512,64]`.
+    payload: bytes of its results on one device.
+    group: devices that take part.
+  """
+
+  kind: str
+  shapes: tuple[str, ...]
+  payload: int
+  group: int
+
+  @property
+  def sent(self) -> float:
+    """Bytes that one device sends when a ring of the group does it.
+
+    With n devices and payload p: all-reduce 2 p (n - 1) / n, all-gather and all-to-all
+    p (n - 1) / n, reduce-scatter p (n - 1), since its result is 1 / n of what is summed, and
+    collective-permute p. A device alone sends nothing.
+    """
+    n = self.group
+    if n == 1:
+      return 0.0
+    share = (n - 1) / n
+    factor = {"all-reduce": 2 * share, "reduce-scatter": n - 1, "collective-permute": 1.0}
+    return self.payload * factor.get(self.kind, share)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What one step costs.
+
+  Attributes:
+    flops: on all devices together, as XLA counts them: a multiply-add is 2, products with the
+      zeros of a padding are left out.
+    arguments: bytes of arguments on one device.
+    temporaries: bytes of temporaries on one device.
+    peak: bytes of arguments, results that reuse no argument, and temporaries on one device.
+    collectives: in one step.
+  """
+
+  flops: float
+  arguments: int
+  temporaries: int
+  peak: int
+  collectives: tuple[Collective, ...]
+
+  @property
+  def sent(self) -> float:
+    """Bytes that one device sends in one step."""
+    return sum(collective.sent for collective in self.collectives)
+
+
+def analyse(compiled: jax.stages.Compiled, devices: int) -> Cost:
+  """Reads the cost of a program that runs on `devices` devices."""
+  # The analysis is that of one partition, and all partitions run the same program.
+  analysis = compiled.cost_analysis() or {}
+  memory: Any = compiled.memory_analysis()
+  arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+  results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return Cost(
+    devices * float(analysis.get("flops", 0.0)),
+    arguments,
+    temporaries,
+    arguments + temporaries + results,
+    collectives(compiled.as_text(), devices),
+  )
+
+
+def collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
+  """Finds the collectives of an optimised HLO module, in order; inside a loop one turn counts.
+
+  Args:
+    hlo: the module's text.
+    devices: of the whole program: the group where the text names none.
+  """
+  found = []
+  for line in hlo.splitlines():
+    match = _LINE.search(line)
+    if match:
+      kind = match["kind"]
+      arrays = _results(kind, bool(match["start"]), _ARRAY.findall(match["type"]))
+      shapes = tuple(f"{dtype}[{sizes}]" for dtype, sizes in arrays)
+      payload = sum(_bytes(dtype, sizes) for dtype, sizes in arrays)
+      found.append(Collective(kind, shapes, payload, _group(match["rest"], devices)))
+  return tuple(found)
+
+
+def _results(kind: str, start: bool, arrays: list[tuple[str, str]]) -> list[tuple[str, str]]:
+  """The arrays that are results: an asynchronous start may name its operands before them."""
+  if start and kind == "collective-permute":
+    return arrays[1:2]  # operand, result, two contexts
+  if start and kind != "all-reduce":
+    return arrays[len(arrays) // 2 :]
+  return arrays
+
+
+def _bytes(dtype: str, sizes: str) -> int:
+  count = math.prod(int(size) for size in sizes.split(",") if size)
+  digits = re.search(r"\d+", dtype)
+  bits = int(digits[0]) if digits else 8  # "pred" takes a byte
+  return -(-count * bits // 8)
+
+
+def _group(attributes: str, devices: int) -> int:
+  explicit = _EXPLICIT_GROUP.search(attributes)
+  if explicit:
+    return len(explicit[1].split(","))
+  iota = _IOTA_GROUP.search(attributes)
+  return int(iota[1]) if iota else devices
