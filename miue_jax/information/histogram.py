@@ -6,6 +6,7 @@ comparable only under the same settings.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -63,14 +64,19 @@ def sliced(x: np.ndarray, y: np.ndarray, *, projections: int, bins: int, seed: i
     raise UserError("Features hold NaN or infinity: the model diverged; train it again.")
   directions = np.random.default_rng(seed).standard_normal((x.shape[1], projections))
   directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
-  estimate = jax.jit(jax.vmap(lambda a, b: plug_in(a, b, bins), in_axes=1))
   values = np.concatenate(
     [
-      np.asarray(estimate(x @ block, y @ block))
+      np.asarray(_plug_in_columns(x @ block, y @ block, bins))
       for block in np.split(directions, range(_BLOCK, projections, _BLOCK), axis=1)
     ]
   )
   return Estimate(float(values.mean()), float(values.std()))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _plug_in_columns(x: jax.Array, y: jax.Array, bins: int) -> jax.Array:
+  """`plug_in` of every column of `[samples, projections]`."""
+  return jax.vmap(lambda a, b: plug_in(a, b, bins), in_axes=1)(x, y)
 
 
 def _one_hot_bins(values: jax.Array, bins: int) -> jax.Array:
