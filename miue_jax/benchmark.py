@@ -145,8 +145,7 @@ def _main() -> None:
 
   if values.plots:
     plan.offer_cpu_devices(max(scaling.DEVICES))
-  batches = (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size)
-  runtime.start(config.devices, batches)
+  runtime.start(config.devices, config.batch_sizes)
   results = speed.run(config, settings)
   if values.check_plan:
     results["plan"] = speed.check_plan(config, settings)

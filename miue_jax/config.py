@@ -81,6 +81,7 @@ class Method:
   epsilon_epochs: int = 0  # over this many epochs; 0: epsilon throughout
   epochs: int = 100  # each: one pass of source updates, then one pass of delta updates
   batch_size: int = 512  # of the delta pass; L_mi compares images inside one batch
+  microbatch: int = 0  # an accelerator holds activations of this many images of a batch; 0: of all
   steps: int = 10  # sign steps on each batch
   step_size_start: float = 0.2 / 255  # of the first epoch ...
   step_size_end: float = 0.4 / 255  # ... moving linearly towards this one
@@ -132,6 +133,14 @@ class Config:
   victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")
   evaluate: Evaluate = Evaluate()
   measure: Measure = Measure()
+
+  @property
+  def batch_sizes(self) -> tuple[int, ...]:
+    """Every number of images that is spread over the devices at once."""
+    method = self.method
+    parts = (method.microbatch,) if method.microbatch else ()
+    sizes = (self.source.batch_size, method.batch_size, self.victim_fit.batch_size)
+    return sizes + parts
 
 
 def default() -> ml_collections.ConfigDict:
@@ -210,6 +219,13 @@ def validate(config: Config) -> None:
   )
   for key in ("epochs", "batch_size", "steps", "draws", "checkpoint_every"):
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
+  _require(
+    method.microbatch >= 0
+    and (not method.microbatch or method.batch_size % method.microbatch == 0),
+    "method.microbatch",
+    method.microbatch,
+    f"0 (all) or a divisor of method.batch_size ({method.batch_size})",
+  )
   for key in ("step_size_start", "step_size_end"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")

@@ -194,18 +194,26 @@ def example_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
 Step = Callable[[Any, Any, jax.Array], Any]
 
 
+def loops_on_device() -> bool:
+  """Whether loops belong into the compiled program.
+
+  XLA's CPU backend runs convolutions there many times slower than outside (measured: 2.18 s instead
+  of 0.11 s for a small training step).
+  """
+  return jax.sharding.get_mesh().devices.flat[0].platform != "cpu"
+
+
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 
-  XLA's CPU backend runs convolutions inside a device loop many times slower than outside, so there
-  the jitted step is dispatched from Python; elsewhere a chunk of steps is one device loop. The
-  carry is donated either way.
+  A chunk of steps is one loop on the device; where those are slow, the jitted step is dispatched from
+  Python. The carry is donated either way.
 
   Returns:
     `run(carry, constants, start, stop, tick) -> (carry, reached)`, where `reached < stop` after a
     signal and `tick(index)` is called now and then with the steps done.
   """
-  on_device = jax.sharding.get_mesh().devices.flat[0].platform != "cpu"
+  on_device = loops_on_device()
   chunk = _CHUNK if on_device else 1
 
   def advance(carry, constants, first, stop):

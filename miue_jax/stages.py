@@ -60,10 +60,7 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
     raise UserError(
       f"Unknown method {config.method.name!r}; choose one of {', '.join(sorted(METHODS))}."
     )
-  runtime.start(
-    config.devices,
-    (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size),
-  )
+  runtime.start(config.devices, config.batch_sizes)
   dataset = sources.load(config.data, need_test=need_test)
   if config.method.only_class >= dataset.num_classes:
     raise UserError(

@@ -134,6 +134,7 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("method.fraction", 0.0),
     ("method.fraction", 1.1),
     ("method.tau", 0.0),
+    ("method.microbatch", 3),
     ("method.zeta", -0.1),
     ("method.only_class", -2),
     ("method.step_size_end", 0.0),

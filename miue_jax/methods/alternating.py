@@ -6,6 +6,7 @@ checkpoints and the sharding.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -290,6 +291,7 @@ def delta_step(module: nn.Module, method: Method, objective: Objective) -> runti
 
   Index counts sign steps: batch `index // steps`, step `index % steps`.
   """
+  on_device = runtime.loops_on_device()
 
   def local(carry, constants, index):
     table, sums = carry
@@ -311,10 +313,13 @@ def delta_step(module: nn.Module, method: Method, objective: Objective) -> runti
       key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
       return augment(method.augment, runtime.example_keys(key, batch.ids), poisoned)
 
+    def source(images):
+      return module.apply(constants.source.variables, images, train=False)
+
     def loss_of(delta):
       losses = []
       for draw in range(method.draws if method.augment_poisoned else 1):
-        features, logits = module.apply(constants.source.variables, view(delta, draw), train=False)
+        features, logits = _in_parts(source, view(delta, draw), method, on_device)
         rowwise = objective(features, logits, batch.labels, weights)
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
       return sum(losses) / len(losses)
@@ -336,6 +341,25 @@ def delta_step(module: nn.Module, method: Method, objective: Objective) -> runti
     in_specs=((delta_spec, jax.P()), constants_spec, jax.P()),
     out_specs=(delta_spec, jax.P()),
   )
+
+
+def _in_parts(
+  apply: Callable[[jax.Array], Any], images: jax.Array, method: Method, on_device: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Returns `apply(images)`, computed for `method.microbatch` images (of all devices) at a time.
+
+  The backward pass computes each part again, so that only one part's activations are held; the loss
+  is still that of the whole batch (as in Gao et al., "Scaling Deep Contrastive Learning Batch Size
+  under Memory Limited Setup", 2021).
+  """
+  if not method.microbatch:
+    return apply(images)
+  parts = images.reshape(method.batch_size // method.microbatch, -1, *images.shape[1:])
+  if not on_device:
+    outputs = [jax.checkpoint(apply)(part) for part in parts]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *outputs)
+  outputs = jax.lax.map(jax.checkpoint(apply), parts)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
 
 def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:

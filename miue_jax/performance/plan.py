@@ -116,8 +116,7 @@ def make(config: Config, options: Options) -> Plan:
   _check(options)
   size = _size(config.data, options)
   offer_cpu_devices(options.chips)
-  batches = (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size)
-  here = runtime.start(config.devices, batches)
+  here = runtime.start(config.devices, config.batch_sizes)
   timings = calibrate(config, size)
   mesh = pod(options.chips)
   with jax.set_mesh(mesh):
@@ -138,8 +137,7 @@ def make(config: Config, options: Options) -> Plan:
 
 def calibrate(config: Config, size: Sizes) -> dict[str, Timing]:
   """Times every program on the mesh that is set, at the config's batches, with few images."""
-  batches = (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size)
-  few = dataclasses.replace(size, train=min(size.train, 2 * max(batches)))
+  few = dataclasses.replace(size, train=min(size.train, 2 * max(config.batch_sizes)))
   timings = {}
   for name in programs.NAMES:
     watch = Stopwatch(programs.build(name, config, few))

@@ -67,8 +67,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def sizes_for(config: Config, settings: Settings) -> Sizes:
   """The `Sizes` of the random data."""
   found = known(config.data) or Sizes((32, 32, 3), 0, 0, 10)
-  batches = (config.source.batch_size, config.method.batch_size, config.victim_fit.batch_size)
-  train = settings.images or 2 * max(batches)
+  train = settings.images or 2 * max(config.batch_sizes)
   return Sizes(
     settings.image_shape or found.image,
     train,

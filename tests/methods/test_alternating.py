@@ -15,7 +15,7 @@ from miue_jax.config import ROUNDINGS, Config, Method, Model, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
-from miue_jax.methods import alternating
+from miue_jax.methods import alternating, miue
 from miue_jax.models import layers
 
 COUNT, CLASSES, BATCH = 22, 3, 16
@@ -322,6 +322,14 @@ def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   with pytest.raises(runtime.Interrupted):
     generate("parts", stop_at=SOURCE_STEPS + 3)
   assert generate("parts").delta.tobytes() == made.delta.tobytes()
+
+
+def test_a_batch_in_parts_makes_the_same_delta(generate):
+  loss = miue.objective(CONFIG.method)  # it compares the images of a whole batch
+  whole = generate("whole", loss=loss, draws=2)
+  parts = generate("parts", loss=loss, draws=2, microbatch=4)
+  assert parts.history["objective"] == pytest.approx(whole.history["objective"], rel=1e-5)
+  assert np.mean(parts.delta != whole.delta) < 0.01  # summation order turns signs near zero
 
 
 def test_the_seed_decides(generate):

@@ -6,6 +6,7 @@ import math
 import jax
 import pytest
 
+from miue_jax import runtime
 from miue_jax.config import Config, Data, Evaluate, Fit, Method, Model, Sgd
 from miue_jax.errors import UserError
 from miue_jax.methods import METHODS, OBJECTIVES
@@ -52,6 +53,17 @@ def test_steps_and_passes_of_a_whole_run(use_devices):
   assert programs.passes(CONFIG) == 3 * 6 + 6 * 7
   # The paper's recipe has the 1,100 passes of its generation and 9 victims of 200 epochs.
   assert programs.passes(Config()) == 1100 + 9 * 200
+
+
+def test_parts_of_a_batch_need_less_memory_where_loops_are_on_the_device(monkeypatch, use_devices):
+  use_devices(1)
+  monkeypatch.setattr(runtime, "loops_on_device", lambda: True)
+  temporaries = []
+  for microbatch in (0, 8):
+    method = dataclasses.replace(CONFIG.method, microbatch=microbatch)
+    config = dataclasses.replace(CONFIG, method=method)
+    temporaries.append(programs.build("delta", config, SIZES).cost().temporaries)
+  assert temporaries[1] < 0.6 * temporaries[0]
 
 
 def convolutions(side, channels, width):
