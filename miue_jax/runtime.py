@@ -206,8 +206,8 @@ def loops_on_device() -> bool:
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 
-  A chunk of steps is one loop on the device; where those are slow, the jitted step is dispatched from
-  Python. The carry is donated either way.
+  A chunk of steps is one loop on the device; where such loops are slow, the jitted step is
+  dispatched from Python. The carry is donated either way.
 
   Returns:
     `run(carry, constants, start, stop, tick) -> (carry, reached)`, where `reached < stop` after a
