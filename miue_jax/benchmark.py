@@ -12,14 +12,12 @@ import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from miue_jax import command_line, files, runtime
-from miue_jax import config as configs
 from miue_jax.errors import UserError
 from miue_jax.performance import plan, scaling, sizes, speed
 from miue_jax.performance.speed import PEERS, STAGES, Settings
@@ -125,20 +123,13 @@ def _define_flags() -> None:
   flags.DEFINE_string("output", None, "JSON file for the results.")
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs the benchmark; leaves through `SystemExit` as the module's docstring says."""
-  if len(argv) > 1:
-    _fail(f"Unknown argument {argv[1]!r}; settings are written --config.key=value.")
-  try:
-    _main()
-  except UserError as error:
-    _fail(str(error))
+def main() -> None:
+  """Runs the benchmark and prints its tables.
 
-
-def _main() -> None:
-  values = flags.FLAGS
-  with files.reported("load", config_flags.get_config_filename(values["config"])):
-    config = configs.freeze(values.config)
+  Raises:
+    UserError: as `speed.run` does, or a flag or a path that cannot be used.
+  """
+  values, config = flags.FLAGS, command_line.recipe()
   settings = _settings(values)
   logging.set_verbosity(logging.WARNING)  # what libraries say at INFO is no result
   counts = [_count(item) for item in values.scaling]
@@ -192,24 +183,12 @@ def _leave(signum: int, frame) -> None:
   sys.exit(128 + signum)
 
 
-def _fail(message: str) -> None:
-  print(f"miue-jax: {message}", file=sys.stderr)
-  sys.exit(2)
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-  try:
-    return command_line.parse(argv)
-  except UserError as error:
-    _fail(str(error))
-
-
 def console() -> None:
   """Entry point of `python -m miue_jax.benchmark`."""
   for signum in (signal.SIGINT, signal.SIGTERM):
     signal.signal(signum, _leave)
   _define_flags()
-  app.run(main, flags_parser=_parse)
+  command_line.run(main)
 
 
 if __name__ == "__main__":

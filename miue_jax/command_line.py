@@ -1,20 +1,59 @@
-"""Flags and recipes: what was typed -> parsed flags, or one sentence about what is wrong."""
+"""What the programs share: what was typed -> flags and config, or one sentence about a mistake."""
 
 import difflib
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import ml_collections
-from absl import flags
+from absl import app, flags
+from ml_collections import config_flags
 
-from miue_jax import config
+from miue_jax import config, files
 from miue_jax.errors import UserError
 
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
+
+
+def run(work: Callable[[], None]) -> None:
+  """Parses the flags and does `work`; a `UserError` is printed and ends in exit status 2."""
+
+  def parsed(argv: Sequence[str]) -> list[str]:
+    try:
+      return parse(argv)
+    except UserError as error:
+      _fail(str(error))
+
+  def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      _fail(f"Unknown argument {argv[1]!r}; settings are written --config.key=value.")
+    try:
+      work()
+    except UserError as error:
+      _fail(str(error))
+
+  app.run(main, flags_parser=parsed)
+
+
+def recipe() -> config.Config:
+  """The validated settings of the flag `--config`.
+
+  Raises:
+    UserError: a value that no stage could work with, or a recipe that cannot be read.
+  """
+  holder = flags.FLAGS["config"]
+  with files.reported("load", config_flags.get_config_filename(holder)):
+    return config.freeze(holder.value)
+
+
+def _fail(message: str) -> NoReturn:
+  print(f"miue-jax: {message}", file=sys.stderr)
+  sys.exit(2)
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -11,20 +11,18 @@ import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from miue_jax import command_line, files
+from miue_jax import command_line
 from miue_jax import config as configs
-from miue_jax.errors import UserError
 
 MODES = ("run", "generate", "evaluate", "measure", "report", "export", "restore", "plan")
 FORMATS = ("png", "npz")
 
 # `command_line.parse` supplies the default: here it would be loaded, and overridden, on import.
-_CONFIG = config_flags.DEFINE_config_file(
+config_flags.DEFINE_config_file(
   "config",
   None,
   f"Recipe and perhaps variant: configs/cifar10.py:parity; else {command_line.DEFAULT_CONFIG}.",
@@ -60,20 +58,9 @@ _TIMEOUT = flags.DEFINE_float(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
   """Runs one mode; leaves through `SystemExit` as the module's docstring says."""
-  if len(argv) > 1:
-    _fail(f"Unknown argument {argv[1]!r}; settings are written --config.key=value.")
-  try:
-    _run()
-  except UserError as error:
-    _fail(str(error))
-
-
-def _run() -> None:
-  with files.reported("load", config_flags.get_config_filename(flags.FLAGS["config"])):
-    config = configs.freeze(_CONFIG.value)
-
+  config = command_line.recipe()
   if _MODE.value == "plan":
     print(_plan(config))
     return
@@ -157,23 +144,11 @@ def _leave(signum: int, frame) -> None:
   sys.exit(128 + signum)
 
 
-def _fail(message: str) -> None:
-  print(f"miue-jax: {message}", file=sys.stderr)
-  sys.exit(2)
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-  try:
-    return command_line.parse(argv)
-  except UserError as error:
-    _fail(str(error))
-
-
 def console() -> None:
   """Entry point of the command `miue-jax`."""
   for signum in (signal.SIGINT, signal.SIGTERM):
     signal.signal(signum, _leave)
-  app.run(main, flags_parser=_parse)
+  command_line.run(main)
 
 
 if __name__ == "__main__":
