@@ -18,6 +18,15 @@ from miue_jax.progress import Progress
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Programs that the tests signal inherit what is ignored here (`nohup pytest &`), and a shell cannot
+# trap what was ignored when it started.
+for _signum, _handler in {
+  signal.SIGHUP: signal.SIG_DFL,
+  signal.SIGINT: signal.default_int_handler,
+}.items():
+  if signal.getsignal(_signum) == signal.SIG_IGN:
+    signal.signal(_signum, _handler)
+
 # Tests that interrupt and resume compile the same step again and again: once is enough.
 _CACHE = tempfile.TemporaryDirectory(prefix="miue-jax-tests-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
