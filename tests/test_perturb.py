@@ -33,6 +33,25 @@ def test_descend_steps_against_the_sign():
   np.testing.assert_array_equal(moved, [-0.5, 0.5, 0.0])
 
 
+@pytest.mark.parametrize(("levels", "parts"), [(8, 2048), (16, 1024), (127, 256), (255, 128)])
+def test_a_level_has_as_many_parts_as_int16_allows(levels, parts):
+  assert perturb.resolution(levels / 255) == parts
+  assert levels * parts <= 32767 < 2 * levels * parts + 2 * parts
+
+
+@hypothesis.given(
+  radius=epsilons, fractions=hnp.arrays(np.float32, 9, elements=st.floats(-1, 1, width=32))
+)
+def test_packing_keeps_a_perturbation_to_half_a_part(radius, fractions):
+  delta, parts = np.float32(radius) * fractions, perturb.resolution(radius)
+  stored = perturb.pack(delta, parts)
+  assert stored.dtype == np.int16
+  error = perturb.unpack(stored, parts).astype(float) - delta
+  assert np.abs(255 * parts * error).max() <= 0.51
+  whole = np.arange(-perturb.budget(radius) + 1, perturb.budget(radius))
+  np.testing.assert_array_equal(perturb.pack(np.float32(whole / 255), parts), whole * parts)
+
+
 _project = jax.jit(perturb.project)
 
 
@@ -61,6 +80,53 @@ def test_stored_images_keep_the_budget(rounding, images, delta, epsilon):
   assert np.abs(poisoned - images).max() <= round(255 * epsilon)
   assert poisoned.min() >= 0
   assert poisoned.max() <= 255
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
+def test_an_image_keeps_its_l2_budget_and_uses_it(rounding, images, delta, epsilon):
+  realised = perturb.realise(images, delta, epsilon, rounding, "l2")
+  assert realised.dtype == np.int8
+  assert not perturb.exceeds(realised, epsilon, "l2").any()
+  change = realised.astype(np.float64).reshape(len(realised), -1)
+  assert np.sqrt((change**2).mean(axis=1)).max() <= 255 * epsilon * (1 + 1e-12)
+  assert (images + realised.astype(int)).min() >= 0
+  assert (images + realised.astype(int)).max() <= 255
+  # What kept the budget before is not scaled down.
+  small = delta * np.float32(epsilon / 2)
+  plain = perturb.realise(images, small, 127 / 255, rounding)
+  kept = ~perturb.exceeds(plain, epsilon, "l2")
+  found = perturb.realise(images, small, epsilon, rounding, "l2")
+  np.testing.assert_array_equal(found[kept], plain[kept])
+
+
+def test_an_l2_budget_is_per_image_and_scales_it_down_as_a_whole():
+  images = np.full((2, 10, 10, 1), 128, np.uint8)
+  delta = np.zeros(images.shape, np.float32)
+  delta[0] = np.linspace(-40, 40, 100).reshape(10, 10, 1) / 255  # root mean square 23.3
+  delta[1, 0, 0] = 90 / 255  # root mean square 9
+  realised = perturb.realise(images, delta, 10 / 255, norm="l2")
+  assert 9.8 <= np.sqrt((realised[0].astype(float) ** 2).mean()) <= 10
+  ratio = np.linalg.norm(realised[0]) / np.linalg.norm(255 * delta[0])
+  assert np.abs(realised[0] - 255 * delta[0] * ratio).max() < 1
+  np.testing.assert_array_equal(realised[1], np.rint(255 * delta[1]))
+
+
+@hypothesis.given(images=images, target=images)
+def test_without_a_norm_any_image_can_be_reached(images, target):
+  delta = target.astype(np.float32) / 255 - images.astype(np.float32) / 255
+  realised = perturb.realise(images, delta, 8 / 255, norm="none")
+  assert realised.dtype == np.int16
+  np.testing.assert_array_equal(images + realised, target)
+
+
+def test_what_exceeds_a_budget_is_named_image_by_image():
+  delta = np.zeros((3, 2, 2, 1), np.int8)
+  delta[0, 0, 0], delta[1] = 9, 5
+  assert perturb.exceeds(delta, 8 / 255, "linf").tolist() == [True, False, False]
+  assert perturb.exceeds(delta, 4.6 / 255, "l2").tolist() == [False, True, False]
+  assert perturb.exceeds(delta, 4.4 / 255, "l2").tolist() == [True, True, False]
+  assert not perturb.exceeds(delta, 1 / 255, "none").any()
 
 
 @hypothesis.given(images=images, delta=deltas, epsilon=epsilons)

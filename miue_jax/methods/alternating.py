@@ -220,13 +220,15 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
 
 
 def _first_delta(dataset: Dataset, method: Method, layout: lanes.Layout, seed: int) -> jax.Array:
-  """Where delta starts: float32 `[classes or rows, H, W, C]`, replicated or sharded."""
+  """Where delta starts: packed `[classes or rows, H, W, C]`, replicated or sharded."""
   image_shape = dataset.train.images.shape[1:]
+  parts = perturb.resolution(method.epsilon_start)
 
   def start(ids: np.ndarray) -> np.ndarray:
     if method.init == "zeros":
-      return np.zeros((len(ids), *image_shape), np.float32)
-    return np.float32(method.epsilon) * (2 * _uniform(ids, image_shape, seed) - 1)
+      return np.zeros((len(ids), *image_shape), np.int16)
+    noise = np.float32(method.epsilon) * (2 * _uniform(ids, image_shape, seed) - 1)
+    return perturb.pack(noise, parts)
 
   if method.class_wise:
     return runtime.replicate(start(np.arange(dataset.num_classes)))
@@ -253,6 +255,7 @@ def _realised(
 ) -> jax.Array:
   """What remains of delta in stored images, int8 in the order of `table`; each process its rows."""
   patterns = runtime.fetch(delta) if method.class_wise else None
+  parts = perturb.resolution(method.epsilon_start)
 
   def rows(part: slice) -> np.ndarray:
     images, labels, chosen = (
@@ -262,7 +265,8 @@ def _realised(
     result = np.empty(images.shape, np.int8)
     for start in range(0, len(images), _BLOCK):
       block = slice(start, start + _BLOCK)
-      exact = patterns[labels[block]] if method.class_wise else deltas[block]
+      stored = patterns[labels[block]] if method.class_wise else deltas[block]
+      exact = perturb.unpack(stored, parts)
       result[block] = perturb.realise(images[block], exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
@@ -273,11 +277,12 @@ def _realised(
 def source_inputs(config: Config) -> fit.Inputs:
   """Images that the source model learns from: what a victim would see."""
   method, kind = config.method, config.source.augment
+  parts = perturb.resolution(method.epsilon_start)
 
   def inputs(batch, perturbation, rows, keys):
     images = batch.images.astype(jnp.float32) / 255
-    delta, perturbed = perturbation
-    delta = delta[batch.labels] if method.class_wise else delta[rows]
+    stored, perturbed = perturbation
+    delta = perturb.unpack(stored[batch.labels if method.class_wise else rows], parts)
     delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
     if method.augment_poisoned:
       return augment(kind, keys, _added(images, delta, method))
@@ -291,7 +296,7 @@ def delta_step(module: nn.Module, method: Method, objective: Objective) -> runti
 
   Index counts sign steps: batch `index // steps`, step `index % steps`.
   """
-  on_device = runtime.loops_on_device()
+  on_device, parts = runtime.loops_on_device(), perturb.resolution(method.epsilon_start)
 
   def local(carry, constants, index):
     table, sums = carry
@@ -324,14 +329,15 @@ def delta_step(module: nn.Module, method: Method, objective: Objective) -> runti
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
       return sum(losses) / len(losses)
 
-    delta = table if method.class_wise else table[rows]
+    stored = table if method.class_wise else table[rows]
+    delta = perturb.unpack(stored, parts)
     loss, gradient = jax.value_and_grad(loss_of)(delta)
     moved = perturb.descend(delta, gradient, constants.step_size)
     if method.class_wise:
-      table = jnp.clip(moved, -constants.epsilon, constants.epsilon)
+      table = perturb.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
     else:
-      moved = perturb.project(images, moved, constants.epsilon)
-      table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, delta))
+      moved = perturb.pack(perturb.project(images, moved, constants.epsilon), parts)
+      table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, stored))
     return table, sums.add(index, loss, 0.0, 0.0)
 
   delta_spec = jax.P() if method.class_wise else jax.P(AXIS)

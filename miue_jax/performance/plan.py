@@ -162,7 +162,7 @@ def resident(delta_step: programs.Program) -> dict[str, int]:
   (delta, _), constants, _ = delta_step.abstract()
   parts = {
     "dataset (uint8 images, labels, ids)": constants.data.table,
-    "delta (float32)": delta,
+    "delta (int16)": delta,
     "source model with momentum": constants.source,
     "order of the pass, masks": (constants.data.order, constants.perturbed),
   }

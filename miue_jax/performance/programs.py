@@ -293,7 +293,7 @@ def _pass(layout: lanes.Layout, images: Any, labels: Any, batch: int, delta: Any
 def _perturbation(config: Config, images: Any, sizes: Sizes) -> tuple[jax.Array, jax.Array]:
   """Delta where nothing has moved yet, and which rows may move."""
   count = sizes.classes if config.method.class_wise else len(images)
-  return jnp.zeros((count, *sizes.image)), jnp.ones(len(images), bool)
+  return jnp.zeros((count, *sizes.image), jnp.int16), jnp.ones(len(images), bool)
 
 
 def _delta_spec(config: Config) -> jax.P:

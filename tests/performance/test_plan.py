@@ -146,7 +146,7 @@ def test_a_class_wise_delta_lies_on_every_device(use_devices):
   use_devices(4)
   config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, class_wise=True))
   parts = plan.resident(programs.build("delta", config, SIZES))
-  assert parts["delta (float32)"] == 4 * 144 * 4
+  assert parts["delta (int16)"] == 4 * 144 * 2
 
 
 @pytest.mark.parametrize("name", programs.NAMES)
