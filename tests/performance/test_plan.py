@@ -130,7 +130,7 @@ def test_bytes_on_a_device(use_devices):
   rows = 128 // 4  # 100 images in 32 lanes of 4 places
   parameters = programs.parameters(CONFIG, SIZES)["source"]
   assert parts[0] == rows * (144 + 4 + 4)
-  assert parts[1] == rows * 144 * 4
+  assert parts[1] == rows * 144 * 2
   # Parameters and momentum, running mean and variance, the schedule's counter.
   assert parts[2] == 4 * (2 * parameters + 2 * (4 + 8 + 16 + 16) + 1)
   assert parts[3] == rows * (4 + 1)
