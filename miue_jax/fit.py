@@ -2,6 +2,7 @@
 
 import functools
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax import models, objectives, runtime
+from miue_jax import hooks as hooks_lib
+from miue_jax import models, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Fit, Sgd
 from miue_jax.data import lanes
@@ -128,13 +130,18 @@ def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def sgd(config: Sgd, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-  """SGD with momentum and weight decay as in PyTorch; the rate is a cosine over epochs.
+  """SGD with momentum and weight decay as in PyTorch; the rate changes between epochs.
 
-  Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2`.
+  Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` (schedule `cosine`), or r
+  and a tenth of it after 40 % and again after 80 % of the epochs (`steps`).
   """
 
   def schedule(count):
-    turn = (1 + jnp.cos(jnp.pi * (count // steps_per_epoch) / epochs)) / 2
+    epoch = count // steps_per_epoch
+    if config.schedule == "steps":
+      drops = sum((epoch >= share * epochs).astype(jnp.float32) for share in (0.4, 0.8))
+      return config.learning_rate * 0.1**drops
+    turn = (1 + jnp.cos(jnp.pi * epoch / epochs)) / 2
     return config.final_learning_rate + turn * (config.learning_rate - config.final_learning_rate)
 
   return optax.chain(
@@ -162,7 +169,13 @@ def plain_inputs(kind: str) -> Inputs:
   return inputs
 
 
-def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) -> runtime.Step:
+def train_step(
+  module: nn.Module,
+  optimiser,
+  inputs: Inputs,
+  delta_spec: Any,
+  hooks: hooks_lib.Hooks = hooks_lib.NONE,
+) -> runtime.Step:
   """One SGD step, `((State, Sums), Pass, index) -> (State, Sums)`, sharded over the mesh.
 
   Args:
@@ -170,6 +183,7 @@ def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) ->
     optimiser: an optax transformation.
     inputs: `(batch, delta, rows, keys) -> float images [batch, H, W, C]`.
     delta_spec: how `Pass.delta` lies on the mesh.
+    hooks: what a defence does to the batch.
   """
 
   def local(carry, constants, index):
@@ -177,6 +191,15 @@ def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) ->
     rows, batch = constants.batch(index)
     keys = runtime.example_keys(constants.key, batch.ids)
     images = inputs(batch, constants.delta, rows, keys)
+    targets = hooks_lib.Targets.hard(batch.labels)
+    if hooks.augment:
+      images, targets = hooks.augment(_hook_keys(constants, batch, "augment"), images, targets)
+    if hooks.adversary:
+
+      def frozen_loss(images):
+        return targets.loss(module.apply(state.variables, images, train=False)[1])
+
+      images = hooks.adversary(_hook_keys(constants, batch, "adversary"), images, frozen_loss)
 
     def loss_of(params):
       (_, logits), updated = module.apply(
@@ -184,9 +207,10 @@ def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) ->
         images,
         train=True,
         mutable=["batch_stats"],
+        rngs={"dropout": jax.random.fold_in(constants.key, index)},
       )
       # The mean over devices belongs inside: gradients of replicated parameters arrive summed.
-      loss = jax.lax.pmean(jnp.mean(objectives.cross_entropy(logits, batch.labels)), AXIS)
+      loss = jax.lax.pmean(jnp.mean(targets.loss(logits)), AXIS)
       return loss, (logits, updated.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
@@ -194,11 +218,17 @@ def train_step(module: nn.Module, optimiser, inputs: Inputs, delta_spec: Any) ->
     )
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    correct = jax.lax.psum(jnp.sum(jnp.argmax(logits, axis=1) == batch.labels), AXIS)
+    correct = jax.lax.psum(jnp.sum(targets.correct(logits)), AXIS)
     count = logits.shape[0] * jax.lax.axis_size(AXIS)
     return State(params, batch_stats, opt_state), sums.add(index, loss, correct, count)
 
   return jax.shard_map(local, in_specs=(jax.P(), pass_spec(delta_spec), jax.P()), out_specs=jax.P())
+
+
+def _hook_keys(constants: Pass, batch: lanes.Table, name: str) -> jax.Array:
+  """One key per example, apart from those of every other use."""
+  key = jax.random.fold_in(constants.key, zlib.crc32(name.encode()))
+  return runtime.example_keys(key, batch.ids)
 
 
 class Predictor:
@@ -240,8 +270,8 @@ class Fitted:
   Attributes:
     state: the model.
     sums: of the running epoch.
-    curve: per epoch: training loss (nats), training accuracy and test accuracy (percent),
-      float32 `[epochs, 3]`.
+    curve: per epoch: training loss (nats), training accuracy, test accuracy and, with validation
+      images, validation accuracy (percent), float32 `[epochs, 3 or 4]`.
     seconds: spent so far, over all sittings.
   """
 
@@ -261,6 +291,8 @@ def fit(
   name: str,
   checkpoints: Checkpoints,
   progress: Reporter,
+  hooks: hooks_lib.Hooks = hooks_lib.NONE,
+  validation: Split | None = None,
 ) -> Fitted:
   """Trains `module` on `train`, testing after every epoch; resumes from its checkpoint.
 
@@ -273,6 +305,8 @@ def fit(
     name: for the log.
     checkpoints: where states go.
     progress: makes the reporter of the stage.
+    hooks: what a defence does to every batch.
+    validation: more images for the learning curve, by which a training could be stopped.
 
   Raises:
     runtime.Interrupted: a signal came; the state is saved.
@@ -286,13 +320,14 @@ def fit(
       "batch_size."
     )
   table = layout.place(train)
-  order, run, predict = _compiled(module, config, steps, jax.sharding.get_mesh())
-  fitted = fresh(module, config, train, seed)
+  fitted = fresh(module, config, train, seed, columns=3 if validation is None else 4)
   position, fitted = checkpoints.restore(fitted) or (0, fitted)
   report = progress(name, config.epochs * steps, config.epochs, position)
   clock = Clock(fitted.seconds)
   with runtime.stop_on_signal():
     for epoch in range(position // steps, config.epochs):
+      acting = hooks.at(epoch, config.epochs)
+      order, run, predict = _compiled(module, config, steps, acting, jax.sharding.get_mesh())
       key = runtime.stream(seed, "fit", epoch)
       constants = Pass(table, None, order(key, table.ids), key)
       (state, sums), reached = run(
@@ -308,31 +343,31 @@ def fit(
         raise runtime.Interrupted(runtime.received())
       position = (epoch + 1) * steps
       loss, accuracy = sums.read(f"{name}, epoch {epoch + 1}")
-      _, logits = predict(state, test.images)
-      tested = 100 * float(np.mean(np.argmax(logits, axis=1) == test.labels))
+      scores = {"loss": loss, "train_accuracy": accuracy}
+      for part, split in (("test", test), ("validation", validation)):
+        if split is not None:
+          _, logits = predict(state, split.images)
+          hits = np.argmax(logits, axis=1) == split.labels
+          scores[f"{part}_accuracy"] = 100 * float(np.mean(hits))
       curve = np.array(runtime.fetch(fitted.curve))
-      curve[epoch] = loss, accuracy, tested
+      curve[epoch] = list(scores.values())
       fitted = fitted.replace(
         curve=runtime.replicate(curve), sums=Sums.zero(), seconds=clock.read()
       )
-      report.report(
-        position,
-        epoch + 1,
-        {"loss": loss, "train_accuracy": accuracy, "test_accuracy": tested},
-      )
+      report.report(position, epoch + 1, scores)
       if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
         checkpoints.save(position, fitted)
   report.close()
   return fitted
 
 
-def fresh(module: nn.Module, config: Fit, train: Split, seed: int) -> Fitted:
+def fresh(module: nn.Module, config: Fit, train: Split, seed: int, columns: int = 3) -> Fitted:
   """An untrained `Fitted` on the mesh; also the shape that a checkpoint is restored to."""
   optimiser = sgd(config, config.epochs, max(len(train) // config.batch_size, 1))
   return Fitted(
     init(module, optimiser, runtime.stream(seed, "weights"), train.images.shape[1:]),
     Sums.zero(),
-    runtime.replicate(np.zeros((config.epochs, 3), np.float32)),
+    runtime.replicate(np.zeros((config.epochs, columns), np.float32)),
     runtime.replicate(np.float32(0)),
   )
 
@@ -348,12 +383,15 @@ def inference(module: nn.Module, mesh: jax.sharding.Mesh):
   return jax.jit(jax.shard_map(local, in_specs=(jax.P(), jax.P(AXIS)), out_specs=jax.P(AXIS)))
 
 
-@functools.lru_cache(maxsize=2)
-def _compiled(module: nn.Module, config: Fit, steps: int, mesh: jax.sharding.Mesh):
-  """What `fit` compiles, kept for the next seed or condition."""
+@functools.lru_cache(maxsize=8)
+def _compiled(
+  module: nn.Module, config: Fit, steps: int, hooks: hooks_lib.Hooks, mesh: jax.sharding.Mesh
+):
+  """What `fit` compiles, kept for the next seed, condition or defence that acts alike."""
   del mesh  # part of the key: a compiled step belongs to its mesh
   optimiser = sgd(config, config.epochs, steps)
-  run = runtime.repeated(train_step(module, optimiser, plain_inputs(config.augment), jax.P(AXIS)))
+  inputs = plain_inputs(config.augment)
+  run = runtime.repeated(train_step(module, optimiser, inputs, jax.P(AXIS), hooks))
   return shuffler(config.batch_size), run, Predictor(module)
 
 

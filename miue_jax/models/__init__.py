@@ -4,7 +4,8 @@ Every network is a `flax.linen` module called as `module.apply(variables, images
 images float `[batch, height, width, channel]`; it returns features `[batch, d]` and logits
 `[batch, num_classes]`, both float32. With `train=True` batch norm uses the statistics of the batch
 (`mutable=["batch_stats"]` hands back the new running ones) and the call must be inside a
-`jax.shard_map` over the mesh axis "data"; with `train=False` no mesh is needed.
+`jax.shard_map` over the mesh axis "data", with `rngs={"dropout": key}` for the networks that have
+dropout; with `train=False` neither is needed.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,33 @@ from flax import linen as nn
 
 from miue_jax import config
 from miue_jax.errors import UserError
-from miue_jax.models import layers, lenet, mlp, resnet, small_cnn
+from miue_jax.models import (
+  densenet,
+  layers,
+  lenet,
+  mlp,
+  mobilenet,
+  resnet,
+  senet,
+  small_cnn,
+  vgg,
+  vit,
+  wide_resnet,
+)
 
 MODELS: dict[str, Callable[[config.Model, int], nn.Module]] = {
   "small_cnn": small_cnn.SmallCNN,
   "resnet18": resnet.resnet18,
   "resnet34": resnet.resnet34,
   "resnet50": resnet.resnet50,
+  "vgg11_bn": vgg.vgg11_bn,
+  "vgg19_bn": vgg.vgg19_bn,
+  "densenet121": densenet.densenet121,
+  "wrn34_10": wide_resnet.wrn34_10,
+  "mobilenet_v2": mobilenet.MobileNetV2,
+  "senet18": senet.senet18,
+  "sl_vit": vit.sl_vit,
+  "vit_s": vit.vit_s,
   "lenet5": lenet.LeNet5,
   "mlp3": mlp.mlp3,
   "mlp2": mlp.mlp2,
@@ -63,6 +84,12 @@ def build(model: config.Model, num_classes: int, image_shape: tuple[int, int, in
     raise UserError(
       f"Images of {height}x{width} pixels are too small for {model.name}; enlarge them to at "
       f"least {module.min_side}x{module.min_side} (data.size) or choose another model."
+    )
+  patch = getattr(module, "patch", 1)  # of a transformer
+  if height % patch or width % patch:
+    raise UserError(
+      f"Images of {height}x{width} pixels do not divide into the {patch}x{patch} patches of "
+      f"{model.name}; set data.size to a multiple of {patch} or choose another model."
     )
   return module
 

@@ -10,12 +10,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from miue_jax.models import convolution
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMALISATIONS = ("imagenet", "none")
 
 he_normal = nn.initializers.he_normal()
-conv = functools.partial(nn.Conv, use_bias=False, kernel_init=he_normal)
+conv = functools.partial(
+  nn.Conv, use_bias=False, kernel_init=he_normal, conv_general_dilated=convolution.convolve
+)
 dense = functools.partial(nn.Dense, kernel_init=he_normal)
 
 
@@ -59,11 +63,12 @@ def batch_norm(train: bool, dtype: str) -> nn.BatchNorm:
 
 def halve(x: jax.Array) -> jax.Array:
   """2x2 max-pooling with stride 2; an odd last row or column is dropped."""
-  batch, height, width, channels = x.shape
-  height, width = height // 2, width // 2
-  x = x[:, : 2 * height, : 2 * width].reshape(batch, height, 2, width, 2, channels)
+  height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
   # Not nn.max_pool: on a CPU its gradient makes a train step of small_cnn about 1.4 times as long.
-  return x.max(axis=(2, 4))
+  # Nor `x.max`, whose gradient asks where x equals the maximum: where XLA computes x twice, with
+  # other rounding, nothing does.
+  rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
+  return jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1:width:2])
 
 
 def global_average(x: jax.Array) -> jax.Array:
@@ -75,3 +80,21 @@ def classifier(num_classes: int) -> nn.Dense:
   """The last layer, always float32: features `[batch, d]` -> logits `[batch, num_classes]`."""
   uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
   return nn.Dense(num_classes, kernel_init=uniform, name="classifier")
+
+
+def scaled(channels: int, width: int) -> int:
+  """`channels` of a published network, `width` / 64 times as many: the nearest number, 1 or more.
+
+  At the default width of 64 a network has its published size.
+  """
+  return max(1, round(channels * width / 64))
+
+
+def imagenet_stem(x: jax.Array, channels: int, train: bool, dtype: str) -> jax.Array:
+  """7x7 convolution with stride 2, batch norm, ReLU and 3x3 max-pooling with stride 2.
+
+  Padding is symmetric, as in PyTorch: `[B, H, W, C]` -> `[B, H / 4, W / 4, channels]`, rounded up.
+  """
+  x = conv(channels, (7, 7), strides=2, padding=3, dtype=dtype)(x)
+  x = nn.relu(batch_norm(train, dtype)(x))
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

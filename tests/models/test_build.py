@@ -12,16 +12,25 @@ from miue_jax.config import Model
 from miue_jax.errors import UserError
 
 SHAPE = (16, 16, 3)
-FEATURES = {  # of a 16x16x3 image at width 6
+FEATURES = {  # at width 6, of a 16x16x3 image or the smallest that the network takes
   "small_cnn": 24,
   "resnet18": 48,
   "resnet34": 48,
   "resnet50": 192,
+  "vgg11_bn": 48,
+  "vgg19_bn": 48,
+  "densenet121": 96,
+  "wrn34_10": 60,
+  "mobilenet_v2": 120,
+  "senet18": 48,
+  "sl_vit": 48,
+  "vit_s": 36,
   "lenet5": 84,
   "mlp3": 384,
   "mlp2": 768,
   "linear": 768,
 }
+WITHOUT_BATCH_NORM = ("lenet5", "sl_vit", "vit_s", "mlp3", "mlp2", "linear")
 
 
 def _images(shape=SHAPE, batch=3, seed=0):
@@ -69,6 +78,18 @@ def test_impossible_width_and_channels_are_errors():
     ("resnet50", "imagenet", 32),
     ("lenet5", "small", 16),
     ("mlp3", "small", 2),
+    ("vgg11_bn", "small", 32),
+    ("vgg11_bn", "imagenet", 32),
+    ("densenet121", "small", 8),
+    ("densenet121", "imagenet", 32),
+    ("wrn34_10", "small", 4),
+    ("wrn34_10", "imagenet", 16),
+    ("mobilenet_v2", "small", 8),
+    ("mobilenet_v2", "imagenet", 32),
+    ("senet18", "small", 8),
+    ("senet18", "imagenet", 32),
+    ("vit_s", "small", 4),
+    ("sl_vit", "imagenet", 16),
   ],
 )
 def test_smallest_image_fits_and_a_smaller_one_is_an_error(name, stem, side):
@@ -80,26 +101,41 @@ def test_smallest_image_fits_and_a_smaller_one_is_an_error(name, stem, side):
       models.build(model, 5, shape)
 
 
+@pytest.mark.parametrize(
+  ("name", "stem", "shape", "patch"),
+  [
+    ("vit_s", "small", (30, 32, 3), 4),
+    ("sl_vit", "small", (32, 27, 3), 4),
+    ("vit_s", "imagenet", (224, 232, 3), 16),
+  ],
+)
+def test_patches_that_do_not_divide_the_image_are_an_error(name, stem, shape, patch):
+  with pytest.raises(UserError, match=f"{shape[0]}x{shape[1]} pixels .* multiple of {patch} "):
+    models.build(Model(name=name, stem=stem), 10, shape)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_shapes_and_float32_outputs_and_variables(name, dtype):
   model = Model(name=name, width=6, dtype=dtype)
-  variables, (features, logits) = _abstract(models.build(model, 5, SHAPE), SHAPE)
+  shape = (32, 32, 3) if name.startswith("vgg") else SHAPE
+  variables, (features, logits) = _abstract(models.build(model, 5, shape), shape)
   assert (features.shape, features.dtype) == ((2, FEATURES[name]), jnp.float32)
   assert (logits.shape, logits.dtype) == ((2, 5), jnp.float32)
   assert set(variables) == {"params", "batch_stats"}
-  assert bool(variables["batch_stats"]) == (name in ("small_cnn",) or name.startswith("resnet"))
+  assert bool(variables["batch_stats"]) == (name not in WITHOUT_BATCH_NORM)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_gray_images(name):
-  module = models.build(Model(name=name, width=6), 5, (28, 28, 1))
-  _, (_, logits) = _abstract(module, (28, 28, 1))
+  side = 32 if name.startswith("vgg") else 28
+  module = models.build(Model(name=name, width=6), 5, (side, side, 1))
+  _, (_, logits) = _abstract(module, (side, side, 1))
   assert logits.shape == (2, 5)
 
 
-# resnet34 and resnet50 add no layer of another kind: the blocks of both are tested in test_resnet.
+# What the others are made of is compared with PyTorch in the file of each.
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "mlp2", "linear"])
 def test_a_row_depends_on_its_own_image_only_and_features_feed_the_classifier(name):
   module, variables = _built(name)
@@ -120,7 +156,7 @@ def test_a_row_depends_on_its_own_image_only_and_features_feed_the_classifier(na
   np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3"])
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "sl_vit"])
 def test_bfloat16_is_used_and_stays_close_to_float32(name):
   module, variables = _built(name)
   half = module.clone(model=dataclasses.replace(module.model, dtype="bfloat16"))

@@ -1,4 +1,4 @@
-"""One, two, four and eight devices give the same logits, gradients and statistics."""
+"""One, two and four devices give the same logits, gradients and statistics."""
 
 import jax
 import numpy as np
@@ -7,13 +7,17 @@ import pytest
 
 from miue_jax import models
 from miue_jax.config import Model
-from miue_jax.models import resnet, small_cnn
+from miue_jax.models import densenet, mobilenet, resnet, small_cnn, vit, wide_resnet
 
 SHAPE = (16, 16, 3)
 SMALL = Model(width=4)
 MODULES = {
   "small_cnn": small_cnn.SmallCNN(SMALL, 5),
   "resnet": resnet.ResNet((1, 1, 1, 1), resnet.BasicBlock, SMALL, 5),
+  "densenet": densenet.DenseNet((1, 1, 1, 1), SMALL, 5),
+  "wide_resnet": wide_resnet.WideResNet(1, 1, SMALL, 5),
+  "mobilenet": mobilenet.MobileNetV2(SMALL, 5, ((1, 16, 1, 1), (6, 24, 2, 2))),
+  "vit": vit.ViT(SMALL, 5, depth=2, heads=2, dim=2, hidden=4, small_data=True, dropout=0.1),
 }
 
 
@@ -21,10 +25,14 @@ def _step(module, devices, variables, images, labels):
   def step(variables, images, labels):
     def loss(params, images):
       (_, logits), new = module.apply(
-        {**variables, "params": params}, images, True, mutable=["batch_stats"]
+        {**variables, "params": params},
+        images,
+        True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
       )
       losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      return jax.lax.pmean(losses.mean(), "data"), (logits, new["batch_stats"])
+      return jax.lax.pmean(losses.mean(), "data"), (logits, new.get("batch_stats", {}))
 
     gradients, (logits, stats) = jax.grad(loss, argnums=(0, 1), has_aux=True)(
       variables["params"], images
@@ -46,12 +54,14 @@ def _step(module, devices, variables, images, labels):
 def test_results_do_not_depend_on_the_number_of_devices(name):
   rng = np.random.default_rng(0)
   # Each pair of images has another brightness: the statistics of a shard are not the batch's.
+  module = MODULES[name]
   images = rng.random((8, *SHAPE), np.float32) * (0.2 + 0.1 * np.arange(8)).reshape(8, 1, 1, 1)
   arguments = images.astype(np.float32), rng.integers(0, 5, 8, np.int32)
-  module = MODULES[name]
   variables = models.init(module, jax.random.key(0), SHAPE)
-  one, *others = (_step(module, n, variables, *arguments) for n in (1, 2, 4, 8))
+  one, *others = (_step(module, n, variables, *arguments) for n in (1, 2, 4))
   for several in others:
     for expected, actual in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
-      scale = np.abs(expected).max()
+      assert np.isfinite(expected).all()
+      # A gradient that batch norm cancels is rounding alone; logits are about 1.
+      scale = max(np.abs(expected).max(), 0.1)
       np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
