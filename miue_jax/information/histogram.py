@@ -1,4 +1,4 @@
-"""Mutual information by histograms of random projections.
+"""Mutual information by histograms, also of random projections.
 
 Features of poisoned images are a function of the clean images, so the true mutual information of
 continuous features is infinite: every finite value belongs to its bins and projections. Values are
@@ -13,13 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax.errors import UserError
+from miue_jax.information import projection
+from miue_jax.information.samples import Point
 
-_BLOCK = 32  # projections at a time
+CORRECTIONS = ("none", "miller_madow")
+
+# An expected bias above this many nats is warned about.
+_BIAS = 0.1
+# A larger share of the samples in one bin is warned about.
+_CROWDED = 0.6
+# Counts of one block of columns, 64 MB.
+_CELLS = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
-  """A mutual-information estimate.
+class Sliced:
+  """An estimate over projections.
 
   Attributes:
     mi: mean over projections, nats.
@@ -30,20 +39,96 @@ class Estimate:
   std: float
 
 
+def point(x: np.ndarray, y: np.ndarray, *, bins: int = 16, correction: str = "none") -> Point:
+  """Plug-in mutual information (nats) of features `[samples, features]`, for one to three features.
+
+  Every feature is cut into `bins` of equal width between its smallest and its largest value.
+
+  Args:
+    x: `[samples, dx]`.
+    y: `[samples, dy]`.
+    bins: per feature.
+    correction: `none`, or `miller_madow`, which subtracts the first-order bias
+      `(occupied_xy - occupied_x - occupied_y + 1) / (2 samples)` (Miller 1955).
+
+  Raises:
+    UserError: fewer than two bins, fewer samples than bins, or an unknown `correction`.
+  """
+  _check(bins, len(x), correction)
+  x_cells, y_cells = _cells(x, bins), _cells(y, bins)
+  occupied = x_cells.max() + 1, y_cells.max() + 1
+  pairs, counts = np.unique(x_cells * occupied[1] + y_cells, return_counts=True)
+  joint = counts / len(x)
+  x_share, y_share = np.bincount(x_cells) / len(x), np.bincount(y_cells) / len(x)
+  independent = x_share[pairs // occupied[1]] * y_share[pairs % occupied[1]]
+  mi = float(np.sum(joint * np.log(joint / independent)))
+  if correction == "miller_madow":
+    mi -= (len(pairs) - sum(occupied) + 1) / (2 * len(x))
+  warnings = ()
+  bias = (occupied[0] - 1) * (occupied[1] - 1) / (2 * len(x))
+  if bias > _BIAS and correction == "none":
+    warnings = (
+      f"{occupied[0]} x {occupied[1]} occupied bins are many for {len(x)} samples: independent "
+      f"features would show up to about {bias:.2f} nats, so use fewer bins, or more samples.",
+    )
+  elif len(pairs) > len(x) / 2:
+    warnings = (
+      f"{len(x)} samples lie in {len(pairs)} bins, so most of them are alone and no correction can "
+      "repair the bias: use fewer bins, or more samples.",
+    )
+  largest = max(x_share.max(), y_share.max())
+  if largest > _CROWDED and min(occupied) > 2:
+    warnings += (
+      f"One bin holds {100 * largest:.0f} % of the samples: outliers or long tails stretch the "
+      "bins, so the estimate is too low; ranks or arcsinh of every feature have the same "
+      "information.",
+    )
+  return Point(mi, {"occupied_bins": [int(n) for n in occupied]}, warnings)
+
+
+@functools.partial(jax.jit, static_argnames=("bins", "correction"))
+def columns(x: jax.Array, y: jax.Array, *, bins: int, correction: str = "none") -> jax.Array:
+  """`point` of every column of `[samples, columns]`, as `[columns]`; nothing is checked."""
+  samples, count = x.shape
+  code = _bins(x, bins) * bins + _bins(y, bins)
+  code += (bins * bins * jnp.arange(count))[None, :]
+  # Sums of products of one-hot bins would be seven times slower on a CPU.
+  counts = jnp.zeros(count * bins * bins, jnp.int32).at[code.reshape(-1)].add(1)
+  counts = counts.reshape(count, bins, bins)
+  joint = counts / samples
+  independent = jnp.sum(joint, axis=2, keepdims=True) * jnp.sum(joint, axis=1, keepdims=True)
+  occupied = counts > 0
+  ratio = jnp.where(occupied, joint, 1.0) / jnp.where(occupied, independent, 1.0)
+  mi = jnp.sum(joint * jnp.log(ratio), axis=(1, 2))
+  if correction == "miller_madow":
+    rows, lines = (jnp.sum(jnp.any(occupied, axis=axis), axis=1) for axis in (2, 1))
+    mi -= (jnp.sum(occupied, axis=(1, 2)) - rows - lines + 1) / (2 * samples)
+  return mi
+
+
 def plug_in(x: jax.Array, y: jax.Array, bins: int) -> jax.Array:
   """Plug-in mutual information (nats) of two samples, `[samples]` each, by `bins` x `bins` cells.
 
   Bins have equal width between the smallest and the largest value of each sample. The plug-in
   estimate is biased upwards by about `(bins - 1)^2 / (2 samples)`.
   """
-  joint = jnp.dot(_one_hot_bins(x, bins).T, _one_hot_bins(y, bins)) / len(x)
-  independent = jnp.sum(joint, axis=1, keepdims=True) * jnp.sum(joint, axis=0, keepdims=True)
-  occupied = joint > 0
-  ratio = jnp.where(occupied, joint, 1.0) / jnp.where(occupied, independent, 1.0)
-  return jnp.sum(joint * jnp.log(ratio))
+  return columns(x[:, None], y[:, None], bins=bins)[0]
 
 
-def sliced(x: np.ndarray, y: np.ndarray, *, projections: int, bins: int, seed: int) -> Estimate:
+def slice_values(
+  x: jax.Array, y: jax.Array, *, bins: int = 16, correction: str = "none"
+) -> np.ndarray:
+  """`columns`, so many at a time that their counts fit into memory."""
+  _check(bins, len(x), correction)
+  step = max(_CELLS // bins**2, 1)
+  found = [
+    np.asarray(columns(x[:, i : i + step], y[:, i : i + step], bins=bins, correction=correction))
+    for i in range(0, x.shape[1], step)
+  ]
+  return np.concatenate(found)
+
+
+def sliced(x: np.ndarray, y: np.ndarray, *, projections: int, bins: int, seed: int) -> Sliced:
   """Mean histogram mutual information over random directions, the same for both sides.
 
   Args:
@@ -58,30 +143,38 @@ def sliced(x: np.ndarray, y: np.ndarray, *, projections: int, bins: int, seed: i
   """
   if x.shape != y.shape or x.ndim != 2:
     raise UserError(f"Features have shapes {x.shape} and {y.shape}; both must be [samples, d].")
-  if len(x) < bins:
-    raise UserError(f"{len(x)} samples are too few for {bins} bins: measure more, or use fewer.")
   if not (np.isfinite(x).all() and np.isfinite(y).all()):
     raise UserError("Features hold NaN or infinity: the model diverged; train it again.")
-  directions = np.random.default_rng(seed).standard_normal((x.shape[1], projections))
-  directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
-  values = np.concatenate(
-    [
-      np.asarray(_plug_in_columns(x @ block, y @ block, bins))
-      for block in np.split(directions, range(_BLOCK, projections, _BLOCK), axis=1)
-    ]
-  )
-  return Estimate(float(values.mean()), float(values.std()))
+  directions = projection.draw(x.shape[1], projections, 1, seed)
+
+  def value(x_block: jax.Array, y_block: jax.Array) -> np.ndarray:
+    return slice_values(x_block[..., 0], y_block[..., 0], bins=bins)
+
+  values = projection.over(value, x, y, directions, directions)
+  return Sliced(float(values.mean()), float(values.std()))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _plug_in_columns(x: jax.Array, y: jax.Array, bins: int) -> jax.Array:
-  """`plug_in` of every column of `[samples, projections]`."""
-  return jax.vmap(lambda a, b: plug_in(a, b, bins), in_axes=1)(x, y)
+def _check(bins: int, samples: int, correction: str) -> None:
+  if correction not in CORRECTIONS:
+    raise UserError(f"correction is {correction!r}: set it to one of {', '.join(CORRECTIONS)}.")
+  if bins < 2:
+    raise UserError(f"bins is {bins}: use at least 2.")
+  if samples < bins:
+    raise UserError(f"{samples} samples are too few for {bins} bins: measure more, or use fewer.")
 
 
-def _one_hot_bins(values: jax.Array, bins: int) -> jax.Array:
-  low, high = jnp.min(values), jnp.max(values)
+def _bins(values: jax.Array, bins: int) -> jax.Array:
+  """Bin of every value of `[samples, columns]`, int32."""
+  low, high = (f(values, axis=0, keepdims=True) for f in (jnp.min, jnp.max))
   # A constant sample falls into one bin and carries no information.
   width = jnp.where(high > low, high - low, 1.0)
-  index = jnp.clip(((values - low) / width * bins).astype(jnp.int32), 0, bins - 1)
-  return jax.nn.one_hot(index, bins)
+  return jnp.clip(((values - low) / width * bins).astype(jnp.int32), 0, bins - 1)
+
+
+def _cells(x: np.ndarray, bins: int) -> np.ndarray:
+  """Number of the occupied cell that each row of `[samples, features]` lies in."""
+  x = x.astype(np.float64)
+  low, width = x.min(axis=0), np.ptp(x, axis=0)
+  inside = ((x - low) / np.where(width > 0, width, 1.0) * bins).astype(np.int64)
+  cells = np.minimum(inside, bins - 1)
+  return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1)

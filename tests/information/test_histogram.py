@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 
 from miue_jax.errors import UserError
-from miue_jax.information import histogram
+from miue_jax.information import closed_forms, histogram, projection, tasks
 
 plug_in = jax.jit(histogram.plug_in, static_argnums=2)
 
@@ -65,6 +65,86 @@ def test_agrees_with_scikit_learn_on_the_digitised_data(rho, bins):
   assert plug_in(x, y, bins) == pytest.approx(digitised_information(x, y, bins), abs=1e-5)
 
 
+@pytest.mark.parametrize("bins", [4, 16, 40])
+def test_binned_normal_is_met_once_bias_is_subtracted(bins):
+  # Against the truth of the bins themselves there is no discretisation error left: what remains is
+  # sampling, of standard deviation 0.9 / sqrt(50,000) = 0.004, and 1/N^2.
+  x, y = normal_pair(0.75, 50_000, seed=bins)
+  low, high = min(x.min(), y.min()), max(x.max(), y.max())
+  # Both sides get the same range, so that one list of edges holds for both.
+  x, y = (np.concatenate([side, [low, high]])[:, None] for side in (x, y))
+  truth = closed_forms.binned_normal(0.75, np.linspace(low, high, bins + 1)[1:-1])
+  found = histogram.point(x, y, bins=bins, correction="miller_madow")
+  assert found.mi == pytest.approx(truth, abs=0.015)
+  assert found.mi < histogram.point(x, y, bins=bins).mi
+
+
+@pytest.mark.parametrize("samples", [500, 2000, 8000])
+def test_miller_madow_removes_the_bias_of_independent_samples(samples):
+  bins, runs = 8, 40
+  values = {"none": [], "miller_madow": []}
+  for seed in range(runs):
+    x, y = np.random.default_rng(seed).random((2, samples, 1))
+    for correction, found in values.items():
+      found.append(histogram.point(x, y, bins=bins, correction=correction).mi)
+  freedom = (bins - 1) ** 2
+  bias, spread = freedom / (2 * samples), np.sqrt(2 * freedom) / (2 * samples)
+  tolerance = 4 * spread / np.sqrt(runs) + freedom / samples**1.5  # the next order of the bias
+  assert np.mean(values["none"]) == pytest.approx(bias, abs=tolerance)
+  assert np.mean(values["miller_madow"]) == pytest.approx(0, abs=tolerance)
+
+
+@pytest.mark.parametrize("correction", histogram.CORRECTIONS)
+def test_columns_are_points(correction):
+  rng = np.random.default_rng(5)
+  x = rng.standard_normal((700, 6)).astype(np.float32)
+  y = (x + rng.standard_normal(x.shape)).astype(np.float32)
+  y[:, 2] = 1.5
+  found = histogram.slice_values(x, y, bins=9, correction=correction)
+  one = [
+    histogram.point(x[:, i : i + 1], y[:, i : i + 1], bins=9, correction=correction).mi
+    for i in range(6)
+  ]
+  # A value within rounding of a border may fall on either side: one sample of 700.
+  np.testing.assert_allclose(found, one, atol=5e-3)
+  assert found[2] == pytest.approx(0, abs=1e-6)
+
+
+def test_two_features_are_cut_into_a_grid():
+  rng = np.random.default_rng(6)
+  x = rng.integers(0, 3, (4000, 2)).astype(float)
+  y = (3 * x[:, :1] + x[:, 1:]) % 7
+  codes = (3 * x[:, 0] + x[:, 1]).astype(int)
+  expected = metrics.mutual_info_score(codes, y[:, 0].astype(int))
+  assert histogram.point(x, y, bins=50).mi == pytest.approx(expected, rel=1e-9)
+
+
+def test_too_many_bins_carry_a_warning_that_names_the_reason():
+  x, y = (side[:, None] for side in normal_pair(0.0, 400))
+  assert not histogram.point(x, y, bins=5).warnings
+  found = histogram.point(x, y, bins=40)
+  assert found.mi > 0.5
+  assert "occupied bins are many for 400 samples" in found.warnings[0]
+  corrected = histogram.point(x, y, bins=300, correction="miller_madow")
+  assert "most of them are alone" in corrected.warnings[0]
+
+
+def test_long_tails_carry_a_warning():
+  x, y = tasks.student("", tasks.paired(1, 0.0), 1).draw(np.random.default_rng(0), 2000)
+  assert "long tails stretch the bins" in histogram.point(x, y).warnings[0]
+  assert not histogram.point(np.arcsinh(x), np.arcsinh(y)).warnings
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [({"bins": 1}, "at least 2"), ({"correction": "x"}, "correction"), ({"bins": 99}, "too few")],
+)
+def test_unfit_settings_are_refused(settings, message):
+  x = np.random.default_rng(0).random((50, 1))
+  with pytest.raises(UserError, match=message):
+    histogram.point(x, x, **settings)
+
+
 def test_sliced_is_the_mean_over_unit_directions():
   # Equal up to scale, so every projection carries the entropy of its histogram: the estimate of a
   # pair lies between that of independent sides and that of identical ones.
@@ -94,7 +174,8 @@ def test_every_projection_counts_over_several_blocks(monkeypatch):
   x = np.random.default_rng(2).standard_normal((200, 3)).astype(np.float32)
   y = x**3
   together = histogram.sliced(x, y, projections=7, bins=4, seed=0)
-  monkeypatch.setattr(histogram, "_BLOCK", 3)
+  monkeypatch.setattr(projection, "BLOCK", 3)
+  monkeypatch.setattr(histogram, "_CELLS", 2 * 4**2)
   apart = histogram.sliced(x, y, projections=7, bins=4, seed=0)
   assert (apart.mi, apart.std) == pytest.approx((together.mi, together.std), rel=1e-5)
 

@@ -1,0 +1,265 @@
+"""What every estimator returns: interval, null, checks, settings; and slices on top of any."""
+
+import dataclasses
+import json
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miue_jax.errors import UserError
+from miue_jax.information import ESTIMATORS, closed_forms, estimators, tasks
+from miue_jax.information.samples import Point
+
+POINTWISE = ("histogram", "kde", "knn", "gaussian")
+QUIET = {"bootstrap": 0, "null": 0}
+
+
+def pair(rho=0.75, samples=600, seed=0, features=1):
+  covariance = tasks.paired(features, rho, features)
+  return tasks.normal("", covariance).draw(np.random.default_rng(seed), samples)
+
+
+def test_there_is_one_call_for_each_estimator():
+  assert set(ESTIMATORS) == {
+    *("histogram", "kde", "knn", "mine", "infonce", "nwj", "gaussian", "sliced")
+  }
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_a_result_carries_everything_needed_to_judge_it(name):
+  x, y = pair()
+  found = ESTIMATORS[name](x, y, seed=3)
+  assert (found.estimator, found.samples, found.features) == (name, 600, (1, 1))
+  assert found.interval[0] < found.mi < found.interval[1]
+  assert "without replacement" in found.interval_method
+  # 20 shuffles of 600 pairs: dependence of 0.41 nats is far from all of them.
+  assert found.mi > found.null_mean + 5 * found.null_std
+  assert found.p_value == pytest.approx(1 / 21)
+  assert found.settings["seed"] == 3
+  assert {"bootstrap", "null", "confidence"} < set(found.settings)
+  assert ESTIMATORS[name](x, y, seed=3) == found
+  json.dumps(dataclasses.asdict(found), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_independent_samples_are_not_called_dependent(name):
+  x, y = pair(rho=0.0, samples=400, seed=1)
+  found = ESTIMATORS[name](x, y, null=40)
+  assert abs(found.mi - found.null_mean) < 4 * found.null_std
+  assert found.p_value > 0.05
+  assert "do not show" in found.warnings[-1]
+
+
+def test_repetitions_of_zero_are_left_out():
+  found = ESTIMATORS["histogram"](*pair(), **QUIET)
+  assert found.interval is found.interval_method is None
+  assert found.null_mean is found.null_std is found.p_value is None
+
+
+def test_the_interval_has_the_standard_error_of_the_estimator():
+  # For normal data the estimate's standard deviation is rho / sqrt(samples) (delta method).
+  rho, samples = 0.6, 900
+  x, y = pair(rho, samples)
+  found = ESTIMATORS["gaussian"](x, y, bootstrap=400, null=0)
+  width = (found.interval[1] - found.interval[0]) / 2
+  assert width == pytest.approx(1.966 * rho / np.sqrt(samples), rel=0.15)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+  rho = 0.5
+  truth = closed_forms.bivariate_normal(rho)
+  covered = 0
+  for seed in range(100):
+    low, high = ESTIMATORS["gaussian"](*pair(rho, 200, seed), null=0, seed=seed).interval
+    covered += low < truth < high
+  # Binomial(100, 0.95) is at least 88 with probability 0.996.
+  assert covered >= 88
+
+
+def test_halves_hold_no_sample_twice(monkeypatch):
+  seen = []
+
+  def watched(x, y):
+    seen.append(x[:, 0])
+    return Point(0.0)
+
+  monkeypatch.setitem(estimators.POINTS, "knn", watched)
+  x = np.arange(41.0)[:, None]
+  ESTIMATORS["knn"](x, x, bootstrap=3, null=2)
+  assert [len(rows) for rows in seen] == [41, 20, 20, 20, 41, 41]
+  assert all(len(np.unique(rows)) == len(rows) for rows in seen)
+
+
+def test_the_null_shuffles_pairs_and_keeps_margins(monkeypatch):
+  seen = []
+
+  def watched(x, y):
+    seen.append((x, y))
+    return Point(0.0)
+
+  monkeypatch.setitem(estimators.POINTS, "knn", watched)
+  x = np.arange(30.0)[:, None]
+  ESTIMATORS["knn"](x, x, bootstrap=0, null=3)
+  for shuffled_x, shuffled_y in seen[1:]:
+    np.testing.assert_array_equal(shuffled_x, x)
+    assert (shuffled_y != x).any()
+    np.testing.assert_array_equal(np.sort(shuffled_y, axis=0), x)
+
+
+@pytest.mark.parametrize(
+  ("x", "y", "message"),
+  [
+    (np.zeros((9, 2)), np.zeros((8, 2)), "9 samples and y has 8"),
+    (np.zeros(9), np.zeros(9), r"\[samples, features\]"),
+    (np.zeros((9, 0)), np.zeros((9, 1)), r"\[samples, features\]"),
+    (np.zeros((7, 1)), np.zeros((7, 1)), "too few"),
+    (np.full((9, 1), np.nan), np.zeros((9, 1)), "x holds NaN"),
+    (np.zeros((9, 1)), np.full((9, 1), -np.inf), "y holds NaN or infinity"),
+    (np.zeros((9, 1), complex), np.zeros((9, 1)), "x is complex128"),
+    (np.array([["a"]] * 9), np.zeros((9, 1)), "convert it to float32"),
+    (np.array([[None]] * 9), np.zeros((9, 1)), "convert it to float32"),
+  ],
+)
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_bad_input_is_one_clear_sentence(name, x, y, message):
+  with pytest.raises(UserError, match=message):
+    ESTIMATORS[name](x, y)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("kind", [np.int8, np.uint32, bool, np.float16, jnp.bfloat16])
+def test_other_number_types_give_the_same(name, kind):
+  x = np.random.default_rng(0).integers(0, 2, (200, 1))
+  y = x ^ (np.random.default_rng(1).random((200, 1)) < 0.1)
+  expected = ESTIMATORS[name](x.astype(float), y.astype(float), **QUIET)
+  found = ESTIMATORS[name](x.astype(kind), jnp.asarray(y).astype(kind), **QUIET)
+  assert found.mi == pytest.approx(expected.mi, abs=1e-6)
+  assert "repeat another row" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_constant_features_carry_nothing(name):
+  x = np.random.default_rng(0).standard_normal((100, 1))
+  assert abs(ESTIMATORS[name](x, np.full((100, 1), 3), **QUIET).mi) < 1e-9
+
+
+def test_distinct_rows_are_not_called_repeated():
+  rng = np.random.default_rng(0)
+  relu = np.maximum(rng.standard_normal((300, 14)), 0)  # zeros in every column
+  assert not ESTIMATORS["gaussian"](relu, relu + rng.random((300, 14)), **QUIET).warnings
+
+
+@pytest.mark.parametrize("name", ["kde", "knn", "gaussian"])
+def test_long_tails_carry_a_warning(name):
+  x, y = tasks.student("", tasks.paired(1, 0.0), 1).draw(np.random.default_rng(0), 3000)
+  warned = ESTIMATORS[name](x, np.arcsinh(y), **QUIET).warnings
+  assert len(warned) == 1
+  assert re.match("x holds a value .* standard deviations", warned[0])
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"bin": 4}, "no setting 'bin'; it has bins, correction"),
+    ({"bootstrap": 1}, "at least 2"),
+    ({"null": -1}, "at least 2"),
+    ({"confidence": 1.0}, "between 0 and 1"),
+  ],
+)
+def test_unfit_settings_are_refused(settings, message):
+  with pytest.raises(UserError, match=message):
+    ESTIMATORS["histogram"](*pair(), **settings)
+
+
+def test_samples_too_few_for_halves_are_explained():
+  with pytest.raises(UserError, match="set bootstrap to 0"):
+    ESTIMATORS["histogram"](*pair(samples=20))
+
+
+@pytest.mark.parametrize("d", [2, 3, 16])
+def test_sliced_identity_normal_along_independent_directions(d):
+  # 4,000 slices of standard deviation about truth * sqrt(2) (for d > 2; 0.8 for d = 2) and a
+  # Gaussian estimate per slice, unbiased and with its errors averaged over slices.
+  x = np.random.default_rng(d).standard_normal((4000, d))
+  found = ESTIMATORS["sliced"](
+    x, x, estimator="gaussian", slices=4000, directions="independent", **QUIET
+  )
+  truth = closed_forms.sliced_identity_normal(d)
+  spread = found.details["std_over_slices"] / np.sqrt(4000)
+  assert found.mi == pytest.approx(truth, abs=4 * spread + 1e-3)
+  assert found.details["directions"] == "independent between x and y"
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("histogram", 0.05), ("gaussian", 0.02)])
+def test_shared_slices_of_equally_correlated_features(name, tolerance):
+  # Every direction has the same correlation. 16 bins cost 0.02 nats and add 0.01 of bias.
+  x, y = pair(0.75, 10_000, features=8)
+  found = ESTIMATORS["sliced"](x, y, estimator=name, slices=200, **QUIET)
+  truth = closed_forms.bivariate_normal(0.75)
+  assert found.mi == pytest.approx(truth, abs=tolerance)
+  assert found.details["directions"] == "shared between x and y"
+
+
+@pytest.mark.parametrize("name", ["knn", "kde"])
+def test_any_estimator_can_be_sliced(name):
+  x, y = pair(0.75, 800, features=3)
+  found = ESTIMATORS["sliced"](x, y, estimator=name, slices=5, **QUIET)
+  assert found.mi == pytest.approx(closed_forms.bivariate_normal(0.75), abs=0.1)
+  assert found.details["inner"] == estimators._complete(name, estimators.POINTS[name], {}, 0)
+
+
+def test_k_dimensional_slices_of_independent_pairs_carry_k_times_as_much():
+  x, y = pair(0.75, 3000, features=5)
+  values = [
+    ESTIMATORS["sliced"](x, y, estimator="gaussian", slices=20, k=k, **QUIET).mi for k in (1, 2, 5)
+  ]
+  # A shared rotation of independent, equally correlated pairs leaves them so.
+  np.testing.assert_allclose(values, closed_forms.bivariate_normal(0.75) * np.array([1, 2, 5]), 0.1)
+
+
+def test_the_largest_slice_is_chosen_on_other_samples():
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((2, 400, 10))
+  settings = {"estimator": "gaussian", "slices": 500, "directions": "independent"}
+  every = [
+    ESTIMATORS["sliced"](x, y, statistic="max", seed=seed, **settings, **QUIET).mi
+    for seed in range(20)
+  ]
+  # The best of 500 independent slices on the same samples would show about
+  # chi-squared's 1 - 1/500 quantile / (2 * 200) = 0.024 each time; held out, chance is gone.
+  assert np.mean(every) < 0.005
+  y[:, 0] = x[:, 0]
+  largest = ESTIMATORS["sliced"](x, y, statistic="max", **settings, **QUIET).mi
+  assert largest > 3 * ESTIMATORS["sliced"](x, y, **settings, **QUIET).mi
+
+
+def test_a_slice_reports_the_warnings_of_its_estimator():
+  x, y = pair(samples=300, features=2)
+  found = ESTIMATORS["sliced"](x, y, slices=3, inner={"bins": 40}, **QUIET)
+  assert re.match("Of a slice: .* occupied bins are many for 300 samples", found.warnings[0])
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"estimator": "sliced"}, "estimator is 'sliced'"),
+    ({"directions": "x"}, "directions is 'x'"),
+    ({"statistic": "x"}, "statistic is 'x'"),
+    ({"slices": 0}, "at least one slice"),
+    ({"k": 3}, "at least one slice"),
+    ({"inner": {"k": 3}}, "histogram has no setting 'k'"),
+  ],
+)
+def test_unfit_settings_of_slices_are_refused(settings, message):
+  x, y = pair(features=2)
+  with pytest.raises(UserError, match=message):
+    ESTIMATORS["sliced"](x, y, **settings)
+
+
+def test_directions_cannot_be_shared_between_different_numbers_of_features():
+  x, y = pair(features=3)
+  with pytest.raises(UserError, match="set directions to independent"):
+    ESTIMATORS["sliced"](x, y[:, :2])
+  assert ESTIMATORS["sliced"](x, y[:, :2], directions="independent", slices=5, **QUIET).mi > 0
