@@ -8,14 +8,39 @@ Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18, 3.6 hours on t
     python -m miue_jax.main --config=configs/cifar10.py:parity
 
 `parity` is the command that the authors published, quirks included: no distance term (zeta 0) and
-truncation to uint8, which shifts every image by half a level.
+truncation to uint8, which shifts every image by half a level. The other variants are rivals, each
+with the hyper-parameters of its own paper (see the head of its file in miue_jax/methods/):
+
+    random    ap  ap_max    lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
 """
+
+import math
 
 import ml_collections
 
 from miue_jax import config
 
-VARIANTS = ("", "parity")
+# What a variant changes in `method`.
+METHODS = {
+  "parity": {"zeta": 0.0, "rounding": "truncate"},
+  "random": {"name": "random"},
+  "ap": {
+    "name": "ap",
+    "epochs": 40,
+    "steps": 250,
+    "step_size_start": 0.4 / 255,
+    "restarts": 8,
+    "init": "random",
+    "augment": "crop_flip",
+    "augment_poisoned": True,
+  },
+  "lsp": {"name": "lsp", "norm": "l2", "epsilon": 6 / 255},
+  "ar": {"name": "ar", "norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)},  # length 1
+  "ops": {"name": "ops", "norm": "none"},
+  "cuda": {"name": "cuda", "norm": "none"},
+}
+METHODS["ap_max"] = {**METHODS["ap"], "name": "ap_max"}
+VARIANTS = ("", *METHODS)
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -47,9 +72,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
   c.victim_fit.weight_decay = 1e-4
   c.victim_fit.augment = "crop_flip"
 
-  if variant == "parity":
-    c.method.zeta = 0.0
-    c.method.rounding = "truncate"
-  elif variant:
-    raise ValueError(f"cifar10 has no variant {variant!r}; known: parity")
+  if variant not in VARIANTS:
+    raise ValueError(f"cifar10 has no variant {variant!r}; known: {', '.join(METHODS)}")
+  c.method.update(METHODS.get(variant, {}))
+  if variant in ("ap", "ap_max"):
+    c.source.weight_decay = 5e-4
+    c.source.augment = "crop_flip"
   return c

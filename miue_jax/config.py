@@ -14,10 +14,11 @@ from typing import Any
 import ml_collections
 
 from miue_jax.errors import UserError
-from miue_jax.perturb import budget
+from miue_jax.perturb import NORMS, budget
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
 INITS = ("zeros", "random")
+SCHEDULES = ("cosine", "steps")
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
 
@@ -61,6 +62,7 @@ class Sgd:
   momentum: float = 0.9
   weight_decay: float = 1e-4  # on all parameters, as PyTorch's SGD does
   augment: str = "flip"  # none | flip | crop (pad 4) | crop_flip
+  schedule: str = "cosine"  # cosine | steps: learning_rate, a tenth of it at 40 % and at 80 %
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Method:
 
   name: str = "miue"  # see miue_jax.methods.METHODS
   epsilon: float = 8 / 255  # the budget: max |poisoned - clean|, in [0, 1] pixel units
+  norm: str = "linf"  # what epsilon bounds: linf: that; l2: an image's rms change; none: nothing
   epsilon_start: float = 8 / 255  # radius of the first epoch; falls linearly to epsilon
   epsilon_epochs: int = 0  # over this many epochs; 0: epsilon throughout
   epochs: int = 100  # each: one pass of source updates, then one pass of delta updates
@@ -92,6 +95,7 @@ class Method:
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
   draws: int = 1  # augmentation draws averaged in every sign step
   init: str = "zeros"  # zeros | random: uniform in [-epsilon, epsilon]
+  restarts: int = 1  # ap: how often delta starts anew; each image keeps its best
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   only_class: int = -1  # perturb this class alone; -1: all
@@ -105,6 +109,8 @@ class Evaluate:
   """Victims: what an unauthorised person trains."""
 
   conditions: tuple[str, ...] = ("clean", "random", "poison")  # also: "restored" with the key
+  defences: tuple[str, ...] = ("none",)  # see miue_jax.defences; each on every condition and seed
+  clean_fraction: float = 0.5  # of the test images, given to defences that need clean ones
   seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -217,7 +223,7 @@ def validate(config: Config) -> None:
     method.zeta,
     "positive when method.similarity_weight is 0",
   )
-  for key in ("epochs", "batch_size", "steps", "draws", "checkpoint_every"):
+  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "checkpoint_every"):
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
   _require(
     method.microbatch >= 0
@@ -231,9 +237,11 @@ def validate(config: Config) -> None:
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)
+  _choose("method.norm", method.norm, NORMS)
   _choose("method.rounding", method.rounding, ROUNDINGS)
   for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):
     _choose(f"{name}.augment", fit.augment, AUGMENTATIONS)
+    _choose(f"{name}.schedule", fit.schedule, SCHEDULES)
     _require(fit.batch_size >= 1, f"{name}.batch_size", fit.batch_size, "1 or more")
     _require(fit.learning_rate > 0, f"{name}.learning_rate", fit.learning_rate, "positive")
     _require(0 <= fit.momentum < 1, f"{name}.momentum", fit.momentum, "in [0, 1)")
@@ -259,6 +267,11 @@ def validate(config: Config) -> None:
   _require(config.data.memory >= 0, "data.memory", config.data.memory, "0 or more (GB)")
   for condition in config.evaluate.conditions:
     _choose("evaluate.conditions", condition, CONDITIONS)
+  # What the others are compared with, and whose victims `measure` looks at.
+  defences = config.evaluate.defences
+  _require("none" in defences, "evaluate.defences", defences, 'a list that holds "none"')
+  fraction = config.evaluate.clean_fraction
+  _require(0 < fraction < 1, "evaluate.clean_fraction", fraction, "in (0, 1)")
   _require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")
   _require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
   _require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")

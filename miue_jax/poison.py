@@ -1,10 +1,10 @@
-"""The artefact: int8 delta + manifest; save, load, apply, restore.
+"""The artefact: integer delta + manifest; save, load, apply, restore.
 
 The delta is what remains of the perturbation after rounding and clipping, so that `apply` then
 `restore` gives back the clean image bit for bit: whoever holds the poison holds the key.
 
-On the disk a poison is a folder with `delta.npy` (int8 `[N, H, W, C]`, in 255ths) and
-`manifest.json`. Both are untrusted when they are loaded.
+On the disk a poison is a folder with `delta.npy` (int8 `[N, H, W, C]`, in 255ths; int16 where the
+budget allows changes above 127) and `manifest.json`. Both are untrusted when they are loaded.
 """
 
 import dataclasses
@@ -18,25 +18,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
-from miue_jax import files
+from miue_jax import files, perturb, quality
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
-from miue_jax.perturb import budget
 
 _FORMAT = 2
 _SSIM_IMAGES = 256
-_SSIM_WINDOW = 7  # pixels; scikit-image's default
 _CHUNK = 1024  # images widened to int16 at a time
 
-# What every manifest holds. `perturbed` is there only when a fraction of the images was perturbed.
+# What every manifest holds. `perturbed` is there only when a fraction of the images was perturbed,
+# `norm` and `budget` (the same in words) only when epsilon does not bound every pixel.
 _FIELDS = {
   "format": int,
   "method": str,
-  "epsilon": int | float,  # in [0, 1] pixel units
-  "epsilon_255ths": int,
+  "epsilon": int | float,  # in [0, 1] pixel units; 1 when nothing is bounded
+  "epsilon_255ths": int | float,
   "seed": int,
   "config": dict,
   "dataset": str,
@@ -58,7 +56,7 @@ class Poison:
   """A perturbation of one dataset's training images.
 
   Attributes:
-    delta: int8 `[N, H, W, C]` in 255ths; clean + delta lies in 0..255.
+    delta: int8 or int16 `[N, H, W, C]` in 255ths; clean + delta lies in 0..255.
     manifest: where it comes from and what it does to the images, as JSON values.
   """
 
@@ -75,18 +73,20 @@ def make(
   config: dict[str, Any],
   seed: int,
   seconds: float,
+  norm: str = "linf",
   extra: dict[str, Any] | None = None,
 ) -> Poison:
   """Measures a realised perturbation and writes its manifest.
 
   Args:
     dataset: whose training images are perturbed.
-    delta: int8 `[N, H, W, C]` in 255ths, after rounding and clipping (`perturb.realise`).
+    delta: `[N, H, W, C]` in 255ths, after rounding and clipping (`perturb.realise`).
     method: its name.
     epsilon: the budget, in [0, 1] pixel units.
     config: the whole experiment; anything JSON can hold.
     seed: of the generation.
     seconds: the generation took.
+    norm: what epsilon bounds, one of `perturb.NORMS`.
     extra: further entries of the manifest. `{"perturbed": ids}` lists the images that were
       perturbed, where that is only a fraction of them.
 
@@ -96,18 +96,18 @@ def make(
       a number of the manifest is not finite.
   """
   images = dataset.train.images
-  if delta.dtype != np.int8 or delta.shape != images.shape:
-    raise ValueError(f"delta is {delta.dtype} {delta.shape}; expected int8 {images.shape}")
-  if _max_abs(delta) > budget(epsilon):
-    raise ValueError(f"delta reaches {_max_abs(delta)}/255; epsilon is {budget(epsilon)}/255")
+  stored = perturb.stored_type(epsilon, norm)
+  if delta.dtype != stored or delta.shape != images.shape:
+    raise ValueError(f"delta is {delta.dtype} {delta.shape}; expected {stored} {images.shape}")
+  if excess := _excess(delta, epsilon, norm):
+    raise ValueError(f"delta {excess}")
   for _ in _shifted_blocks(images, delta, 1):
     pass  # it raises where a sum leaves 0..255
   changed = np.flatnonzero(delta.reshape(len(delta), -1).any(axis=1))
   manifest = {
     "format": _FORMAT,
     "method": method,
-    "epsilon": epsilon,
-    "epsilon_255ths": budget(epsilon),
+    **_budget_lines(epsilon, norm),
     "seed": seed,
     "config": config,
     "dataset": dataset.name,
@@ -116,7 +116,7 @@ def make(
     "versions": _versions(),
     "max_delta_255ths": _max_abs(delta),
     "changed_images": len(changed),
-    "psnr_db": _mean_psnr(delta, changed),
+    "psnr_db": quality.psnr(delta, changed),
     "ssim": _mean_ssim(images, delta, changed),
     "ssim_images": f"at most {_SSIM_IMAGES} of the changed images, evenly spaced",
     "seconds": seconds,
@@ -165,14 +165,12 @@ def load(directory: str | os.PathLike, dataset: Dataset | None = None) -> Poison
   path = directory / "delta.npy"
   if not path.is_file():
     raise UserError(f"{path} is missing: copy it from where the poison was made.")
-  delta = _read_delta(path, tuple(manifest["shape"]))
+  budget = (manifest["epsilon"], manifest.get("norm", "linf"))
+  delta = _read_delta(path, tuple(manifest["shape"]), perturb.stored_type(*budget))
   if _sha256(delta) != manifest["delta_sha256"]:
     raise UserError(f"{path} is damaged (its sha256 is not the manifest's): copy it again.")
-  if _max_abs(delta) > budget(manifest["epsilon"]):
-    raise UserError(
-      f"{path} reaches {_max_abs(delta)}/255 but its budget is {budget(manifest['epsilon'])}/255: "
-      "generate the poison again."
-    )
+  if excess := _excess(delta, *budget):
+    raise UserError(f"{path} {excess}: generate the poison again.")
   return Poison(delta, manifest)
 
 
@@ -268,8 +266,12 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
       "that wrote it."
     )
   count = _check_shape(path, manifest["shape"])
-  if not 0 < manifest["epsilon"] <= 127 / 255:
-    raise UserError(f"{path} has an epsilon outside 0..127/255: copy it again.")
+  norm = manifest.get("norm", "linf")
+  if norm not in perturb.NORMS:
+    raise UserError(f"{path} lacks a valid 'norm': copy it again.")
+  largest = 1 if norm == "none" else 127 / 255
+  if not 0 < manifest["epsilon"] <= largest:
+    raise UserError(f"{path} has an epsilon outside 0..{255 * largest:g}/255: copy it again.")
   perturbed = manifest.get("perturbed", [])
   if not isinstance(perturbed, list) or not all(
     type(index) is int and 0 <= index < count for index in perturbed
@@ -292,16 +294,16 @@ def _check_shape(path: pathlib.Path, shape: list[Any]) -> int:
   return shape[0]
 
 
-def _read_delta(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
+def _read_delta(path: pathlib.Path, shape: tuple[int, ...], stored: np.dtype) -> np.ndarray:
   try:
     # A memory map never unpickles, and it compares the header with the size of the file before
     # anything is allocated.
     delta = np.lib.format.open_memmap(path, mode="r")
   except Exception as error:  # NumPy's header parser raises whatever a damaged file provokes.
     raise UserError(f"{path} is damaged ({error}): copy it again.") from error
-  if delta.dtype != np.int8 or delta.shape != shape:
+  if delta.dtype != stored or delta.shape != shape:
     raise UserError(
-      f"{path} is {delta.dtype} of shape {list(delta.shape)}, the manifest says int8 of shape "
+      f"{path} is {delta.dtype} of shape {list(delta.shape)}, the manifest says {stored} of shape "
       f"{list(shape)}: copy both files again."
     )
   return np.array(delta, order="C")
@@ -316,28 +318,39 @@ def _max_abs(delta: np.ndarray) -> int:
   return max(int(delta.max()), -int(delta.min()))
 
 
-def _mean_psnr(delta: np.ndarray, changed: np.ndarray) -> float | None:
-  """Mean over the changed images of 10 log10(255^2 / mean square of delta), in dB."""
-  if not len(changed):
-    return None
-  squares = [np.square(delta[i], dtype=np.float32).mean(dtype=np.float64) for i in changed]
-  return float(np.mean(10 * np.log10(255**2 / np.array(squares))))
+def _excess(delta: np.ndarray, epsilon: float, norm: str) -> str | None:
+  """How a delta breaks its budget, in words; None if it keeps it."""
+  reached, limit = _max_abs(delta), perturb.largest_change(epsilon, norm)
+  if reached > limit:
+    return f"reaches {reached}/255 but its budget is {limit}/255"
+  blocks = (delta[start : start + _CHUNK] for start in range(0, len(delta), _CHUNK))
+  if norm == "l2" and any(perturb.exceeds(block, epsilon, norm).any() for block in blocks):
+    return f"has an image whose root mean square change exceeds {255 * epsilon:.4g}/255"
+  return None
+
+
+def _budget_lines(epsilon: float, norm: str) -> dict[str, Any]:
+  """What the manifest says about the budget."""
+  if norm == "linf":
+    return {"epsilon": epsilon, "epsilon_255ths": perturb.budget(epsilon)}
+  if norm == "none":
+    words = "none: changes are not bounded by a norm"
+    return {"epsilon": 1.0, "epsilon_255ths": 255, "norm": norm, "budget": words}
+  level = round(255 * epsilon, 4)
+  words = f"L2: every image by at most {level:g}/255, root mean square over its values"
+  return {"epsilon": epsilon, "epsilon_255ths": level, "norm": norm, "budget": words}
 
 
 def _mean_ssim(
   images: np.ndarray | LazyImages, delta: np.ndarray, changed: np.ndarray
 ) -> float | None:
-  window = min(_SSIM_WINDOW, *images.shape[1:3])
-  window -= 1 - window % 2  # it must be odd
-  if not len(changed) or window < 3:
+  if not len(changed):
     return None
   chosen = changed[
     np.linspace(0, len(changed) - 1, min(_SSIM_IMAGES, len(changed))).round().astype(int)
   ]
   clean = images[chosen]
-  pairs = zip(clean, _shifted(clean, delta[chosen], 1), strict=True)
-  options = {"win_size": window, "data_range": 255, "channel_axis": -1}
-  return float(np.mean([structural_similarity(*pair, **options) for pair in pairs]))
+  return quality.ssim(clean, _shifted(clean, delta[chosen], 1))
 
 
 def _versions() -> dict[str, str]:

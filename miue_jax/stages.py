@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from miue_jax import defences, files, fit, models, processes, release, report, runtime
 from miue_jax import evaluate as victims
-from miue_jax import files, fit, models, processes, release, report, runtime
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
@@ -60,6 +60,8 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
     raise UserError(
       f"Unknown method {config.method.name!r}; choose one of {', '.join(sorted(METHODS))}."
     )
+  for name in config.evaluate.defences:
+    defences.build(name)
   runtime.start(config.devices, config.batch_sizes)
   dataset = sources.load(config.data, need_test=need_test)
   if config.method.only_class >= dataset.num_classes:
@@ -102,6 +104,7 @@ def _keep(made: Generated, experiment: Experiment) -> None:
     config=dataclasses.asdict(config),
     seed=config.seed,
     seconds=round(made.seconds, 1),
+    norm=config.method.norm,
     extra=extra,
   )
   artefact.save(poison, workdir.poison)

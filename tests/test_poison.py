@@ -83,6 +83,51 @@ def test_apply_is_within_budget_and_restore_undoes_it(case):
   assert np.array_equal(artefact.restore(poison, poisoned), images)
 
 
+@hypothesis.settings(
+  deadline=None,
+  max_examples=40,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(st.data())
+def test_unbounded_changes_are_stored_in_two_bytes_and_undone(tmp_path, data):
+  shape = data.draw(shapes)
+  images, poisoned = (data.draw(hnp.arrays(np.uint8, shape)) for _ in range(2))
+  delta = poisoned.astype(np.int16) - images
+  dataset = make_dataset(images)
+  artefact.save(make_poison(dataset, delta, norm="none"), tmp_path)
+  poison = artefact.load(tmp_path, dataset)
+  assert poison.delta.dtype == np.int16
+  assert (poison.manifest["epsilon"], poison.manifest["epsilon_255ths"]) == (1, 255)
+  assert poison.manifest["budget"].startswith("none")
+  np.testing.assert_array_equal(artefact.apply(poison, images), poisoned)
+  np.testing.assert_array_equal(artefact.restore(poison, poisoned), images)
+
+
+def test_an_l2_budget_is_stated_and_checked(saved):
+  dataset, delta = tiny()
+  level = np.sqrt((delta.astype(float) ** 2).mean(axis=(1, 2, 3))).max()
+  poison = make_poison(dataset, delta, epsilon=1.01 * level / 255, norm="l2")
+  assert poison.manifest["norm"] == "l2"
+  assert f"{1.01 * level:.4g}"[:4] in poison.manifest["budget"]
+  with pytest.raises(ValueError, match="root mean square change exceeds"):
+    make_poison(dataset, delta, epsilon=0.99 * level / 255, norm="l2")
+  directory, _ = saved
+  artefact.save(poison, directory)
+  assert np.array_equal(artefact.load(directory, dataset).delta, delta)
+  edit_manifest(directory, epsilon=0.99 * level / 255)
+  with pytest.raises(UserError, match="root mean square change exceeds"):
+    artefact.load(directory, dataset)
+
+
+def test_a_stated_norm_decides_the_type_on_the_disk(saved):
+  directory, dataset = saved
+  edit_manifest(directory, norm="none", epsilon=1.0)
+  with pytest.raises(UserError, match=r"is int8 of shape .* the manifest says int16"):
+    artefact.load(directory, dataset)
+  with pytest.raises(ValueError, match=r"delta is int8 .*; expected int16"):
+    make_poison(dataset, tiny()[1], norm="none")
+
+
 def test_round_trip_across_chunks():
   dataset, delta = tiny(shape=(2050, 2, 2, 1))
   poison = artefact.Poison(delta, {})
@@ -349,6 +394,9 @@ def test_manifest_without_a_key(saved):
     ("shape", [6, 8, 8, 2]),
     ("shape", [-6, 8, 8, 3]),
     ("shape", [6, 8, 8.0, 3]),
+    ("norm", "l1"),
+    ("norm", None),
+    ("norm", ["l2"]),
     ("perturbed", [6]),
     ("perturbed", [True]),
     ("perturbed", "all"),

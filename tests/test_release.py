@@ -98,6 +98,21 @@ def exported(tmp_path):
   return tmp_path / "images", tmp_path / "poison", dataset
 
 
+def test_a_poison_that_no_norm_bounds_is_undone(tmp_path):
+  dataset = make_dataset()
+  shape = dataset.train.images.shape
+  target = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
+  delta = target.astype(np.int16) - dataset.train.images
+  poison = artefact.make(
+    dataset, delta, method="cuda", epsilon=8 / 255, norm="none", config={}, seed=0, seconds=1.0
+  )
+  artefact.save(poison, tmp_path / "poison")
+  release.export(dataset, poison, tmp_path / "out", ("png", "npz"))
+  assert np.array_equal(np.load(tmp_path / "out" / "poisoned.npz")["x_train"], target)
+  release.restore(tmp_path / "out", tmp_path / "poison", tmp_path / "clean")
+  assert np.array_equal(np.load(tmp_path / "clean" / "clean.npz")["x_train"], dataset.train.images)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_png_export_is_plain_and_exact(tmp_path, channels):
   dataset = make_dataset(channels)

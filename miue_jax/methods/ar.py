@@ -1,0 +1,134 @@
+"""AR: autoregressive perturbations (Sandoval-Segura et al., NeurIPS 2022).
+
+  for every class and channel:  b <- 3 x 3 numbers from N(0, 1), the last one 0, with sum 1,
+                                drawn again while signals made with it diverge
+  for every image and channel:  start from N(0, 1); slide a window over it, row by row, and set its
+                                last pixel to sum_ij b_ij x_ij; drop the first 4 rows and columns
+  delta <- the rest, scaled to its budget
+
+A filter with the entries b and -1 in the last place answers a perturbation of its class by exactly
+zero, and that is what a convolutional network learns. Classes should be told apart, so every filter
+should answer the perturbations of other classes strongly. The authors accept a process when
+its answers exceed a threshold that suits the number of classes; here classes pick from a pool, one
+after another, the process whose weakest answer is strongest.
+
+Their budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `method.norm="l2"` with
+`method.epsilon=1 / (32 sqrt(3))`, 4.6/255.
+"""
+
+import time
+
+import numpy as np
+
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config
+from miue_jax.data.dataset import Dataset
+from miue_jax.methods import untrained
+from miue_jax.methods.alternating import Generated
+from miue_jax.progress import Reporter
+
+_CROP = 4  # rows and columns that still show the start
+_LARGEST = 5.0  # value of a signal that does not diverge
+_TRIALS = 3  # signals to judge that by
+_DRAWN = 128  # processes drawn at a time
+_POOL = 4  # processes to choose from, for each class
+_WINDOWS = 30  # of a signal, along each axis, that filters are applied to
+
+
+def generate(
+  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
+) -> Generated:
+  """Makes an AR poison; arguments as `alternating.generate`."""
+  del checkpoints, progress
+  started, method = time.monotonic(), config.method
+  shape = dataset.train.images.shape[1:]
+  processes = find_processes(np.random.default_rng(config.seed), dataset.num_classes, shape)
+
+  def pattern(generator, images, labels):
+    signals = slide(generator, processes[labels], images.shape[1:3])
+    return untrained.to_budget(signals, method.epsilon, method.norm)
+
+  return untrained.generate(dataset, config, pattern, started)
+
+
+def find_processes(
+  generator: np.random.Generator, classes: int, shape: tuple[int, int, int]
+) -> np.ndarray:
+  """Coefficients for every class, float32 `[classes, channels, 3, 3]`, for images of `shape`."""
+  pool = _stable(generator, _POOL * classes * shape[2], shape[:2])
+  pool = pool.reshape(-1, shape[2], 3, 3)
+  answers = responses(pool, untrained.to_budget(slide(generator, pool, shape[:2]), 1.0, "l2"))
+  answers = np.minimum(answers, answers.T)
+  picked, weakest = [0], answers[0]
+  while len(picked) < classes:
+    picked.append(int(np.argmax(weakest)))
+    weakest = np.minimum(weakest, answers[picked[-1]])
+  return pool[picked]
+
+
+def _stable(generator: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
+  """Random coefficients `[count, 3, 3]` whose signals stay small all over an image."""
+  found = np.empty((0, 3, 3), np.float32)
+  # What diverges overflows.
+  with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    while len(found) < count:
+      drawn = generator.standard_normal((_DRAWN, 3, 3), np.float32)
+      drawn[:, 2, 2] = 0
+      drawn /= drawn.sum(axis=(1, 2), keepdims=True)
+      trials = np.broadcast_to(drawn[:, None], (_DRAWN, _TRIALS, 3, 3))
+      largest = np.abs(slide(generator, trials, size)).max(axis=(1, 2, 3))
+      found = np.concatenate([found, drawn[largest <= _LARGEST]])
+  return found[:count]
+
+
+def slide(
+  generator: np.random.Generator, processes: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+  """Signals of processes, each from a random start of its own.
+
+  Args:
+    generator: of the start.
+    processes: float32 `[n, C, 3, 3]`.
+    size: height and width in pixels.
+
+  Returns:
+    float32 `[n, H, W, C]`, not scaled.
+  """
+  height, width = size[0] + _CROP, size[1] + _CROP
+  # Pixels lead, so that the values of all images at one of them lie together.
+  signals = generator.standard_normal((height, width, *processes.shape[:2]), np.float32)
+  weights = np.ascontiguousarray(processes.transpose(2, 3, 0, 1))
+  for row in range(2, height):
+    for column in range(2, width):
+      window = signals[row - 2 : row + 1, column - 2 : column + 1]
+      signals[row, column] = np.einsum("ijnc,ijnc->nc", weights, window)
+  return signals[_CROP:, _CROP:].transpose(2, 0, 1, 3)
+
+
+def matching_filters(processes: np.ndarray) -> np.ndarray:
+  """Filters `[n, C, 3, 3]` that answer the signals of their own processes by zero."""
+  filters = processes.copy()
+  filters[:, :, 2, 2] = -1
+  return filters
+
+
+def responses(processes: np.ndarray, signals: np.ndarray) -> np.ndarray:
+  """How strongly the filter of process i answers signal j: `[n, n]`.
+
+  The mean over windows of max(0, answer); a window's answer is the sum over channels.
+
+  Args:
+    processes: `[n, C, 3, 3]`.
+    signals: `[n, H, W, C]`.
+  """
+  filters = matching_filters(processes).reshape(len(processes), -1)
+  windows = np.lib.stride_tricks.sliding_window_view(signals, (3, 3), axis=(1, 2))
+  rows, columns = (max(1, side // _WINDOWS) for side in windows.shape[1:3])
+  windows = windows[:, ::rows, ::columns]
+  return np.stack(
+    [
+      np.maximum(0, window.reshape(-1, filters.shape[1]) @ filters.T).mean(axis=0)
+      for window in windows
+    ],
+    axis=1,
+  )

@@ -1,0 +1,67 @@
+"""LSP: linearly separable perturbations (Yu et al., "Availability Attacks Create Shortcuts", 2022).
+
+  m     <- corner of {-10, 10}^d, another one for each class      d: patches x channels
+  A     <- d x d numbers from U(-1, 1)
+  z     ~ m_y + A N(0, I)                                         a Gaussian cluster for each class
+  delta <- each entry of z fills a patch of 8 x 8 pixels; scaled to its budget
+
+The clusters are those of scikit-learn's `make_classification`, which the authors draw from, but for
+an A of each class's own, which would take gigabytes for large images. Their budget is ||delta||_2 =
+6/255 sqrt(H W C): `method.norm="l2"` with `method.epsilon=6/255`.
+"""
+
+import time
+
+import numpy as np
+
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config
+from miue_jax.data.dataset import Dataset
+from miue_jax.errors import UserError
+from miue_jax.methods import untrained
+from miue_jax.methods.alternating import Generated
+from miue_jax.progress import Reporter
+
+PATCH = 8  # pixels
+_SEPARATION = 10.0  # of a corner from the origin, along every axis
+
+
+def generate(
+  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
+) -> Generated:
+  """Makes an LSP poison; arguments as `alternating.generate`.
+
+  Raises:
+    UserError: the images have too few patches for that many classes.
+  """
+  del checkpoints, progress
+  started, method = time.monotonic(), config.method
+  height, width, channels = dataset.train.images.shape[1:]
+  grid = (-(-height // PATCH), -(-width // PATCH), channels)
+  generator = np.random.default_rng(config.seed)
+  corners = _corners(generator, dataset.num_classes, int(np.prod(grid)))
+  spread = generator.uniform(-1, 1, (corners.shape[1],) * 2).astype(np.float32)
+
+  def pattern(generator, images, labels):
+    normal = generator.standard_normal((len(labels), corners.shape[1]), np.float32)
+    points = corners[labels] + normal @ spread
+    patches = points.reshape(-1, *grid).repeat(PATCH, axis=1).repeat(PATCH, axis=2)
+    return untrained.to_budget(patches[:, :height, :width], method.epsilon, method.norm)
+
+  return untrained.generate(dataset, config, pattern, started)
+
+
+def _corners(generator: np.random.Generator, classes: int, dimensions: int) -> np.ndarray:
+  """Different corners of a hypercube, float32 `[classes, dimensions]`."""
+  if classes > 2**dimensions:
+    raise UserError(
+      f"LSP has {2**dimensions} patterns for images of this size, not {classes}: enlarge the "
+      "images (data.size) or choose another method."
+    )
+  corners = np.empty((0, dimensions), bool)
+  while len(corners) < classes:
+    drawn = generator.random((classes, dimensions)) < 0.5
+    corners = np.unique(np.concatenate([corners, drawn]), axis=0)
+  # `unique` sorts, so that neighbours would share their first entries.
+  corners = generator.permutation(corners)[:classes]
+  return _SEPARATION * (2 * corners.astype(np.float32) - 1)

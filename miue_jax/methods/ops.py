@@ -1,0 +1,85 @@
+"""OPS: one-pixel shortcuts (Wu et al., ICLR 2023).
+
+  for every class k:  (i, j), c <- argmax  mean |c - x_ij| / std |c - x_ij|,  c in {0, 1}^C
+                      x_ij <- c  for every image x of class k
+
+Mean and standard deviation are over the images of class k and the channels; no two classes get the
+same pixel and colour. One pixel may change by anything: `method.norm="none"`. A bounded norm moves
+the pixel towards the colour as far as the budget allows.
+"""
+
+import itertools
+import time
+
+import numpy as np
+
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.methods import untrained
+from miue_jax.methods.alternating import Generated
+from miue_jax.progress import Reporter
+
+_BLOCK = 1024  # images read at a time
+
+
+def generate(
+  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
+) -> Generated:
+  """Makes an OPS poison; arguments as `alternating.generate`."""
+  del checkpoints, progress
+  started = time.monotonic()
+  rows, columns, chosen = shortcuts(dataset.train, dataset.num_classes)
+
+  def pattern(generator, images, labels):
+    del generator
+    delta = np.zeros(images.shape, np.float32)
+    at = (np.arange(len(labels)), rows[labels], columns[labels])
+    delta[at] = chosen[labels] - images[at] / np.float32(255)
+    return delta
+
+  return untrained.generate(dataset, config, pattern, started)
+
+
+def shortcuts(train: Split, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Row `[K]`, column `[K]` and colour `[K, C]` in {0, 1} of every class's pixel."""
+  width, channels = train.images.shape[2:]
+  colours = np.array(list(itertools.product((0, 1), repeat=channels)))
+  sums, squares = _power_sums(train, classes)
+  counts = np.bincount(train.labels, minlength=classes)
+  taken, best = [], np.empty(classes, np.int64)
+  for label in range(classes):
+    score = _score(sums[label], squares[label], counts[label], colours).reshape(-1)
+    score[taken] = -np.inf
+    best[label] = np.argmax(score)
+    taken.append(best[label])
+  pixels, colour = np.divmod(best, len(colours))
+  return pixels // width, pixels % width, colours[colour]
+
+
+def _power_sums(train: Split, classes: int) -> np.ndarray:
+  """Sums of x and of x^2 over the images of every class, int64 `[2, K, H, W, C]`."""
+  sums = np.zeros((2, classes, *train.images.shape[1:]), np.int64)
+  for start in range(0, len(train), _BLOCK):
+    images = train.images[start : start + _BLOCK].astype(np.int64)
+    labels = train.labels[start : start + _BLOCK]
+    for label in np.unique(labels):
+      members = images[labels == label]
+      sums[0, label] += members.sum(axis=0)
+      sums[1, label] += np.square(members).sum(axis=0)
+  return sums
+
+
+def _score(sums: np.ndarray, squares: np.ndarray, count: int, colours: np.ndarray) -> np.ndarray:
+  """Mean over standard deviation of |c - x| for one class, `[H, W, colours]`.
+
+  |c - x| is x where c is 0 and 255 - x where it is 1, so that sums of x and x^2 suffice.
+  """
+  # [H, W, 1, C], to be chosen from by colours [colours, C].
+  sums, squares = sums[:, :, None], squares[:, :, None]
+  flipped = 255 * count - sums
+  flipped_squares = 255**2 * count - 510 * sums + squares
+  mean = np.where(colours, flipped, sums).mean(axis=-1) / count
+  square = np.where(colours, flipped_squares, squares).mean(axis=-1) / count
+  # Where a pixel is the same in all images any other colour is a perfect shortcut, not infinite.
+  return mean / np.sqrt(np.maximum(square - mean**2, 1e-6))
