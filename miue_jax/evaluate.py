@@ -1,21 +1,27 @@
-"""Victims: train on clean, noisy, poisoned or restored images, test on clean ones -> rows."""
+"""Victims: train on clean, noisy, poisoned or restored images, test on clean ones -> rows.
+
+Every victim trains once without a defence and once under each that is asked for.
+"""
 
 import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
-from miue_jax import files, fit, models, perturb, processes, runtime
+from miue_jax import defences, files, fit, models, perturb, processes, runtime
 from miue_jax import poison as artefact
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.pool import Draw, stratified
 from miue_jax.data.reader import LazyImages
+from miue_jax.defences.defence import Defence
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
 from miue_jax.progress import Reporter
@@ -95,62 +101,126 @@ def rows(
     UserError: a loss is not finite, a file cannot be written.
   """
   done = read(results)
-  for condition, seed in processes.from_lead(lambda: _missing(done, dataset, config)):
-    module = models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:])
-    states = Checkpoints(checkpoints / f"{condition}-{seed}")
-    fitted = fit.fit(
-      module,
-      config.victim_fit,
+  for cell in processes.from_lead(lambda: _missing(done, dataset, config)):
+    condition, defence, seed = cell
+    undefended = defence == "none"
+    states = Checkpoints(checkpoints / f"{condition}-{'' if undefended else defence + '-'}{seed}")
+    row = _cell(*cell, dataset, config)
+    row |= _trained(
       training_split(condition, dataset, poison, config),
-      dataset.test,
+      dataset,
+      config,
+      defences.build(defence),
       seed=seed,
-      name=f"{method_of(condition, config)} seed {seed}",
+      name=" ".join([row["method"], *([] if undefended else [defence]), f"seed {seed}"]),
       checkpoints=states,
       progress=progress,
     )
-    _, logits = fit.Predictor(module)(fitted.state, dataset.test.images)
-    row = {
-      **_cell(condition, seed, dataset, config),
-      "num_classes": dataset.num_classes,
-      "epochs": config.victim_fit.epochs,
-      **scores(logits, dataset.test.labels),
-      **learning_curve(runtime.fetch(fitted.curve)),
-      "seconds": round(float(fitted.seconds), 1),
-    }
     if processes.is_lead():
       append(results, row)
     done.append(row)
-    if seed != config.evaluate.seeds[0]:
+    if seed != config.evaluate.seeds[0] or not undefended:
       states.delete()
   return done
 
 
-def _missing(done: list[dict[str, Any]], dataset: Dataset, config: Config) -> list[tuple[str, int]]:
+def _trained(
+  train: Split,
+  dataset: Dataset,
+  config: Config,
+  defence: Defence,
+  *,
+  seed: int,
+  name: str,
+  checkpoints: Checkpoints,
+  progress: Reporter,
+) -> dict[str, Any]:
+  """Trains one victim on what it got and returns the columns of its row that are measured."""
+  test, clean, began = dataset.test, None, time.monotonic()
+  if defence.needs_clean:
+    clean, test = clean_share(test, config)
+  if defence.preprocess:
+    train = defence.preprocess(train, clean, seed)
+  prepared = time.monotonic() - began
+  recipe = defence.recipe(config.victim_fit) if defence.recipe else config.victim_fit
+  module = models.build(config.victim, dataset.num_classes, train.images.shape[1:])
+  fitted = fit.fit(
+    module,
+    recipe,
+    train,
+    test,
+    seed=seed,
+    name=name,
+    checkpoints=checkpoints,
+    progress=progress,
+    hooks=defence.hooks,
+    validation=clean if defence.stops_early else None,
+  )
+  _, logits = fit.Predictor(module)(fitted.state, test.images)
+  row = {
+    "num_classes": dataset.num_classes,
+    "epochs": recipe.epochs,
+    **scores(logits, test.labels),
+    **learning_curve(runtime.fetch(fitted.curve)),
+    "seconds": round(float(fitted.seconds), 1),
+  }
+  if defence.preprocess:
+    row["preprocess_seconds"] = round(prepared, 1)
+  if clean is not None:
+    row["test_images"] = len(test)
+  if defence.measures:
+    row |= defence.measures(module, fitted.state, test, seed)
+  return row
+
+
+def clean_share(test: Split, config: Config) -> tuple[Split, Split]:
+  """Parts the test images, stratified: what a defence has of clean images, and the rest.
+
+  The same parts for every victim, so that they are tested on the same images.
+
+  Raises:
+    UserError: a part is empty.
+  """
+  count = round(config.evaluate.clean_fraction * len(test))
+  if not 0 < count < len(test):
+    raise UserError(
+      f"evaluate.clean_fraction={config.evaluate.clean_fraction:g} of {len(test)} test images "
+      "leaves a defence or its test without images: change it, or use more test images."
+    )
+  chosen = np.zeros(len(test), bool)
+  chosen[stratified(test.labels, count, config.data.seed, Draw.CLEAN)] = True
+  return tuple(test.take(np.flatnonzero(part)) for part in (chosen, ~chosen))
+
+
+def _missing(
+  done: list[dict[str, Any]], dataset: Dataset, config: Config
+) -> list[tuple[str, str, int]]:
   """The cells that no row of `done` fills."""
   filled = [[row[key] for key in CELL] for row in done]
   return [
-    (condition, seed)
-    for condition, seed in cells(config)
-    if list(_cell(condition, seed, dataset, config).values()) not in filled
+    cell for cell in cells(config) if list(_cell(*cell, dataset, config).values()) not in filled
   ]
 
 
-def _cell(condition: str, seed: int, dataset: Dataset, config: Config) -> dict[str, Any]:
+def _cell(
+  condition: str, defence: str, seed: int, dataset: Dataset, config: Config
+) -> dict[str, Any]:
   """The columns `CELL` of a row, in that order."""
   return {
     "dataset": dataset.name,
     "method": method_of(condition, config),
     "victim": config.victim.name,
-    "defence": "none",
+    "defence": defence,
     "seed": seed,
   }
 
 
-def cells(config: Config) -> Iterator[tuple[str, int]]:
-  """Every (condition, seed), seed by seed so that an early look compares like with like."""
+def cells(config: Config) -> Iterator[tuple[str, str, int]]:
+  """Every (condition, defence, seed), seed by seed: an early look compares like with like."""
   for seed in config.evaluate.seeds:
-    for condition in config.evaluate.conditions:
-      yield condition, seed
+    for defence in config.evaluate.defences:
+      for condition in config.evaluate.conditions:
+        yield condition, defence, seed
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
@@ -179,10 +249,14 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
 
 
 def learning_curve(curve: np.ndarray) -> dict[str, Any]:
-  """Peak, last training accuracy and the curve of a row, from `fit.Fitted.curve`."""
-  loss, trained, tested = (np.round(column.astype(float), 4).tolist() for column in curve.T)
+  """Peak, last training accuracy and the curve of a row, from `fit.Fitted.curve`.
+
+  With validation, also the test accuracy of the epoch whose validation accuracy is best.
+  """
+  columns = (np.round(column.astype(float), 4).tolist() for column in curve.T)
+  loss, trained, tested, *validated = columns
   peak = int(np.argmax(tested))
-  return {
+  found = {
     "peak_test_accuracy": tested[peak],
     "peak_epoch": peak + 1,
     "train_accuracy": trained[-1],
@@ -193,6 +267,11 @@ def learning_curve(curve: np.ndarray) -> dict[str, Any]:
       "test_accuracy": tested,
     },
   }
+  for accuracies in validated:
+    stop = int(np.argmax(accuracies))
+    found |= {"stopped_test_accuracy": tested[stop], "stopped_epoch": stop + 1}
+    found["curve"]["validation_accuracy"] = accuracies
+  return found
 
 
 def read(results: pathlib.Path) -> list[dict[str, Any]]:

@@ -203,6 +203,18 @@ def loops_on_device() -> bool:
   return jax.sharding.get_mesh().devices.flat[0].platform != "cpu"
 
 
+def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
+  """Applies `body` so many times inside a step: a loop, or unrolled where loops are slow.
+
+  Unlike `loops_on_device` this can be asked while a step is traced.
+  """
+  if jax.default_backend() != "cpu":
+    return jax.lax.fori_loop(0, times, lambda _, x: body(x), x)
+  for _ in range(times):
+    x = body(x)
+  return x
+
+
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 

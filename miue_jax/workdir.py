@@ -87,7 +87,12 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   stored = _stored(workdir)
   if stored is None:
     return workdir
-  old, new = flat(stored["config"]), flat(json.loads(json.dumps(settings)))
+  # A key that the folder's config lacks is younger than the folder, which was made as by default.
+  defaults, old, new = (
+    flat(json.loads(json.dumps(content)))
+    for content in (dataclasses.asdict(Config()), stored["config"], settings)
+  )
+  old = defaults | old
   differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
   if differing:
     shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from miue_jax import evaluate
+from miue_jax import defences, evaluate
 from miue_jax import poison as artefact
 from miue_jax.config import Config, Evaluate, Fit, Method, Model
 from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.defences.defence import Defence
 from miue_jax.errors import UserError
 from miue_jax.progress import Progress
 
@@ -107,6 +108,14 @@ def test_learning_curve_names_its_peak():
   assert json.loads(json.dumps(found)) == found
 
 
+def test_learning_curve_names_where_validation_would_stop():
+  curve = np.array([[2, 30, 40, 50], [1, 60, 70, 60], [0.5, 90, 60, 80], [0.1, 99, 20, 80]])
+  found = evaluate.learning_curve(curve.astype(np.float32))
+  assert (found["peak_test_accuracy"], found["peak_epoch"]) == (70, 2)
+  assert (found["stopped_test_accuracy"], found["stopped_epoch"]) == (60, 3)
+  assert found["curve"]["validation_accuracy"] == [50, 60, 80, 80]
+
+
 def test_no_file_has_no_rows(tmp_path):
   assert evaluate.read(tmp_path / "results.jsonl") == []
 
@@ -183,7 +192,15 @@ def test_images_that_are_read_when_needed_are_the_same():
 
 
 def test_cells_go_seed_by_seed():
-  assert list(evaluate.cells(CONFIG)) == [("clean", 5), ("poison", 5), ("clean", 6), ("poison", 6)]
+  config = dataclasses.replace(
+    CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, defences=("none", "jpeg10"))
+  )
+  assert list(evaluate.cells(config)) == [
+    (condition, defence, seed)
+    for seed in (5, 6)
+    for defence in ("none", "jpeg10")
+    for condition in ("clean", "poison")
+  ]
 
 
 def test_missing_victims_are_trained_once(tmp_path, use_devices):
@@ -222,3 +239,110 @@ def test_missing_victims_are_trained_once(tmp_path, use_devices):
   calls = progress.call_count
   assert rows() == rows_once
   assert progress.call_count == calls == 3
+
+
+def fake(name, **fields):
+  return mock.patch.dict(defences.PLAIN, {name: lambda: Defence(name, **fields)})
+
+
+def train_rows(folder, names, conditions=("poison",), seeds=(5,)):
+  """Rows under these defences, and the folders of states that are left."""
+  dataset = make_dataset()
+  config = dataclasses.replace(
+    CONFIG, evaluate=Evaluate(conditions=conditions, seeds=seeds, defences=names)
+  )
+  rows = evaluate.rows(
+    dataset,
+    make_poison(dataset),
+    config,
+    results=folder / "results.jsonl",
+    checkpoints=folder / "victims",
+    progress=functools.partial(Progress, folder / "tensorboard"),
+  )
+  return rows, sorted(path.name for path in (folder / "victims").iterdir())
+
+
+def test_rows_carry_their_defence_and_only_undefended_states_stay(tmp_path, use_devices):
+  use_devices(2)
+  rows, states = train_rows(tmp_path, ("none", "bits1"), ("clean", "poison"), (5, 6))
+  assert [(row["method"], row["defence"], row["seed"]) for row in rows] == [
+    (method, defence, seed)
+    for seed in (5, 6)
+    for defence in ("none", "bits1")
+    for method in ("clean", "miue")
+  ]
+  assert states == ["clean-5", "poison-5"]
+  # One bit is 0 or 128, and nothing here reaches 128 but for what is clipped anyway.
+  assert rows[0]["curve"]["train_loss"] != rows[2]["curve"]["train_loss"]
+  assert train_rows(tmp_path, ("none", "bits1"), ("clean", "poison"), (5, 6))[0] == rows
+
+
+@pytest.mark.parametrize("names", [("jpeg10", "mixup", "at4"), ("projection", "earlystop")])
+def test_real_defences_fill_their_rows(tmp_path, use_devices, names):
+  use_devices(2)
+  rows, _ = train_rows(tmp_path, ("none", *names))
+  assert [row["defence"] for row in rows] == ["none", *names]
+  found = {row["defence"]: row for row in rows}
+  losses = {name: tuple(row["curve"]["train_loss"]) for name, row in found.items()}
+  # Early stopping trains as the undefended victim does, the others do not.
+  distinct = set(names) - {"earlystop"} | {"none"}
+  assert len({losses[name] for name in distinct}) == len(distinct)
+  if "at4" in found:
+    assert 0 <= found["at4"]["robust_test_accuracy"] <= found["at4"]["test_accuracy"]
+  if "earlystop" in found:
+    row = found["earlystop"]
+    assert losses["earlystop"] == losses["none"]
+    validated = row["curve"]["validation_accuracy"]
+    assert validated[row["stopped_epoch"] - 1] == max(validated)
+
+
+def test_a_defence_changes_data_recipe_and_row(tmp_path, use_devices):
+  use_devices(1)
+  seen = {}
+
+  def preprocess(train, clean, seed):
+    seen.update(train=train, clean=clean, seed=seed)
+    return dataclasses.replace(train, images=np.zeros_like(train.images))
+
+  with fake(
+    "blind",
+    preprocess=preprocess,
+    recipe=lambda recipe: dataclasses.replace(recipe, epochs=2),
+    measures=lambda module, state, test, seed: {"seen": [len(test), seed]},
+    needs_clean=True,
+    stops_early=True,
+  ):
+    defences.build.cache_clear()
+    rows, states = train_rows(tmp_path, ("none", "blind"))
+  row, dataset = rows[1], make_dataset()
+  np.testing.assert_array_equal(
+    seen["train"].images, artefact.apply(make_poison(dataset), dataset.train.images)
+  )
+  assert (row["epochs"], len(row["curve"]["epoch"]), row["seen"], seen["seed"]) == (2, 2, [8, 5], 5)
+  assert row["test_images"] == len(seen["clean"]) == 8
+  assert row["preprocess_seconds"] >= 0
+  # Black images tell nothing: the loss stays that of a guess.
+  assert row["curve"]["train_loss"] == pytest.approx([np.log(2)] * 2, abs=0.02)
+  assert row["stopped_test_accuracy"] == row["curve"]["test_accuracy"][row["stopped_epoch"] - 1]
+  assert rows[0]["epochs"] == 3
+  assert "test_images" not in rows[0]
+  assert states == ["poison-5"]
+
+
+def test_clean_images_are_a_stratified_share_that_is_not_tested_on():
+  dataset = make_dataset()
+  config = dataclasses.replace(CONFIG, evaluate=Evaluate(clean_fraction=0.25))
+  clean, test = evaluate.clean_share(dataset.test, config)
+  assert np.bincount(clean.labels).tolist() == [2, 2]
+  assert np.bincount(test.labels).tolist() == [6, 6]
+  both = np.concatenate([clean.images, test.images]).reshape(16, -1)
+  assert sorted(map(bytes, both)) == sorted(map(bytes, dataset.test.images.reshape(16, -1)))
+  again = evaluate.clean_share(dataset.test, config)[0]
+  np.testing.assert_array_equal(again.images, clean.images)
+
+
+def test_too_few_test_images_to_share_is_an_error():
+  dataset = make_dataset()
+  config = dataclasses.replace(CONFIG, evaluate=Evaluate(clean_fraction=0.01))
+  with pytest.raises(UserError, match=r"clean_fraction=0\.01 of 16 test images leaves"):
+    evaluate.clean_share(dataset.test, config)

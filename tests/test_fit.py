@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from miue_jax import fit, models, runtime
+from miue_jax import fit, hooks, models, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Fit, Sgd
 from miue_jax.data import lanes
@@ -54,7 +54,7 @@ TRAIN, TEST = make_split(42), make_split(9, seed=1)
 def run_fit(reporter):
   """Returns `run_fit(folder, ...)`, which is `fit.fit` on tiny data."""
 
-  def run(folder, module=None, config=CONFIG, stop_at=None, progress=None):
+  def run(folder, module=None, config=CONFIG, stop_at=None, progress=None, **rest):
     return fit.fit(
       module or Tiny(),
       config,
@@ -64,6 +64,7 @@ def run_fit(reporter):
       name="tiny",
       checkpoints=Checkpoints(folder),
       progress=progress or reporter(stop_at),
+      **rest,
     )
 
   return run
@@ -97,16 +98,33 @@ def test_learning_rate_is_the_published_table():
     assert float(rates[epoch - 1, 0]) == pytest.approx(rate, rel=5e-3 if epoch == 100 else 5e-4)
 
 
-def test_optimiser_is_pytorchs():
+def test_the_learning_rate_of_adversarial_training_drops_at_40_and_80_percent():
+  rates = learning_rates(Sgd(momentum=0.0, schedule="steps"), 100, 3).reshape(100, 3)
+  np.testing.assert_allclose(rates[:40], 0.1)
+  np.testing.assert_allclose(rates[40:80], 0.01, rtol=1e-6)
+  np.testing.assert_allclose(rates[80:], 0.001, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "steps"])
+def test_optimiser_is_pytorchs(schedule):
   torch = pytest.importorskip("torch")
-  config = Sgd(learning_rate=0.3, final_learning_rate=0.01, momentum=0.9, weight_decay=0.05)
-  epochs, steps = 4, 3
+  config = Sgd(
+    learning_rate=0.3,
+    final_learning_rate=0.01,
+    momentum=0.9,
+    weight_decay=0.05,
+    schedule=schedule,
+  )
+  epochs, steps = 5, 3
   rng = np.random.default_rng(0)
   start, *gradients = rng.standard_normal((1 + epochs * steps, 5)).astype(np.float32)
 
   weight = torch.nn.Parameter(torch.tensor(start))
   theirs = torch.optim.SGD([weight], lr=0.3, momentum=0.9, weight_decay=0.05)
-  schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, epochs, eta_min=0.01)
+  scheduler = {
+    "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(theirs, epochs, eta_min=0.01),
+    "steps": torch.optim.lr_scheduler.MultiStepLR(theirs, [2, 4]),
+  }[schedule]
   optimiser = fit.sgd(config, epochs, steps)
   params, state = jnp.array(start), optimiser.init(jnp.array(start))
   update = jax.jit(optimiser.update)
@@ -114,7 +132,7 @@ def test_optimiser_is_pytorchs():
     weight.grad = torch.tensor(gradient)
     theirs.step()
     if step % steps == 0:
-      schedule.step()
+      scheduler.step()
     updates, state = update(jnp.array(gradient), state, params)
     params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params, weight.detach(), rtol=1e-5, atol=1e-6)
@@ -204,6 +222,61 @@ def test_an_epoch_moves_nothing_unasked_and_the_second_compiles_nothing(
   assert len(compiled) == CONFIG.epochs
   assert compiled[0] > 0
   assert compiled[1] == compiled[2] == compiled[0]
+
+
+def test_validation_adds_a_column_and_changes_nothing_else(tmp_path, use_devices, run_fit):
+  use_devices(1)
+  plain = run_fit(tmp_path / "plain")
+  validated = run_fit(tmp_path / "validated", validation=TRAIN)
+  assert to_bytes(validated.state) == to_bytes(plain.state)
+  np.testing.assert_array_equal(validated.curve[:, :3], plain.curve)
+  _, logits = fit.Predictor(Tiny())(plain.state, TRAIN.images)
+  expected = 100 * np.mean(np.argmax(logits, axis=1) == TRAIN.labels)
+  assert float(validated.curve[-1, 3]) == pytest.approx(expected)
+
+
+def test_hooks_act_on_augmented_images_with_keys_of_their_own(tmp_path, use_devices, run_fit):
+  """What replaces all images and labels leaves nothing of the data, whatever the order."""
+  use_devices(2)
+  labels = hooks.Targets(jnp.array([[0, 2]]), jnp.array([[0.25, 0.75]]))
+
+  def replace(keys, images, targets):
+    assert images.shape == (4, 6, 6, 1)
+    wide = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(images), 2)), labels)
+    return jnp.zeros_like(images) + 0.5, wide
+
+  config = dataclasses.replace(CONFIG, learning_rate=1.0, weight_decay=0.0, epochs=30)
+  fitted = run_fit(tmp_path, Linear(), config, hooks=hooks.Hooks(augment=replace))
+  # Cross-entropy ends at the entropy of the soft label; the likelier class counts as 3/4 right.
+  entropy = -0.25 * np.log(0.25) - 0.75 * np.log(0.75)
+  loss, accuracy, _ = np.asarray(fitted.curve)[-1]
+  assert loss == pytest.approx(entropy, abs=0.03)
+  assert accuracy == 75
+
+
+def test_the_adversary_sees_the_frozen_model_and_later_hooks_take_over(
+  tmp_path, use_devices, run_fit
+):
+  use_devices(2)
+  phases = []
+
+  def adversary(keys, images, loss):
+    assert loss(images).shape == (4,)
+    phases.append("first")
+    return jnp.where(loss(images)[:, None, None, None] > -1, 0.0, images)  # always black
+
+  def later(keys, images, targets):
+    phases.append("then")
+    return jnp.zeros_like(images), targets
+
+  acting = hooks.Hooks(adversary=adversary, share=0.3, then=hooks.Hooks(augment=later))
+  fitted = run_fit(tmp_path / "acting", Tiny(), hooks=acting)
+  assert phases[0] == "first"
+  assert phases[-1] == "then"
+  black = hooks.Hooks(augment=lambda keys, images, targets: (jnp.zeros_like(images), targets))
+  assert_close(fitted.state, run_fit(tmp_path / "black", Tiny(), hooks=black).state, 1e-6)
+  # The first epoch of three is the first 30 %, rounded up.
+  assert [acting.at(epoch, 3) is acting for epoch in range(3)] == [True, False, False]
 
 
 def test_seeds_differ(use_devices):

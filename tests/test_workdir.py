@@ -1,6 +1,7 @@
 """The folder of an experiment belongs to one config and one dataset."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -42,6 +43,20 @@ def test_another_config_is_refused_naming_keys_and_values(tmp_path):
   assert "evaluate.seeds ([0, 1] there, [0, 1, 2] here)" in message
   assert "tau" not in message
   workdirs.open_workdir(tmp_path, CONFIG)
+
+
+def test_a_folder_that_is_older_than_a_key_had_its_default(tmp_path):
+  workdir = workdirs.open_workdir(tmp_path, CONFIG)
+  workdirs.bind(workdir, CONFIG, make_dataset())
+  stored = json.loads(workdir.config.read_text())
+  del stored["config"]["evaluate"]["defences"]
+  workdir.config.write_text(json.dumps(stored))
+  workdirs.open_workdir(tmp_path, CONFIG)
+  other = dataclasses.replace(CONFIG, evaluate=Evaluate(seeds=(0, 1), defences=("none", "bits2")))
+  with pytest.raises(
+    UserError, match=r"evaluate\.defences \(\['none'\] there, \['none', 'bits2'\]"
+  ):
+    workdirs.open_workdir(tmp_path, other)
 
 
 def test_a_folder_is_claimed_only_once_its_data_were_read(tmp_path):

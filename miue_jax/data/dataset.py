@@ -30,6 +30,13 @@ class Split:
   def __len__(self) -> int:
     return len(self.images)
 
+  def take(self, chosen: np.ndarray) -> "Split":
+    """Returns the examples with these indices, in this order."""
+    lazy = isinstance(self.images, reader.LazyImages)
+    images = self.images.take(chosen) if lazy else self.images[chosen]
+    files = None if self.files is None else tuple(self.files[i] for i in chosen)
+    return Split(images, self.labels[chosen], files)
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -56,6 +56,7 @@ class Draw(enum.IntEnum):
   TEST = 2
   SAMPLE = 3
   PERTURBED = 4
+  CLEAN = 5
 
 
 def stratified(labels: np.ndarray, count: int, seed: int, draw: Draw) -> np.ndarray:

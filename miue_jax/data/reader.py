@@ -69,6 +69,10 @@ class LazyImages:
     """Returns images that `change(ids, images)` turns into others of the same shape, when read."""
     return LazyImages(lambda ids: change(ids, self[ids]), self.shape, self._name)
 
+  def take(self, chosen: np.ndarray) -> "LazyImages":
+    """Returns the images with these indices, in this order."""
+    return LazyImages(lambda ids: self[chosen[ids]], (len(chosen), *self.shape[1:]), self._name)
+
 
 def scan(read: Read, count: int, name: str) -> LazyImages:
   """Reads every image once, shared among the processes, to learn their shape and digests.

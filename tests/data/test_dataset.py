@@ -4,7 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from miue_jax.data import dataset
+from miue_jax.data import dataset, reader
 from miue_jax.errors import UserError
 
 
@@ -22,6 +22,18 @@ def tiny(**changes):
 
 def with_train(**changes):
   return tiny(train=dataclasses.replace(tiny().train, **changes))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_take_keeps_images_labels_and_files_together(lazy):
+  images = tiny().train.images
+  held = reader.LazyImages(lambda ids: images[ids], images.shape, "tiny") if lazy else images
+  split = dataset.Split(held, np.array([3, 1, 2, 0], np.int32), ("p", "q", "r", "s"))
+  taken = split.take(np.array([2, 0]))
+  np.testing.assert_array_equal(taken.images[:], images[[2, 0]])
+  assert taken.labels.tolist() == [2, 3]
+  assert taken.files == ("r", "p")
+  assert tiny().train.take(np.array([1])).files is None
 
 
 def test_fingerprint_is_sha256_of_shape_digests_and_little_endian_labels():

@@ -84,6 +84,13 @@ def test_map_changes_what_is_read():
   np.testing.assert_array_equal(images[np.array([5, 0])], (PIXELS // 2 + shift)[[5, 0]])
 
 
+def test_take_reads_what_was_chosen():
+  images = lazy().take(np.array([7, 2, 7, 0]))
+  assert images.shape == (4, *PIXELS.shape[1:])
+  np.testing.assert_array_equal(images[np.array([3, 0])], PIXELS[[0, 7]])
+  np.testing.assert_array_equal(images[1:3], PIXELS[[2, 7]])
+
+
 def test_images_that_changed_are_refused():
   changed = PIXELS.copy()
   changed[4, 1, 2, 0] ^= 1

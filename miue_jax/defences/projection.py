@@ -1,0 +1,79 @@
+"""Orthogonal projection: remove from the images what a linear model recognises classes by.
+
+Sandoval-Segura et al., "What Can We Learn from Unlearnable Datasets?", NeurIPS 2023: fit a softmax
+regression without bias to the poisoned pixels, and project the images onto the orthogonal
+complement of its weight vectors, one for each class. Works on perturbations that are alike within a
+class.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from miue_jax import objectives, runtime
+from miue_jax.data.dataset import Split
+from miue_jax.data.reader import LazyImages
+from miue_jax.defences.defence import Defence
+
+EPOCHS = 20
+LEARNING_RATE = 0.1  # a tenth after half and after three quarters of the epochs
+BATCH = 128
+_BLOCK = 1024  # images that are projected at a time
+
+
+def orthogonal_projection() -> Defence:
+  """The defence; images are rounded to uint8 and clipped after the projection."""
+  return Defence("projection", preprocess=preprocess)
+
+
+def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
+  """Fits the linear model to `train` and removes the span of its weights."""
+  del clean
+  basis, _ = np.linalg.qr(fit_linear(train, seed))
+  images = train.images
+  if isinstance(images, LazyImages):
+    return dataclasses.replace(train, images=images.map(lambda ids, block: remove(block, basis)))
+  projected = np.empty_like(images)
+  for start in range(0, len(images), _BLOCK):
+    block = slice(start, start + _BLOCK)
+    projected[block] = remove(images[block], basis)
+  return dataclasses.replace(train, images=projected)
+
+
+def fit_linear(train: Split, seed: int) -> np.ndarray:
+  """Weights `[pixels, classes]` of a softmax regression without bias on pixels in [0, 1].
+
+  Starts, as PyTorch's linear layer does, from U(-1, 1) / sqrt(pixels).
+  """
+  generator = np.random.default_rng(seed)
+  batch = min(BATCH, len(train))
+  steps = len(train) // batch
+  pixels, classes = int(np.prod(train.images.shape[1:])), int(train.labels.max()) + 1
+  drops = {EPOCHS // 2 * steps: 0.1, 3 * EPOCHS // 4 * steps: 0.1}
+  optimiser = optax.sgd(optax.piecewise_constant_schedule(LEARNING_RATE, drops))
+
+  @jax.jit
+  def step(weights, state, images, labels):
+    flat = images.reshape(batch, pixels).astype(jnp.float32) / 255
+    gradient = jax.grad(lambda w: jnp.mean(objectives.cross_entropy(flat @ w, labels)))(weights)
+    updates, state = optimiser.update(gradient, state)
+    return optax.apply_updates(weights, updates), state
+
+  start = generator.uniform(-1, 1, (pixels, classes)).astype(np.float32) / np.sqrt(pixels)
+  weights = runtime.replicate(start.astype(np.float32))
+  state = runtime.replicate(optimiser.init(weights))
+  for _ in range(EPOCHS):
+    for rows in generator.permutation(len(train))[: steps * batch].reshape(steps, batch):
+      examples = runtime.replicate((train.images[rows], train.labels[rows].astype(np.int32)))
+      weights, state = step(weights, state, *examples)
+  return runtime.fetch(weights)
+
+
+def remove(images: np.ndarray, basis: np.ndarray) -> np.ndarray:
+  """Images `[N, H, W, C]` less their part in the span of orthonormal columns, uint8 again."""
+  flat = images.reshape(len(images), -1).astype(np.float32)
+  rest = flat - (flat @ basis) @ basis.T
+  return np.clip(np.rint(rest), 0, 255).astype(np.uint8).reshape(images.shape)
