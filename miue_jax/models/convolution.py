@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 _PIXELS = 2048  # of the activations whose tiles are made at a time
-# Below these many channels, or pixels of the result, nothing is gained: the products are too small.
-_NARROW, _SMALL = 16, 64
+# Below these many channels, or pixels of the result, the products are too small to gain much, and
+# to pay for the seconds that the compiler takes.
+_NARROW, _SMALL = 24, 64
 _WIDE, _LARGE = 64, 256  # the same in a forward pass
 
 Matrix = tuple[tuple[float, ...], ...]

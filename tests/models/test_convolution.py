@@ -14,13 +14,13 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 # images, channels out, side of the kernel, stride; and what takes part in them
 CASES = {
   "3x3, all by minimal filtering": ((4, 16, 16, 64), 96, 3, 1),
-  "3x3, narrow": ((3, 8, 12, 16), 5, 3, 1),
-  "3x3, a prime batch of many parts": ((7, 32, 32, 16), 16, 3, 1),
-  "3x3 with a stride": ((4, 16, 20, 16), 24, 3, 2),
-  "1x1 with a stride": ((4, 16, 16, 16), 24, 1, 2),
+  "3x3, narrow": ((3, 8, 12, 24), 5, 3, 1),
+  "3x3, a prime batch of many parts": ((7, 32, 32, 24), 16, 3, 1),
+  "3x3 with a stride": ((4, 16, 20, 24), 32, 3, 2),
+  "1x1 with a stride": ((4, 16, 16, 24), 32, 1, 2),
   "too small": ((4, 4, 4, 64), 64, 3, 1),
   "few channels": ((4, 16, 16, 3), 64, 3, 1),
-  "odd size": ((2, 9, 9, 16), 16, 3, 2),
+  "odd size": ((2, 9, 9, 24), 16, 3, 2),
 }
 
 
