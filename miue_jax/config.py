@@ -21,6 +21,10 @@ INITS = ("zeros", "random")
 SCHEDULES = ("cosine", "steps")
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
+PUBLISHED = ("", "cifar10")
+_RECIPE = ("model", "source", "method")  # what a method's recipe in the arena may change
+ESTIMATORS = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
+DIRECTIONS = ("shared", "independent")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +86,9 @@ class Method:
   norm: str = "linf"  # what epsilon bounds: linf: that; l2: an image's rms change; none: nothing
   epsilon_start: float = 8 / 255  # radius of the first epoch; falls linearly to epsilon
   epsilon_epochs: int = 0  # over this many epochs; 0: epsilon throughout
-  epochs: int = 100  # each: one pass of source updates, then one pass of delta updates
+  epochs: int = 100  # at most; each: source updates, then one pass of delta updates
+  source_steps: int = 0  # source batches of an epoch; 0: one pass
+  stop_error: float = 0.0  # ends when the source errs on fewer percent of poisoned images; 0: never
   batch_size: int = 512  # of the delta pass; L_mi compares images inside one batch
   microbatch: int = 0  # an accelerator holds activations of this many images of a batch; 0: of all
   steps: int = 10  # sign steps on each batch
@@ -96,6 +102,9 @@ class Method:
   draws: int = 1  # augmentation draws averaged in every sign step
   init: str = "zeros"  # zeros | random: uniform in [-epsilon, epsilon]
   restarts: int = 1  # ap: how often delta starts anew; each image keeps its best
+  inner_epsilon: float = 4 / 255  # rem, sem: radius of the adversary, in [0, 1] pixel units
+  inner_steps: int = 10  # rem, sem: its sign steps ...
+  inner_step_size: float = 0.8 / 255  # ... and their size
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   only_class: int = -1  # perturb this class alone; -1: all
@@ -116,12 +125,35 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """Histogram mutual information between features of clean and of released images."""
+  """Mutual information between features of clean and of released images."""
 
+  # histogram, kde, knn and gaussian see one random projection at a time and are averaged over many;
+  # mine, infonce and nwj are bounds by a network that sees all features.
+  estimators: tuple[str, ...] = ("histogram",)
   samples: int = 2000  # training images used (stratified by seed); 0: all
-  projections: int = 128  # random unit directions, shared by both sides
-  bins: int = 16  # equal-width bins per axis, between the smallest and the largest value
+  projections: int = 128  # random unit directions
+  directions: str = "shared"  # shared: both sides are projected on the same ones; independent
+  bins: int = 16  # histogram: of equal width per axis, between the smallest and the largest value
+  bootstrap: int = 20  # random halves for the interval, each a further estimate; 0: no interval
+  null: int = 20  # estimates of shuffled pairs, to see what no dependence looks like; 0: none
   seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+  """`--mode=benchmark`: methods x defences x victims x seeds in one table."""
+
+  methods: tuple[str, ...] = ()  # names of miue_jax.methods.METHODS, or of recipes
+  # By the name in `methods`: what its recipe changes in the sections model, source and method, such
+  # as {"em_class": {"method": {"name": "em", "class_wise": True}}}.
+  recipes: dict = dataclasses.field(default_factory=dict)
+  bring: tuple[str, ...] = ()  # NAME=PATH: poisoned training images from elsewhere, as a method
+  victims: tuple[str, ...] = ()  # networks, otherwise as `victim` says; empty: victim.name alone
+  defences: tuple[str, ...] = ("none",)  # see miue_jax.defences; each also on clean images
+  seeds: tuple[int, ...] = (0, 1, 2)  # of victims without a defence
+  defended_seeds: tuple[int, ...] = ()  # of victims with one; empty: the same
+  poison_per_seed: bool = False  # True: every seed makes its own poisons; False: `seed` makes them
+  published: str = ""  # cifar10: the images are CIFAR-10 or part of it; show its published numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +171,7 @@ class Config:
   victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")
   evaluate: Evaluate = Evaluate()
   measure: Measure = Measure()
+  arena: Arena = Arena()
 
   @property
   def batch_sizes(self) -> tuple[int, ...]:
@@ -163,6 +196,40 @@ def freeze(settings: ml_collections.ConfigDict) -> Config:
   config = _frozen(Config, settings.to_dict(), "")
   validate(config)
   return config
+
+
+def for_method(config: Config, name: str) -> Config:
+  """The settings by which the arena makes the poison called `name`.
+
+  Raises:
+    UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
+  """
+  recipe = config.arena.recipes.get(name, {})
+  prefix = f"arena.recipes.{name}"
+  _require(isinstance(recipe, dict), prefix, recipe, f"a dict of {', '.join(_RECIPE)}")
+  for section, changes in recipe.items():
+    if section not in _RECIPE:
+      raise UserError(
+        f"Config key {prefix}.{section} changes what all methods share; a recipe has "
+        f"{', '.join(_RECIPE)}."
+      )
+    _require(isinstance(changes, dict), f"{prefix}.{section}", changes, "a dict of settings")
+  sections = {
+    section: _frozen(
+      type(getattr(config, section)),
+      dataclasses.asdict(getattr(config, section))
+      | ({"name": name} if section == "method" else {})
+      | recipe.get(section, {}),
+      f"{prefix}.{section}.",
+    )
+    for section in _RECIPE
+  }
+  made = dataclasses.replace(config, **sections)
+  try:
+    validate(dataclasses.replace(made, arena=Arena()))
+  except UserError as error:
+    raise UserError(f"Method {name!r} of the arena cannot be made: {error}") from error
+  return made
 
 
 def _frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
@@ -215,7 +282,7 @@ def validate(config: Config) -> None:
   )
   _require(0 < method.fraction <= 1, "method.fraction", method.fraction, "in (0, 1]")
   _require(method.tau > 0, "method.tau", method.tau, "positive")
-  for key in ("zeta", "similarity_weight", "epsilon_epochs"):
+  for key in ("zeta", "similarity_weight", "epsilon_epochs", "source_steps", "inner_steps"):
     _require(getattr(method, key) >= 0, f"method.{key}", getattr(method, key), "0 or more")
   _require(
     method.zeta + method.similarity_weight > 0,
@@ -232,7 +299,11 @@ def validate(config: Config) -> None:
     method.microbatch,
     f"0 (all) or a divisor of method.batch_size ({method.batch_size})",
   )
-  for key in ("step_size_start", "step_size_end"):
+  _require(0 <= method.stop_error < 100, "method.stop_error", method.stop_error, "in [0, 100)")
+  _require(
+    0 <= method.inner_epsilon <= 1, "method.inner_epsilon", method.inner_epsilon, "in [0, 1]"
+  )
+  for key in ("step_size_start", "step_size_end", "inner_step_size"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
   _choose("method.augment", method.augment, AUGMENTATIONS)
@@ -276,6 +347,33 @@ def validate(config: Config) -> None:
   _require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
   _require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")
   _require(measure.bins >= 2, "measure.bins", measure.bins, "2 or more")
+  names = measure.estimators
+  _require(
+    len(set(names)) == len(names) > 0, "measure.estimators", names, "different, and not none"
+  )
+  for name in names:
+    _choose("measure.estimators", name, ESTIMATORS)
+  _choose("measure.directions", measure.directions, DIRECTIONS)
+  for key in ("bootstrap", "null"):
+    value = getattr(measure, key)
+    _require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")
+
+  _validate_arena(config)
+
+
+def _validate_arena(config: Config) -> None:
+  arena = config.arena
+  _require(len(arena.seeds) > 0, "arena.seeds", arena.seeds, "one or more")
+  for key in ("seeds", "defended_seeds"):
+    seeds = getattr(arena, key)
+    _require(all(0 <= seed < 2**32 for seed in seeds), f"arena.{key}", seeds, "below 2**32")
+  for key in ("methods", "victims", "defences", "seeds", "defended_seeds"):
+    values = getattr(arena, key)
+    _require(len(set(values)) == len(values), f"arena.{key}", values, "without repetitions")
+  _require(len(arena.defences) > 0, "arena.defences", arena.defences, "one or more")
+  _choose("arena.published", arena.published, PUBLISHED)
+  for name in arena.methods:
+    for_method(config, name)
 
 
 def _require(fine: bool, key: str, value: Any, allowed: str) -> None:

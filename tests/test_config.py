@@ -10,6 +10,7 @@ import pytest
 
 from miue_jax import config
 from miue_jax.errors import UserError
+from miue_jax.information import estimators
 
 RECIPES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -167,9 +168,22 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("evaluate.defences", ("jpeg10",)),
     ("evaluate.clean_fraction", 0.0),
     ("evaluate.clean_fraction", 1.0),
+    ("arena.methods", ("em", "em")),
+    ("arena.defences", ()),
+    ("arena.seeds", ()),
+    ("arena.seeds", (0, 0)),
+    ("arena.defended_seeds", (-1,)),
+    ("arena.published", "svhn"),
     ("victim_fit.schedule", "linear"),
     ("measure.projections", 0),
     ("measure.bins", 1),
+    ("measure.estimators", ()),
+    ("measure.estimators", ("knn", "knn")),
+    ("measure.estimators", ("histogram", "magic")),
+    ("measure.directions", "parallel"),
+    ("measure.bootstrap", 1),
+    ("measure.bootstrap", -2),
+    ("measure.null", 1),
   ],
 )
 def test_a_value_that_makes_no_sense_is_named(key, value):
@@ -183,3 +197,12 @@ def test_an_objective_without_terms_is_refused():
   settings.method.similarity_weight = 0.0
   with pytest.raises(UserError, match=r"method\.zeta is 0\.0; it must be positive when"):
     config.freeze(settings)
+
+
+def test_every_estimator_has_its_name_and_no_other_has():
+  assert set(config.ESTIMATORS) == set(estimators.POINTS)
+  assert config.DIRECTIONS == estimators.DIRECTIONS
+  with pytest.raises(
+    UserError, match=r"'magic'; it must be one of histogram, kde, knn, gaussian, m"
+  ):
+    config.freeze(changed("measure.estimators", ("magic",)))

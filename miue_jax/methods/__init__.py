@@ -1,6 +1,6 @@
 """Ways to make a poison. A method is `generate(dataset, config, ...) -> Generated`."""
 
-from miue_jax.methods import ap, ar, cuda, em, lsp, miue, ops, random
+from miue_jax.methods import ap, ar, cuda, em, lsp, miue, ops, random, rem, sem
 
 METHODS = {
   "ap": ap.generate,
@@ -12,7 +12,9 @@ METHODS = {
   "miue": miue.generate,
   "ops": ops.generate,
   "random": random.generate,
+  "rem": rem.generate,
+  "sem": sem.generate,
 }
 
-# What a method's delta step minimises, for `programs`, which builds the step without data.
-OBJECTIVES = {"em": em.objective, "miue": miue.objective}
+# What the two sides of a method do, for `programs`, which builds their steps without data.
+BILEVEL = {"em": em.bilevel, "miue": miue.bilevel, "rem": rem.bilevel, "sem": sem.bilevel}

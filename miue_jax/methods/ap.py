@@ -19,29 +19,29 @@ import numpy as np
 from miue_jax import fit, models, objectives, perturb, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method
-from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset
 from miue_jax.errors import UserError
-from miue_jax.methods import alternating
+from miue_jax.methods import delta as deltas
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
 
 def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> alternating.Generated:
+) -> Generated:
   """Makes a targeted AP poison; arguments and errors as `alternating.generate`."""
   return _generate(dataset, config, targeted(config.method), checkpoints, progress)
 
 
 def generate_maximising(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> alternating.Generated:
+) -> Generated:
   """Makes an error-maximising AP poison; arguments and errors as `alternating.generate`."""
   return _generate(dataset, config, maximising(config.method), checkpoints, progress)
 
 
-def targeted(method: Method) -> alternating.Objective:
+def targeted(method: Method) -> deltas.Objective:
   """Cross-entropy of the class after the true one; the last is followed by the first."""
   del method
 
@@ -52,7 +52,7 @@ def targeted(method: Method) -> alternating.Objective:
   return loss
 
 
-def maximising(method: Method) -> alternating.Objective:
+def maximising(method: Method) -> deltas.Objective:
   """Minus the cross-entropy of the true class."""
   del method
 
@@ -80,43 +80,36 @@ class _Loop:
 def _generate(
   dataset: Dataset,
   config: Config,
-  objective: alternating.Objective,
+  objective: deltas.Objective,
   checkpoints: Checkpoints,
   progress: Reporter,
-) -> alternating.Generated:
+) -> Generated:
   method, train = config.method, dataset.train
   if method.class_wise:
     raise UserError(
       f"Method {method.name} makes one perturbation for each image: set method.class_wise=False."
     )
-  if method.norm != "linf":
-    raise UserError(f"Method {method.name} moves every pixel by signs: set method.norm=linf.")
-  layout = lanes.lay_out(len(train), (config.source.batch_size, method.batch_size), config.seed)
+  layout = deltas.lay_out(train, config)
   train_steps = layout.steps(config.source.batch_size, partial=False)
   batches = layout.steps(method.batch_size, partial=True)
   sign_steps = batches * method.steps
   training, restart_steps = method.epochs * train_steps, sign_steps + batches
-  if train_steps == 0:
-    raise UserError(
-      f"{len(train)} training images do not fill one source batch of {config.source.batch_size}: "
-      "set source.batch_size and method.batch_size to at most that many."
-    )
 
   module = models.build(config.model, dataset.num_classes, train.images.shape[1:])
   optimiser = fit.sgd(config.source, method.epochs, train_steps)
   table = layout.place(train)
-  chosen = alternating.chosen_images(train.labels, method, config.seed)
+  chosen = deltas.chosen_images(train.labels, method, config.seed)
   perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
   train_run = runtime.repeated(
     fit.train_step(module, optimiser, fit.plain_inputs(config.source.augment), jax.P(AXIS))
   )
-  delta_run = runtime.repeated(alternating.delta_step(module, method, objective))
+  delta_run = runtime.repeated(deltas.delta_step(module, method, objective))
   keep_run = runtime.repeated(_keep_step(module, method, objective))
   sizes = tuple(map(np.float32, (method.step_size_start, method.epsilon)))
 
-  delta = alternating._first_delta(dataset, method, layout, config.seed)
+  delta = deltas.first_delta(dataset, method, layout, config.seed)
   loop = _Loop(
     fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
     delta,
@@ -137,7 +130,7 @@ def _generate(
     raise runtime.Interrupted(runtime.received())
 
   with runtime.stop_on_signal():
-    for epoch in range(position // max(train_steps, 1) + 1, method.epochs + 1):
+    for epoch in range(position // train_steps + 1, method.epochs + 1):
       before = (epoch - 1) * train_steps
       key = runtime.stream(config.seed, "source", epoch)
       data = fit.Pass(table, None, source_order(key, table.ids), key)
@@ -166,11 +159,11 @@ def _generate(
       before = training + restart * restart_steps
       done = position - before
       if done == 0:
-        start = alternating._first_delta(dataset, method, layout, (config.seed, restart))
+        start = deltas.first_delta(dataset, method, layout, (config.seed, restart))
         loop = loop.replace(delta=start)
       key = runtime.stream(config.seed, "delta", restart)
       data = fit.Pass(table, None, delta_order(key, table.ids), key)
-      constants = alternating.DeltaPass(loop.source, data, perturbed, *runtime.replicate(sizes))
+      constants = deltas.DeltaPass(loop.source, data, perturbed, *runtime.replicate(sizes))
       if done < sign_steps:
         (delta, sums), done = delta_run(
           (loop.delta, loop.sums),
@@ -203,11 +196,11 @@ def _generate(
       checkpoints.save(position, loop)
   report.close()
 
-  realised = runtime.fetch_rows(alternating._realised(table, loop.best, perturbed, method))
+  realised = runtime.fetch_rows(deltas.realised(table, loop.best, perturbed, method))
   learned, objective_means = runtime.fetch((loop.learned, loop.objective))
   columns = (*learned.astype(np.float64).T, objective_means.astype(np.float64))
   names = ("source_loss", "source_accuracy", "objective")
-  return alternating.Generated(
+  return Generated(
     None if realised is None else layout.scatter(realised),
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
@@ -222,7 +215,7 @@ def _with(values: jax.Array, index: int, value) -> jax.Array:
   return runtime.replicate(changed)
 
 
-def _keep_step(module, method: Method, objective: alternating.Objective) -> runtime.Step:
+def _keep_step(module, method: Method, objective: deltas.Objective) -> runtime.Step:
   """Keeps the better delta of every image of a batch.
 
   The step is `((best, lowest), DeltaPass, index) -> (best, lowest)`; `DeltaPass.data.delta` holds
@@ -242,7 +235,7 @@ def _keep_step(module, method: Method, objective: alternating.Objective) -> runt
     kept = jnp.where(better[:, None, None, None], candidate, best[rows])
     return best.at[rows].set(kept), lowest.at[rows].min(losses)
 
-  constants_spec = alternating.DeltaPass(
+  constants_spec = deltas.DeltaPass(
     jax.P(), fit.pass_spec(jax.P(AXIS)), jax.P(AXIS), jax.P(), jax.P()
   )
   return jax.shard_map(

@@ -24,7 +24,7 @@ from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods import untrained
-from miue_jax.methods.alternating import Generated
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 
 _CROP = 4  # rows and columns that still show the start

@@ -1,30 +1,38 @@
 """EM: error-minimising noise (Huang et al., "Unlearnable Examples", ICLR 2021).
 
-  theta <- argmin  CE(f(x + delta), y)                     source model, one pass
-  delta <- argmin  CE(f(x + delta), y),  |delta| <= eps    sign steps, one pass
-  repeat for every epoch
+  repeat until f errs on less than 1 % of x + delta:
+    theta <- argmin  CE(f(x + delta), y)                     source model, a few batches
+    delta <- argmin  CE(f(x + delta), y),  |delta| <= eps    sign steps, one pass
 
 Both sides minimise one loss: the perturbation makes images so easy that nothing is left to learn
-from them. One perturbation for each class (`method.class_wise`) is the paper's other variant.
+from them. `method.source_steps` and `method.stop_error` set the batches and the per cent; the error
+is that of every batch as its last sign step found it. One perturbation for each class
+(`method.class_wise`) is the paper's other variant.
 """
 
 from miue_jax import objectives
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods import alternating
+from miue_jax.methods import alternating, delta
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 
 
 def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> alternating.Generated:
+) -> Generated:
   """Makes an EM poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, objective(config.method), checkpoints, progress)
+  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
 
 
-def objective(method: Method) -> alternating.Objective:
-  """Cross-entropy of the true class, as `alternating.generate` wants it."""
+def bilevel(method: Method) -> alternating.Bilevel:
+  """What each side does."""
+  return alternating.Bilevel(objective(method))
+
+
+def objective(method: Method) -> delta.Objective:
+  """Cross-entropy of the true class, as a delta step wants it."""
   del method
 
   def loss(features, logits, labels, weights):

@@ -19,7 +19,7 @@ from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
 from miue_jax.errors import UserError
 from miue_jax.methods import untrained
-from miue_jax.methods.alternating import Generated
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 
 PATCH = 8  # pixels

@@ -15,20 +15,26 @@ from miue_jax import objectives
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods import alternating
+from miue_jax.methods import alternating, delta
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
 
 def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> alternating.Generated:
+) -> Generated:
   """Makes an MI-UE poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, objective(config.method), checkpoints, progress)
+  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
 
 
-def objective(method: Method) -> alternating.Objective:
-  """The MI-reduction loss of the global batch, as `alternating.generate` wants it."""
+def bilevel(method: Method) -> alternating.Bilevel:
+  """What each side does."""
+  return alternating.Bilevel(objective(method))
+
+
+def objective(method: Method) -> delta.Objective:
+  """The MI-reduction loss of the global batch, as a delta step wants it."""
 
   def loss(features, logits, labels, weights):
     del logits

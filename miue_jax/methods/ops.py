@@ -17,7 +17,7 @@ from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import untrained
-from miue_jax.methods.alternating import Generated
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 
 _BLOCK = 1024  # images read at a time

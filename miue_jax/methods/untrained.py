@@ -8,7 +8,8 @@ import numpy as np
 from miue_jax import perturb, processes
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods.alternating import Generated, chosen_images
+from miue_jax.methods.delta import chosen_images
+from miue_jax.methods.generated import Generated
 
 # (generator, clean images uint8 [n, H, W, C], labels [n]) -> float32 delta [n, H, W, C] in [0, 1]
 # pixel units, before it is brought into its budget. The generator belongs to these images.

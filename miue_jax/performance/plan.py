@@ -231,12 +231,14 @@ def _device_bytes(tree: object) -> int:
 def _work(plan: Plan) -> str:
   config, size = plan.config, plan.size
   counts = programs.parameters(config, size)
+  poison, victims = programs.passes(config, size)
+  most = "at most " if config.method.stop_error else ""
   lines = [
     f"Plan of {config.name}: {size.train:,} training and {size.test:,} test images of "
     f"{'x'.join(map(str, size.image))}, {size.classes} classes.",
     f"Parameters: source {config.model.name} {counts['source']:,}, victim {config.victim.name} "
-    f"{counts['victim']:,}. Dataset passes: {programs.passes(config):,}, of which "
-    f"{config.method.epochs * (1 + config.method.steps):,} make the poison.",
+    f"{counts['victim']:,}. Dataset passes: {most}{poison + victims:,}, of which "
+    f"{most}{poison:,} make the poison.",
   ]
   cells = [
     [

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax import evaluate as victims
-from miue_jax import fit, models
+from miue_jax import fit, hooks, models
 from miue_jax.config import Config, Sgd
 from miue_jax.data import lanes
 from miue_jax.errors import UserError
-from miue_jax.methods import OBJECTIVES, alternating
+from miue_jax.methods import BILEVEL, METHODS, alternating
+from miue_jax.methods import delta as deltas
 from miue_jax.performance.cost import Cost, analyse
 from miue_jax.performance.sizes import Sizes
 from miue_jax.runtime import AXIS
@@ -98,37 +99,43 @@ def build(name: str, config: Config, sizes: Sizes) -> Program:
   """Builds one of `NAMES` for a dataset of these sizes.
 
   Raises:
-    UserError: an unknown method, images that do not fit the network, fewer images than a batch, or
-      a batch that the devices do not divide.
+    UserError: a method that is unknown or has other steps, images that do not fit the network,
+      fewer images than a batch, or a batch that the devices do not divide.
   """
-  if config.method.name not in OBJECTIVES:
-    raise UserError(
-      f"Unknown method {config.method.name!r}; choose one of {', '.join(sorted(OBJECTIVES))}."
-    )
+  _bilevel(config)
   return {"delta": _delta, "source": _source, "victim": _victim, "evaluate": _evaluate}[name](
     config, sizes
   )
 
 
 def runs(config: Config, sizes: Sizes) -> dict[str, int]:
-  """How many steps of each program a whole run takes: generation, then all victims.
+  """How many steps of each program a whole run takes at most: generation, then all victims.
 
   A victim is tested after every epoch and once more at its end.
   """
-  method, victim = config.method, config.victim_fit
-  count = len(list(victims.cells(config)))
+  victim, count = config.victim_fit, len(list(victims.cells(config)))
   return {
-    "delta": method.epochs * method.steps * math.ceil(sizes.train / method.batch_size),
-    "source": method.epochs * (sizes.train // config.source.batch_size),
+    **_generation(config, sizes),
     "victim": count * victim.epochs * (sizes.train // victim.batch_size),
     "evaluate": count * (victim.epochs + 1) * math.ceil(sizes.test / _evaluation_batch(sizes.test)),
   }
 
 
-def passes(config: Config) -> int:
-  """Dataset passes of a whole run: each epoch one of the source model and `steps` of delta."""
-  count = len(list(victims.cells(config)))
-  return config.method.epochs * (1 + config.method.steps) + count * config.victim_fit.epochs
+def passes(config: Config, sizes: Sizes) -> tuple[int, int]:
+  """Dataset passes of a whole run: those that make the poison, each sign step one, and victims'."""
+  steps, layout = _generation(config, sizes), generation_layout(config, sizes.train)
+  delta = steps["delta"] / layout.steps(config.method.batch_size, partial=True)
+  source = steps["source"] / layout.steps(config.source.batch_size, partial=False)
+  return round(delta + source), len(list(victims.cells(config))) * config.victim_fit.epochs
+
+
+def _generation(config: Config, sizes: Sizes) -> dict[str, int]:
+  """How many source and delta steps make a poison, at most."""
+  segments = alternating.schedule(config, generation_layout(config, sizes.train))
+  return {
+    kind: sum(segment.steps for segment in segments if segment.kind == kind)
+    for kind in ("delta", "source")
+  }
 
 
 def parameters(config: Config, sizes: Sizes) -> dict[str, int]:
@@ -146,16 +153,27 @@ def generation_layout(config: Config, count: int) -> lanes.Layout:
   return lanes.lay_out(count, (config.source.batch_size, config.method.batch_size), config.seed)
 
 
+def _bilevel(config: Config) -> alternating.Bilevel:
+  name = config.method.name
+  if name not in BILEVEL:
+    problem = "has other steps than those known here" if name in METHODS else "is unknown"
+    raise UserError(
+      f"Method {name!r} {problem}: plans and benchmarks are of {', '.join(sorted(BILEVEL))}."
+    )
+  return BILEVEL[name](config.method)
+
+
 def _delta(config: Config, sizes: Sizes) -> Program:
   method = config.method
   _check_batch("method.batch_size", method.batch_size, sizes)
   module, new_state, _ = _model(config, "source", sizes)
   layout = generation_layout(config, sizes.train)
-  step = alternating.delta_step(module, method, OBJECTIVES[method.name](method))
+  bilevel = _bilevel(config)
+  step = deltas.delta_step(module, method, bilevel.objective, bilevel.delta_adversary)
 
   def arguments(images, labels):
     delta, perturbed = _perturbation(config, images, sizes)
-    constants = alternating.DeltaPass(
+    constants = deltas.DeltaPass(
       new_state(),
       _pass(layout, images, labels, method.batch_size, None),
       perturbed,
@@ -165,7 +183,7 @@ def _delta(config: Config, sizes: Sizes) -> Program:
     return (delta, _no_sums()), constants, jnp.int32(0)
 
   delta_spec = _delta_spec(config)
-  constants_spec = alternating.DeltaPass(
+  constants_spec = deltas.DeltaPass(
     jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P()
   )
   return Program(
@@ -191,9 +209,10 @@ def _source(config: Config, sizes: Sizes) -> Program:
     sizes,
     config.source,
     layout,
-    alternating.source_inputs(config),
+    deltas.source_inputs(config),
     lambda images: _perturbation(config, images, sizes),
     spec,
+    hooks.Hooks(adversary=_bilevel(config).source_adversary),
   )
 
 
@@ -215,11 +234,12 @@ def _training(
   inputs: fit.Inputs,
   perturbation: Callable[[Any], Any],
   spec: Any,
+  acting: hooks.Hooks = hooks.NONE,
 ) -> Program:
   key = "source.batch_size" if name == "source" else "victim_fit.batch_size"
   _check_batch(key, recipe.batch_size, sizes)
   module, new_state, optimiser = _model(config, name, sizes)
-  step = fit.train_step(module, optimiser, inputs, spec)
+  step = fit.train_step(module, optimiser, inputs, spec, acting)
 
   def arguments(images, labels):
     constants = _pass(layout, images, labels, recipe.batch_size, perturbation(images))

@@ -1,6 +1,7 @@
 """The loop that bi-level methods share: budget, choice of images, checkpoints."""
 
 import dataclasses
+import itertools
 import types
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import models, objectives, perturb, runtime
+from miue_jax import models, objectives, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import ROUNDINGS, Config, Method, Model, Sgd
 from miue_jax.data import lanes
@@ -89,7 +90,8 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
   ):
     config = dataclasses.replace(config, method=dataclasses.replace(config.method, **method))
     states = Checkpoints(tmp_path / folder)
-    return alternating.generate(dataset, config, loss, states, progress or reporter(stop_at))
+    sides = alternating.Bilevel(loss)
+    return alternating.generate(dataset, config, sides, states, progress or reporter(stop_at))
 
   return run
 
@@ -171,42 +173,6 @@ def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
   assert 3 < np.abs(made.delta[inside]).mean() < 5  # expected 4
 
 
-@pytest.mark.parametrize("class_wise", [False, True])
-def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
-  method = dataclasses.replace(CONFIG.method, class_wise=class_wise)
-  source = dataclasses.replace(CONFIG.source, augment="none")
-  inputs = alternating.source_inputs(dataclasses.replace(CONFIG, method=method, source=source))
-  images, labels = DATASET.train.images[:6], jnp.array(DATASET.train.labels[:6])
-  perturbed = np.array([True, False, True, True, False, False])
-  shape = (CLASSES if class_wise else 6, 6, 6, 1)
-  delta = perturb.pack(jnp.full(shape, 5 / 255), perturb.resolution(method.epsilon_start))
-  table = lanes.Table(jnp.array(images), labels, jnp.arange(6))
-  keys = jax.random.split(jax.random.key(0), 6)
-  seen = 255 * inputs(table, (delta, jnp.array(perturbed)), jnp.arange(6), keys)
-  expected = images + 5.0 * perturbed[:, None, None, None]
-  # A pattern shared by a class fits no single image, so there the sum is clipped.
-  expected = expected.clip(0, 255) if class_wise else expected
-  np.testing.assert_allclose(seen, expected, atol=1e-3)
-
-
-def test_a_larger_fraction_contains_a_smaller_one():
-  labels = np.random.default_rng(0).integers(0, 4, 200)
-  chosen = [
-    set(np.flatnonzero(alternating.chosen_images(labels, Method(fraction=f), 1)))
-    for f in (0.1, 0.35, 0.8, 1.0)
-  ]
-  assert [len(ids) for ids in chosen] == [20, 70, 160, 200]
-  assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
-  other_seed = alternating.chosen_images(labels, Method(fraction=0.1), 2)
-  assert set(np.flatnonzero(other_seed)) != chosen[0]
-
-
-def test_a_choice_of_no_image_is_an_error():
-  labels = np.arange(30) % 3
-  with pytest.raises(UserError, match=r"method\.fraction=0\.01 .* leaves no image"):
-    alternating.chosen_images(labels, Method(fraction=0.01), 0)
-
-
 @pytest.mark.parametrize("changes", [{}, {"fraction": 0.5}])
 def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   tables = []
@@ -252,23 +218,6 @@ def test_truncation_stores_the_level_below(generate):
   # One float delta, rounded in two ways; about half of the fractions are above one half.
   assert set(np.unique(difference)) == {0, 1}
   assert 0.2 < difference.mean() < 0.8
-
-
-@pytest.mark.parametrize("class_wise", [False, True])
-def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
-  use_devices(2)
-  monkeypatch.setattr(alternating, "_BLOCK", 5)  # 180 numbers, of which a generator draws pairs
-  dataset = make_dataset()
-  method = Method(init="random", class_wise=class_wise, epsilon=1 / 255)
-  layout = lanes.lay_out(COUNT, (8,), 0)
-  stored = runtime.fetch(alternating._first_delta(dataset, method, layout, 3))
-  delta = perturb.unpack(stored, perturb.resolution(method.epsilon_start))
-  count = CLASSES if class_wise else COUNT
-  noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
-  expected = np.float32(1 / 255) * (2 * noise - 1)
-  # float32 draws, stored in 2048ths of a 255th
-  found = delta if class_wise else layout.scatter(delta)
-  np.testing.assert_allclose(found, expected, rtol=0, atol=0.51 / 2048 / 255)
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
@@ -360,3 +309,30 @@ def test_a_source_loss_that_is_not_finite_is_an_error_with_its_step(generate):
 def test_fewer_images_than_a_source_batch_is_an_error(generate):
   with pytest.raises(UserError, match="7 training images do not fill one source batch of 8"):
     generate(dataset=make_dataset(7))
+
+
+def test_a_budget_in_another_norm_is_an_error(generate):
+  with pytest.raises(UserError, match=r"set method\.norm=linf"):
+    generate(norm="l2")
+
+
+@pytest.mark.parametrize(("source_steps", "expected"), [(0, 2), (1, 1), (9, 2)])
+def test_the_schedule_alternates_without_gaps(source_steps, expected):
+  config = dataclasses.replace(
+    CONFIG, method=dataclasses.replace(CONFIG.method, source_steps=source_steps, epochs=3)
+  )
+  segments = alternating.schedule(config, lanes.lay_out(COUNT, (8, BATCH), 0))
+  assert [(s.kind, s.epoch) for s in segments] == [
+    (kind, epoch) for epoch in (1, 2, 3) for kind in ("source", "delta")
+  ]
+  # 22 images: whole batches of 8 for the source model, padded ones of 16 for delta, 2 steps each.
+  assert [s.steps for s in segments] == 3 * [expected, 4]
+  assert segments[0].first == 0
+  assert all(a.stop == b.first for a, b in itertools.pairwise(segments))
+
+
+def test_fewer_source_steps_learn_less(generate):
+  # One of two batches: the first of the same pass, so that its loss is another mean.
+  whole, part = (generate(f"{n}", source_steps=n, epochs=1) for n in (0, 1))
+  assert part.history["source_accuracy"][0] * 8 / 100 % 1 == 0  # of 8 images
+  assert part.history["source_loss"] != whole.history["source_loss"]

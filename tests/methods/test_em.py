@@ -1,11 +1,128 @@
-"""EM: cross-entropy of the true class, minimised by both sides."""
+"""EM: cross-entropy of the true class, minimised by both sides until nothing is left of it."""
 
+import dataclasses
+
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
-from miue_jax import methods
-from miue_jax.config import Method
+from miue_jax import methods, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import em
+from miue_jax.models import layers
+
+COUNT, CLASSES, BATCH = 44, 3, 16
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=8, augment="none", final_learning_rate=0.1),
+  method=Method(
+    name="em",
+    epochs=30,
+    source_steps=2,
+    stop_error=1.0,
+    batch_size=BATCH,
+    steps=4,
+    step_size_start=0.8 / 255,
+    step_size_end=0.8 / 255,
+    augment="none",
+    checkpoint_every=100,
+  ),
+)
+EPOCH = CONFIG.method.source_steps + -(-COUNT // BATCH) * CONFIG.method.steps
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm, soon compiled."""
+
+  model: Model
+  num_classes: int
+  min_side = 1
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(16)(images.reshape(len(images), -1))
+    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(self.num_classes)(features)
+
+
+class Recorded(Checkpoints):
+  """Keeps the newest state at hand."""
+
+  def save(self, position, tree):
+    self.position, self.tree = position, jax.device_get(tree)
+    super().save(position, tree)
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  # Gray noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
+  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
+  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run on two devices, and its checkpoints."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+  use_devices(2)
+
+  def run(folder="run", stop_at=None, **method):
+    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
+    states = Recorded(tmp_path / folder)
+    return em.generate(DATASET, config, states, reporter(stop_at)), states
+
+  return run
+
+
+def errors(state, images):
+  """Percent of the images, in [0, 255], on which the source model of a state errs."""
+  _, logits = Tiny(Model(), CLASSES).apply(state.source.variables, images.astype(np.float32) / 255)
+  return 100 * float(np.mean(np.argmax(logits, axis=1) != DATASET.train.labels))
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+def test_it_stops_when_the_training_error_is_below_one_percent(generate, class_wise):
+  made, states = generate(class_wise=class_wise)
+  accuracy = made.history["poisoned_accuracy"]
+  assert 1 < len(accuracy) < 30
+  assert all(100 - value >= 1 for value in accuracy[:-1])
+  assert 100 - accuracy[-1] < 1
+  assert states.position == len(accuracy) * EPOCH
+  clean = DATASET.train.images
+  assert errors(states.tree, clean + made.delta) < 1
+  assert errors(states.tree, clean) > 20
+
+
+def test_the_error_is_that_of_the_frozen_source_model(generate):
+  # Where delta cannot move, it is the error on clean images, padding left out.
+  made, states = generate(epochs=1, step_size_start=1e-9, step_size_end=1e-9)
+  expected = 100 - errors(states.tree, DATASET.train.images)
+  assert made.history["poisoned_accuracy"] == [pytest.approx(expected, abs=1e-4)]
+
+
+def test_without_a_limit_it_does_not_stop(generate):
+  made, _ = generate(stop_error=0.0, epochs=25)
+  assert [len(values) for values in made.history.values()] == [25, 25, 25]
+
+
+def test_a_run_that_stopped_goes_on_no_more(generate):
+  expected, states = generate("whole")
+  for step in (1, EPOCH, EPOCH + 3, states.position):
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      generate("parts", stop_at=step)
+  for _ in range(2):
+    resumed, again = generate("parts")
+    assert resumed.delta.tobytes() == expected.delta.tobytes()
+    assert resumed.history == expected.history
+  assert not hasattr(again, "tree")  # nothing was left to do or to save
 
 
 def test_the_objective_is_cross_entropy():
@@ -19,4 +136,4 @@ def test_the_objective_is_cross_entropy():
 
 def test_it_is_in_the_list_of_methods():
   assert methods.METHODS["em"] is em.generate
-  assert methods.OBJECTIVES["em"] is em.objective
+  assert methods.BILEVEL["em"] is em.bilevel

@@ -9,7 +9,7 @@ import pytest
 from miue_jax import runtime
 from miue_jax.config import Config, Data, Evaluate, Fit, Method, Model, Sgd
 from miue_jax.errors import UserError
-from miue_jax.methods import METHODS, OBJECTIVES
+from miue_jax.methods import alternating
 from miue_jax.performance import chips, cost, plan, programs, sizes
 
 CONFIG = Config(
@@ -38,8 +38,36 @@ def costs():
     yield found
 
 
-def test_every_method_can_be_planned():
-  assert OBJECTIVES.keys() == METHODS.keys()
+@pytest.mark.parametrize(("name", "problem"), [("ap", "has other steps"), ("qq", "is unknown")])
+def test_a_method_without_these_steps_is_an_error(name, problem):
+  config = dataclasses.replace(QUICK, method=Method(name=name))
+  with pytest.raises(UserError, match=f"{name}' {problem}.* are of em, miue, rem, sem"):
+    programs.build("victim", config, SIZES)
+
+
+def test_the_plan_counts_what_generation_schedules(use_devices):
+  use_devices(1)
+  method = dataclasses.replace(CONFIG.method, source_steps=2, epochs=4)
+  config = dataclasses.replace(CONFIG, method=method)
+  runs = programs.runs(config, SIZES)
+  assert (runs["source"], runs["delta"]) == (4 * 2, 4 * 5 * 4)
+  last = alternating.schedule(config, programs.generation_layout(config, SIZES.train))[-1]
+  assert last.stop == runs["source"] + runs["delta"]
+  # Two of six source batches are a third of a pass.
+  assert programs.passes(config, SIZES) == (round(4 * (5 + 2 / 6)), 6 * 7)
+
+
+def test_an_adversary_of_ten_steps_multiplies_the_work(use_devices):
+  use_devices(1)
+
+  def flops(name, step):
+    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, name=name))
+    return programs.build(step, config, SIZES).cost().flops
+
+  # In forward passes: a sign step of either side is 2, a train step 3.
+  assert flops("rem", "delta") / flops("em", "delta") == pytest.approx(11, rel=0.1)
+  assert flops("sem", "delta") / flops("em", "delta") == pytest.approx(1, rel=0.1)
+  assert flops("rem", "source") / flops("em", "source") == pytest.approx(23 / 3, rel=0.1)
 
 
 def test_steps_and_passes_of_a_whole_run(use_devices):
@@ -50,9 +78,10 @@ def test_steps_and_passes_of_a_whole_run(use_devices):
     "victim": 6 * 7 * 12,  # 6 victims
     "evaluate": 6 * 8 * 2,  # after each of 7 epochs and at the end, 600 images by 512
   }
-  assert programs.passes(CONFIG) == 3 * 6 + 6 * 7
+  assert programs.passes(CONFIG, SIZES) == (3 * 6, 6 * 7)
   # The paper's recipe has the 1,100 passes of its generation and 9 victims of 200 epochs.
-  assert programs.passes(Config()) == 1100 + 9 * 200
+  cifar = sizes.Sizes((32, 32, 3), 50_000, 10_000, 10)
+  assert programs.passes(Config(), cifar) == (1100, 9 * 200)
 
 
 def test_parts_of_a_batch_need_less_memory_where_loops_are_on_the_device(monkeypatch, use_devices):

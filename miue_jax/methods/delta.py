@@ -1,0 +1,270 @@
+"""Delta: which images it changes, where it starts, how a step moves it, what remains of it."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miue_jax import fit, hooks, objectives, perturb, runtime
+from miue_jax.config import Config, Method
+from miue_jax.data import lanes
+from miue_jax.data.augment import augment
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.pool import Draw, stratified
+from miue_jax.errors import UserError
+from miue_jax.runtime import AXIS
+
+# (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
+Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+_ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
+_BLOCK = 256  # images that the host widens to float32 at a time
+
+
+@flax.struct.dataclass
+class DeltaPass:
+  """Constants of a delta pass: the source model is frozen, sizes change by epoch."""
+
+  source: fit.State
+  data: fit.Pass
+  perturbed: jax.Array
+  step_size: jax.Array
+  epsilon: jax.Array
+
+
+def lay_out(train: Split, config: Config) -> lanes.Layout:
+  """Lanes for the batches of the source model and of delta.
+
+  Raises:
+    UserError: a budget that sign steps cannot keep, or fewer images than one source batch.
+  """
+  method, batch = config.method, config.source.batch_size
+  if method.norm != "linf":
+    raise UserError(
+      f"Method {method.name} moves every pixel by signs, which method.norm={method.norm} does not "
+      "bound: set method.norm=linf."
+    )
+  if len(train) < batch:
+    raise UserError(
+      f"{len(train)} training images do not fill one source batch of {batch}: set "
+      "source.batch_size and method.batch_size to at most that many."
+    )
+  return lanes.lay_out(len(train), (batch, method.batch_size), config.seed)
+
+
+def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
+  """Which images are perturbed, bool `[N]`: `fraction` of each class, or of `only_class`.
+
+  Stratified, drawn by `seed`; a smaller fraction is contained in a larger one.
+
+  Raises:
+    UserError: there are none.
+  """
+  chosen = np.zeros(len(labels), bool)
+  chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
+  chosen &= (labels == method.only_class) | (method.only_class == -1)
+  if not chosen.any():
+    raise UserError(
+      f"method.fraction={method.fraction:g} with method.only_class={method.only_class} leaves no "
+      "image to perturb: raise the fraction or choose another class."
+    )
+  return chosen
+
+
+def first_delta(
+  dataset: Dataset, method: Method, layout: lanes.Layout, seed: int | tuple[int, ...]
+) -> jax.Array:
+  """Where delta starts: packed `[classes or rows, H, W, C]`, replicated or sharded."""
+  image_shape = dataset.train.images.shape[1:]
+  parts = perturb.resolution(method.epsilon_start)
+
+  def start(ids: np.ndarray) -> np.ndarray:
+    if method.init == "zeros":
+      return np.zeros((len(ids), *image_shape), np.int16)
+    noise = np.float32(method.epsilon) * (2 * _uniform(ids, image_shape, seed) - 1)
+    return perturb.pack(noise, parts)
+
+  if method.class_wise:
+    return runtime.replicate(start(np.arange(dataset.num_classes)))
+  ids = np.maximum(layout.ids, 0)
+  return runtime.shard_rows(lambda part: start(ids[part]), (len(ids), *image_shape))
+
+
+def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
+  """Uniform float32 noise in [0, 1) of examples `ids`, `[len(ids), *shape]`.
+
+  One stream for all examples, in blocks: no process holds the noise of the others' examples.
+  """
+  generator = np.random.default_rng(seed)
+  noise = np.empty((len(ids), *shape), np.float32)
+  for first in range(0, ids.max() + 1, _BLOCK):
+    block = generator.random((_BLOCK, *shape), np.float32)
+    inside = (first <= ids) & (ids < first + _BLOCK)
+    noise[inside] = block[ids[inside] - first]
+  return noise
+
+
+def realised(
+  table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
+) -> jax.Array:
+  """What remains of delta in stored images, int8 in the order of `table`; each process its rows."""
+  patterns = runtime.fetch(delta) if method.class_wise else None
+  parts = perturb.resolution(method.epsilon_start)
+
+  def rows(part: slice) -> np.ndarray:
+    images, labels, chosen = (
+      runtime.local_rows(x, part) for x in (table.images, table.labels, perturbed)
+    )
+    deltas = None if method.class_wise else runtime.local_rows(delta, part)
+    result = np.empty(images.shape, np.int8)
+    for start in range(0, len(images), _BLOCK):
+      block = slice(start, start + _BLOCK)
+      stored = patterns[labels[block]] if method.class_wise else deltas[block]
+      exact = perturb.unpack(stored, parts)
+      result[block] = perturb.realise(images[block], exact, method.epsilon, method.rounding)
+    result[~chosen] = 0
+    return result
+
+  return runtime.shard_rows(rows, table.images.shape)
+
+
+def source_inputs(config: Config) -> fit.Inputs:
+  """Images that the source model learns from: what a victim would see."""
+  method, kind = config.method, config.source.augment
+  parts = perturb.resolution(method.epsilon_start)
+
+  def inputs(batch, perturbation, rows, keys):
+    images = batch.images.astype(jnp.float32) / 255
+    stored, perturbed = perturbation
+    delta = perturb.unpack(stored[batch.labels if method.class_wise else rows], parts)
+    delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
+    if method.augment_poisoned:
+      return augment(kind, keys, _added(images, delta, method))
+    return _added(augment(kind, keys, images), delta, method)
+
+  return inputs
+
+
+def delta_step(
+  module: nn.Module,
+  method: Method,
+  objective: Objective,
+  adversary: hooks.Adversary | None = None,
+) -> runtime.Step:
+  """One sign step on one batch, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`.
+
+  Index counts sign steps: batch `index // steps`, step `index % steps`. With `method.stop_error`
+  the sums count correct predictions as well: of the images of a batch as its last step found them.
+
+  Args:
+    module: returns (features, logits).
+    method: the settings.
+    objective: what delta minimises.
+    adversary: moves every view of the poisoned images before the objective judges it; the gradient
+      takes what it adds for a constant.
+  """
+  on_device, parts = runtime.loops_on_device(), perturb.resolution(method.epsilon_start)
+
+  def local(carry, constants, index):
+    table, sums = carry
+    rows, batch = constants.data.batch(index // method.steps)
+    images = batch.images.astype(jnp.float32) / 255
+    valid = constants.perturbed[rows]
+    weights = _weights(batch.labels, valid, method.balanced)
+    total = jax.lax.psum(jnp.sum(weights), AXIS)
+    if not method.augment_poisoned:
+      # As in the authors' recipe an image is transformed once per visit and delta added after it.
+      keys = runtime.example_keys(constants.data.key, batch.ids)
+      images = augment(method.augment, keys, images)
+
+    def view(delta, key):
+      delta = delta[batch.labels] if method.class_wise else delta
+      poisoned = _added(images, delta, method)
+      if not method.augment_poisoned:
+        return poisoned
+      return augment(method.augment, runtime.example_keys(key, batch.ids), poisoned)
+
+    def source(images):
+      return module.apply(constants.source.variables, images, train=False)
+
+    def judged(inputs):
+      images, labels, keys = inputs
+      if adversary:
+        frozen = jax.lax.stop_gradient(images)
+        worst = adversary(keys, frozen, lambda x: objectives.cross_entropy(source(x)[1], labels))
+        images += worst - frozen
+      return source(images)
+
+    def loss_of(delta):
+      losses, hits = [], []
+      for draw in range(method.draws if method.augment_poisoned else 1):
+        key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
+        keys = runtime.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
+        inputs = view(delta, key), batch.labels, keys
+        features, logits = _in_parts(judged, inputs, method, on_device)
+        rowwise = objective(features, logits, batch.labels, weights)
+        losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
+        hits.append(jnp.argmax(logits, axis=1) == batch.labels)
+      return sum(losses) / len(losses), sum(hits) / len(hits)
+
+    stored = table if method.class_wise else table[rows]
+    delta = perturb.unpack(stored, parts)
+    (loss, hits), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta)
+    moved = perturb.descend(delta, gradient, constants.step_size)
+    if method.class_wise:
+      table = perturb.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
+    else:
+      moved = perturb.pack(perturb.project(images, moved, constants.epsilon), parts)
+      table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, stored))
+    correct = count = 0.0
+    if method.stop_error:
+      last = valid & (index % method.steps == method.steps - 1)
+      correct, count = jax.lax.psum((jnp.sum(last * hits), jnp.sum(last)), AXIS)
+    return table, sums.add(index, loss, correct, count)
+
+  delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
+  constants_spec = DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
+  return jax.shard_map(
+    local,
+    in_specs=((delta_spec, jax.P()), constants_spec, jax.P()),
+    out_specs=(delta_spec, jax.P()),
+  )
+
+
+def _in_parts(
+  apply: Callable[[Any], Any], inputs: Any, method: Method, on_device: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Returns `apply(inputs)`, computed for `method.microbatch` images (of all devices) at a time.
+
+  The backward pass computes each part again, so that only one part's activations are held; the loss
+  is still that of the whole batch (as in Gao et al., "Scaling Deep Contrastive Learning Batch Size
+  under Memory Limited Setup", 2021).
+  """
+  if not method.microbatch:
+    return apply(inputs)
+  count = method.batch_size // method.microbatch
+  parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), inputs)
+  if not on_device:
+    each = (jax.tree.map(lambda x, n=n: x[n], parts) for n in range(count))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *map(jax.checkpoint(apply), each))
+  outputs = jax.lax.map(jax.checkpoint(apply), parts)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+
+
+def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:
+  """Image plus delta; a class-wise delta fits no single image's range, so the sum is clipped."""
+  return jnp.clip(images + delta, 0.0, 1.0) if method.class_wise else images + delta
+
+
+def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:
+  """Weight of every local row in the objective: 1, or 1 over the size of its class in the batch."""
+  if not balanced:
+    return valid.astype(jnp.float32)
+  everywhere = objectives.class_balance(*jax.lax.all_gather((labels, valid), AXIS, tiled=True))
+  start = jax.lax.axis_index(AXIS) * len(labels)
+  return jax.lax.dynamic_slice_in_dim(everywhere, start, len(labels))

@@ -1,0 +1,177 @@
+"""REM and SEM: noise that stays easy to fit when images move inside a smaller ball."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miue_jax import methods, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.methods import METHODS, rem, sem
+from miue_jax.models import layers
+
+COUNT, CLASSES, BATCH = 44, 3, 16
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=4, augment="none"),
+  method=Method(
+    name="rem",
+    epochs=16,
+    batch_size=BATCH,
+    steps=5,
+    step_size_start=3.2 / 255,
+    step_size_end=3.2 / 255,
+    inner_epsilon=6 / 255,
+    inner_steps=3,
+    inner_step_size=3.6 / 255,
+    augment="none",
+    augment_poisoned=True,
+    init="random",
+    checkpoint_every=100,
+  ),
+)
+AUGMENTED = {"augment": "flip", "draws": 2, "epochs": 2}
+SOURCE_STEPS = COUNT // 4
+EPOCH = SOURCE_STEPS + -(-COUNT // BATCH) * CONFIG.method.steps
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm, soon compiled."""
+
+  model: Model
+  num_classes: int
+  min_side = 1
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(16)(images.reshape(len(images), -1))
+    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(self.num_classes)(features)
+
+
+class Recorded(Checkpoints):
+  """Keeps the newest state at hand."""
+
+  def save(self, position, tree):
+    self.tree = jax.device_get(tree)
+    super().save(position, tree)
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  # Gray noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
+  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
+  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+LABELS = DATASET.train.labels
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+  def run(folder="run", name="rem", devices=2, stop_at=None, **method):
+    use_devices(devices)
+    config = dataclasses.replace(
+      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
+    )
+    states = Recorded(tmp_path / folder)
+    made = METHODS[name](DATASET, config, states, reporter(stop_at))
+    return made, states.tree if hasattr(states, "tree") else None
+
+  return run
+
+
+def worst_accuracy(state, images, radius):
+  """Percent of uint8 images that stay right within `radius` (255ths), by small steps on margins."""
+  start = jnp.array(images, jnp.float32)
+  rows = np.arange(COUNT)
+
+  def margins(x):
+    _, logits = Tiny(Model(), CLASSES).apply(state.source.variables, x / 255)
+    others = logits.at[rows, LABELS].set(-jnp.inf)
+    return logits[rows, LABELS] - others.max(axis=1)
+
+  slope = jax.jit(jax.grad(lambda x: margins(x).sum()))
+  x, lowest = start, margins(start)
+  for _ in range(40):
+    x = jnp.clip(x - radius / 10 * jnp.sign(slope(x)), start - radius, start + radius)
+    lowest = jnp.minimum(lowest, margins(x))
+  return 100 * float(np.mean(lowest > 0))
+
+
+@pytest.mark.slow
+def test_the_poison_stays_easy_within_the_inner_radius(generate):
+  robust = {}
+  for name in ("em", "rem", "sem"):
+    made, state = generate(name, name)
+    poisoned = DATASET.train.images + made.delta
+    assert worst_accuracy(state, poisoned, 0) == 100
+    robust[name] = worst_accuracy(state, poisoned, 6)
+  assert min(robust["rem"], robust["sem"]) >= 88
+  assert robust["em"] < min(robust["rem"], robust["sem"]) - 5
+
+
+@pytest.mark.parametrize("name", ["rem", "sem"])
+def test_the_source_model_is_trained_adversarially(generate, name):
+  attacked, _ = generate("attacked", name, epochs=1)
+  spared, _ = generate("spared", name, epochs=1, inner_epsilon=0.0)
+  assert attacked.history["source_loss"][0] > 1.05 * spared.history["source_loss"][0]
+
+
+@pytest.mark.parametrize("name", ["rem", "sem"])
+def test_every_pass_starts_anew(generate, name):
+  made, _ = generate(name=name, epochs=2, step_size_start=1e-9, step_size_end=1e-9)
+  noise = np.random.default_rng((CONFIG.seed, 2)).random((COUNT, 8, 8, 1), np.float32)
+  assert np.abs(made.delta - 8 * (2 * noise - 1)).max() <= 0.51
+
+
+def test_sem_makes_delta_against_chance_alone():
+  def unasked(images):
+    raise AssertionError("the model was asked")
+
+  images = jnp.full((4, 8, 8, 1), 0.5)
+  keys = jax.random.split(jax.random.key(0), 4)
+  method = dataclasses.replace(CONFIG.method, name="sem")
+  moved = sem.bilevel(method).delta_adversary(keys, images, unasked)
+  assert 5.5 < 255 * np.abs(moved - images).max() <= 6.001
+  with pytest.raises(AssertionError, match="asked"):
+    sem.bilevel(method).source_adversary(keys, images, unasked)
+  with pytest.raises(AssertionError, match="asked"):
+    rem.bilevel(method).delta_adversary(keys, images, unasked)
+
+
+@pytest.mark.parametrize("name", ["rem", "sem"])
+def test_an_interrupted_run_ends_in_the_same_bytes(generate, name):
+  expected, _ = generate("whole", name, **AUGMENTED)
+  for step in (2, SOURCE_STEPS, EPOCH + SOURCE_STEPS + 3):
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      generate("parts", name, stop_at=step, **AUGMENTED)
+  resumed, _ = generate("parts", name, **AUGMENTED)
+  assert resumed.delta.tobytes() == expected.delta.tobytes()
+  assert resumed.history == expected.history
+
+
+@pytest.mark.parametrize("name", ["rem", "sem"])
+def test_the_number_of_devices_does_not_matter(generate, name):
+  # One epoch: later on, gradients near 0, whose sign hangs on the last bit, tell the runs apart.
+  changes = AUGMENTED | {"epochs": 1}
+  (one, _), (four, _) = (generate(str(n), name, devices=n, **changes) for n in (1, 4))
+  np.testing.assert_allclose(four.history["source_loss"], one.history["source_loss"], rtol=1e-3)
+  np.testing.assert_allclose(four.history["objective"], one.history["objective"], rtol=1e-4)
+  assert np.mean(four.delta == one.delta) >= 0.97
+
+
+def test_they_are_in_the_list_of_methods():
+  assert (METHODS["rem"], METHODS["sem"]) == (rem.generate, sem.generate)
+  assert (methods.BILEVEL["rem"], methods.BILEVEL["sem"]) == (rem.bilevel, sem.bilevel)
