@@ -14,12 +14,12 @@ from miue_jax import evaluate as victims
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config
+from miue_jax.config import Config, Measure
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
-from miue_jax.information import histogram
+from miue_jax.information import measurement as information
 from miue_jax.methods import METHODS
 from miue_jax.methods.alternating import Generated
 from miue_jax.progress import Progress, Reporter
@@ -132,7 +132,7 @@ def evaluate(experiment: Experiment) -> list[dict]:
 
 
 def measure(experiment: Experiment) -> dict:
-  """Estimates mutual information between features of clean and released images.
+  """Estimates mutual information between features of clean and released images, and the theory.
 
   The features are those of the first seed's victim of each condition: the model that learned from
   the released images looks at an image before and after.
@@ -144,47 +144,83 @@ def measure(experiment: Experiment) -> dict:
   poison = artefact.load(workdir.poison, dataset)
   settings = config.measure
   chosen = _sample(dataset, settings.samples or len(dataset.train), settings.seed)
+  labels, clean = dataset.train.labels[chosen], dataset.train.images[chosen]
   module = models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:])
   predict = fit.Predictor(module)
-  rows = []
+  rows, theory = [], []
   for condition in config.evaluate.conditions:
     state = _victim(experiment, module, condition)
-    released = victims.training_split(condition, dataset, poison, config).images
-    clean_features, _ = predict(state, dataset.train.images[chosen])
-    features, _ = predict(state, released[chosen])
-    row = functools.partial(_estimate, clean_features, features, condition, config)
-    rows.append(processes.from_lead(row))
+    released = victims.training_split(condition, dataset, poison, config).images[chosen]
+    before, _ = predict(state, clean)
+    after, _ = predict(state, released)
+    found = processes.from_lead(
+      functools.partial(_measured, (clean, released), (before, after), labels, settings)
+    )
+    method = {"method": victims.method_of(condition, config)}
+    rows += [method | row for row in found["rows"]]
+    theory.append(method | found["theory"])
   measurement = {
     "settings": {
-      "estimator": "histogram, plug-in, mean over random projections shared by both sides",
       "features": f"{config.victim.name} of seed {config.evaluate.seeds[0]} of each condition, "
       "training images before and after release",
       "samples": len(chosen),
-      "projections": settings.projections,
-      "bins": settings.bins,
       "std": "over projections",
+      "interval": information.INTERVAL,
+      "null": information.NULL,
       "seed": settings.seed,
     },
     "rows": rows,
+    "theory": theory,
   }
   processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
   return measurement
 
 
-def _estimate(
-  clean: np.ndarray, released: np.ndarray, condition: str, config: Config
+def _measured(
+  images: tuple[np.ndarray, np.ndarray],
+  features: tuple[np.ndarray, np.ndarray],
+  labels: np.ndarray,
+  settings: Measure,
 ) -> dict[str, Any]:
-  """One row of the measurement, from features `[samples, d]`."""
-  settings = config.measure
-  estimate = histogram.sliced(
-    clean,
-    released,
-    projections=settings.projections,
-    bins=settings.bins,
-    seed=settings.seed,
-  )
-  method = victims.method_of(condition, config)
-  return {"method": method, "mi": round(estimate.mi, 5), "std": round(estimate.std, 5)}
+  """What one condition adds to the measurement, from images and features before and after."""
+  theory = information.geometry(*features, labels, settings.seed)
+  separability = information.perturbations(*images, labels, settings.seed)
+  return {
+    "rows": information.attempted(*features, settings),
+    "theory": theory | {"perturbations": separability},
+  }
+
+
+def measure_files(
+  features: str, released: str, settings: Measure, output: pathlib.Path | None
+) -> str:
+  """Measures two files of features; needs neither a dataset nor a model of ours.
+
+  Args:
+    features: `FILE.npz` or `FILE.npz:ARRAY`, of the clean images.
+    released: the same, of the released images.
+    settings: of the estimators.
+    output: a new JSON file, or None.
+
+  Returns:
+    The table to print.
+  """
+  if output and output.exists():
+    raise UserError(f"{output} exists: choose another --output.")
+  (x_path, x_key), (y_path, y_key) = _array(features), _array(released)
+  found = information.between_files(x_path, y_path, settings, (x_key, y_key))
+  if output:
+    workdirs.write_json(output, found)
+  return report.information_table(found)
+
+
+def _array(text: str) -> tuple[pathlib.Path, str]:
+  """`FILE.npz:ARRAY` as its two parts; a file may have a colon in its name."""
+  path = pathlib.Path(text)
+  if path.exists() or ":" not in text:
+    return path, ""
+  name, _, key = text.rpartition(":")
+  return pathlib.Path(name), key
 
 
 def _measurement(workdir: Workdir) -> dict | None:

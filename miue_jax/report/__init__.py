@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from miue_jax.errors import UserError
-from miue_jax.report import page
+from miue_jax.report import arena, arena_files, arena_page, page
+from miue_jax.report.arena import Axes
 from miue_jax.report.content import Examples, gather
+from miue_jax.report.information import table as information_table
 from miue_jax.report.tables import table
 
-__all__ = ["Examples", "table", "write"]
+__all__ = ["Axes", "Examples", "information_table", "table", "write", "write_arena"]
 
 
 def write(
@@ -39,7 +41,9 @@ def write(
     config: the experiment's settings, nested.
     command: the command line that started it.
     manifest: the poison's manifest. `num_classes` here or in the rows sets the chance level.
-    measurement: `{"settings": {...}, "rows": [{"method", "mi" in nats, "std"}]}`.
+    measurement: `{"settings": {...}, "rows": [{"method", "mi" in nats, "std"}]}`, perhaps with
+      `theory` and with more in each row (`estimator`, `interval`, `null_mean`, `null_std`,
+      `warnings`, `settings`), as mode 'measure' writes them.
     examples: images to show.
 
   Returns:
@@ -58,6 +62,49 @@ def write(
     },
   )
   return table(rows)
+
+
+def write_arena(
+  directory: Path,
+  *,
+  axes: Axes,
+  rows: list[dict[str, Any]],
+  lost: list[dict[str, Any]],
+  facts: Mapping[str, Mapping[str, Any]],
+  published: str,
+  config: Mapping[str, Any],
+  command: str,
+) -> str:
+  """Writes `arena.html`, `arena.md`, `arena.csv` and `arena.tex` into `directory`, as `write` does.
+
+  Args:
+    directory: made if missing.
+    axes: what the table is to hold.
+    rows: trained victims, as for `write`.
+    lost: cells that failed, with `reason`.
+    facts: by method, as for `arena.gather`.
+    published: which published numbers to show; empty for none.
+    config: the settings, nested.
+    command: the command line that started it.
+
+  Returns:
+    The tables as Markdown, for the terminal.
+
+  Raises:
+    UserError: a row lacks a key, or the files cannot be written.
+  """
+  content = arena.gather(axes, rows, lost, facts, published)
+  text = arena.markdown(content, command)
+  _replace_all(
+    directory,
+    {
+      "arena.csv": arena_files.to_csv(content, axes.dataset),
+      "arena.tex": arena_files.latex(content),
+      "arena.md": text,
+      "arena.html": arena_page.html(content, config, command),
+    },
+  )
+  return text
 
 
 def _replace_all(directory: Path, files: dict[str, str]) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from miue_jax.report import information
 from miue_jax.report.aggregate import Condition, finite, mean_curve, methods_in_order
 
 # Matplotlib draws with these placeholders; `_inline` turns them into CSS variables, so that one
@@ -150,48 +152,108 @@ def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
   """Mutual information of each condition in nats, with one standard deviation where known.
 
   Returns:
-    An `<svg>`; None when no value is finite.
+    An `<svg>` with one panel for each estimator, as their values are not comparable; None when no
+    value is finite.
   """
-  rows = [row for row in rows if finite(row.get("mi"))]
-  if not rows:
+  panels = information.groups(row for row in rows if finite(row.get("mi")))
+  if not panels:
     return None
+  look = styles([str(row.get("method")) for members in panels.values() for row in members])
+  heights = [0.75 + 0.36 * len(members) for members in panels.values()]
+  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "information"}):
+    figure = Figure(figsize=(NARROW, sum(heights)))
+    axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
+    listed = []
+    for axis, (estimator, members) in zip(axes, panels.items(), strict=True):
+      _bar_panel(axis, members, look)
+      title = ""
+      if len(panels) > 1:
+        axis.set_title(estimator, loc="left")
+        title = f"{estimator}: "
+      values = (f"{row.get('method')} {row['mi']:.3f}" for row in members)
+      listed.append(title + ", ".join(values))
+    axes[-1].set_xlabel("mutual information (nats)")
+    return _inline(figure, "information", f"Mutual information in nats: {'; '.join(listed)}.")
+
+
+def _bar_panel(
+  axis: Any, rows: Sequence[Mapping[str, Any]], look: dict[str, tuple[str, str]]
+) -> None:
   names = [str(row.get("method")) for row in rows]
-  look = styles(names)
   values = np.array([row["mi"] for row in rows], np.float64)
   spreads = np.array([row["std"] if finite(row.get("std")) else 0.0 for row in rows], np.float64)
-  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "information"}):
-    figure = Figure(figsize=(NARROW, 0.75 + 0.36 * len(rows)))
-    axis = figure.subplots()
-    place = np.arange(len(rows))
-    axis.barh(place, values, height=0.62, color=[look[name][0] for name in names])
-    shown = spreads > 0
-    axis.errorbar(
-      values[shown],
-      place[shown],
-      xerr=spreads[shown],
-      fmt="none",
-      ecolor=INK,
-      elinewidth=1,
-      capsize=3,
+  place = np.arange(len(rows))
+  axis.barh(place, values, height=0.62, color=[look[name][0] for name in names])
+  shown = spreads > 0
+  axis.errorbar(
+    values[shown],
+    place[shown],
+    xerr=spreads[shown],
+    fmt="none",
+    ecolor=INK,
+    elinewidth=1,
+    capsize=3,
+  )
+  for y, value, std in zip(place, values, spreads, strict=True):
+    text = f"{value:.3f} ± {std:.3f}" if std else f"{value:.3f}"
+    axis.annotate(
+      text,
+      (max(value + std, 0), y),
+      (6, 0),
+      textcoords="offset points",
+      va="center",
+      fontsize=8.5,
     )
-    for y, value, std in zip(place, values, spreads, strict=True):
-      text = f"{value:.3f} ± {std:.3f}" if std else f"{value:.3f}"
-      axis.annotate(
-        text,
-        (max(value + std, 0), y),
-        (6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8.5,
-      )
-    axis.set_yticks(place, names)
+  axis.set_yticks(place, names)
+  axis.invert_yaxis()
+  axis.tick_params(axis="y", length=0)
+  axis.grid(visible=False, axis="y")
+  axis.set_xlim(min(0.0, values.min() * 1.1), max(1e-6, (values + spreads).max() * 1.18))
+
+
+def heat_map(
+  values: Sequence[Sequence[float]],
+  lines: Sequence[str],
+  columns: Sequence[str],
+  framed: Sequence[tuple[int, int]],
+  name: str,
+) -> str | None:
+  """Percentages by colour and number.
+
+  Args:
+    values: percent `[lines, columns]`; NaN is crossed out.
+    lines: names, from the top.
+    columns: names, from the left.
+    framed: (line, column) of cells that stand out.
+    name: of the drawing, unlike those of the others on its page.
+
+  Returns:
+    An `<svg>`; None when no value is finite.
+  """
+  table = np.array(values, np.float64)
+  if not np.isfinite(table).any():
+    return None
+  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name, "axes.grid": False}):
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(lines)))
+    axis = figure.subplots()
+    mesh = axis.pcolormesh(
+      np.ma.masked_invalid(table), cmap="cividis", vmin=0, vmax=100, edgecolors=GRID, linewidth=0.7
+    )
+    for (y, x), value in np.ndenumerate(table):
+      known = np.isfinite(value)
+      # White on the dark half of the colours, black on the bright one, on any page.
+      colour = ("#ffffff" if value < 55 else "#000000") if known else INK
+      text = f"{value:.1f}" if known else "\N{MULTIPLICATION SIGN}"
+      axis.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=colour, fontsize=8.5)
+    for y, x in framed:
+      frame = Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor="#ffffff")
+      axis.add_patch(frame)
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axis.set_yticks(np.arange(len(lines)) + 0.5, lines)
+    axis.tick_params(length=0)
     axis.invert_yaxis()
-    axis.tick_params(axis="y", length=0)
-    axis.grid(visible=False, axis="y")
-    axis.set_xlim(min(0.0, values.min() * 1.1), max(1e-6, (values + spreads).max() * 1.18))
-    axis.set_xlabel("mutual information (nats)")
-    listed = ", ".join(f"{n} {v:.3f}" for n, v in zip(names, values, strict=True))
-    return _inline(figure, "information", f"Mutual information in nats: {listed}.")
+    figure.colorbar(mesh, ax=axis, label="accuracy (%)", pad=0.01)
+    return _inline(figure, name, f"Accuracy of {', '.join(lines)} under {', '.join(columns)}.")
 
 
 def _inline(figure: Figure, name: str, alt: str) -> str:

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from miue_jax.report import content as content_lib
-from miue_jax.report import figures, tables, verdict
+from miue_jax.report import figures, information, tables, verdict
 from miue_jax.report.aggregate import Row
 from miue_jax.report.content import Content, Examples
 
@@ -43,10 +43,15 @@ def html(content: Content, examples: Examples | None) -> str:
     pictures=_pictures(examples),
     gain=content_lib.GAIN,
     bars=figures.information_bars(content.information),
-    information_columns=tables.INFORMATION_COLUMNS,
-    information_cells=tables.information_cells(content.information),
-    measure_settings=_measure_settings(content),
-    config=_sections(content.config),
+    information_columns=information.COLUMNS,
+    information_cells=information.cells(content.information),
+    information_notes=_information_notes(content),
+    measure_settings=information.settings(content.measurement),
+    theory=information.theory_table(content.measurement),
+    theory_legend=information.THEORY_LEGEND,
+    theory_classes=information.class_table(content.measurement),
+    theory_sentences=information.theory_sentences(content.measurement),
+    config=sections(content.config),
     text=content_lib,
     no_results=tables.NO_RESULTS,
   )
@@ -64,11 +69,13 @@ def _pictures(examples: Examples | None) -> dict[str, Any] | None:
   }
 
 
-def _measure_settings(content: Content) -> list[tuple[str, str]]:
-  return tables.flatten((content.measurement or {}).get("settings") or {})
+def _information_notes(content: Content) -> list[str]:
+  disagreement = information.disagreement(content.information)
+  return [disagreement] * bool(disagreement) + information.warnings(content.information)
 
 
-def _sections(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def sections(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+  """Settings as readable pairs, section by section."""
   nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
   top = {key: value for key, value in config.items() if key not in nested}
   sections = [(key, tables.flatten(value, f"{key}.")) for key, value in nested.items()]
@@ -91,10 +98,12 @@ def markdown(content: Content) -> str:
     lines += ["## The images", "", tables.markdown(pairs, content.quality), ""]
   lines += ["## Mutual information", ""]
   if content.information:
-    cells = tables.information_cells(content.information)
-    lines += [tables.markdown(tables.INFORMATION_COLUMNS, cells), ""]
-    lines += [tables.markdown(pairs, _measure_settings(content)), ""]
+    cells = information.cells(content.information)
+    lines += [tables.markdown(information.COLUMNS, cells), ""]
+    lines += [f"- {escape(note)}" for note in _information_notes(content)]
+    lines += ["", tables.markdown(pairs, information.settings(content.measurement)), ""]
     lines += [content_lib.INFORMATION_CAVEAT, ""]
+    lines += _theory(content)
   else:
     lines += [content_lib.NO_INFORMATION, ""]
   lines += ["## How it was made", "", *(f"    {line}" for line in content.command.splitlines()), ""]
@@ -103,6 +112,17 @@ def markdown(content: Content) -> str:
   lines += [tables.markdown(pairs, tables.flatten(content.config)), ""]
   lines += ["## What this does not show", "", *(f"- {escape(line)}" for line in content.limits)]
   return "\n".join(lines) + "\n"
+
+
+def _theory(content: Content) -> list[str]:
+  columns, cells = information.theory_table(content.measurement)
+  sentences = [*map(tables.escape, information.theory_sentences(content.measurement)), ""]
+  if not cells:
+    return sentences
+  table = tables.markdown(columns, cells)
+  by_class = information.class_table(content.measurement)
+  classes = [tables.markdown(*by_class), ""] if by_class[1] else []
+  return ["### The theory", "", table, "", *sentences, information.THEORY_LEGEND, "", *classes]
 
 
 def to_json(content: Content, rows: list[Row]) -> str:

@@ -32,7 +32,6 @@ RESULT_LEGEND = (
   "fall: against training on the originals; train: accuracy on the images trained on; balanced: "
   "mean accuracy of the classes; AUC: area under the ROC curve, 0 to 1."
 )
-INFORMATION_COLUMNS = (("images", False), ("mutual information (nats)", True), ("std", True))
 
 
 def number(value: Any, digits: int) -> str:
@@ -71,11 +70,6 @@ def results(conditions: Sequence[Condition]) -> tuple[Columns, list[list[str]]]:
   if len({c.dataset for c in conditions}) > 1:
     return RESULT_COLUMNS, cells
   return RESULT_COLUMNS[1:], [row[1:] for row in cells]
-
-
-def information_cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-  """One row of strings for each measured condition, in the order of `INFORMATION_COLUMNS`."""
-  return [[str(r.get("method")), number(r.get("mi"), 3), number(r.get("std"), 3)] for r in rows]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

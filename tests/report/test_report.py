@@ -138,7 +138,20 @@ def test_markup_is_text_everywhere(tmp_path, make_row):
     config={EVIL: {EVIL: EVIL}},
     command=EVIL,
     manifest={"method": EVIL, "dataset": EVIL, EVIL: EVIL},
-    measurement={"settings": {EVIL: EVIL}, "rows": [{"method": EVIL, "mi": 1.0, "std": 0.1}]},
+    measurement={
+      "settings": {EVIL: EVIL},
+      "rows": [
+        {
+          "method": "clean",
+          "estimator": EVIL,
+          "mi": 0.5,
+          "warnings": [EVIL],
+          "settings": {EVIL: 1},
+        },
+        {"method": EVIL, "estimator": EVIL, "mi": 1.0, "std": 0.1},
+      ],
+      "theory": [{"method": EVIL, "after": {"half_log_det": 1.0}}, {"method": EVIL, "note": EVIL}],
+    },
     examples=make_examples(captions=(EVIL, EVIL)),
   )
   page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
@@ -191,6 +204,46 @@ def test_markdown_and_page_say_the_same(tmp_path, rows):
     assert fact in markdown, fact
     assert fact in page, fact
   assert "secret_nesting" not in page  # the manifest's config would repeat the config
+
+
+def test_estimates_against_the_thesis_and_the_theory_are_on_page_and_in_markdown(tmp_path, rows):
+  terms = {"intra_cosine": 0.5, "inter_cosine": 0.25, "effective_rank": 3.0, "divergence": 0.125}
+  measurement = {
+    "settings": {"samples": 2000},
+    "rows": [
+      {"method": "clean", "estimator": "mine", "mi": 1.25, "settings": {"width": 64}},
+      {"method": "miue", "estimator": "mine", "mi": 1.75, "warnings": ["Do not trust it."]},
+    ],
+    "theory": [
+      {
+        "method": method,
+        "before": terms | {"half_log_det": -8.0},
+        "after": terms | {"half_log_det": after},
+        "classes": [
+          {
+            "label": 4,
+            "samples": 199,
+            "before": terms | {"half_log_det": -8.5},
+            "after": terms | {"half_log_det": after},
+          }
+        ],
+      }
+      for method, after in (("clean", -8.0), ("miue", -12.5))
+    ],
+  }
+  write_all(tmp_path, rows, measurement=measurement)
+  markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+  page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
+  for fact in (
+    "according to mine (1.750 nats for miue, 1.250 for clean)",
+    "mine, miue: Do not trust it.",
+    "mine.width",
+    "released images",
+    "-12.5 nats for the released images of miue and -8.0 for clean",
+    "-8.5 to -12.5",
+  ):
+    assert fact in markdown, fact
+    assert fact in page, fact
 
 
 def test_missing_parts_name_the_mode_that_makes_them(tmp_path):

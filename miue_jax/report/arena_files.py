@@ -1,0 +1,87 @@
+"""The arena's tables for other programs: CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from miue_jax.report import arena
+from miue_jax.report.aggregate import statistic
+
+
+def to_csv(content: arena.Content, dataset: str) -> str:
+  """One line for each cell, with everything that is known about it."""
+  lines = []
+  for panel in content.panels:
+    for method, line in panel.entries.items():
+      for defence, entry in line.items():
+        lines.append(
+          {"dataset": dataset, "victim": panel.victim, "defence": defence, "method": method}
+          | _csv_cells(entry)
+          | _csv_facts(content.costs.get(method, {}))
+        )
+  stream = io.StringIO()
+  writer = csv.DictWriter(stream, lines[0], lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(lines)
+  return stream.getvalue()
+
+
+def _csv_cells(entry: arena.Entry) -> dict[str, Any]:
+  last, peak = entry.last, entry.peak
+  return {
+    "seeds": entry.condition.seeds if entry.condition else 0,
+    "seeds_wanted": entry.wanted,
+    "test_accuracy": last and last.mean,
+    "test_accuracy_std": last and last.std,
+    "peak_test_accuracy": peak and peak.mean,
+    "peak_test_accuracy_std": peak and peak.std,
+    "gap": entry.gap,
+    "strongest": int(entry.strongest),
+    "published": entry.published,
+    "lost": "; ".join(f"seed {seed}: {reason}" for seed, reason in entry.losses),
+  }
+
+
+def _csv_facts(fact: Mapping[str, Any]) -> dict[str, Any]:
+  seconds = statistic(fact.get("seconds", ()))
+  return {
+    "generation_seconds": seconds and seconds.mean,
+    "peak_memory_bytes": fact.get("peak_memory_bytes"),
+    "max_delta_255ths": fact.get("max_delta_255ths"),
+    "budget": fact.get("budget"),
+  }
+
+
+def latex(content: arena.Content) -> str:
+  """One `table*` for each victim; needs the package booktabs."""
+  parts = [r"% \usepackage{booktabs}"]
+  for panel in content.panels:
+    header = ["method", *panel.defences]
+    parts += [
+      r"\begin{table*}",
+      r"\centering",
+      rf"\caption{{Victim {_tex(panel.victim)}. {_tex(content.legend)}}}",
+      rf"\begin{{tabular}}{{l{'r' * len(panel.defences)}}}",
+      r"\toprule",
+      " & ".join(map(_tex, header)) + r" \\",
+      r"\midrule",
+    ]
+    for method, line in panel.entries.items():
+      cells = [_tex(method), *(_tex_cell(line[defence]) for defence in panel.defences)]
+      parts.append(" & ".join(cells) + r" \\")
+    parts += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+  return "\n".join(parts) + "\n"
+
+
+def _tex_cell(entry: arena.Entry) -> str:
+  text = _tex(arena.accuracy(entry))
+  return rf"\textbf{{{text}}}" if entry.strongest else text
+
+
+def _tex(text: str) -> str:
+  """Text that LaTeX sets as it is written."""
+  special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+  special |= {character: rf"\{character}" for character in "&%$#_{}"}
+  special |= {"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"}
+  return "".join(special.get(character, character) for character in text)

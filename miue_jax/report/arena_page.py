@@ -1,0 +1,45 @@
+"""The arena's tables as one self-contained HTML page with heat maps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from miue_jax.report import arena, figures, page
+
+
+def html(content: arena.Content, config: Mapping[str, Any], command: str) -> str:
+  """The page: no script and nothing that a browser would load from elsewhere."""
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("miue_jax.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  panels = [(panel, _picture(panel, f"heat-{index}")) for index, panel in enumerate(content.panels)]
+  return environment.get_template("arena.html.jinja").render(
+    content=content,
+    panels=panels,
+    accuracy=arena.accuracy,
+    gap_columns=lambda panel: [("gap", False), *((name, True) for name in panel.defences)],
+    gap_cells=lambda panel: [
+      [method, *(arena.gap(line[name]) for name in panel.defences)]
+      for method, line in panel.entries.items()
+    ],
+    text=arena,
+    command=command,
+    config=page.sections(config),
+  )
+
+
+def _picture(panel: arena.Panel, name: str) -> str | None:
+  framed = [
+    (y, x)
+    for y, line in enumerate(panel.entries.values())
+    for x, defence in enumerate(panel.defences)
+    if line[defence].strongest
+  ]
+  return figures.heat_map(
+    arena.heat(panel), list(panel.entries), list(panel.defences), framed, name
+  )

@@ -1,0 +1,145 @@
+"""`--mode=measure`: on features that somebody brings, and on the victims of a finished run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from program import TINY, content
+
+
+@pytest.fixture
+def features(tmp_path):
+  """Two files: clean features, and released ones with correlation 0.8 beside another array."""
+  x, noise = np.random.default_rng(0).standard_normal((2, 1000, 3))
+  paths = tmp_path / "clean.npz", tmp_path / "released.npz"
+  np.savez(paths[0], x)
+  np.savez(paths[1], block4=0.8 * x + 0.6 * noise, other=noise[:, :2])
+  return paths
+
+
+def measure(clean, released, *flags):
+  return ("--mode=measure", f"--features={clean}", f"--released={released}", *flags)
+
+
+def test_any_two_files_of_features(fork, features, tmp_path):
+  clean, released = features
+  output = tmp_path / "measured.json"
+  result = fork(
+    *measure(clean, f"{released}:block4", f"--output={output}"),
+    "--config.measure.estimators=('gaussian', 'histogram')",
+    "--config.measure.null=4",
+  )
+  assert result.code == 0, result
+  rows = json.loads(output.read_text())["rows"]
+  assert [row["estimator"] for row in rows] == ["sliced gaussian", "sliced histogram"]
+  # Along every shared direction the correlation is 0.8.
+  assert rows[0]["mi"] == pytest.approx(-0.5 * np.log(1 - 0.8**2), abs=0.06)
+  assert rows[0]["interval"][0] < rows[0]["mi"] < rows[0]["interval"][1]
+  assert rows[0]["null_mean"] == pytest.approx(0, abs=0.01)
+  lines = result.out.splitlines()
+  assert lines[0].split("|")[1].strip() == "estimator"
+  for row, line in zip(rows, lines[2:], strict=False):
+    assert line.split("|")[1].strip() == row["estimator"]
+    assert line.split("|")[2].strip() == f"{row['mi']:.3f}"
+  assert "1000 of 1000 rows" in result.out
+  assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+    path.name for path in (clean, released, output)
+  )  # no workdir
+
+
+def test_files_that_cannot_be_measured(fork, features, tmp_path):
+  clean, released = features
+  short, text = tmp_path / "short.npz", tmp_path / "text.npz"
+  np.savez(short, np.zeros((5, 3)))
+  text.write_text("1, 2")
+  pickled = tmp_path / "pickled.npz"
+  np.savez(pickled, np.array([{}] * 1000, object))
+  quick = ("--config.measure.bootstrap=0", "--config.measure.null=0")
+  for flags, words in (
+    (("--mode=measure", f"--features={clean}"), "--released belong together"),
+    (("--mode=report", *measure(clean, released)[1:]), "to --mode=measure"),
+    (measure(clean, tmp_path / "none.npz"), "none.npz"),
+    (measure(clean, released), "holds block4, other: name the array"),
+    (measure(clean, f"{released}:block5"), "no array 'block5'; it holds block4, other"),
+    (measure(clean, f"{released}:other"), "set directions to independent"),
+    (measure(clean, short), "has 1000 rows"),
+    (measure(short, short), "5 samples are too few"),
+    (measure(clean, text), "is not an .npz file"),
+    (measure(clean, pickled), "without Python objects"),
+    (measure(clean, clean, f"--output={clean}"), "choose another --output"),
+    (measure(clean, clean, "--config.measure.estimators=('magic',)"), "histogram, kde, knn"),
+  ):
+    before = content(tmp_path)
+    assert words in fork(*flags, *quick).sentence(), flags
+    assert content(tmp_path) == before
+
+
+@pytest.fixture
+def unmeasured(finished, tmp_path):
+  """A copy of a finished run whose settings ask for two estimators that are not the default."""
+  workdir = shutil.copytree(finished[0], tmp_path / "run")
+  (workdir / "measurement.json").unlink()
+  stored = json.loads((workdir / "config.json").read_text())
+  stored["config"]["measure"] |= {"estimators": ["gaussian", "knn"], "bootstrap": 0, "null": 2}
+  (workdir / "config.json").write_text(json.dumps(stored))
+  return workdir
+
+
+def test_the_estimators_of_the_config_reach_the_report(fork, unmeasured):
+  flags = (
+    *TINY,
+    f"--workdir={unmeasured}",
+    "--config.measure.estimators=('gaussian', 'knn')",
+    "--config.measure.bootstrap=0",
+    "--config.measure.null=2",
+  )
+  for mode in ("measure", "report"):
+    result = fork(*flags, f"--mode={mode}")
+    assert result.code == 0, result
+  rows = json.loads((unmeasured / "measurement.json").read_text())["rows"]
+  assert [(row["method"], row["estimator"]) for row in rows] == [
+    (method, estimator)
+    for method in ("clean", "random", "miue")
+    for estimator in ("sliced gaussian", "sliced knn")
+  ]
+  markdown = (unmeasured / "report" / "report.md").read_text()
+  page = (unmeasured / "report" / "index.html").read_text()
+  for row in rows:
+    assert f"{row['mi']:.3f}" in markdown
+    assert f"{row['mi']:.3f}" in page
+
+
+def test_a_run_measures_the_theory(finished):
+  workdir, _ = finished
+  measured = json.loads((workdir / "measurement.json").read_text())
+  (row,) = [row for row in measured["rows"] if row["method"] == "miue"]
+  assert row["estimator"] == "sliced histogram"
+  assert row["interval"][0] < row["mi"] < row["interval"][1]
+  clean, random, miue = measured["theory"]
+  assert clean["before"] == clean["after"]
+  assert clean["perturbations"] is None
+  assert random["before"] != random["after"]
+  assert 0 <= miue["perturbations"]["test_accuracy"] <= 100
+  # 200 images of ten nearly equal classes; all have the eight images that a covariance needs.
+  assert [one["label"] for one in miue["classes"]] == list(range(10))
+  assert sum(one["samples"] for one in miue["classes"]) == 200
+  assert "Theorem 5.1" in (workdir / "report" / "report.md").read_text()
+
+
+def test_a_measurement_of_an_older_version_is_still_shown(fork, finished, tmp_path):
+  workdir = shutil.copytree(finished[0], tmp_path / "run")
+  old = {
+    "settings": {"estimator": "histogram, plug-in", "bins": 16},
+    "rows": [
+      {"method": "clean", "mi": 2.47123, "std": 0.1},
+      {"method": "miue", "mi": 0.3, "std": 0.2},
+    ],
+  }
+  (workdir / "measurement.json").write_text(json.dumps(old))
+  result = fork(*TINY, f"--workdir={workdir}", "--mode=report")
+  assert result.code == 0, result
+  markdown = (workdir / "report" / "report.md").read_text()
+  assert "2.471" in markdown
+  assert "histogram, plug-in" in markdown
+  assert "The theory" not in markdown
