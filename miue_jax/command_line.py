@@ -90,6 +90,8 @@ def _check_keys(argv: Sequence[str]) -> None:
   for arg in argv[1:]:
     found = re.match(r"--?config\.([^=\[]+)", arg)
     settings, path = config.default(), found[1].split(".") if found else []
+    if path[:2] == ["arena", "recipes"]:  # what lies below is up to the recipe file
+      path = path[:2]
     for depth, key in enumerate(path, 1):
       if not isinstance(settings, ml_collections.ConfigDict) or key not in settings:
         known = settings.keys() if isinstance(settings, ml_collections.ConfigDict) else ()

@@ -38,14 +38,16 @@ def method_of(condition: str, config: Config) -> str:
   return config.method.name if condition == "poison" else condition
 
 
-def training_split(condition: str, dataset: Dataset, poison: Poison, config: Config) -> Split:
+def training_split(
+  condition: str, dataset: Dataset, poison: Poison | None, config: Config
+) -> Split:
   """The images that a victim gets to see, uint8 as they would be stored.
 
   Args:
     condition: `clean`, `random` (noise of the same budget), `poison`, or `restored` (poisoned, then
       undone with the key).
     dataset: the clean images.
-    poison: made for them.
+    poison: made for them; None for `clean` and `random`.
     config: the budget and seed of the control.
   """
   clean = dataset.train.images
@@ -79,7 +81,7 @@ def _noisy(clean: np.ndarray | LazyImages, epsilon: float, seed: int) -> np.ndar
 
 def rows(
   dataset: Dataset,
-  poison: Poison,
+  poison: Poison | None,
   config: Config,
   *,
   results: pathlib.Path,
@@ -90,7 +92,7 @@ def rows(
 
   Args:
     dataset: with a test split.
-    poison: checked against the dataset.
+    poison: checked against the dataset; None where no condition needs one.
     config: `victim`, `victim_fit` and `evaluate`.
     results: the `results.jsonl` that rows are appended to.
     checkpoints: folder for the victims' states; the first seed's last state stays for `measure`.

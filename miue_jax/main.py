@@ -17,8 +17,19 @@ from ml_collections import config_flags
 
 from miue_jax import command_line
 from miue_jax import config as configs
+from miue_jax.errors import UserError
 
-MODES = ("run", "generate", "evaluate", "measure", "report", "export", "restore", "plan")
+MODES = (
+  "run",
+  "generate",
+  "evaluate",
+  "measure",
+  "report",
+  "export",
+  "restore",
+  "plan",
+  "benchmark",
+)
 FORMATS = ("png", "npz")
 
 # `command_line.parse` supplies the default: here it would be loaded, and overridden, on import.
@@ -32,11 +43,23 @@ _MODE = flags.DEFINE_enum(
   "mode",
   "run",
   MODES,
-  "run = generate, evaluate, measure, report; or one stage alone; plan: what a run will cost.",
+  "run = generate, evaluate, measure, report; or one stage alone; plan: what a run will cost; "
+  "benchmark: methods against defences, as config.arena says.",
 )
 _IMAGES = flags.DEFINE_string("images", None, "restore: the export to undo; WORKDIR/images.")
 _OUTPUT = flags.DEFINE_string(
-  "output", None, "export, restore: a new folder; WORKDIR/images, WORKDIR/restored."
+  "output",
+  None,
+  "export, restore: a new folder; WORKDIR/images, WORKDIR/restored. measure: a new JSON file.",
+)
+_FEATURES = flags.DEFINE_string(
+  "features",
+  None,
+  "measure, with --released: FILE.npz or FILE.npz:ARRAY, features [samples, d] of clean images by "
+  "any model. No data and no workdir are needed; --config.measure holds the settings.",
+)
+_RELEASED = flags.DEFINE_string(
+  "released", None, "measure: the same of the released images, in the same order."
 )
 _FORMAT = flags.DEFINE_multi_enum("format", ["png"], FORMATS, "export: png, npz, or both.")
 _CHIPS = flags.DEFINE_integer("chips", 1, "plan: for how many chips.")
@@ -63,6 +86,9 @@ def main() -> None:
   config = command_line.recipe()
   if _MODE.value == "plan":
     print(_plan(config))
+    return
+  if _FEATURES.value or _RELEASED.value:
+    print(_measured(config))
     return
 
   # Only now: it takes seconds, which a mistaken flag should not cost.
@@ -92,6 +118,17 @@ def _plan(config: configs.Config) -> str:
   return plan.report(config, options)
 
 
+def _measured(config: configs.Config) -> str:
+  """Features that somebody brings: one process, no workdir."""
+  if _MODE.value != "measure" or not (_FEATURES.value and _RELEASED.value):
+    raise UserError("--features and --released belong together, and to --mode=measure.")
+  from miue_jax import stages
+
+  logging.set_verbosity(logging.WARNING)  # as for a plan
+  files = _FEATURES.value, _RELEASED.value
+  return stages.measure_files(*files, config.measure, _path(_OUTPUT.value))
+
+
 def _result(config: configs.Config) -> str:
   """Runs the mode, together with the other processes, and returns what to print."""
   from miue_jax import processes, progress, stages, workdir
@@ -105,11 +142,20 @@ def _result(config: configs.Config) -> str:
   folder = workdir.open_workdir(root, config)
   with progress.logged_to(folder.log):
     try:
+      if mode == "benchmark":
+        return _benchmark(config, folder)
       needs_test = mode not in ("generate", "export")
       return _staged(stages.start(config, folder, _command(), need_test=needs_test), stages)
     except processes.Interrupted as stop:
       logging.info("%s: saved in %s; the same command continues.", stop, folder.checkpoints)
       raise
+
+
+def _benchmark(config: configs.Config, folder) -> str:
+  from miue_jax import arena
+
+  table = arena.run(config, folder, _command())
+  return f"{table}\nReport: {folder.report / 'arena.html'}"
 
 
 def _staged(experiment, stages) -> str:

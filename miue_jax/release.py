@@ -95,6 +95,22 @@ def export(
   return pathlib.Path(directory)
 
 
+def read(directory: str | os.PathLike, shape: tuple[int, ...]) -> Split:
+  """Reads the PNGs of an export, verified by its index.
+
+  Args:
+    directory: what `export` wrote, with an `index.csv`.
+    shape: `(N, H, W, C)` of its images.
+
+  Raises:
+    UserError: a file is missing, altered, outside of it or not of this shape.
+  """
+  directory = pathlib.Path(directory)
+  rows = _read_index(directory / "index.csv", shape[0])
+  images = _read_png(directory, rows, shape)
+  return Split(images, np.array([row.label for row in rows], np.int32))
+
+
 def restore(
   directory: str | os.PathLike, poison_directory: str | os.PathLike, output: str | os.PathLike
 ) -> pathlib.Path:
@@ -250,8 +266,8 @@ def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
     raise UserError(f"{path} is not an index ({error}): copy it again.") from error
   if header != _HEADER or len(lines) != count:
     raise UserError(
-      f"{path} must have the columns {', '.join(_HEADER)} and {count} rows, as many as the poison "
-      f"has images; it has {', '.join(header)} and {len(lines)} rows."
+      f"{path} must have the columns {', '.join(_HEADER)} and {count} rows, one for each image; it "
+      f"has {', '.join(header)} and {len(lines)} rows."
     )
   rows = [_parsed(path, number, line, count) for number, line in enumerate(lines, 2)]
   if len({row.path for row in rows}) != count:

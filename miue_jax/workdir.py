@@ -93,7 +93,9 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
     for content in (dataclasses.asdict(Config()), stored["config"], settings)
   )
   old = defaults | old
-  differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+  differing = sorted(
+    key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_change(key)
+  )
   if differing:
     shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)
     raise UserError(
@@ -101,6 +103,14 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
       "--workdir, or the config that made this one."
     )
   return workdir
+
+
+def _may_change(key: str) -> bool:
+  """Whether a key says which cells the arena's table has, not what is in one: a table may grow.
+
+  Each method's recipe is held to the workdir of its poison.
+  """
+  return key.startswith("arena.") and key != "arena.poison_per_seed"
 
 
 def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from miue_jax import workdir as workdirs
-from miue_jax.config import Config, Evaluate, Method
+from miue_jax.config import Arena, Config, Evaluate, Method
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 
@@ -56,6 +56,17 @@ def test_a_folder_that_is_older_than_a_key_had_its_default(tmp_path):
   with pytest.raises(
     UserError, match=r"evaluate\.defences \(\['none'\] there, \['none', 'bits2'\]"
   ):
+    workdirs.open_workdir(tmp_path, other)
+
+
+def test_the_arena_may_grow_but_not_change(tmp_path):
+  config = dataclasses.replace(CONFIG, arena=Arena(methods=("em",)))
+  workdirs.bind(workdirs.open_workdir(tmp_path, config), config, make_dataset())
+  recipes = {"ap": {"method": {"epochs": 3}}}
+  larger = Arena(methods=("em", "ap"), recipes=recipes, seeds=(4,), defences=("none", "bits2"))
+  workdirs.open_workdir(tmp_path, dataclasses.replace(CONFIG, arena=larger))
+  other = dataclasses.replace(CONFIG, arena=Arena(poison_per_seed=True))
+  with pytest.raises(UserError, match=r"arena\.poison_per_seed"):
     workdirs.open_workdir(tmp_path, other)
 
 

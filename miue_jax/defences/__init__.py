@@ -59,7 +59,7 @@ def build(name: str) -> Defence:
     make, numbers = NUMBERED[kind]
     if number == str(int(number or 0)) and int(number) in numbers:
       return make(int(number))
-  raise UserError(f"Unknown defence {name!r} in evaluate.defences; known: {known()}.")
+  raise UserError(f"Unknown defence {name!r}; known: {known()}.")
 
 
 def known() -> str:

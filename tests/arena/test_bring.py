@@ -1,0 +1,143 @@
+"""Brought images: read from every form, checked, never unpickled."""
+
+import numpy as np
+import pytest
+
+from miue_jax import poison as artefact
+from miue_jax import release
+from miue_jax.arena import bring
+from miue_jax.config import Method
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.errors import UserError
+
+SHAPE = (12, 8, 8, 3)
+
+
+@pytest.fixture
+def dataset():
+  rng = np.random.default_rng(0)
+  train = Split(rng.integers(0, 256, SHAPE, np.uint8), np.arange(12, dtype=np.int32) % 3)
+  return Dataset("squares", train, None, ("a", "b", "c"))
+
+
+def moved(dataset, reach):
+  """Images of which one value moves by exactly `reach` and others by less."""
+  clean = dataset.train.images.astype(int)
+  images = np.clip(clean + np.random.default_rng(1).integers(-reach, reach + 1, SHAPE), 0, 255)
+  images[0, 0, 0, 0] = clean[0, 0, 0, 0] + (reach if clean[0, 0, 0, 0] < 128 else -reach)
+  return images.astype(np.uint8)
+
+
+def save(folder, dataset, images, form):
+  path = folder / f"images.{form}"
+  labels = dataset.train.labels
+  if form == "npy":
+    np.save(path, images)
+  elif form == "npz":
+    np.savez(path, x_train=images, y_train=labels)
+  elif form == "medmnist.npz":
+    np.savez(path, train_images=images, train_labels=labels[:, None], test_images=images[:2])
+  elif form == "lone.npz":
+    np.savez(path, whatever=images)
+  else:
+    delta = images.astype(np.int16) - dataset.train.images
+    poison = artefact.make(
+      dataset, delta, method="x", epsilon=1.0, norm="none", config={}, seed=0, seconds=0.0
+    )
+    release.export(dataset, poison, path, [form])
+  return path
+
+
+@pytest.mark.parametrize("reach", [0, 8, 9, 127, 128])
+@pytest.mark.parametrize("form", ["npy", "npz", "medmnist.npz", "lone.npz", "png"])
+def test_the_artefact_gives_the_brought_images_back(dataset, tmp_path, reach, form):
+  images = moved(dataset, reach)
+  path = save(tmp_path, dataset, images, form)
+  poison = bring.make("mine", path, dataset, Method(epsilon=8 / 255), seed=3)
+  artefact.save(poison, tmp_path / "poison")
+  kept = artefact.load(tmp_path / "poison", dataset)
+  assert np.array_equal(artefact.apply(kept, dataset.train.images), images)
+  assert kept.manifest["method"] == "mine"
+  assert kept.manifest["max_delta_255ths"] == reach
+  assert ("not kept" in kept.manifest.get("budget", "")) == (reach > 8)
+
+
+def test_an_export_as_npz_is_a_folder_too(dataset, tmp_path):
+  images = moved(dataset, 4)
+  path = save(tmp_path, dataset, images, "npz")
+  (tmp_path / "export").mkdir()
+  path.rename(tmp_path / "export" / "poisoned.npz")
+  assert np.array_equal(bring.load(tmp_path / "export", dataset), images)
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda images: images[:-1], r"\[11, 8, 8, 3\].*\[12, 8, 8, 3\]"),
+    (lambda images: images[:, :4], r"\[12, 4, 8, 3\]"),
+    (lambda images: images[..., 0], r"\[12, 8, 8\]"),
+    (lambda images: images / 255, "float64.*uint8"),
+    (lambda images: images.astype(np.int32), "int32.*uint8"),
+  ],
+)
+def test_images_that_cannot_be_meant_are_refused(dataset, tmp_path, change, words):
+  np.save(tmp_path / "x.npy", change(dataset.train.images))
+  with pytest.raises(UserError, match=words):
+    bring.load(tmp_path / "x.npy", dataset)
+
+
+def test_labels_in_another_order_are_noticed(dataset, tmp_path):
+  labels = dataset.train.labels[::-1]
+  np.savez(tmp_path / "x.npz", x_train=dataset.train.images, y_train=labels)
+  with pytest.raises(UserError, match=r"Labels of .* are not those of squares"):
+    bring.load(tmp_path / "x.npz", dataset)
+
+
+class Trap:
+  """Says so if it is ever unpickled."""
+
+  def __reduce__(self):
+    return (pytest.fail, ("unpickled",))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_nothing_is_unpickled(dataset, tmp_path, name):
+  trap = np.array([Trap()] * 12, object)
+  if name == "x.npy":
+    np.save(tmp_path / name, trap, allow_pickle=True)
+  else:
+    np.savez(tmp_path / name, x_train=trap)
+  with pytest.raises(UserError, match="without Python objects"):
+    bring.load(tmp_path / name, dataset)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00"])
+def test_files_that_are_no_arrays(dataset, tmp_path, content):
+  (tmp_path / "x.npz").write_bytes(content)
+  with pytest.raises(UserError, match=r"x\.npz cannot be read"):
+    bring.load(tmp_path / "x.npz", dataset)
+
+
+def test_several_unknown_arrays_are_listed(dataset, tmp_path):
+  np.savez(tmp_path / "x.npz", a=dataset.train.images, b=dataset.train.images)
+  with pytest.raises(UserError, match="holds a, b: name"):
+    bring.load(tmp_path / "x.npz", dataset)
+
+
+def test_a_folder_that_is_no_export(dataset, tmp_path):
+  with pytest.raises(UserError, match="is no export"):
+    bring.load(tmp_path, dataset)
+
+
+def test_an_altered_export_is_noticed(dataset, tmp_path):
+  path = save(tmp_path, dataset, moved(dataset, 4), "png")
+  other, victim = sorted(path.rglob("*.png"))[:2]
+  victim.write_bytes(other.read_bytes())
+  with pytest.raises(UserError, match="was altered"):
+    bring.load(path, dataset)
+
+
+def test_a_name_is_given_once(tmp_path):
+  with pytest.raises(UserError, match="'x' twice"):
+    bring.parse((f"x={tmp_path}", f"x={tmp_path}"))
+  assert list(bring.parse((f"x={tmp_path}", f"y={tmp_path}"))) == ["x", "y"]

@@ -1,0 +1,240 @@
+"""The arena as a user starts it: a table of methods against defences."""
+
+import csv
+import json
+import signal
+
+import numpy as np
+import pytest
+from program import ROOT, ended, epochs, forked, wait_until
+
+from miue_jax import config, release
+from miue_jax import poison as artefact
+from miue_jax.data import sources
+
+RECIPE = '''"""A table that takes seconds."""
+
+from miue_jax import config
+
+
+def get_config():
+  c = config.default()
+  c.name = "tiny"
+  c.data.max_train, c.data.max_test = 200, 100
+  c.model.name = c.victim.name = "linear"
+  c.source.batch_size = c.method.batch_size = c.victim_fit.batch_size = 40
+  c.method.epochs = c.method.steps = 1
+  c.victim_fit.epochs, c.victim_fit.learning_rate = 3, 0.1
+  c.arena.methods = ("lsp", "patterns")
+  c.arena.recipes = {
+    "lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}},
+    "patterns": {"method": {"name": "random", "class_wise": True}},
+    "diverges": {"method": {"name": "em"}, "source": {"learning_rate": 1e30}},
+  }
+  c.arena.defences = ("none", "bits2")
+  c.arena.seeds = (0,)
+  return c
+'''
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+  path = tmp_path_factory.mktemp("recipe") / "tiny.py"
+  path.write_text(RECIPE)
+  return f"--config={path}"
+
+
+@pytest.fixture(scope="module")
+def contest(server, recipe, tmp_path_factory):
+  """`contest(workdir, *flags)` runs the arena in a fork."""
+
+  def run(workdir, *flags):
+    given = ("--mode=benchmark", recipe, f"--workdir={workdir}", *flags)
+    return forked(server, [given], [tmp_path_factory.mktemp("process")])[0]
+
+  return run
+
+
+@pytest.fixture(scope="module")
+def whole(contest, tmp_path_factory):
+  """The workdir of a finished table, and how the run ended."""
+  workdir = tmp_path_factory.mktemp("whole") / "arena"
+  return workdir, contest(workdir)
+
+
+def rows_of(workdir):
+  path = workdir / "results.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  return [{k: v for k, v in json.loads(x).items() if "seconds" not in k} for x in lines]
+
+
+def cells_of(workdir):
+  """Lines of the CSV by method and defence."""
+  with open(workdir / "report" / "arena.csv", newline="") as file:
+    return {(line["method"], line["defence"]): line for line in csv.DictReader(file)}
+
+
+def test_one_command_fills_the_table(whole):
+  workdir, result = whole
+  assert result.code == 0, result
+  assert "Traceback" not in result.err
+  wanted = [(m, d) for d in ("none", "bits2") for m in ("clean", "lsp", "patterns")]
+  assert [(row["method"], row["defence"]) for row in rows_of(workdir)] == wanted
+  cells = cells_of(workdir)
+  for row in rows_of(workdir):
+    cell = cells[row["method"], row["defence"]]
+    assert float(cell["test_accuracy"]) == row["test_accuracy"]
+    assert float(cell["peak_test_accuracy"]) == row["peak_test_accuracy"]
+    clean = float(cells["clean", row["defence"]]["test_accuracy"])
+    if row["method"] != "clean":
+      assert float(cell["gap"]) == pytest.approx(clean - row["test_accuracy"])
+    assert cell["published"] == ""  # these are no photographs
+  assert result.out.startswith("# Who makes digits unlearnable")
+  assert result.out.endswith(f"Report: {workdir / 'report' / 'arena.html'}\n")
+  for name in ("arena.html", "arena.md", "arena.csv", "arena.tex"):
+    assert (workdir / "report" / name).stat().st_size > 0
+  for method in ("lsp", "patterns"):
+    manifest = artefact.load(workdir / "poisons" / method / "0" / "poison").manifest
+    assert int(cells[method, "none"]["max_delta_255ths"]) == manifest["max_delta_255ths"]
+  assert not list((workdir / "checkpoints").rglob("*.*"))
+
+
+def test_the_same_command_repeats_nothing(whole, contest):
+  workdir, _ = whole
+  before = (workdir / "results.jsonl").read_bytes()
+  made = (workdir / "poisons" / "lsp" / "0" / "poison" / "manifest.json").stat().st_mtime_ns
+  result = contest(workdir)
+  assert result.code == 0, result
+  assert "0 of 6 victims are still to be trained" in result.err
+  assert (workdir / "results.jsonl").read_bytes() == before
+  assert (workdir / "poisons/lsp/0/poison/manifest.json").stat().st_mtime_ns == made
+
+
+def test_another_recipe_for_a_finished_poison_is_refused(whole, contest):
+  sentence = contest(whole[0], "--config.arena.recipes.lsp.method.epsilon=0.03").sentence()
+  assert "poisons/lsp/0 was made by another config" in sentence
+  assert "method.epsilon (0.0235" in sentence
+
+
+def test_kills_change_nothing(whole, start, recipe, contest, tmp_path):
+  flags = ("--mode=benchmark", recipe, f"--workdir={tmp_path}")
+  process = start(*flags)
+  wait_until(lambda: len(rows_of(tmp_path)) >= 2, process)
+  process.kill()
+  assert ended(process).code == -signal.SIGKILL
+  assert 2 <= len(rows_of(tmp_path)) < 6
+  assert contest(tmp_path).code == 0
+  assert rows_of(tmp_path) == rows_of(whole[0])
+
+
+def test_a_signal_saves_and_the_same_command_continues(start, recipe, contest, tmp_path):
+  flags = ("--config.victim_fit.epochs=100", "--config.victim_fit.checkpoint_every=1000",
+           "--config.arena.methods=('lsp',)", "--config.arena.defences=('none',)")  # fmt: skip
+  process = start("--mode=benchmark", recipe, f"--workdir={tmp_path}", *flags)
+  wait_until(lambda: 5 in epochs(tmp_path, "clean seed 0"), process)
+  process.send_signal(signal.SIGTERM)
+  result = ended(process)
+  assert result.code == 128 + signal.SIGTERM, result
+  assert "the same command continues" in result.err
+  assert 100 not in epochs(tmp_path, "clean seed 0")
+  assert contest(tmp_path, *flags).code == 0
+  for stage in ("clean seed 0", "lsp seed 0"):
+    assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
+
+
+def test_what_fails_is_marked_and_the_rest_goes_on(contest, tmp_path):
+  methods = "--config.arena.methods=('diverges', 'lsp')"
+  result = contest(tmp_path, methods)
+  assert result.code == 0, result
+  assert {row["method"] for row in rows_of(tmp_path)} == {"clean", "lsp"}
+  cells = cells_of(tmp_path)
+  for defence in ("none", "bits2"):
+    assert "not finite" in cells["diverges", defence]["lost"]
+    assert cells["diverges", defence]["test_accuracy"] == ""
+    assert cells["lsp", defence]["lost"] == ""
+  assert "lost" in next(line for line in result.out.splitlines() if "| diverges |" in line)
+  assert "not finite" in result.out
+  # The next sitting tries them again, here without success either.
+  assert "2 of 6 victims are still to be trained" in contest(tmp_path, methods).err
+
+
+def brought(folder):
+  """Images that move every value by up to 16/255, in the forms that they may come in."""
+  dataset = sources.load(config.Data(max_train=200, max_test=100))
+  clean = dataset.train.images
+  shift = np.random.default_rng(0).integers(-16, 17, clean.shape)
+  images = np.clip(clean + shift, 0, 255).astype(np.uint8)
+  np.savez(folder / "images.npz", x_train=images, y_train=dataset.train.labels)
+  delta = (images.astype(np.int16) - clean).astype(np.int8)
+  poison = artefact.make(
+    dataset, delta, method="x", epsilon=16 / 255, config={}, seed=0, seconds=0.0
+  )
+  release.export(dataset, poison, folder / "exported")
+  return np.abs(delta).max()
+
+
+def test_bring_your_own_poison(contest, tmp_path):
+  largest = brought(tmp_path)
+  bring = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"
+  flags = ("--config.arena.methods=()", f"--config.arena.bring={bring}")
+  result = contest(tmp_path / "arena", *flags)
+  assert result.code == 0, result
+  cells = cells_of(tmp_path / "arena")
+  for defence in ("none", "bits2"):
+    file, folder = cells["file", defence], cells["folder", defence]
+    assert file["test_accuracy"] == folder["test_accuracy"] != ""
+    for cell in (file, folder):
+      assert int(cell["max_delta_255ths"]) == largest > 8
+      assert cell["budget"] == f"not kept: {largest}/255, more than 8/255"
+  assert f"not kept: {largest}/255" in result.out
+
+  # A table may grow, but a name keeps its images.
+  assert contest(tmp_path / "arena", *flags, "--config.arena.methods=('lsp',)").code == 0
+  assert len(rows_of(tmp_path / "arena")) == 8
+  with np.load(tmp_path / "images.npz") as archive:
+    np.savez(tmp_path / "images.npz", x_train=archive["x_train"] // 2)
+  assert "another name" in contest(tmp_path / "arena", *flags).sentence()
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (["--config.arena.methods=('magic',)"], ["'magic'", "ap, ", "miue"]),
+    (["--config.arena.methods=('clean',)"], ["'clean'", "known"]),
+    (["--config.arena.methods=('lsp', 'lsp')"], ["arena.methods", "repetitions"]),
+    (["--config.arena.victims=('magic',)"], ["'magic'", "resnet18"]),
+    (["--config.arena.defences=('magic',)"], ["'magic'", "grayscale", "jpeg1 to jpeg95"]),
+    (["--config.arena.methods=()"], ["nothing to compare"]),
+    (["--config.arena.seeds=()"], ["arena.seeds"]),
+    (["--config.arena.published=svhn"], ["arena.published", "cifar10"]),
+    (["--config.arena.published=cifar10"], ["digits", "[32, 32, 1]"]),
+    (["--config.arena.victims=('sl_vit',)", "--config.data.size=30"], ["30x30", "patches"]),
+    (["--config.arena.recipes.lsp.method.epsilon=2.0"], ["'lsp'", "method.epsilon"]),
+    (["--config.arena.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
+    (["--config.devices=4", "--config.arena.recipes.lsp.method.epsilon=0.02",
+      "--config.method.batch_size=42"], ["42", "4 devices"]),
+    (["--config.arena.bring=('x',)"], ["'x'", "NAME=PATH"]),
+    (["--config.arena.bring=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
+    (["--config.arena.bring=('lsp=.',)"], ["'lsp'", "taken"]),
+    (["--config.arena.bring=('x=absent.npz',)"], ["absent.npz", "correct the path"]),
+  ],
+  ids=lambda value: value[0].partition("=")[2] if value[0].startswith("-") else None,
+)  # fmt: skip
+def test_mistakes_are_named_before_any_work(contest, tmp_path, flags, words):
+  sentence = contest(tmp_path, *flags).sentence()
+  assert all(word in sentence for word in words), sentence
+  assert not (tmp_path / "poisons").exists()
+  assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_the_recipe_for_cifar10_names_what_is_there(fork, tmp_path):
+  rng = np.random.default_rng(0)
+  arrays = {
+    "x_train": rng.integers(0, 256, (20, 32, 32, 3), np.uint8),
+    "y_train": np.arange(20) % 4,
+  }
+  np.savez(tmp_path / "four.npz", **arrays)
+  flags = [f"--config={ROOT}/configs/arena.py", f"--config.data.path={tmp_path}/four.npz"]
+  sentence = fork(*flags, "--mode=benchmark").sentence()
+  assert "arena.published=cifar10" in sentence
+  assert "4 classes" in sentence
