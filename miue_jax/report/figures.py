@@ -61,7 +61,6 @@ _STYLE = {
   "ytick.labelsize": 8.5,
 }
 WIDTH = 9.6  # inches across the page
-NARROW = 6.5  # inches beside a table: the same share of the page, so that text has one size
 CELL = 96  # pixels: small images are enlarged to at least this
 
 
@@ -161,7 +160,7 @@ def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
   look = styles([str(row.get("method")) for members in panels.values() for row in members])
   heights = [0.75 + 0.36 * len(members) for members in panels.values()]
   with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "information"}):
-    figure = Figure(figsize=(NARROW, sum(heights)))
+    figure = Figure(figsize=(WIDTH, sum(heights)))
     axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
     listed = []
     for axis, (estimator, members) in zip(axes, panels.items(), strict=True):
