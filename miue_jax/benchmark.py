@@ -2,8 +2,9 @@
 
 Times the steps of a recipe after warm-up, over repeated runs, on random pixels: no step takes
 longer for one image than for another. With PyTorch installed, the delta and the source step are
-compared with the same step in eager PyTorch, in alternation. Exit status: 0 done; 2 something the
-user can put right.
+compared with the same step in eager PyTorch, in alternation; with `--stages=information` the
+estimators of mutual information run on samples of fixed sizes, one beside scikit-learn's. Exit
+status: 0 done; 2 something the user can put right.
 """
 
 import datetime
@@ -60,7 +61,8 @@ def text(results: dict[str, Any]) -> str:
     ]
     for row in results["stages"]
   ]
-  parts.append(tables.markdown(columns, cells))
+  if cells:
+    parts.append(tables.markdown(columns, cells))
   kinds = {row["memory"]["what"] for row in results["stages"] if row["memory"]}
   parts.append(
     f"Memory: {'; '.join(sorted(kinds)) or 'not known'}; largest of this process on the host "
@@ -88,6 +90,8 @@ def text(results: dict[str, Any]) -> str:
     parts.append(f"Eager PyTorch {machine['torch']}, in alternation with ours, in images/s.")
   elif results["no_peer"]:
     parts.append(f"No comparison with PyTorch: {results['no_peer']}.")
+  if results["information"]:
+    parts += _information(results["information"])
   if "plan" in results:
     found = results["plan"]
     parts.append(
@@ -100,6 +104,23 @@ def text(results: dict[str, Any]) -> str:
       cells = [[f"{value:,.4g}" for value in row.values()] for row in results[name]]
       parts += [f"Over {axis}:", tables.markdown(columns, cells)]
   return "\n\n".join(parts)
+
+
+def _information(found: dict[str, Any]) -> list[str]:
+  """Seconds of the estimators, and scikit-learn beside them."""
+  columns = (("estimate", False), ("samples", True), ("features", True), ("seconds", True))
+  cells = [
+    [row["estimate"], f"{row['samples']:,}", str(row["features"]), _span(row["seconds"])]
+    for row in found["rows"]
+  ]
+  peer = found["peer"]
+  cells.append([peer["name"], *cells[-1][1:3], _span(peer["seconds"])])
+  return [
+    tables.markdown(columns, cells),
+    f"Features of each side. The last two on the same samples, in alternation: {peer['name']} "
+    f"{peer['version']} takes {_span(peer['ratio'])} times as long as ours and says "
+    f"{peer['nats']['theirs']:.3f} nats, ours {peer['nats']['ours']:.3f}.",
+  ]
 
 
 def _span(values: dict[str, float]) -> str:

@@ -7,13 +7,12 @@ source, method, victim and victim_fit are the recipe of the paper (Zhu et al., I
 """
 
 import dataclasses
-import difflib
-import typing
 from typing import Any
 
 import ml_collections
 
 from miue_jax.errors import UserError
+from miue_jax.frozen import frozen
 from miue_jax.perturb import NORMS, budget
 
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
@@ -22,7 +21,7 @@ SCHEDULES = ("cosine", "steps")
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
 PUBLISHED = ("", "cifar10")
-_RECIPE = ("model", "source", "method")  # what a method's recipe in the arena may change
+RECIPE = ("model", "source", "method")  # what a method's recipe in the arena may change
 ESTIMATORS = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
 DIRECTIONS = ("shared", "independent")
 
@@ -94,8 +93,8 @@ class Method:
   steps: int = 10  # sign steps on each batch
   step_size_start: float = 0.2 / 255  # of the first epoch ...
   step_size_end: float = 0.4 / 255  # ... moving linearly towards this one
-  tau: float = 0.1  # temperature of the similarity term
-  zeta: float = 0.1  # weight of the distance term
+  tau: float = 0.1  # temperature of the similarity term; tue: of its contrast
+  zeta: float = 0.1  # weight of the distance term; tue: of separability
   similarity_weight: float = 1.0  # weight of the similarity term; 0 is the paper's ablation
   augment: str = "flip"  # inside the delta step: none | flip | crop | crop_flip
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
@@ -106,6 +105,8 @@ class Method:
   inner_steps: int = 10  # rem, sem: its sign steps ...
   inner_step_size: float = 0.8 / 255  # ... and their size
   class_wise: bool = False  # one perturbation for each class instead of one for each image
+  shuffled: bool = False  # class-wise patterns are made under shuffled labels: no trait of a class
+  trials: int = 1  # poisons, or mixtures, tried at most until a surrogate's ranking is chance
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   only_class: int = -1  # perturb this class alone; -1: all
   balanced: bool = False  # delta batches weigh every class the same (for imbalanced data)
@@ -136,6 +137,9 @@ class Measure:
   bins: int = 16  # histogram: of equal width per axis, between the smallest and the largest value
   bootstrap: int = 20  # random halves for the interval, each a further estimate; 0: no interval
   null: int = 20  # estimates of shuffled pairs, to see what no dependence looks like; 0: none
+  # Evenly spaced epochs of generation after which the histogram and the theorem's covariance term
+  # are taken from the source model, where a method trains one in turns with delta; 0: none
+  epochs: int = 0
   seed: int = 0
 
 
@@ -193,7 +197,7 @@ def freeze(settings: ml_collections.ConfigDict) -> Config:
   Raises:
     UserError: an unknown key, a value of the wrong type or one that makes no sense.
   """
-  config = _frozen(Config, settings.to_dict(), "")
+  config = frozen(Config, settings.to_dict(), "")
   validate(config)
   return config
 
@@ -206,23 +210,23 @@ def for_method(config: Config, name: str) -> Config:
   """
   recipe = config.arena.recipes.get(name, {})
   prefix = f"arena.recipes.{name}"
-  _require(isinstance(recipe, dict), prefix, recipe, f"a dict of {', '.join(_RECIPE)}")
+  _require(isinstance(recipe, dict), prefix, recipe, f"a dict of {', '.join(RECIPE)}")
   for section, changes in recipe.items():
-    if section not in _RECIPE:
+    if section not in RECIPE:
       raise UserError(
         f"Config key {prefix}.{section} changes what all methods share; a recipe has "
-        f"{', '.join(_RECIPE)}."
+        f"{', '.join(RECIPE)}."
       )
     _require(isinstance(changes, dict), f"{prefix}.{section}", changes, "a dict of settings")
   sections = {
-    section: _frozen(
+    section: frozen(
       type(getattr(config, section)),
       dataclasses.asdict(getattr(config, section))
       | ({"name": name} if section == "method" else {})
       | recipe.get(section, {}),
       f"{prefix}.{section}.",
     )
-    for section in _RECIPE
+    for section in RECIPE
   }
   made = dataclasses.replace(config, **sections)
   try:
@@ -230,39 +234,6 @@ def for_method(config: Config, name: str) -> Config:
   except UserError as error:
     raise UserError(f"Method {name!r} of the arena cannot be made: {error}") from error
   return made
-
-
-def _frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
-  fields = {field.name: field for field in dataclasses.fields(kind)}
-  for key in values:
-    if key not in fields:
-      close = difflib.get_close_matches(key, fields, n=1)
-      hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}."
-      raise UserError(f"Unknown config key {prefix}{key}; {hint}")
-  result = {}
-  for key, value in values.items():
-    expected = fields[key].type
-    if dataclasses.is_dataclass(expected) and isinstance(value, dict):
-      value = _frozen(expected, value, f"{prefix}{key}.")
-    elif expected is float and type(value) is int:
-      value = float(value)
-    elif isinstance(value, list):
-      value = tuple(value)
-    if not _fits(value, expected):
-      raise UserError(
-        f"Config key {prefix}{key} is {value!r} ({type(value).__name__}); expected "
-        f"{expected.__name__ if isinstance(expected, type) else expected}."
-      )
-    result[key] = value
-  return kind(**result)
-
-
-def _fits(value: Any, expected: Any) -> bool:
-  """Whether `value` is of the class `expected`, or a tuple of what `tuple[item, ...]` promises."""
-  items = typing.get_args(expected)
-  if items:
-    return type(value) is tuple and all(type(item) is items[0] for item in value)
-  return type(value) is expected
 
 
 def validate(config: Config) -> None:
@@ -290,7 +261,7 @@ def validate(config: Config) -> None:
     method.zeta,
     "positive when method.similarity_weight is 0",
   )
-  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "checkpoint_every"):
+  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "trials", "checkpoint_every"):
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
   _require(
     method.microbatch >= 0
@@ -306,6 +277,18 @@ def validate(config: Config) -> None:
   for key in ("step_size_start", "step_size_end", "inner_step_size"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
+  _require(
+    not method.shuffled or (method.class_wise and method.only_class == -1),
+    "method.shuffled",
+    method.shuffled,
+    "False unless method.class_wise is True and method.only_class is -1",
+  )
+  _require(
+    method.trials == 1 or (method.fraction == 1 and method.norm == "linf"),
+    "method.trials",
+    method.trials,
+    "1 unless method.fraction is 1 and method.norm is linf",
+  )
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)
   _choose("method.norm", method.norm, NORMS)
@@ -345,6 +328,7 @@ def validate(config: Config) -> None:
   _require(0 < fraction < 1, "evaluate.clean_fraction", fraction, "in (0, 1)")
   _require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")
   _require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
+  _require(measure.epochs >= 0, "measure.epochs", measure.epochs, "0 (none) or more")
   _require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")
   _require(measure.bins >= 2, "measure.bins", measure.bins, "2 or more")
   names = measure.estimators

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from miue_jax import defences, files, fit, models, processes, release, report, runtime
+from miue_jax import defences, fit, generation, models, processes, release, report, runtime
 from miue_jax import evaluate as victims
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
@@ -20,8 +19,8 @@ from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.information import measurement as information
+from miue_jax.information import separability
 from miue_jax.methods import METHODS
-from miue_jax.methods.alternating import Generated
 from miue_jax.progress import Progress, Reporter
 from miue_jax.workdir import Workdir
 
@@ -78,44 +77,17 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
 def generate(experiment: Experiment) -> None:
   """Makes the poison, or checks the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  states = Checkpoints(workdir.checkpoints / "generate")
   if processes.from_lead((workdir.poison / "manifest.json").exists):
     logging.info("The poison in %s is finished.", workdir.poison)
-    if processes.is_lead():
-      artefact.load(workdir.poison, dataset)  # it raises where something is wrong
-    states.delete()  # left there by a kill between saving the poison and this
-    return
-  made = METHODS[config.method.name](dataset, config, states, experiment.progress)
-  processes.from_lead(lambda: _keep(made, experiment))
-  states.delete()
+    processes.from_lead(lambda: _checked(workdir, dataset))
+    # Left there by a kill between saving the poison and this.
+    Checkpoints(workdir.checkpoints / "generate").delete()
+  else:
+    generation.generate(dataset, config, workdir, experiment.progress)
 
 
-def _keep(made: Generated, experiment: Experiment) -> None:
-  """Turns what a method made into the artefact on the disk."""
-  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  extra = {"num_classes": dataset.num_classes, "history": made.history}
-  if made.perturbed is not None:
-    extra["perturbed"] = made.perturbed
-  poison = artefact.make(
-    dataset,
-    made.delta,
-    method=config.method.name,
-    epsilon=config.method.epsilon,
-    config=dataclasses.asdict(config),
-    seed=config.seed,
-    seconds=round(made.seconds, 1),
-    norm=config.method.norm,
-    extra=extra,
-  )
-  artefact.save(poison, workdir.poison)
-  logging.info(
-    "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
-    len(dataset.train),
-    workdir.poison,
-    poison.manifest["psnr_db"],
-    poison.manifest["ssim"],
-    made.seconds,
-  )
+def _checked(workdir: Workdir, dataset: Dataset) -> None:
+  artefact.load(workdir.poison, dataset)  # it raises where something is wrong
 
 
 def evaluate(experiment: Experiment) -> list[dict]:
@@ -132,16 +104,37 @@ def evaluate(experiment: Experiment) -> list[dict]:
 
 
 def measure(experiment: Experiment) -> dict:
+  """Measures the victims of a finished evaluation, or reads what was measured before."""
+  config, workdir = experiment.config, experiment.workdir
+  if (finished := processes.from_lead(lambda: _measurement(workdir))) is not None:
+    logging.info("The measurement in %s is finished.", workdir.measurement)
+    return finished
+  poison = artefact.load(workdir.poison, experiment.dataset)
+  measurement = measured(experiment.dataset, poison, config, workdir.checkpoints / "victims")
+  processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
+  return measurement
+
+
+def measured(
+  dataset: Dataset, poison: artefact.Poison | None, config: Config, checkpoints: pathlib.Path
+) -> dict[str, Any]:
   """Estimates mutual information between features of clean and released images, and the theory.
 
   The features are those of the first seed's victim of each condition: the model that learned from
   the released images looks at an image before and after.
+
+  Args:
+    dataset: the clean images.
+    poison: made for them; None where no condition needs one.
+    config: `victim`, `victim_fit`, `evaluate` and `measure`.
+    checkpoints: folder of the victims' states, as given to `evaluate.rows`.
+
+  Returns:
+    `settings`, and `rows` (estimates) and `theory`, each naming its `method`.
+
+  Raises:
+    UserError: a victim's state is not there or damaged.
   """
-  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  if (finished := processes.from_lead(lambda: _measurement(workdir))) is not None:
-    logging.info("The measurement in %s is finished.", workdir.measurement)
-    return finished
-  poison = artefact.load(workdir.poison, dataset)
   settings = config.measure
   chosen = _sample(dataset, settings.samples or len(dataset.train), settings.seed)
   labels, clean = dataset.train.labels[chosen], dataset.train.images[chosen]
@@ -149,17 +142,17 @@ def measure(experiment: Experiment) -> dict:
   predict = fit.Predictor(module)
   rows, theory = [], []
   for condition in config.evaluate.conditions:
-    state = _victim(experiment, module, condition)
+    state = _victim(dataset, config, module, condition, checkpoints)
     released = victims.training_split(condition, dataset, poison, config).images[chosen]
     before, _ = predict(state, clean)
     after, _ = predict(state, released)
     found = processes.from_lead(
-      functools.partial(_measured, (clean, released), (before, after), labels, settings)
+      functools.partial(_found, (clean, released), (before, after), labels, settings)
     )
     method = {"method": victims.method_of(condition, config)}
     rows += [method | row for row in found["rows"]]
     theory.append(method | found["theory"])
-  measurement = {
+  return {
     "settings": {
       "features": f"{config.victim.name} of seed {config.evaluate.seeds[0]} of each condition, "
       "training images before and after release",
@@ -172,11 +165,9 @@ def measure(experiment: Experiment) -> dict:
     "rows": rows,
     "theory": theory,
   }
-  processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
-  return measurement
 
 
-def _measured(
+def _found(
   images: tuple[np.ndarray, np.ndarray],
   features: tuple[np.ndarray, np.ndarray],
   labels: np.ndarray,
@@ -184,11 +175,26 @@ def _measured(
 ) -> dict[str, Any]:
   """What one condition adds to the measurement, from images and features before and after."""
   theory = information.geometry(*features, labels, settings.seed)
-  separability = information.perturbations(*images, labels, settings.seed)
-  return {
-    "rows": information.attempted(*features, settings),
-    "theory": theory | {"perturbations": separability},
+  _, released = images
+  rivals = {
+    "perturbations": information.perturbations(*images, labels, settings.seed),
+    # What a black image is changed by to become the released one is that image.
+    "images": information.perturbations(np.zeros_like(released), released, labels, settings.seed),
+    "class_means": _class_means(*features, labels),
   }
+  return {"rows": information.attempted(*features, settings), "theory": theory | rivals}
+
+
+def _class_means(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+  """Distance of two class means in units of the spread of a class, mean over pairs of classes."""
+  try:
+    found = {
+      name: separability.class_means(features, labels).relative
+      for name, features in (("before", before), ("after", after))
+    }
+  except UserError as error:
+    return {"note": str(error)}
+  return {name: round(value, 5) if np.isfinite(value) else None for name, value in found.items()}
 
 
 def measure_files(
@@ -224,7 +230,7 @@ def _array(text: str) -> tuple[pathlib.Path, str]:
 
 
 def _measurement(workdir: Workdir) -> dict | None:
-  return read_json(workdir.measurement) if workdir.measurement.exists() else None
+  return workdirs.read_json(workdir.measurement) if workdir.measurement.exists() else None
 
 
 def write_report(experiment: Experiment) -> str:
@@ -272,38 +278,22 @@ def restore(
   return pathlib.Path(processes.from_lead(lambda: str(release.restore(*paths))))
 
 
-def read_json(path: pathlib.Path) -> dict:
-  """Reads one of our JSON files.
-
-  Raises:
-    UserError: it is damaged.
-  """
-  with files.reported("read", path):
-    stored = path.read_bytes()
-  try:
-    content = json.loads(stored)
-  except ValueError as error:
-    raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
-  if not isinstance(content, dict):
-    raise UserError(f"{path} is damaged: delete it to make it again.")
-  return content
-
-
 def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
   """Ids of `count` training images, stratified."""
   return stratified(dataset.train.labels, min(count, len(dataset.train)), seed, Draw.SAMPLE)
 
 
-def _victim(experiment: Experiment, module, condition: str) -> fit.State:
+def _victim(
+  dataset: Dataset, config: Config, module, condition: str, checkpoints: pathlib.Path
+) -> fit.State:
   """The last state of a condition's first victim."""
-  config, dataset = experiment.config, experiment.dataset
   seed = config.evaluate.seeds[0]
-  folder = experiment.workdir.checkpoints / "victims" / f"{condition}-{seed}"
+  folder = checkpoints / f"{condition}-{seed}"
   fitted = fit.fresh(module, config.victim_fit, dataset.train, seed)
   found = Checkpoints(folder).restore(fitted)
   if found is None:
     raise UserError(
       f"The victim of condition {condition!r} is missing in {folder}: remove its row (seed {seed}) "
-      f"from {experiment.workdir.results}, if there is one, and run --mode=evaluate."
+      "from results.jsonl, if there is one, and run --mode=evaluate."
     )
   return found[1].state

@@ -146,6 +146,23 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     file.write(json.dumps(content, indent=2).encode())
 
 
+def read_json(path: pathlib.Path) -> dict:
+  """Reads one of our JSON files.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  with files.reported("read", path):
+    stored = path.read_bytes()
+  try:
+    content = json.loads(stored)
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
+  if not isinstance(content, dict):
+    raise UserError(f"{path} is damaged: delete it to make it again.")
+  return content
+
+
 def _stored(workdir: Workdir) -> dict[str, Any] | None:
   if not workdir.config.exists():
     return None

@@ -16,7 +16,7 @@ import pytest
 from miue_jax import benchmark, objectives
 from miue_jax.config import Config, Data, Fit, Method, Model, Sgd
 from miue_jax.errors import UserError
-from miue_jax.performance import scaling, speed, torch_peer
+from miue_jax.performance import estimates, scaling, speed, torch_peer
 from miue_jax.performance.sizes import Sizes
 from miue_jax.performance.stopwatch import Stopwatch
 
@@ -110,6 +110,37 @@ def test_traffic_over_devices_is_that_of_a_ring(use_devices):
     assert row["delta"] == pytest.approx(gathered + 2 * 8 * (n - 1) / n, rel=0.01)
     # Gradients of matrix and bias; loss and correct answers.
     assert row["source"] == pytest.approx(2 * 4 * (4 * features + 4 + 2) * (n - 1) / n, rel=0.01)
+
+
+def test_estimators_are_timed_beside_scikit_learn(use_devices, monkeypatch):
+  use_devices(1)
+  for name, value in (("SAMPLES", 600), ("FEATURES", 20), ("SLICES", 30)):
+    monkeypatch.setattr(estimates, name, value)
+  results = speed.run(CONFIG, speed.Settings(stages=("information",), repeats=3, peer="none"))
+  assert results["stages"] == results["peers"] == []
+  rows, peer = results["information"]["rows"], results["information"]["peer"]
+  assert [(row["samples"], row["features"]) for row in rows] == [(600, 20), (600, 2), (600, 1)]
+  for spread in (*(row["seconds"] for row in rows), peer["seconds"]):
+    assert 0 < spread["low"] <= spread["median"] <= spread["high"]
+  # Of each pair of runs its time over ours, so that the extremes bound the ratio.
+  ours, theirs = rows[-1]["seconds"], peer["seconds"]
+  assert theirs["low"] / ours["high"] <= peer["ratio"]["low"]
+  assert peer["ratio"]["high"] <= theirs["high"] / ours["low"]
+  # Kraskov's first estimator on both sides, of the same 600 pairs.
+  assert peer["nats"]["ours"] == pytest.approx(peer["nats"]["theirs"], abs=2e-3)
+
+  text = benchmark.text(results | {"date": "2026-01-01"})
+  lines = [line for line in text.splitlines() if line.startswith("|")]
+  assert [line.split("|")[3].strip() for line in lines[2:]] == ["20", "2", "1", "1"]
+  assert f"takes {peer['ratio']['median']:.3g} (" in text
+  assert f"says {peer['nats']['theirs']:.3f} nats, ours {peer['nats']['ours']:.3f}" in text
+
+
+def test_runs_take_turns_and_the_first_round_does_not_count():
+  order = []
+  seconds = estimates._times([lambda: order.append("a"), lambda: order.append("b")], 2)
+  assert order == ["a", "b"] * 3
+  assert [len(times) for times in seconds] == [2, 2]
 
 
 def test_an_epoch_is_run_for_each_number_of_images(use_devices, tmp_path):

@@ -184,6 +184,7 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("measure.bootstrap", 1),
     ("measure.bootstrap", -2),
     ("measure.null", 1),
+    ("measure.epochs", -1),
   ],
 )
 def test_a_value_that_makes_no_sense_is_named(key, value):

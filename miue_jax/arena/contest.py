@@ -2,19 +2,18 @@
 
 import dataclasses
 import itertools
-import pathlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import time
 
 import jax
 import numpy as np
 from absl import logging
 
 from miue_jax import config as configs
-from miue_jax import defences, evaluate, models, perturb, processes, report, stages
+from miue_jax import defences, evaluate, models, processes, stages
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
-from miue_jax.arena import bring, memory
+from miue_jax.arena import bring, cells, memory, summary
+from miue_jax.arena.cells import CLEAN, Cell
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.errors import UserError
@@ -22,17 +21,6 @@ from miue_jax.methods import METHODS
 from miue_jax.poison import Poison
 from miue_jax.stages import Experiment
 from miue_jax.workdir import Workdir
-
-CLEAN = "clean"  # what all are compared with; not a method
-
-
-class Cell(NamedTuple):
-  """One victim to train."""
-
-  method: str
-  victim: str
-  defence: str
-  seed: int
 
 
 class _Lost(Exception):  # noqa: N818 (not an error of the program)
@@ -54,12 +42,12 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   experiment = stages.start(config, workdir, command, need_test=True)
   _check_fit(experiment)
   brought = _brought(experiment)
-  for name, seed in itertools.product(config.arena.methods, poison_seeds(config)):
-    made = _generation(experiment, name, seed)
+  for name, seed in itertools.product(config.arena.methods, cells.poison_seeds(config)):
+    made = cells.generation(experiment, name, seed)
     workdirs.open_workdir(made.workdir.root, made.config)  # it refuses another recipe
-  todo = processes.from_lead(lambda: missing(experiment))
-  total = sum(1 for _ in cells(config))
-  logging.info("Arena: %d of %d victims are still to be trained.", len(todo), total)
+  todo, untrained = processes.from_lead(lambda: _unfinished(experiment))
+  total = sum(1 for _ in cells.every(config))
+  logging.info("Arena: %d of %d victims are still to be trained.", untrained, total)
   broken: dict[tuple[str, int], str] = {}
   columns = itertools.groupby((Cell(*cell) for cell in todo), key=lambda cell: cell[1:])
   text = ""
@@ -69,9 +57,10 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
         _fill(cell, experiment, brought, broken)
       except _Lost as loss:
         logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
-        evaluate.append(_losses(workdir), _columns(cell, experiment) | {"reason": str(loss)})
-    text = write_report(experiment)
-  return text or write_report(experiment)
+        reason = {"reason": str(loss)}
+        evaluate.append(cells.losses(workdir), cells.columns(cell, experiment) | reason)
+    text = summary.write_report(experiment)
+  return text or summary.write_report(experiment)
 
 
 def check(config: Config) -> None:
@@ -106,7 +95,7 @@ def _check_fit(experiment: Experiment) -> None:
   """Raises a UserError where methods, victims or defences do not go with the data or devices."""
   config, dataset = experiment.config, experiment.dataset
   shape, devices = dataset.train.images.shape[1:], jax.sharding.get_mesh().size
-  for name in victims_of(config):
+  for name in cells.victims_of(config):
     models.build(dataclasses.replace(config.victim, name=name), dataset.num_classes, shape)
   for name in config.arena.methods:
     made = configs.for_method(config, name)
@@ -130,50 +119,40 @@ def _check_fit(experiment: Experiment) -> None:
     )
 
 
-def victims_of(config: Config) -> tuple[str, ...]:
-  """Names of the victims' networks."""
-  return config.arena.victims or (config.victim.name,)
-
-
-def seeds_of(config: Config, defence: str) -> tuple[int, ...]:
-  """Seeds of the victims with this defence."""
-  return (defence != "none" and config.arena.defended_seeds) or config.arena.seeds
-
-
-def names_of(config: Config) -> tuple[str, ...]:
-  """Lines of the table."""
-  return (CLEAN, *config.arena.methods, *bring.parse(config.arena.bring))
-
-
-def cells(config: Config) -> Iterator[Cell]:
-  """Every cell, column by column and seed by seed: an early look compares like with like."""
-  arena = config.arena
-  for seed in dict.fromkeys(arena.seeds + arena.defended_seeds):
-    for victim in victims_of(config):
-      for defence in arena.defences:
-        if seed in seeds_of(config, defence):
-          for name in names_of(config):
-            yield Cell(name, victim, defence, seed)
-
-
 def missing(experiment: Experiment) -> list[Cell]:
   """The cells that no row fills."""
   rows = evaluate.read(experiment.workdir.results)
   filled = {tuple(row[key] for key in evaluate.CELL) for row in rows}
   return [
     cell
-    for cell in cells(experiment.config)
-    if tuple(_columns(cell, experiment).values()) not in filled
+    for cell in cells.every(experiment.config)
+    if tuple(cells.columns(cell, experiment).values()) not in filled
   ]
 
 
-def _columns(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-  """The columns of a row that say which cell it fills, in the order of `evaluate.CELL`."""
-  return {"dataset": experiment.dataset.name} | cell._asdict()
+def _unfinished(experiment: Experiment) -> tuple[list[Cell], int]:
+  """The cells that need work, in their order, and how many of them no row fills."""
+  untrained, unmeasured = set(missing(experiment)), set(_unmeasured(experiment))
+  todo = [cell for cell in cells.every(experiment.config) if cell in untrained | unmeasured]
+  return todo, len(untrained)
 
 
-def _losses(workdir: Workdir) -> pathlib.Path:
-  return workdir.root / "lost.jsonl"
+def _unmeasured(experiment: Experiment) -> list[Cell]:
+  """The cells to be measured whose victim is kept; it is not where a table was made without."""
+  lines = evaluate.read(cells.measurements(experiment.workdir))
+  measured = {tuple(line[key] for key in evaluate.CELL) for line in lines}
+  return [
+    cell
+    for cell in cells.every(experiment.config)
+    if _is_measured(cell, experiment.config)
+    and tuple(cells.columns(cell, experiment).values()) not in measured
+    and cells.states(cell, experiment.workdir).exists()
+  ]
+
+
+def _is_measured(cell: Cell, config: Config) -> bool:
+  """Whether the table shows the information of this victim: of one for each line and network."""
+  return cell.defence == "none" and cell.seed == config.arena.seeds[0]
 
 
 def _fill(
@@ -182,7 +161,7 @@ def _fill(
   brought: dict[str, Poison],
   broken: dict[tuple[str, int], str],
 ) -> None:
-  """Makes the poison if there is none yet, and trains the victim.
+  """Makes the poison if there is none yet, trains the victim and measures it.
 
   Args:
     cell: which victim on what.
@@ -194,8 +173,8 @@ def _fill(
     _Lost: either fails in a way that leaves the other cells possible.
   """
   config = _for_cell(experiment.config, cell)
-  states = experiment.workdir.checkpoints / "arena" / cell.method / cell.victim
-  key = (cell.method, poison_seed(experiment.config, cell.seed))
+  states = cells.states(cell, experiment.workdir)
+  key = (cell.method, cells.poison_seed(experiment.config, cell.seed))
   if key in broken:
     raise _Lost(broken[key])
   poison = None
@@ -216,7 +195,24 @@ def _fill(
     )
   except (UserError, jax.errors.JaxRuntimeError) as error:
     raise _Lost(_reason(error)) from error
-  Checkpoints(states).delete()
+  try:
+    if _is_measured(cell, config):
+      _measure(cell, experiment, poison, config)
+  except (UserError, ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    # The victim stays, for the next sitting.
+    logging.warning("%s: not measured: %s", " ".join(map(str, cell)), _reason(error))
+  else:
+    Checkpoints(states).delete()
+
+
+def _measure(cell: Cell, experiment: Experiment, poison: Poison | None, config: Config) -> None:
+  """Adds what is measured of a trained victim to the measurements."""
+  states, path = cells.states(cell, experiment.workdir), cells.measurements(experiment.workdir)
+  began = time.monotonic()
+  found = stages.measured(experiment.dataset, poison, config, states)
+  took = {"seconds": round(time.monotonic() - began, 1)}
+  if processes.is_lead():
+    evaluate.append(path, cells.columns(cell, experiment) | took | found)
 
 
 def _reason(error: Exception) -> str:
@@ -241,30 +237,10 @@ def _for_cell(config: Config, cell: Cell) -> Config:
   )
 
 
-def poison_seed(config: Config, seed: int) -> int:
-  """The seed of the poison that victims of `seed` learn from."""
-  return seed if config.arena.poison_per_seed else config.seed
-
-
-def poison_seeds(config: Config) -> tuple[int, ...]:
-  """Seeds of all poisons of a method."""
-  seeds = config.arena.seeds + config.arena.defended_seeds
-  return tuple(dict.fromkeys(poison_seed(config, seed) for seed in seeds))
-
-
-def _generation(experiment: Experiment, name: str, seed: int) -> Experiment:
-  """The experiment that makes one poison; `name` may be that of brought images."""
-  root = experiment.workdir.root / "poisons" / name / str(seed)
-  config = dataclasses.replace(experiment.config, seed=seed)
-  if name in config.arena.methods:
-    config = configs.for_method(config, name)
-  return dataclasses.replace(experiment, config=config, workdir=Workdir(root))
-
-
 def _poison(experiment: Experiment, name: str, seed: int, brought: dict[str, Poison]) -> Poison:
   if name in brought:
     return brought[name]
-  made = _generation(experiment, name, seed)
+  made = cells.generation(experiment, name, seed)
   if processes.from_lead((made.workdir.poison / "manifest.json").exists):
     return artefact.load(made.workdir.poison, made.dataset)
   workdirs.bind(made.workdir, made.config, made.dataset)
@@ -282,7 +258,7 @@ def _brought(experiment: Experiment) -> dict[str, Poison]:
   config, poisons = experiment.config, {}
   for name, path in bring.parse(config.arena.bring).items():
     poison = bring.make(name, path, experiment.dataset, config.method, config.seed)
-    folder = _generation(experiment, name, config.seed).workdir.poison
+    folder = cells.generation(experiment, name, config.seed).workdir.poison
     if processes.from_lead((folder / "manifest.json").exists):
       kept = artefact.load(folder, experiment.dataset)
       if not np.array_equal(kept.delta, poison.delta):
@@ -294,58 +270,3 @@ def _brought(experiment: Experiment) -> dict[str, Poison]:
       processes.from_lead(lambda poison=poison, folder=folder: artefact.save(poison, folder))
     poisons[name] = poison
   return poisons
-
-
-def write_report(experiment: Experiment) -> str:
-  """Writes the table as far as it is filled and returns it as Markdown."""
-  return processes.from_lead(lambda: _report(experiment))
-
-
-def _report(experiment: Experiment) -> str:
-  config, workdir = experiment.config, experiment.workdir
-  axes = report.Axes(
-    dataset=experiment.dataset.name,
-    methods=names_of(config),
-    victims=victims_of(config),
-    seeds={defence: seeds_of(config, defence) for defence in config.arena.defences},
-  )
-  facts = {}
-  for name in axes.methods[1:]:
-    seed = config.seed if name in bring.parse(config.arena.bring) else None
-    facts[name] = _facts(experiment, name, seed)
-  return report.write_arena(
-    workdir.report,
-    axes=axes,
-    rows=evaluate.read(workdir.results),
-    lost=evaluate.read(_losses(workdir)),
-    facts=facts,
-    published=config.arena.published,
-    config=dataclasses.asdict(config),
-    command=experiment.command,
-  )
-
-
-def _facts(experiment: Experiment, name: str, seed: int | None) -> dict[str, Any]:
-  """What the poisons of a method cost and change; empty before the first one is made."""
-  config = experiment.config
-  found = []
-  for number in (seed,) if seed is not None else poison_seeds(config):
-    workdir = _generation(experiment, name, number).workdir
-    path = workdir.poison / "manifest.json"
-    if path.exists():
-      found.append((stages.read_json(path), memory.read(workdir.root / "memory.json")))
-  if not found:
-    return {}
-  manifests = [manifest for manifest, _ in found]
-  first, limit = manifests[0], perturb.budget(config.method.epsilon)
-  made = "brought_from" not in first
-  largest = max(manifest["max_delta_255ths"] for manifest in manifests)
-  return {
-    "seconds": [manifest["seconds"] for manifest in manifests] if made else [],
-    "peak_memory_bytes": max((m for _, m in found if m is not None), default=None),
-    "max_delta_255ths": largest,
-    "beyond": largest > limit,
-    "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
-    "psnr_db": first["psnr_db"],
-    "ssim": first["ssim"],
-  }

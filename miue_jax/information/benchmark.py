@@ -1,4 +1,4 @@
-"""`python -m miue_jax.information.benchmark [--samples=5000]`: every estimator on every task.
+"""`python -m miue_jax.information.benchmark [--seeds=3]`: every estimator on every task.
 
 Prints one Markdown table of errors (estimate minus truth, nats) and one of seconds. It is a program
 of its own, beside `miue_jax.benchmark`, because it needs no recipe, no dataset and no victim.
@@ -74,7 +74,7 @@ def table(tasks: tuple[Task, ...], names: list[str], samples: int, seeds: int) -
     times.append([*title, *("" if cell is None else f"{cell['seconds']:.2f}" for cell in cells)])
   return (
     f"Estimate minus truth in nats, {samples:,} pairs, mean over {seeds} seeds"
-    f"{' ± standard deviation' if seeds > 1 else ''}; * came with a warning.\n\n"
+    f"{' ± standard deviation' if seeds > 1 else ''}; * came with a warning, at least once.\n\n"
     f"{_markdown(head, errors)}\n\nSeconds, median, compilation included in the first.\n\n"
     f"{_markdown(head, times)}"
   )

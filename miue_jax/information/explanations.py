@@ -115,5 +115,9 @@ def _sentence(rho: float, n: int, p_value: float) -> str:
   direction = "larger" if rho > 0 else "smaller"
   return (
     f"Poisons with a {direction} value have a larger gap; chance alone gives so strong a "
-    f"correlation with probability {p_value:.3f} for {n} poisons."
+    f"correlation with probability {_small(p_value)} for {n} poisons."
   )
+
+
+def _small(p_value: float) -> str:
+  return f"{p_value:.3f}" if p_value >= 0.0005 else "below 0.001"

@@ -10,7 +10,7 @@ import threadpoolctl
 from miue_jax.config import Measure
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
-from miue_jax.information import files, separability, theory
+from miue_jax.information import files, histogram, separability, theory
 from miue_jax.information.estimators import ESTIMATORS, Estimate
 
 # These look at all features at once; the others are made for a few and see random projections.
@@ -138,6 +138,31 @@ def between_files(
     },
     "rows": estimates(x, y, settings),
   }
+
+
+def observation(
+  before: np.ndarray, after: np.ndarray, labels: np.ndarray, settings: Measure
+) -> list[float]:
+  """Two numbers of the features of a model that is still being made.
+
+  Args:
+    before: features of clean images, `[samples, d]`.
+    after: of the poisoned ones.
+    labels: integers, `[samples]`.
+    settings: `projections`, `bins` and `seed` of the histogram.
+
+  Returns:
+    Mean histogram information over random projections, and `1/2 E_Y ln det Sigma_Y` of `after`,
+    nats.
+
+  Raises:
+    UserError: features that cannot be measured.
+  """
+  found = histogram.sliced(
+    before, after, projections=settings.projections, bins=settings.bins, seed=settings.seed
+  )
+  with threadpoolctl.threadpool_limits(1, user_api="blas"):  # as in `geometry`
+    return [round(found.mi, 5), round(theory.covariance_term(after, labels), 5)]
 
 
 def geometry(

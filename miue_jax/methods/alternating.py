@@ -4,10 +4,13 @@ A method states what each side does; this file holds the order of things, checkp
 """
 
 import dataclasses
+from collections.abc import Callable
 
+import flax.linen as nn
 import flax.struct
 import jax
 import numpy as np
+import optax
 
 from miue_jax import fit, hooks, models, perturb, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -15,9 +18,16 @@ from miue_jax.config import Config, Method
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods import delta as deltas
+from miue_jax.methods import observation
 from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
+
+# (source model, optimiser, config) -> the step of a source pass, as `fit.train_step` makes it.
+SourceStep = Callable[[nn.Module, optax.GradientTransformation, Config], runtime.Step]
+
+# (source model, settings, number of classes) -> the step of a delta pass.
+DeltaStep = Callable[[nn.Module, Method, int], runtime.Step]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +35,23 @@ class Bilevel:
   """What a method states about its two sides.
 
   Attributes:
-    objective: what delta minimises.
+    objective: what delta minimises; None where `delta_step` says that.
     source_adversary: moves the poisoned images before the source model learns from them.
     delta_adversary: moves the poisoned images before `objective` judges them.
     fresh: delta starts anew in every pass, from another draw where `method.init` is random; else it
       continues from the pass before.
+    outputs: of the source model; 0: one for each class.
+    source_step: takes the place of `fit.train_step` on cross-entropy.
+    delta_step: takes the place of `delta.delta_step` on `objective`.
   """
 
-  objective: deltas.Objective
+  objective: deltas.Objective | None = None
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
   fresh: bool = False
+  outputs: int = 0
+  source_step: SourceStep | None = None
+  delta_step: DeltaStep | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +78,17 @@ class Segment:
 
 @flax.struct.dataclass
 class _Loop:
-  """What a checkpoint holds; `history` has a row for each epoch, NaN where nothing was recorded."""
+  """What a checkpoint holds; `history` has a row for each epoch, NaN where nothing was recorded.
+
+  `seen` belongs to the observer; without one it is None.
+  """
 
   source: fit.State
   delta: jax.Array
   sums: fit.Sums
   history: jax.Array
   seconds: jax.Array
+  seen: jax.Array | None = None
 
 
 def schedule(config: Config, layout: lanes.Layout) -> tuple[Segment, ...]:
@@ -84,6 +104,28 @@ def schedule(config: Config, layout: lanes.Layout) -> tuple[Segment, ...]:
       segments.append(Segment(kind, epoch, position, position + count))
       position += count
   return tuple(segments)
+
+
+def source_step(
+  bilevel: Bilevel, module: nn.Module, optimiser: optax.GradientTransformation, config: Config
+) -> runtime.Step:
+  """The step of a source pass, `((State, Sums), Pass, index) -> (State, Sums)`."""
+  if bilevel.source_step:
+    return bilevel.source_step(module, optimiser, config)
+  return fit.train_step(
+    module,
+    optimiser,
+    deltas.source_inputs(config),
+    (jax.P() if config.method.class_wise else jax.P(AXIS), jax.P(AXIS)),
+    hooks.Hooks(adversary=bilevel.source_adversary),
+  )
+
+
+def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int) -> runtime.Step:
+  """The step of a delta pass, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`."""
+  if bilevel.delta_step:
+    return bilevel.delta_step(module, method, classes)
+  return deltas.delta_step(module, method, bilevel.objective, bilevel.delta_adversary)
 
 
 def generate(
@@ -112,27 +154,21 @@ def generate(
   method, train = config.method, dataset.train
   layout = deltas.lay_out(train, config)
   segments = schedule(config, layout)
-  module = models.build(config.model, dataset.num_classes, train.images.shape[1:])
+  classes = dataset.num_classes
+  module = models.build(config.model, bilevel.outputs or classes, train.images.shape[1:])
   optimiser = fit.sgd(config.source, method.epochs, segments[0].steps)
-  table = layout.place(train)
+  labels = deltas.learned_labels(train.labels, method, config.seed)
+  table = layout.place(dataclasses.replace(train, labels=labels))
   chosen = deltas.chosen_images(train.labels, method, config.seed)
   perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
-  delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
-  train_run = runtime.repeated(
-    fit.train_step(
-      module,
-      optimiser,
-      deltas.source_inputs(config),
-      (delta_spec, jax.P(AXIS)),
-      hooks.Hooks(adversary=bilevel.source_adversary),
-    )
-  )
-  delta_run = runtime.repeated(
-    deltas.delta_step(module, method, bilevel.objective, bilevel.delta_adversary)
-  )
+  train_run = runtime.repeated(source_step(bilevel, module, optimiser, config))
+  delta_run = runtime.repeated(delta_step(bilevel, module, method, classes))
 
+  observer = None
+  if config.measure.epochs:
+    observer = observation.Observer(dataset, config, module, layout, chosen)
   names = _columns(method)
   loop = _Loop(
     fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
@@ -140,6 +176,7 @@ def generate(
     fit.Sums.zero(),
     runtime.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
     runtime.replicate(np.float32(0)),
+    observer.nothing() if observer else None,
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   stopped = _easy(loop, method)
@@ -177,12 +214,18 @@ def generate(
       loop = _recorded(loop, segment, names)
       if segment.kind == "delta":
         row = runtime.fetch(loop.history)[segment.epoch - 1]
-        report.report(position, segment.epoch, dict(zip(names, row, strict=True)))
+        scalars = dict(zip(names, row, strict=True))
+        if observer and segment.epoch in observer.epochs:
+          seen, found = observer.look(loop.seen, segment.epoch, loop.source, loop.delta)
+          loop, scalars = loop.replace(seen=seen), scalars | found
+        report.report(position, segment.epoch, scalars)
         loop, stopped = loop.replace(seconds=clock.read()), _easy(loop, method)
         if stopped or segment.epoch % method.checkpoint_every == 0 or segment is segments[-1]:
           checkpoints.save(position, loop)
   report.close()
 
+  if method.shuffled:  # what was made for a label goes to the images that have it
+    table = layout.place(train)
   realised = runtime.fetch_rows(deltas.realised(table, loop.delta, perturbed, method))
   history = runtime.fetch(loop.history).astype(np.float64).round(6)
   return Generated(
@@ -192,7 +235,8 @@ def generate(
     {
       name: column[~np.isnan(column)].tolist()
       for name, column in zip(names, history.T, strict=True)
-    },
+    }
+    | (observer.history(loop.seen) if observer else {}),
   )
 
 

@@ -23,6 +23,7 @@ from miue_jax.runtime import AXIS
 Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
+_SHUFFLED = zlib.crc32(b"shuffled")
 _BLOCK = 256  # images that the host widens to float32 at a time
 
 
@@ -74,6 +75,16 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
       "image to perturb: raise the fraction or choose another class."
     )
   return chosen
+
+
+def learned_labels(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
+  """Labels `[N]` that patterns are made under.
+
+  With `method.shuffled` they are dealt anew: what the source model can learn is then the patterns
+  alone, so that no pattern takes on traits by which images of its class are known, and what a
+  victim makes of clean images is chance.
+  """
+  return np.random.default_rng((seed, _SHUFFLED)).permutation(labels) if method.shuffled else labels
 
 
 def first_delta(
@@ -150,37 +161,33 @@ def source_inputs(config: Config) -> fit.Inputs:
   return inputs
 
 
+# (constants, batch, images, weights, index) of the local rows -> what `delta` of these rows costs:
+# its loss over the global batch, and which rows count as right.
+Loss = Callable[
+  [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array],
+  Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+]
+
+
 def delta_step(
   module: nn.Module,
   method: Method,
   objective: Objective,
   adversary: hooks.Adversary | None = None,
 ) -> runtime.Step:
-  """One sign step on one batch, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`.
-
-  Index counts sign steps: batch `index // steps`, step `index % steps`. With `method.stop_error`
-  the sums count correct predictions as well: of the images of a batch as its last step found them.
+  """The sign step of an objective that judges one view of the batch at a time.
 
   Args:
     module: returns (features, logits).
     method: the settings.
-    objective: what delta minimises.
+    objective: what delta minimises, averaged over `method.draws` views.
     adversary: moves every view of the poisoned images before the objective judges it; the gradient
       takes what it adds for a constant.
   """
-  on_device, parts = runtime.loops_on_device(), perturb.resolution(method.epsilon_start)
+  on_device = runtime.loops_on_device()
 
-  def local(carry, constants, index):
-    table, sums = carry
-    rows, batch = constants.data.batch(index // method.steps)
-    images = batch.images.astype(jnp.float32) / 255
-    valid = constants.perturbed[rows]
-    weights = _weights(batch.labels, valid, method.balanced)
+  def loss(constants, batch, images, weights, index):
     total = jax.lax.psum(jnp.sum(weights), AXIS)
-    if not method.augment_poisoned:
-      # As in the authors' recipe an image is transformed once per visit and delta added after it.
-      keys = runtime.example_keys(constants.data.key, batch.ids)
-      images = augment(method.augment, keys, images)
 
     def view(delta, key):
       delta = delta[batch.labels] if method.class_wise else delta
@@ -206,15 +213,44 @@ def delta_step(
         key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
         keys = runtime.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
         inputs = view(delta, key), batch.labels, keys
-        features, logits = _in_parts(judged, inputs, method, on_device)
+        features, logits = in_parts(judged, inputs, method, on_device)
         rowwise = objective(features, logits, batch.labels, weights)
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
         hits.append(jnp.argmax(logits, axis=1) == batch.labels)
       return sum(losses) / len(losses), sum(hits) / len(hits)
 
+    return loss_of
+
+  return sign_step(method, loss)
+
+
+def sign_step(method: Method, loss: Loss) -> runtime.Step:
+  """One sign step on one batch, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`.
+
+  Index counts sign steps: batch `index // steps`, step `index % steps`. With `method.stop_error`
+  the sums count correct predictions as well: of the images of a batch as its last step found them.
+
+  Args:
+    method: the settings.
+    loss: what delta minimises.
+  """
+  parts = perturb.resolution(method.epsilon_start)
+
+  def local(carry, constants, index):
+    table, sums = carry
+    rows, batch = constants.data.batch(index // method.steps)
+    images = batch.images.astype(jnp.float32) / 255
+    valid = constants.perturbed[rows]
+    weights = _weights(batch.labels, valid, method.balanced)
+    if not method.augment_poisoned:
+      # As in the authors' recipe an image is transformed once per visit and delta added after it.
+      keys = runtime.example_keys(constants.data.key, batch.ids)
+      images = augment(method.augment, keys, images)
+
+    loss_of = loss(constants, batch, images, weights, index)
     stored = table if method.class_wise else table[rows]
     delta = perturb.unpack(stored, parts)
-    (loss, hits), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta)
+    (value, hits), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta)
     moved = perturb.descend(delta, gradient, constants.step_size)
     if method.class_wise:
       table = perturb.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
@@ -225,7 +261,7 @@ def delta_step(
     if method.stop_error:
       last = valid & (index % method.steps == method.steps - 1)
       correct, count = jax.lax.psum((jnp.sum(last * hits), jnp.sum(last)), AXIS)
-    return table, sums.add(index, loss, correct, count)
+    return table, sums.add(index, value, correct, count)
 
   delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
   constants_spec = DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
@@ -236,7 +272,7 @@ def delta_step(
   )
 
 
-def _in_parts(
+def in_parts(
   apply: Callable[[Any], Any], inputs: Any, method: Method, on_device: bool
 ) -> tuple[jax.Array, jax.Array]:
   """Returns `apply(inputs)`, computed for `method.microbatch` images (of all devices) at a time.

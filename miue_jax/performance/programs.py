@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax import evaluate as victims
-from miue_jax import fit, hooks, models
+from miue_jax import fit, models
 from miue_jax.config import Config, Sgd
 from miue_jax.data import lanes
 from miue_jax.errors import UserError
@@ -113,7 +113,7 @@ def runs(config: Config, sizes: Sizes) -> dict[str, int]:
 
   A victim is tested after every epoch and once more at its end.
   """
-  victim, count = config.victim_fit, len(list(victims.cells(config)))
+  victim, count = config.victim_fit, _victims(config)
   return {
     **_generation(config, sizes),
     "victim": count * victim.epochs * (sizes.train // victim.batch_size),
@@ -126,14 +126,20 @@ def passes(config: Config, sizes: Sizes) -> tuple[int, int]:
   steps, layout = _generation(config, sizes), generation_layout(config, sizes.train)
   delta = steps["delta"] / layout.steps(config.method.batch_size, partial=True)
   source = steps["source"] / layout.steps(config.source.batch_size, partial=False)
-  return round(delta + source), len(list(victims.cells(config))) * config.victim_fit.epochs
+  return round(delta + source), _victims(config) * config.victim_fit.epochs
+
+
+def _victims(config: Config) -> int:
+  """How many are trained, two surrogates for each of several trials among them."""
+  trials = config.method.trials
+  return len(list(victims.cells(config))) + (2 * trials if trials > 1 else 0)
 
 
 def _generation(config: Config, sizes: Sizes) -> dict[str, int]:
-  """How many source and delta steps make a poison, at most."""
+  """How many source and delta steps make a poison, all trials of it, at most."""
   segments = alternating.schedule(config, generation_layout(config, sizes.train))
   return {
-    kind: sum(segment.steps for segment in segments if segment.kind == kind)
+    kind: config.method.trials * sum(s.steps for s in segments if s.kind == kind)
     for kind in ("delta", "source")
   }
 
@@ -142,7 +148,7 @@ def parameters(config: Config, sizes: Sizes) -> dict[str, int]:
   """Number of parameters of the source model and of the victim."""
   counts = {}
   for role, model in (("source", config.model), ("victim", config.victim)):
-    module = models.build(model, sizes.classes, sizes.image)
+    module = models.build(model, _outputs(config, role, sizes), sizes.image)
     state = jax.eval_shape(lambda m=module: models.init(m, jax.random.key(0), sizes.image))
     counts[role] = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
   return counts
@@ -168,8 +174,7 @@ def _delta(config: Config, sizes: Sizes) -> Program:
   _check_batch("method.batch_size", method.batch_size, sizes)
   module, new_state, _ = _model(config, "source", sizes)
   layout = generation_layout(config, sizes.train)
-  bilevel = _bilevel(config)
-  step = deltas.delta_step(module, method, bilevel.objective, bilevel.delta_adversary)
+  step = alternating.delta_step(_bilevel(config), module, method, sizes.classes)
 
   def arguments(images, labels):
     delta, perturbed = _perturbation(config, images, sizes)
@@ -209,20 +214,21 @@ def _source(config: Config, sizes: Sizes) -> Program:
     sizes,
     config.source,
     layout,
-    deltas.source_inputs(config),
+    lambda module, optimiser: alternating.source_step(_bilevel(config), module, optimiser, config),
     lambda images: _perturbation(config, images, sizes),
     spec,
-    hooks.Hooks(adversary=_bilevel(config).source_adversary),
   )
 
 
 def _victim(config: Config, sizes: Sizes) -> Program:
   recipe = config.victim_fit
   layout = lanes.lay_out(sizes.train, (recipe.batch_size,), 0)
-  inputs = fit.plain_inputs(recipe.augment)
-  return _training(
-    "victim", config, sizes, recipe, layout, inputs, lambda images: None, jax.P(AXIS)
-  )
+  spec = jax.P(AXIS)
+
+  def step(module, optimiser):
+    return fit.train_step(module, optimiser, fit.plain_inputs(recipe.augment), spec)
+
+  return _training("victim", config, sizes, recipe, layout, step, lambda images: None, spec)
 
 
 def _training(
@@ -231,15 +237,14 @@ def _training(
   sizes: Sizes,
   recipe: Sgd,
   layout: lanes.Layout,
-  inputs: fit.Inputs,
+  make_step: Callable[[nn.Module, Any], Callable],
   perturbation: Callable[[Any], Any],
   spec: Any,
-  acting: hooks.Hooks = hooks.NONE,
 ) -> Program:
   key = "source.batch_size" if name == "source" else "victim_fit.batch_size"
   _check_batch(key, recipe.batch_size, sizes)
   module, new_state, optimiser = _model(config, name, sizes)
-  step = fit.train_step(module, optimiser, inputs, spec, acting)
+  step = make_step(module, optimiser)
 
   def arguments(images, labels):
     constants = _pass(layout, images, labels, recipe.batch_size, perturbation(images))
@@ -293,7 +298,8 @@ def _check_batch(key: str, batch: int, sizes: Sizes) -> None:
 def _model(config: Config, role: str, sizes: Sizes) -> tuple[nn.Module, Callable, Any]:
   """The network of a role, a function that makes its fresh state, and its optimiser."""
   victim = role == "victim"
-  module = models.build(config.victim if victim else config.model, sizes.classes, sizes.image)
+  model = config.victim if victim else config.model
+  module = models.build(model, _outputs(config, role, sizes), sizes.image)
   recipe: Sgd = config.victim_fit if victim else config.source
   epochs = config.victim_fit.epochs if victim else config.method.epochs
   optimiser = fit.sgd(recipe, epochs, max(sizes.train // recipe.batch_size, 1))
@@ -304,6 +310,11 @@ def _model(config: Config, role: str, sizes: Sizes) -> tuple[nn.Module, Callable
     return fit.State(params, variables["batch_stats"], optimiser.init(params))
 
   return module, new_state, optimiser
+
+
+def _outputs(config: Config, role: str, sizes: Sizes) -> int:
+  """Of the network of a role."""
+  return sizes.classes if role == "victim" else _bilevel(config).outputs or sizes.classes
 
 
 def _pass(layout: lanes.Layout, images: Any, labels: Any, batch: int, delta: Any) -> fit.Pass:

@@ -9,7 +9,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,13 +21,13 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.information import histogram
 from miue_jax.methods import METHODS
-from miue_jax.performance import chips, plan, programs, torch_peer
+from miue_jax.performance import chips, estimates, plan, programs, torch_peer
 from miue_jax.performance.cost import Cost
 from miue_jax.performance.sizes import Sizes, known
-from miue_jax.performance.stopwatch import Stopwatch
+from miue_jax.performance.stopwatch import Stopwatch, spread
 from miue_jax.progress import Progress
 
-STAGES = (*programs.NAMES, "measure")
+STAGES = (*programs.NAMES, "measure", "information")
 PEERS = ("auto", "torch", "none")
 _FEATURES = 512  # of a ResNet-18
 
@@ -59,11 +58,6 @@ class Settings:
   peer_batch: int = 0
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-  """Median and range."""
-  return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
 def sizes_for(config: Config, settings: Settings) -> Sizes:
   """The `Sizes` of the random data."""
   found = known(config.data) or Sizes((32, 32, 3), 0, 0, 10)
@@ -80,7 +74,8 @@ def run(config: Config, settings: Settings) -> dict[str, Any]:
   """Times every stage; the mesh must be set.
 
   Returns:
-    What goes to the JSON file: `machine`, `stages` and `peers`.
+    What goes to the JSON file: `machine`, `stages`, `peers` and, of the stage `information`, what
+    `estimates.run` returns, else None.
 
   Raises:
     UserError: the config does not fit the devices, or the peer that was asked for cannot run.
@@ -88,10 +83,13 @@ def run(config: Config, settings: Settings) -> dict[str, Any]:
   sizes = sizes_for(config, settings)
   peer = _peer_reason(config, settings)
   load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # before ours adds to it
-  stages, peers = [], []
+  stages, peers, information = [], [], None
   for stage in settings.stages:
     if stage == "measure":
       stages.append(_measure(config, settings))
+      continue
+    if stage == "information":
+      information = estimates.run(settings.repeats)
       continue
     program = programs.build(stage, config, sizes)
     watch, row = _stage(program, settings)
@@ -106,6 +104,7 @@ def run(config: Config, settings: Settings) -> dict[str, Any]:
     "stages": stages,
     "peers": peers,
     "no_peer": peer,
+    "information": information,
   }
 
 

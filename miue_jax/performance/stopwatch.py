@@ -1,6 +1,8 @@
 """How long the steps of a config take on the devices at hand."""
 
+import statistics
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -62,3 +64,8 @@ class Stopwatch:
     """One batch of `fit.Predictor`: images go to the devices, features and logits come back."""
     outputs = self._program.function(self._variables, runtime.shard(self._images))
     jax.tree.map(np.asarray, outputs)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+  """Median and range."""
+  return {"median": statistics.median(values), "low": min(values), "high": max(values)}

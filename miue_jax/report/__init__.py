@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from miue_jax.errors import UserError
-from miue_jax.report import arena, arena_files, arena_page, page
+from miue_jax.report import arena, arena_files, arena_markdown, arena_page, page
 from miue_jax.report.arena import Axes
 from miue_jax.report.content import Examples, gather
 from miue_jax.report.information import table as information_table
@@ -70,6 +70,8 @@ def write_arena(
   axes: Axes,
   rows: list[dict[str, Any]],
   lost: list[dict[str, Any]],
+  measurements: list[dict[str, Any]],
+  explanations: Mapping[str, list[dict[str, Any]]],
   facts: Mapping[str, Mapping[str, Any]],
   published: str,
   config: Mapping[str, Any],
@@ -82,6 +84,8 @@ def write_arena(
     axes: what the table is to hold.
     rows: trained victims, as for `write`.
     lost: cells that failed, with `reason`.
+    measurements: of victims, keyed as rows, with `settings` and `rows` as for `write`.
+    explanations: of the accuracy gap by victim, as for `arena.gather`.
     facts: by method, as for `arena.gather`.
     published: which published numbers to show; empty for none.
     config: the settings, nested.
@@ -93,8 +97,8 @@ def write_arena(
   Raises:
     UserError: a row lacks a key, or the files cannot be written.
   """
-  content = arena.gather(axes, rows, lost, facts, published)
-  text = arena.markdown(content, command)
+  content = arena.gather(axes, rows, lost, measurements, explanations, facts, published)
+  text = arena_markdown.markdown(content, command)
   _replace_all(
     directory,
     {

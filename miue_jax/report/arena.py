@@ -1,10 +1,10 @@
-"""The arena's rows -> one table for each victim, and those as Markdown."""
+"""The arena's rows -> what all views of its table say."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miue_jax.report import tables
+from miue_jax.report import arena_curves, arena_explanations, arena_information, tables
 from miue_jax.report.aggregate import (
   CONTROLS,
   IDENTITY,
@@ -15,6 +15,7 @@ from miue_jax.report.aggregate import (
   finite,
   statistic,
 )
+from miue_jax.report.arena_figures import Chart
 from miue_jax.report.published import PUBLISHED, SOURCE
 
 NOT_YET = "not yet"
@@ -96,11 +97,28 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """The table of one victim: entries by method, then defence, in the order of the axes."""
+  """The table of one victim.
+
+  Attributes:
+    victim: the network.
+    defences: columns.
+    entries: by method, then defence, in the order of the axes.
+    measured: mutual information by method.
+    explanations: of the accuracy gap, as `arena_explanations` takes them; none where it has none.
+    charts: accuracy over what was varied.
+  """
 
   victim: str
   defences: tuple[str, ...]
   entries: Mapping[str, Mapping[str, Entry]]
+  measured: arena_information.Measured
+  explanations: arena_explanations.Explanations
+  charts: tuple[Chart, ...]
+
+  @property
+  def gap_legend(self) -> str:
+    """How to read `gap_table`."""
+    return f"{GAP_LEGEND} {self.measured.legend}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +128,8 @@ class Content:
   Attributes:
     title: the heading.
     panels: one for each victim.
-    notes: about cells that are lost or not filled yet, and brought or larger budgets.
+    charts: accuracy and information over the victims, where there are two or more.
+    notes: about cells that are lost or not filled yet, brought or larger budgets, and estimates.
     facts: columns of `FACT_COLUMNS`, one row for each method that has a poison.
     legend: how to read a cell.
     costs: by method, as given to `gather`.
@@ -118,6 +137,7 @@ class Content:
 
   title: str
   panels: tuple[Panel, ...]
+  charts: tuple[Chart, ...]
   notes: tuple[str, ...]
   facts: list[list[str]]
   legend: str
@@ -128,6 +148,8 @@ def gather(
   axes: Axes,
   rows: list[Row],
   lost: list[Row],
+  measurements: list[Row],
+  explanations: Mapping[str, arena_explanations.Explanations],
   facts: Mapping[str, Mapping[str, Any]],
   published: str,
 ) -> Content:
@@ -137,8 +159,11 @@ def gather(
     axes: rows outside of them do not count.
     rows: trained victims.
     lost: cells that failed, with `reason`; a row of the same cell outweighs them.
+    measurements: of undefended victims of the first seed, as for `arena_information.gather`.
+    explanations: by victim, as for `arena_explanations.values`.
     facts: what each method's poisons cost and change: `seconds` (a list), `peak_memory_bytes`,
-      `max_delta_255ths`, `beyond`, `budget`, `psnr_db`, `ssim`.
+      `max_delta_255ths`, `beyond`, `budget`, `psnr_db`, `ssim`; and `settings`, as for
+      `arena_curves.charts`.
     published: a key of `PUBLISHED`, or empty.
 
   Raises:
@@ -168,16 +193,52 @@ def gather(
       }
       for method in axes.methods
     }
-    panels.append(Panel(victim, tuple(axes.seeds), _marked(entries)))
+    seed = axes.seeds.get("none", (None,))[0]
+    measured = arena_information.gather(measurements, axes.dataset, victim, seed)
+    panels.append(
+      Panel(
+        victim,
+        tuple(axes.seeds),
+        _marked(entries),
+        measured,
+        tuple(explanations.get(victim, ())),
+        tuple(arena_curves.charts(_last(entries), facts)),
+      )
+    )
   legend = LEGEND + (f" In brackets: {SOURCE[published]}." if published else "")
   return Content(
     title=f"Who makes {axes.dataset} unlearnable, and against whom?",
     panels=tuple(panels),
-    notes=(*_loss_notes(panels), *_budget_notes(facts)),
+    charts=tuple(arena_curves.over_victims({p.victim: _values(p) for p in panels})),
+    notes=(
+      *_loss_notes(panels),
+      *_budget_notes(facts),
+      *(warning for panel in panels for warning in panel.measured.warnings),
+    ),
     facts=[_fact_cells(name, facts[name]) for name in axes.methods if facts.get(name)],
     legend=legend,
     costs=facts,
   )
+
+
+def _last(entries: Mapping[str, Mapping[str, Entry]]) -> arena_curves.Values:
+  return {
+    method: {defence: entry.last for defence, entry in line.items()}
+    for method, line in entries.items()
+  }
+
+
+def _values(panel: Panel) -> tuple[arena_curves.Values, dict[str, dict[str, float]]]:
+  """Accuracies of a panel, and its information by estimator and method."""
+  information = {
+    name: {
+      method: value
+      for method in panel.entries
+      if (value := panel.measured.value(method, name)) is not None
+    }
+    for name in panel.measured.estimators
+  }
+  return _last(panel.entries), information
 
 
 def _inside(axes: Axes, row: Row) -> bool:
@@ -260,35 +321,14 @@ def gap(entry: Entry) -> str:
   return tables.number(entry.gap, 1)
 
 
-def markdown(content: Content, command: str) -> str:
-  """The tables as a document."""
-  lines = [f"# {tables.escape(content.title)}", ""]
-  for panel in content.panels:
-    lines += [f"## Victim {tables.escape(panel.victim)}", "", accuracy_table(panel), ""]
-    lines += [content.legend, "", _grid(panel, gap), "", GAP_LEGEND, ""]
-  if content.notes:
-    lines += [*(f"- {tables.escape(note)}" for note in content.notes), ""]
-  if content.facts:
-    lines += ["## The poisons", "", tables.markdown(FACT_COLUMNS, content.facts), ""]
-    lines += [FACT_LEGEND, ""]
-  lines += ["## How it was made", "", *(f"    {line}" for line in command.splitlines())]
-  return "\n".join(lines) + "\n"
-
-
-def accuracy_table(panel: Panel) -> str:
-  """The accuracies of one victim, the strongest poisons in bold, as Markdown."""
-  return _grid(
-    panel, lambda entry: f"**{accuracy(entry)}**" if entry.strongest else accuracy(entry)
-  )
-
-
-def _grid(panel: Panel, form) -> str:
-  columns = [("method", False), *((defence, True) for defence in panel.defences)]
+def gap_table(panel: Panel) -> tuple[tables.Columns, list[list[str]]]:
+  """Columns and cells: accuracy gaps, and mutual information where it was measured."""
+  columns = [("gap", False), *((name, True) for name in panel.defences), *panel.measured.columns]
   cells = [
-    [method, *(form(line[defence]) for defence in panel.defences)]
+    [method, *(gap(line[name]) for name in panel.defences), *panel.measured.cells(method)]
     for method, line in panel.entries.items()
   ]
-  return tables.markdown(columns, cells)
+  return columns, cells
 
 
 def heat(panel: Panel) -> list[list[float]]:

@@ -18,10 +18,12 @@ def to_csv(content: arena.Content, dataset: str) -> str:
         lines.append(
           {"dataset": dataset, "victim": panel.victim, "defence": defence, "method": method}
           | _csv_cells(entry)
+          | _csv_information(panel, method, defence)
           | _csv_facts(content.costs.get(method, {}))
         )
   stream = io.StringIO()
-  writer = csv.DictWriter(stream, lines[0], lineterminator="\n")
+  columns = dict.fromkeys(name for line in lines for name in line)
+  writer = csv.DictWriter(stream, columns, lineterminator="\n")
   writer.writeheader()
   writer.writerows(lines)
   return stream.getvalue()
@@ -43,6 +45,21 @@ def _csv_cells(entry: arena.Entry) -> dict[str, Any]:
   }
 
 
+def _csv_information(panel: arena.Panel, method: str, defence: str) -> dict[str, Any]:
+  """Nats by estimator, on the line of the victims that were measured: those without a defence."""
+  measured, found = panel.measured, {}
+  for estimator in measured.estimators if defence == "none" else ():
+    name = estimator.replace(" ", "_")
+    low, high = measured.lines.get(method, {}).get(estimator, {}).get("interval") or (None, None)
+    found |= {
+      f"mi_{name}": measured.value(method, estimator),
+      f"mi_{name}_low": low,
+      f"mi_{name}_high": high,
+      f"mi_gap_{name}": measured.gap(method, estimator),
+    }
+  return found
+
+
 def _csv_facts(fact: Mapping[str, Any]) -> dict[str, Any]:
   seconds = statistic(fact.get("seconds", ()))
   return {
@@ -57,18 +74,20 @@ def latex(content: arena.Content) -> str:
   """One `table*` for each victim; needs the package booktabs."""
   parts = [r"% \usepackage{booktabs}"]
   for panel in content.panels:
-    header = ["method", *panel.defences]
+    header = ["method", *panel.defences, *(name for name, _ in panel.measured.columns)]
+    caption = f"Victim {panel.victim}. {content.legend} {panel.measured.legend}".strip()
     parts += [
       r"\begin{table*}",
       r"\centering",
-      rf"\caption{{Victim {_tex(panel.victim)}. {_tex(content.legend)}}}",
-      rf"\begin{{tabular}}{{l{'r' * len(panel.defences)}}}",
+      rf"\caption{{{_tex(caption)}}}",
+      rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
       r"\toprule",
       " & ".join(map(_tex, header)) + r" \\",
       r"\midrule",
     ]
     for method, line in panel.entries.items():
       cells = [_tex(method), *(_tex_cell(line[defence]) for defence in panel.defences)]
+      cells += map(_tex, panel.measured.cells(method))
       parts.append(" & ".join(cells) + r" \\")
     parts += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
   return "\n".join(parts) + "\n"

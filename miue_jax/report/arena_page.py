@@ -5,7 +5,13 @@ from typing import Any
 
 import jinja2
 
-from miue_jax.report import arena, figures, page
+from miue_jax.report import (
+  arena,
+  arena_curves,
+  arena_explanations,
+  arena_figures,
+  page,
+)
 
 
 def html(content: arena.Content, config: Mapping[str, Any], command: str) -> str:
@@ -17,16 +23,18 @@ def html(content: arena.Content, config: Mapping[str, Any], command: str) -> str
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  panels = [(panel, _picture(panel, f"heat-{index}")) for index, panel in enumerate(content.panels)]
+  panels = [
+    (panel, _picture(panel, f"heat-{i}"), arena_figures.line_charts(panel.charts, f"curves-{i}"))
+    for i, panel in enumerate(content.panels)
+  ]
   return environment.get_template("arena.html.jinja").render(
     content=content,
     panels=panels,
     accuracy=arena.accuracy,
-    gap_columns=lambda panel: [("gap", False), *((name, True) for name in panel.defences)],
-    gap_cells=lambda panel: [
-      [method, *(arena.gap(line[name]) for name in panel.defences)]
-      for method, line in panel.entries.items()
-    ],
+    gap_table=arena.gap_table,
+    explanations=arena_explanations,
+    over_victims=arena_figures.line_charts(content.charts, "victims"),
+    victim_table=arena_curves.table,
     text=arena,
     command=command,
     config=page.sections(config),
@@ -40,6 +48,6 @@ def _picture(panel: arena.Panel, name: str) -> str | None:
     for x, defence in enumerate(panel.defences)
     if line[defence].strongest
   ]
-  return figures.heat_map(
+  return arena_figures.heat_map(
     arena.heat(panel), list(panel.entries), list(panel.defences), framed, name
   )

@@ -10,6 +10,7 @@ from miue_jax.errors import UserError
 from miue_jax.report import tables
 from miue_jax.report import verdict as verdict_lib
 from miue_jax.report.aggregate import Condition, Row, aggregate, finite
+from miue_jax.report.course import Course, observed
 
 GAIN = 16  # of the perturbation in the pictures
 
@@ -84,6 +85,11 @@ class Content:
   def information(self) -> list[Mapping[str, Any]]:
     """Rows of the measurement; empty when there is none."""
     return list((self.measurement or {}).get("rows") or ())
+
+  @property
+  def course(self) -> Course | None:
+    """What was observed during generation; None when nothing was."""
+    return observed(self.manifest.get("history"))
 
   @property
   def provenance(self) -> list[tuple[str, str]]:

@@ -10,14 +10,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from miue_jax.report import information
 from miue_jax.report.aggregate import Condition, finite, mean_curve, methods_in_order
 
-# Matplotlib draws with these placeholders; `_inline` turns them into CSS variables, so that one
+# Matplotlib draws with these placeholders; `inline` turns them into CSS variables, so that one
 # drawing serves the light page, the dark page and print.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 CLEAN, RANDOM, RESTORED = "#040400", "#040401", "#040402"
@@ -31,7 +30,7 @@ _VARIABLES = {
   RESTORED: "restored",
 } | {colour: f"series-{i}" for i, colour in enumerate(SERIES)}
 
-_STYLE = {
+STYLE = {
   "axes.axisbelow": True,
   "axes.edgecolor": MUTED,
   "axes.grid": True,
@@ -86,7 +85,7 @@ def learning_curves(conditions: Sequence[Condition], chance: float | None) -> st
   look = styles([c.method for c in conditions])
   columns = min(2, len(panels))
   rows = -(-len(panels) // columns)
-  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "curves"}):
+  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "curves"}):
     figure = Figure(figsize=(WIDTH, 0.5 + (3.4 if columns == 1 else 2.6) * rows))
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axis, (setting, members) in zip(axes, panels.items(), strict=False):
@@ -107,7 +106,7 @@ def learning_curves(conditions: Sequence[Condition], chance: float | None) -> st
       ncols=max(1, min(len(handles), 120 // (8 + max(map(len, handles))))),
     )
     shown = methods_in_order(c.method for c in conditions)
-    return _inline(figure, "curves", f"Test and train accuracy over epochs for {', '.join(shown)}.")
+    return inline(figure, "curves", f"Test and train accuracy over epochs for {', '.join(shown)}.")
 
 
 def _curve_panel(
@@ -125,7 +124,7 @@ def _curve_panel(
       marker=marker,
       markersize=4,
       markevery=(every - 1, every),
-      label=_line_label(condition.method),
+      label=line_label(condition.method),
     )
     epochs, mean, _ = mean_curve(condition.curves, "train_accuracy")
     axis.plot(epochs, mean, color=colour, linestyle=(0, (4, 2)), linewidth=1, alpha=0.8)
@@ -142,7 +141,8 @@ def _panel_title(setting: tuple[str, ...]) -> str:
   return f"{victim} on {dataset}, {'no' if defence == 'none' else defence} defence"
 
 
-def _line_label(method: str) -> str:
+def line_label(method: str) -> str:
+  """A name as the legend takes it."""
   # Matplotlib leaves labels with a leading underscore out of the legend.
   return f"\u200b{method}" if method.startswith("_") else method
 
@@ -159,7 +159,7 @@ def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return None
   look = styles([str(row.get("method")) for members in panels.values() for row in members])
   heights = [0.75 + 0.36 * len(members) for members in panels.values()]
-  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "information"}):
+  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "information"}):
     figure = Figure(figsize=(WIDTH, sum(heights)))
     axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
     listed = []
@@ -172,7 +172,7 @@ def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
       values = (f"{row.get('method')} {row['mi']:.3f}" for row in members)
       listed.append(title + ", ".join(values))
     axes[-1].set_xlabel("mutual information (nats)")
-    return _inline(figure, "information", f"Mutual information in nats: {'; '.join(listed)}.")
+    return inline(figure, "information", f"Mutual information in nats: {'; '.join(listed)}.")
 
 
 def _bar_panel(
@@ -210,52 +210,41 @@ def _bar_panel(
   axis.set_xlim(min(0.0, values.min() * 1.1), max(1e-6, (values + spreads).max() * 1.18))
 
 
-def heat_map(
-  values: Sequence[Sequence[float]],
-  lines: Sequence[str],
-  columns: Sequence[str],
-  framed: Sequence[tuple[int, int]],
-  name: str,
+def course(
+  epochs: Sequence[int], panels: Mapping[str, Sequence[float]], name: str, alt: str
 ) -> str | None:
-  """Percentages by colour and number.
+  """Curves over epochs of generation, side by side as they have units of their own.
 
   Args:
-    values: percent `[lines, columns]`; NaN is crossed out.
-    lines: names, from the top.
-    columns: names, from the left.
-    framed: (line, column) of cells that stand out.
+    epochs: counted from 1.
+    panels: values of each epoch by what they are.
     name: of the drawing, unlike those of the others on its page.
+    alt: what it shows, for those who do not see it.
 
   Returns:
-    An `<svg>`; None when no value is finite.
+    An `<svg>`; None for fewer than two epochs.
   """
-  table = np.array(values, np.float64)
-  if not np.isfinite(table).any():
+  if len(epochs) < 2:
     return None
-  with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name, "axes.grid": False}):
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(lines)))
-    axis = figure.subplots()
-    mesh = axis.pcolormesh(
-      np.ma.masked_invalid(table), cmap="cividis", vmin=0, vmax=100, edgecolors=GRID, linewidth=0.7
-    )
-    for (y, x), value in np.ndenumerate(table):
-      known = np.isfinite(value)
-      # White on the dark half of the colours, black on the bright one, on any page.
-      colour = ("#ffffff" if value < 55 else "#000000") if known else INK
-      text = f"{value:.1f}" if known else "\N{MULTIPLICATION SIGN}"
-      axis.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=colour, fontsize=8.5)
-    for y, x in framed:
-      frame = Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor="#ffffff")
-      axis.add_patch(frame)
-    axis.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    axis.set_yticks(np.arange(len(lines)) + 0.5, lines)
-    axis.tick_params(length=0)
-    axis.invert_yaxis()
-    figure.colorbar(mesh, ax=axis, label="accuracy (%)", pad=0.01)
-    return _inline(figure, name, f"Accuracy of {', '.join(lines)} under {', '.join(columns)}.")
+  with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+    figure = Figure(figsize=(WIDTH, 2.9))
+    axes = figure.subplots(1, len(panels), squeeze=False).ravel()
+    for axis, (title, values), colour in zip(axes, panels.items(), SERIES, strict=False):
+      axis.plot(epochs, values, color=colour, marker="o", markersize=4)
+      axis.set_title(title, loc="left")
+      axis.set_xlabel("epoch of generation")
+      axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    return inline(figure, name, alt)
 
 
-def _inline(figure: Figure, name: str, alt: str) -> str:
+def inline(figure: Figure, name: str, alt: str) -> str:
+  """A figure as `<svg>`, in the colours of the page.
+
+  Args:
+    figure: drawn in `STYLE`.
+    name: unlike those of the other drawings on its page.
+    alt: what it shows, for those who do not see it.
+  """
   buffer = io.StringIO()
   figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
   svg = buffer.getvalue()

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from miue_jax.report import content as content_lib
-from miue_jax.report import figures, information, tables, verdict
+from miue_jax.report import course, figures, information, tables, verdict
 from miue_jax.report.aggregate import Row
 from miue_jax.report.content import Content, Examples
 
@@ -51,6 +51,9 @@ def html(content: Content, examples: Examples | None) -> str:
     theory_legend=information.THEORY_LEGEND,
     theory_classes=information.class_table(content.measurement),
     theory_sentences=information.theory_sentences(content.measurement),
+    course=course.curves(content.course),
+    course_legend=course.LEGEND,
+    course_sentence=course.sentence(content.course),
     config=sections(content.config),
     text=content_lib,
     no_results=tables.NO_RESULTS,
@@ -106,6 +109,10 @@ def markdown(content: Content) -> str:
     lines += _theory(content)
   else:
     lines += [content_lib.NO_INFORMATION, ""]
+  if said := course.sentence(content.course):
+    columns, cells = course.table(content.course)
+    lines += [f"### {course.TITLE}", "", tables.markdown(columns, cells), ""]
+    lines += [said, "", course.LEGEND, ""]
   lines += ["## How it was made", "", *(f"    {line}" for line in content.command.splitlines()), ""]
   if content.provenance:
     lines += [tables.markdown(pairs, content.provenance), ""]

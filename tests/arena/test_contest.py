@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from miue_jax import config as configs
-from miue_jax import evaluate, stages
+from miue_jax import evaluate, report, stages
 from miue_jax import poison as artefact
-from miue_jax.arena import contest
-from miue_jax.arena.contest import Cell
+from miue_jax.arena import cells, contest
+from miue_jax.arena.cells import Cell
 from miue_jax.config import Arena, Config
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.processes import Interrupted
-from miue_jax.report import figures
+from miue_jax.report import arena_figures
 from miue_jax.workdir import Workdir
 
 ARENA = Arena(
@@ -28,6 +28,8 @@ ARENA = Arena(
   defended_seeds=(1,),
 )
 
+MI = {"clean": 2.0, "a": 1.25, "b": 1.5}
+
 
 @pytest.fixture
 def experiment(tmp_path):
@@ -37,14 +39,25 @@ def experiment(tmp_path):
   return stages.Experiment(Config(arena=ARENA), Workdir(tmp_path), dataset, "")
 
 
+def filled(path):
+  """Cells of a file of rows."""
+  return [Cell(*(row[key] for key in Cell._fields)) for row in evaluate.read(path)]
+
+
 @pytest.fixture
 def contested(experiment, monkeypatch):
-  """`contested(fails, poisons_fail)` runs the arena without training; returns the trained cells.
+  """`contested(fails, poisons_fail, measuring_fails)` runs the arena without training.
 
-  Both are functions that say with which exception a cell or the poison of a method fails.
+  All are functions that say with which exception a cell, the poison of a method or the measurement
+  of a method fails. Returns the trained cells, the poisons made and the table.
   """
 
-  def run(fails=lambda cell: None, poisons_fail=lambda name: None, arena=ARENA):
+  def run(
+    fails=lambda cell: None,
+    poisons_fail=lambda name: None,
+    measuring_fails=lambda name: None,
+    arena=ARENA,
+  ):
     trained, made = [], []
     config = dataclasses.replace(experiment.config, arena=arena)
     started = dataclasses.replace(experiment, config=config)
@@ -56,9 +69,21 @@ def contested(experiment, monkeypatch):
       cell = Cell(name, config.victim.name, defence, *config.evaluate.seeds)
       if error := fails(cell):
         raise error
+      if cell in filled(results):
+        return
+      (checkpoints / "state").mkdir(parents=True)
       accuracy = {"test_accuracy": 50.0, "peak_test_accuracy": 60.0}
       evaluate.append(results, {"dataset": dataset.name} | cell._asdict() | accuracy)
       trained.append((*cell, poison and poison.manifest["seed"]))
+
+    def measured(dataset, poison, config, checkpoints):
+      assert (checkpoints / "state").is_dir()
+      assert (poison is None) == (config.evaluate.conditions == ("clean",))
+      name = checkpoints.parent.parent.name
+      if error := measuring_fails(name):
+        raise error
+      rows = [{"method": name, "estimator": "knn", "mi": MI[name]}]
+      return {"settings": {"samples": 20, "seed": 0}, "rows": rows, "theory": [{"method": name}]}
 
     def generate(made_by):
       name = made_by.workdir.root.parent.name
@@ -66,15 +91,18 @@ def contested(experiment, monkeypatch):
       if error := poisons_fail(name):
         raise error
       delta = np.zeros(made_by.dataset.train.images.shape, np.int8)
-      options = {"method": name, "epsilon": 8 / 255, "config": {}, "seconds": 1.0}
+      options = {"method": name, "epsilon": 8 / 255, "seconds": 1.0}
+      options["config"] = dataclasses.asdict(made_by.config)
       poison = artefact.make(made_by.dataset, delta, seed=made_by.config.seed, **options)
       artefact.save(poison, made_by.workdir.poison)
 
     monkeypatch.setattr(evaluate, "rows", rows)
     monkeypatch.setattr(stages, "generate", generate)
+    monkeypatch.setattr(stages, "measured", measured)
     monkeypatch.setattr(stages, "start", mock.Mock(return_value=started))
     monkeypatch.setattr(contest, "_check_fit", lambda experiment: None)
-    monkeypatch.setattr(figures, "heat_map", lambda *drawing: None)  # it takes a second
+    for drawing in ("heat_map", "line_charts"):  # they take seconds
+      monkeypatch.setattr(arena_figures, drawing, lambda *given: None)
     text = contest.run(config, experiment.workdir, "")
     return trained, made, text
 
@@ -82,23 +110,23 @@ def contested(experiment, monkeypatch):
 
 
 def test_every_combination_once_and_column_by_column():
-  cells = list(contest.cells(Config(arena=ARENA)))
-  assert len(cells) == len(set(cells))
+  every = list(cells.every(Config(arena=ARENA)))
+  assert len(every) == len(set(every))
   lines, victims = ("clean", "a", "b"), ("linear", "mlp2")
   plain = {Cell(m, v, "none", s) for m in lines for v in victims for s in (0, 1)}
   defended = {Cell(m, v, "bits2", 1) for m in lines for v in victims}
-  assert set(cells) == plain | defended
-  for start in range(0, len(cells), 3):
-    assert [cell.method for cell in cells[start : start + 3]] == list(lines)
-    assert len({cell[1:] for cell in cells[start : start + 3]}) == 1
-  seeds = [cell.seed for cell in cells]
+  assert set(every) == plain | defended
+  for start in range(0, len(every), 3):
+    assert [cell.method for cell in every[start : start + 3]] == list(lines)
+    assert len({cell[1:] for cell in every[start : start + 3]}) == 1
+  seeds = [cell.seed for cell in every]
   assert seeds == sorted(seeds)
 
 
 def test_each_poison_is_made_once(contested, experiment):
   trained, made, _ = contested()
   assert made == [("a", 0), ("b", 0)]
-  assert [cell[:4] for cell in trained] == list(contest.cells(experiment.config))
+  assert [cell[:4] for cell in trained] == list(cells.every(experiment.config))
   assert {cell[4] for cell in trained} == {None, 0}
   assert contested()[:2] == ([], [])  # everything is there
 
@@ -114,7 +142,7 @@ def test_a_cell_that_fails_is_marked_and_tried_again(contested, experiment):
   trained, _, text = contested(
     lambda cell: UserError("Not finite: step 3.") if cell == failing else None
   )
-  assert len(trained) == len(list(contest.cells(experiment.config))) - 1
+  assert len(trained) == len(list(cells.every(experiment.config))) - 1
   assert "a / linear / none / 1: Not finite: step 3." in text
   (line,) = (experiment.workdir.root / "lost.jsonl").read_text().splitlines()
   assert json.loads(line)["reason"] == "Not finite: step 3."
@@ -133,10 +161,62 @@ def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(contested, ex
   assert text.count("Diverged.") == 1
 
 
+def test_one_undefended_victim_of_each_line_is_measured(contested, experiment):
+  path = experiment.workdir.root / "measurements.jsonl"
+  _, _, text = contested()
+  victims = [Cell(m, v, "none", 0) for v in ("linear", "mlp2") for m in ("clean", "a", "b")]
+  assert filled(path) == victims
+  assert not list(experiment.workdir.checkpoints.rglob("state"))
+  (line, _) = [line.split("|") for line in text.splitlines() if "| a " in line and "1.250" in line]
+  assert [cell.strip() for cell in line[-3:-1]] == ["1.250", "0.750"]
+  before = path.read_bytes()
+  contested()
+  assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  "error", [UserError("Damaged."), np.linalg.LinAlgError("SVD did not converge"), MemoryError()]
+)
+def test_a_measurement_that_fails_is_made_up_for_without_training(contested, experiment, error):
+  path = experiment.workdir.root / "measurements.jsonl"
+  trained, _, text = contested(measuring_fails=lambda name: error if name == "a" else None)
+  assert len(trained) == len(list(cells.every(experiment.config)))
+  assert {cell.method for cell in filled(path)} == {"clean", "b"}
+  assert "1.250" not in text
+  trained, _, text = contested()
+  assert trained == []
+  assert {cell.method for cell in filled(path)} == {"clean", "a", "b"}
+  assert "1.250" in text
+  assert not list(experiment.workdir.checkpoints.rglob("state"))
+
+
+def test_a_table_whose_victims_are_gone_has_no_measurements(contested, experiment):
+  _, _, text = contested()
+  (experiment.workdir.root / "measurements.jsonl").unlink()
+  trained, _, later = contested()
+  assert trained == []
+  assert "| MI gap (nats) |" in text
+  assert "| MI gap (nats) |" not in later
+  assert not (experiment.workdir.root / "measurements.jsonl").exists()
+
+
 @pytest.mark.parametrize("error", [Interrupted(15), ValueError("a mistake of ours")])
 def test_what_is_no_loss_ends_the_run(contested, error):
   with pytest.raises(type(error)):
     contested(lambda cell: error if cell.method == "a" else None)
+
+
+def test_the_report_is_told_what_made_each_poison(contested, monkeypatch):
+  given = {}
+  monkeypatch.setattr(report, "write_arena", lambda directory, **facts: given.update(facts) or "-")
+  recipes = ARENA.recipes | {"b": {"method": {"name": "random", "fraction": 0.5}}}
+  contested(arena=dataclasses.replace(ARENA, recipes=recipes))
+  settings = {name: fact["settings"] for name, fact in given["facts"].items()}
+  assert {name: set(one) for name, one in settings.items()} == {
+    name: {"model", "source", "method"} for name in "ab"
+  }
+  assert [settings[name]["method"]["fraction"] for name in "ab"] == [1.0, 0.5]
+  assert set(given["explanations"]) == {"linear", "mlp2"}
 
 
 def test_recipes_change_what_they_say_and_nothing_else():

@@ -33,6 +33,7 @@ def get_config():
   }
   c.arena.defences = ("none", "bits2")
   c.arena.seeds = (0,)
+  c.measure.projections, c.measure.bootstrap, c.measure.null = 16, 0, 2
   return c
 '''
 
@@ -97,6 +98,12 @@ def test_one_command_fills_the_table(whole):
     manifest = artefact.load(workdir / "poisons" / method / "0" / "poison").manifest
     assert int(cells[method, "none"]["max_delta_255ths"]) == manifest["max_delta_255ths"]
   assert not list((workdir / "checkpoints").rglob("*.*"))
+  for line in map(json.loads, (workdir / "measurements.jsonl").read_text().splitlines()):
+    cell = cells.pop((line["method"], line["defence"]))
+    assert float(cell["mi_sliced_histogram"]) == line["rows"][0]["mi"] > 0
+    separable = line["theory"][0]["perturbations"]
+    assert separable is None if line["method"] == "clean" else separable["test_accuracy"] > 50
+  assert {defence for _, defence in cells} == {"bits2"}  # what is left was not measured
 
 
 def test_the_same_command_repeats_nothing(whole, contest):

@@ -129,10 +129,43 @@ def test_too_many_bins_carry_a_warning_that_names_the_reason():
   assert "most of them are alone" in corrected.warnings[0]
 
 
-def test_long_tails_carry_a_warning():
-  x, y = tasks.student("", tasks.paired(1, 0.0), 1).draw(np.random.default_rng(0), 2000)
-  assert "long tails stretch the bins" in histogram.point(x, y).warnings[0]
-  assert not histogram.point(np.arcsinh(x), np.arcsinh(y)).warnings
+@pytest.mark.parametrize("dof", [1, 2, 3])
+@pytest.mark.parametrize("features", [1, 2])
+def test_long_tails_carry_a_warning(features, dof):
+  draw = tasks.student("", tasks.paired(features), dof).draw
+  for seed in range(3):
+    x, y = draw(np.random.default_rng(seed), 2000)
+    found = histogram.point(x, y, correction="miller_madow").warnings
+    assert sum("long tails stretch the bins" in warning for warning in found) == 2
+    assert found[-1].startswith("A feature of y fills effectively ")
+
+
+SHORT_TAILS = {
+  "normal": np.random.Generator.standard_normal,
+  "uniform": np.random.Generator.random,
+  "exponential": np.random.Generator.standard_exponential,
+  "binary": lambda rng, shape: rng.random(shape) < 0.1,
+  "counts": lambda rng, shape: rng.poisson(3, shape),
+  "constant": lambda rng, shape: np.ones(shape),
+  "arcsinh of a Cauchy": lambda rng, shape: np.arcsinh(rng.standard_cauchy(shape)),
+}
+
+
+@pytest.mark.parametrize("bins", [4, 16, 40])
+@pytest.mark.parametrize("samples", [200, 20_000])
+@pytest.mark.parametrize("name", SHORT_TAILS)
+def test_short_tails_carry_none(name, samples, bins):
+  x, y = SHORT_TAILS[name](np.random.default_rng(0), (2, samples, 1)).astype(np.float32)
+  found = histogram.point(x, y, bins=bins).warnings
+  assert not any("long tails" in warning for warning in found)
+
+
+def test_one_outlier_carries_a_warning_that_counts_the_bins():
+  x, y = np.random.default_rng(0).random((2, 1000, 1))
+  x[0] = 1e6
+  (found,) = histogram.point(x, y, bins=8).warnings
+  # 999 of 1,000 values in one bin: e to an entropy of 0.008.
+  assert "of x fills effectively 1.0 of 8 bins" in found
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,13 @@ def test_collapsed_classes_stay_finite():
 def test_unfit_features_are_refused(features, labels, message):
   with pytest.raises(UserError, match=message):
     theory.bound(features, labels)
+
+
+def test_the_covariance_term_alone_is_that_of_the_bound():
+  features, labels = classes(samples=40, d=6, spread=0.3)
+  features, labels = features[:-35], labels[:-35]  # 40, 40 and 5 examples: the last are too few
+  expected = theory.bound(features, labels)
+  assert expected.skipped == (5,)
+  assert theory.covariance_term(features, labels) == expected.log_det
+  with pytest.raises(UserError, match="No class has 8 examples"):
+    theory.covariance_term(features[-5:], labels[-5:])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miue_jax import report
-from miue_jax.report import arena, arena_files, figures, tables
+from miue_jax.report import arena, arena_figures, arena_files, tables
 
 AXES = report.Axes(
   dataset="digits",
@@ -72,7 +72,7 @@ def lost(make_row):
 
 @pytest.fixture
 def content(rows, lost):
-  return arena.gather(AXES, rows, lost, FACTS, "")
+  return arena.gather(AXES, rows, lost, [], {}, FACTS, "")
 
 
 def entries(content):
@@ -117,7 +117,7 @@ def test_what_is_lost_or_missing_is_said(content):
 
 
 def test_an_empty_table_waits():
-  empty = arena.gather(AXES, [], [], {}, "")
+  empty = arena.gather(AXES, [], [], [], {}, {}, "")
   texts = {arena.accuracy(e) for line in entries(empty).values() for e in line.values()}
   assert texts == {"not yet"}
   assert not any(e.strongest for line in entries(empty).values() for e in line.values())
@@ -133,7 +133,7 @@ def test_a_larger_budget_is_stated(content):
 
 
 def test_published_numbers_appear_only_where_asked(rows, lost, content):
-  asked = arena.gather(AXES, rows, lost, FACTS, "cifar10")
+  asked = arena.gather(AXES, rows, lost, [], {}, FACTS, "cifar10")
   assert arena.accuracy(entries(asked)["em"]["none"]).endswith("[24.17]")
   assert arena.accuracy(entries(asked)["em"]["jpeg10"]).endswith("[81.50]")
   assert "[" not in arena.accuracy(entries(asked)["mine"]["none"])
@@ -182,6 +182,8 @@ def test_files_say_the_same_twice(tmp_path, rows, lost):
     "axes": AXES,
     "rows": rows,
     "lost": lost,
+    "measurements": [],
+    "explanations": {},
     "facts": FACTS,
     "published": "cifar10",
     "config": {"name": "x", "arena": {"recipes": {"em": {"method": {"epochs": 1}}}}},
@@ -203,6 +205,8 @@ def test_the_page_is_self_contained_and_escapes(tmp_path, rows, lost):
     axes=AXES,
     rows=rows,
     lost=lost,
+    measurements=[],
+    explanations={},
     facts=FACTS,
     published="",
     config={"name": "<b>x</b>"},
@@ -218,8 +222,10 @@ def test_the_page_is_self_contained_and_escapes(tmp_path, rows, lost):
 
 
 def test_the_heat_map_shows_its_numbers_and_crosses_out_what_is_missing():
-  svg = figures.heat_map([[10.0, np.nan], [99.94, 0.0]], ["a", "b"], ["x", "y"], [(0, 0)], "heat")
+  svg = arena_figures.heat_map(
+    [[10.0, np.nan], [99.94, 0.0]], ["a", "b"], ["x", "y"], [(0, 0)], "heat"
+  )
   texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
   for text in ("10.0", "99.9", "0.0", "\N{MULTIPLICATION SIGN}", "a", "b", "x", "y"):
     assert text in texts
-  assert figures.heat_map([[np.nan]], ["a"], ["x"], [], "heat") is None
+  assert arena_figures.heat_map([[np.nan]], ["a"], ["x"], [], "heat") is None

@@ -1,0 +1,70 @@
+"""The arena's report, as far as the table is filled."""
+
+import dataclasses
+from typing import Any
+
+from miue_jax import evaluate, perturb, processes, report
+from miue_jax import workdir as workdirs
+from miue_jax.arena import bring, cells, explain, memory
+from miue_jax.config import RECIPE
+from miue_jax.stages import Experiment
+
+
+def write_report(experiment: Experiment) -> str:
+  """Writes the table as far as it is filled and returns it as Markdown."""
+  return processes.from_lead(lambda: _report(experiment))
+
+
+def _report(experiment: Experiment) -> str:
+  config, workdir = experiment.config, experiment.workdir
+  axes = report.Axes(
+    dataset=experiment.dataset.name,
+    methods=cells.names_of(config),
+    victims=cells.victims_of(config),
+    seeds={defence: cells.seeds_of(config, defence) for defence in config.arena.defences},
+  )
+  facts = {}
+  for name in axes.methods[1:]:
+    seed = config.seed if name in bring.parse(config.arena.bring) else None
+    facts[name] = _facts(experiment, name, seed)
+  rows = evaluate.read(workdir.results)
+  measurements = evaluate.read(cells.measurements(workdir))
+  return report.write_arena(
+    workdir.report,
+    axes=axes,
+    rows=rows,
+    lost=evaluate.read(cells.losses(workdir)),
+    measurements=measurements,
+    explanations=explain.by_victim(axes, rows, measurements),
+    facts=facts,
+    published=config.arena.published,
+    config=dataclasses.asdict(config),
+    command=experiment.command,
+  )
+
+
+def _facts(experiment: Experiment, name: str, seed: int | None) -> dict[str, Any]:
+  """What the poisons of a method cost and change; empty before the first one is made."""
+  config = experiment.config
+  found = []
+  for number in (seed,) if seed is not None else cells.poison_seeds(config):
+    workdir = cells.generation(experiment, name, number).workdir
+    path = workdir.poison / "manifest.json"
+    if path.exists():
+      found.append((workdirs.read_json(path), memory.read(workdir.root / "memory.json")))
+  if not found:
+    return {}
+  manifests = [manifest for manifest, _ in found]
+  first, limit = manifests[0], perturb.budget(config.method.epsilon)
+  made = "brought_from" not in first
+  largest = max(manifest["max_delta_255ths"] for manifest in manifests)
+  return {
+    "seconds": [manifest["seconds"] for manifest in manifests] if made else [],
+    "peak_memory_bytes": max((m for _, m in found if m is not None), default=None),
+    "max_delta_255ths": largest,
+    "beyond": largest > limit,
+    "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
+    "psnr_db": first["psnr_db"],
+    "ssim": first["ssim"],
+    "settings": {key: first["config"][key] for key in RECIPE} if made else None,
+  }

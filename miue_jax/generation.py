@@ -1,0 +1,195 @@
+"""A poison from a method: one, or one that leaves a surrogate victim's ranking to chance."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from miue_jax import defences, evaluate, perturb, processes
+from miue_jax import poison as artefact
+from miue_jax import workdir as workdirs
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.methods import METHODS
+from miue_jax.poison import Poison
+from miue_jax.progress import Reporter
+from miue_jax.workdir import Workdir
+
+# Of surrogate victims; they differ from those of the victims that a report shows.
+_SURROGATE_SEEDS = (901, 902)
+# Trials end when the area under the ROC curve is this near to 1/2.
+_NEAR = 0.03
+
+
+def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Reporter) -> None:
+  """Leaves a finished poison in the workdir, and nothing else.
+
+  A victim that decides by chance may still rank clean images well, or well but the wrong way round:
+  the area under its ROC curve (AUC) is luck, which the victims of one poison share. With
+  `method.trials` two surrogate victims learn from a poison and are judged on the same images clean:
+  a victim that has learned the perturbation alone knows none of them. (Fewer images to learn from,
+  for the sake of some held out, would change the AUC.) Poisons of the seeds `seed`, `seed + 1`, ...
+  are tried until AUCs lie on both sides of 1/2, then mixtures: the sum, cut to the budget, of the
+  last poison on either side. The one nearest to 1/2 is kept.
+
+  Args:
+    dataset: only its training split is used.
+    config: `method`, `model`, `source` and `seed`; with trials also `victim` and `victim_fit`.
+    workdir: of the experiment; an interrupted run continues from what it finds in `checkpoints`.
+    progress: makes the reporter of a stage.
+
+  Raises:
+    runtime.Interrupted: a signal came; the state is saved.
+    UserError: what the method or a surrogate raises.
+  """
+  states = workdir.checkpoints / "generate"
+  if config.method.trials == 1:
+    _make(dataset, config, workdir.poison, states, progress)
+  else:
+    _try(dataset, config, workdir.poison, states, progress)
+  Checkpoints(states).delete()
+
+
+def _try(
+  dataset: Dataset,
+  config: Config,
+  folder: pathlib.Path,
+  trials: pathlib.Path,
+  progress: Reporter,
+) -> None:
+  """Makes trials until one is near enough to chance, or as many as are allowed; keeps the best."""
+  found: list[dict[str, Any]] = []
+  seed = config.seed
+  while len(found) < config.method.trials:
+    number = len(found)
+    below, above = (
+      [i for i, trial in enumerate(found) if (trial["surrogate_auc"] < 0.5) == side]
+      for side in (True, False)
+    )
+    if below and above:
+      origin = {"mixed": [below[-1], above[-1]]}
+      _mix(dataset, config, trials, number, origin["mixed"])
+    else:
+      origin = {"seed": seed}
+      one = dataclasses.replace(config, seed=seed)
+      _make(dataset, one, trials / str(number), trials / f"{number}-states", progress)
+      seed += 1
+    judged = _judged(dataset, config, trials, number, progress)
+    logging.info("Trial %d of %d: AUC %.3f.", number + 1, config.method.trials, judged["auc"])
+    found.append(origin | {"surrogate_auc": judged["auc"], "surrogate_seconds": judged["seconds"]})
+    if abs(judged["auc"] - 0.5) <= _NEAR:
+      break
+  kept = int(np.argmin([abs(trial["surrogate_auc"] - 0.5) for trial in found]))
+
+  def keep() -> None:
+    poisons = [artefact.load(trials / str(number), dataset) for number in range(len(found))]
+    spent = sum(p.manifest["seconds"] for p in poisons) + sum(t["surrogate_seconds"] for t in found)
+    said = {"trials": found, "kept_trial": kept, "seconds": round(spent, 1)}
+    artefact.save(Poison(poisons[kept].delta, poisons[kept].manifest | said), folder)
+
+  processes.from_lead(keep)
+
+
+def _make(
+  dataset: Dataset,
+  config: Config,
+  folder: pathlib.Path,
+  checkpoints: pathlib.Path,
+  progress: Reporter,
+) -> None:
+  """Makes one poison, unless it is there."""
+  if processes.from_lead((folder / "manifest.json").exists):
+    return
+  made = METHODS[config.method.name](dataset, config, Checkpoints(checkpoints), progress)
+  extra: dict[str, Any] = {"history": made.history}
+  if made.perturbed is not None:
+    extra["perturbed"] = made.perturbed
+  processes.from_lead(
+    lambda: _keep(dataset, config, made.delta, round(made.seconds, 1), extra, folder)
+  )
+
+
+def _mix(
+  dataset: Dataset, config: Config, trials: pathlib.Path, number: int, sources: list[int]
+) -> None:
+  """Makes a poison of two others, unless it is there."""
+
+  def mix() -> None:
+    folder = trials / str(number)
+    if (folder / "manifest.json").exists():
+      return
+    parts = [artefact.load(trials / str(source), dataset) for source in sources]
+    total = sum(part.delta.astype(np.float32) for part in parts) / 255
+    delta = perturb.realise(dataset.train.images[:], total, config.method.epsilon)
+    extra = {key: parts[0].manifest[key] for key in ("perturbed",) if key in parts[0].manifest}
+    _keep(dataset, config, delta, 0.0, extra, folder)
+
+  processes.from_lead(mix)
+
+
+def _keep(
+  dataset: Dataset,
+  config: Config,
+  delta: np.ndarray,
+  seconds: float,
+  extra: dict[str, Any],
+  folder: pathlib.Path,
+) -> None:
+  """Turns a realised perturbation into the artefact on the disk."""
+  method = config.method
+  poison = artefact.make(
+    dataset,
+    delta,
+    method=method.name,
+    epsilon=method.epsilon,
+    config=dataclasses.asdict(config),
+    seed=config.seed,
+    seconds=seconds,
+    norm=method.norm,
+    extra={"num_classes": dataset.num_classes} | extra,
+  )
+  artefact.save(poison, folder)
+  logging.info(
+    "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
+    len(dataset.train),
+    folder,
+    poison.manifest["psnr_db"],
+    poison.manifest["ssim"],
+    seconds,
+  )
+
+
+def _judged(
+  dataset: Dataset, config: Config, trials: pathlib.Path, number: int, progress: Reporter
+) -> dict[str, float]:
+  """`auc` (mean over surrogate victims of the macro mean over classes) and `seconds` of a trial."""
+  path = trials / f"{number}.json"
+  if processes.from_lead(path.exists):
+    return processes.from_lead(lambda: workdirs.read_json(path))
+  train = dataset.train
+  poisoned = artefact.apply(artefact.load(trials / str(number), dataset), train.images)
+  states = [Checkpoints(trials / f"{number}-surrogate-{seed}") for seed in _SURROGATE_SEEDS]
+  rows = [
+    evaluate.trained(
+      Split(poisoned, train.labels),
+      dataclasses.replace(dataset, test=train),
+      config,
+      defences.build("none"),
+      seed=seed,
+      name=f"surrogate {seed} of trial {number + 1}",
+      checkpoints=checkpoints,
+      progress=progress,
+    )
+    for seed, checkpoints in zip(_SURROGATE_SEEDS, states, strict=True)
+  ]
+  judged = {
+    "auc": round(float(np.mean([row["auc"] for row in rows])), 5),
+    "seconds": sum(row["seconds"] for row in rows),
+  }
+  processes.from_lead(lambda: workdirs.write_json(path, judged))
+  for checkpoints in states:
+    checkpoints.delete()
+  return judged

@@ -1,0 +1,127 @@
+"""One poison, or the best of several trials."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from miue_jax import evaluate, generation, perturb, runtime
+from miue_jax import poison as artefact
+from miue_jax.config import Config, Method
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.methods import METHODS
+from miue_jax.methods.generated import Generated
+from miue_jax.workdir import Workdir
+
+CLASSES, COUNT = 2, 40
+JUDGED = ("judged", "judged")
+# Mean of the surrogate victims, trial by trial.
+AREAS = [0.9, 0.8, 0.1, 0.7, 0.49, 0.5]
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (COUNT, 4, 4, 1)).astype(np.uint8)
+  labels = (np.arange(COUNT) % CLASSES).astype(np.int32)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b"))
+
+
+DATASET = make_dataset()
+CONFIG = Config(seed=7, method=Method(name="noise", trials=6))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+  """What was done, in order; the method is noise by its seed, the surrogate answers by `AREAS`."""
+  done = []
+
+  def noise(dataset, config, checkpoints, progress):
+    del checkpoints, progress
+    done.append(config.seed)
+    delta = perturb.random_noise(dataset.train.images, config.method.epsilon, config.seed)
+    return Generated(delta, 1.5, None, {"loss": [0.5]})
+
+  def trained(train, dataset, config, defence, *, seed, **others):
+    del defence, others
+    done.append("judged")
+    # It learns from poisoned images and is judged on the same ones clean.
+    assert (train.images != DATASET.train.images).any()
+    np.testing.assert_array_equal(dataset.test.images, DATASET.train.images)
+    assert seed not in config.evaluate.seeds
+    # Two surrogates; the second ranks better by 0.02.
+    trial, second = divmod(done.count("judged") - 1, 2)
+    return {"auc": AREAS[trial] - 0.01 + 0.02 * second, "seconds": 1.0}
+
+  monkeypatch.setitem(METHODS, "noise", noise)
+  monkeypatch.setattr(evaluate, "trained", trained)
+  return done
+
+
+def noise_of(seed):
+  return perturb.random_noise(DATASET.train.images, CONFIG.method.epsilon, seed)
+
+
+def cut(first, second):
+  """The mixture of two realised perturbations."""
+  clean = DATASET.train.images.astype(int)
+  total = np.clip(first.astype(int) + second, -8, 8)
+  return np.clip(clean + total, 0, 255) - clean
+
+
+def test_one_poison_asks_no_surrogate(calls, tmp_path):
+  config = dataclasses.replace(CONFIG, method=Method(name="noise"))
+  generation.generate(DATASET, config, Workdir(tmp_path), None)
+  assert calls == [7]
+  poison = artefact.load(tmp_path / "poison", DATASET)
+  np.testing.assert_array_equal(poison.delta, noise_of(7))
+  assert "trials" not in poison.manifest
+  assert poison.manifest["seconds"] == 1.5
+  assert poison.manifest["history"] == {"loss": [0.5]}
+
+
+def test_seeds_until_both_sides_of_chance_are_seen_then_mixtures(calls, tmp_path):
+  generation.generate(DATASET, CONFIG, Workdir(tmp_path), None)
+  # 0.49 is near enough: the sixth trial is not made.
+  assert calls == [7, *JUDGED, 8, *JUDGED, 9, *JUDGED, *JUDGED, *JUDGED]
+  first = cut(noise_of(9), noise_of(8))  # 0.1 and 0.8 -> 0.7
+  poison = artefact.load(tmp_path / "poison", DATASET)
+  np.testing.assert_array_equal(poison.delta, cut(noise_of(9), first))  # 0.1 and 0.7 -> 0.49
+  trials = poison.manifest["trials"]
+  assert [trial["surrogate_auc"] for trial in trials] == AREAS[:5]
+  assert [trial.get("seed") for trial in trials] == [7, 8, 9, None, None]
+  assert [trial.get("mixed") for trial in trials[3:]] == [[2, 1], [2, 3]]
+  assert poison.manifest["kept_trial"] == 4
+  assert poison.manifest["seconds"] == 3 * 1.5 + 5 * 2.0
+  assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_nearest_to_chance_is_kept_when_trials_run_out(calls, tmp_path):
+  config = dataclasses.replace(CONFIG, method=Method(name="noise", trials=3))
+  generation.generate(DATASET, config, Workdir(tmp_path), None)
+  poison = artefact.load(tmp_path / "poison", DATASET)
+  np.testing.assert_array_equal(poison.delta, noise_of(8))
+  assert poison.manifest["kept_trial"] == 1
+  assert poison.manifest["seed"] == 8
+
+
+@pytest.mark.parametrize("judged", [2, 6, 8])
+def test_what_is_finished_is_not_repeated(calls, tmp_path, monkeypatch, judged):
+  complete = evaluate.trained
+
+  def interrupted(*args, **kwargs):
+    if calls.count("judged") == judged:  # the next trial is made, not judged
+      raise runtime.Interrupted(15)
+    return complete(*args, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate, "trained", interrupted)
+    with pytest.raises(runtime.Interrupted):
+      generation.generate(DATASET, CONFIG, Workdir(tmp_path / "parts"), None)
+  assert not (tmp_path / "parts" / "poison").exists()
+  generation.generate(DATASET, CONFIG, Workdir(tmp_path / "parts"), None)
+  assert calls == [7, *JUDGED, 8, *JUDGED, 9, *JUDGED, *JUDGED, *JUDGED]
+  calls.clear()
+  generation.generate(DATASET, CONFIG, Workdir(tmp_path / "whole"), None)
+  whole, parts = (artefact.load(tmp_path / name / "poison") for name in ("whole", "parts"))
+  np.testing.assert_array_equal(whole.delta, parts.delta)
+  assert whole.manifest == parts.manifest
