@@ -134,7 +134,7 @@ def covariance_term(features: np.ndarray, labels: np.ndarray) -> float:
   """
   features, measured = _measured(features, labels)
   classes = [features[labels == label] for label in measured]
-  log_dets = [_log_det(one)[0] for one in classes]
+  log_dets = [_log_det(one, _spectrum(one))[0] for one in classes]
   return 0.5 * float(np.average(log_dets, weights=[len(one) for one in classes]))
 
 
@@ -160,12 +160,23 @@ def _measured(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
   return features.astype(np.float64), measured
 
 
-def _log_det(features: np.ndarray) -> tuple[float, float]:
-  """`ln det` of the shrunk covariance of `[samples, d]` in nats, and the shrinkage."""
-  shrunk, shrinkage = covariance.ledoit_wolf(features)
+def _spectrum(features: np.ndarray) -> np.ndarray:
+  """Eigenvalues of the covariance of `[samples, d]`, falling, `[d]`."""
+  spectrum = np.zeros(features.shape[1])
+  singular = np.linalg.svd(features - features.mean(axis=0), compute_uv=False)
+  spectrum[: len(singular)] = singular**2 / len(features)
+  return spectrum
+
+
+def _log_det(features: np.ndarray, spectrum: np.ndarray) -> tuple[float, float]:
+  """`ln det` of the shrunk covariance of `[samples, d]` in nats, and the shrinkage.
+
+  Shrinking towards a multiple of the identity keeps the directions of the covariance.
+  """
+  shrinkage = covariance.ledoit_wolf_shrinkage(features)
+  shrunk = (1 - shrinkage) * spectrum + shrinkage * spectrum.mean()
   # A class that is a single point has no volume: the smallest number of float64 stands for it.
-  eigenvalues = np.maximum(np.linalg.eigvalsh(np.atleast_2d(shrunk)), np.finfo(float).tiny)
-  return float(np.log(eigenvalues).sum()), float(shrinkage)
+  return float(np.log(np.maximum(shrunk, np.finfo(float).tiny)).sum()), float(shrinkage)
 
 
 def _geometry(
@@ -176,11 +187,8 @@ def _geometry(
   seed: int,
 ) -> ClassGeometry:
   """One class, from its features `[samples, d]`."""
-  log_det, shrinkage = _log_det(features)
-  centred = features - features.mean(axis=0)
-  spectrum = np.zeros(features.shape[1])
-  singular = np.linalg.svd(centred, compute_uv=False)
-  spectrum[: len(singular)] = singular**2 / len(features)
+  spectrum = _spectrum(features)
+  log_det, shrinkage = _log_det(features, spectrum)
   share = spectrum / spectrum.sum() if spectrum.sum() > 0 else spectrum
   rank = float(np.exp(stats.entropy(share))) if spectrum.sum() > 0 else 0.0
   return ClassGeometry(
@@ -192,7 +200,7 @@ def _geometry(
     effective_rank=rank,
     intra_cosine=cosines[0],
     inter_cosine=cosines[1],
-    divergence=_divergence(centred, directions, seed),
+    divergence=_divergence(features - features.mean(axis=0), directions, seed),
   )
 
 
