@@ -14,7 +14,8 @@ the command that the authors published, quirks included: no distance term (zeta 
 uint8, which shifts every image by half a level. The other variants are rivals, each with the
 hyper-parameters of its own paper (see the head of its file in miue_jax/methods/):
 
-    random    em  rem  sem    ap  ap_max    lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
+    random    em  rem  sem  tue    ap  ap_max    ntga
+    lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
 """
 
 import math
@@ -68,6 +69,18 @@ METHODS = {
     "augment": "crop_flip",
     "augment_poisoned": True,
   },
+  "tue": {
+    "name": "tue",
+    "epochs": 40,
+    "steps": 20,
+    "step_size_start": 0.8 / 255,
+    "step_size_end": 0.8 / 255,
+    "tau": 0.5,  # SimCLR's on CIFAR-10
+    "zeta": 0.1,
+    "augment": "crop_flip",
+    "augment_poisoned": True,
+  },
+  "ntga": {"name": "ntga", "step_size_start": 0.8 / 255, "augment": "none"},  # blocks of 512
   "lsp": {"name": "lsp", "norm": "l2", "epsilon": 6 / 255},
   "ar": {"name": "ar", "norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)},  # length 1
   "ops": {"name": "ops", "norm": "none"},
@@ -83,6 +96,7 @@ SOURCES = {
   "ap": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "em": {"weight_decay": 5e-4, "augment": "none", "final_learning_rate": 0.1},  # constant rate
   "rem": {"weight_decay": 5e-4, "augment": "crop_flip", "schedule": "steps"},
+  "tue": {"batch_size": 512, "weight_decay": 5e-4, "augment": "crop_flip"},
 }
 SOURCES |= {"ap_max": SOURCES["ap"], "sem": SOURCES["rem"]}
 

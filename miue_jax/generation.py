@@ -32,8 +32,8 @@ def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Repor
   `method.trials` two surrogate victims learn from a poison and are judged on the same images clean:
   a victim that has learned the perturbation alone knows none of them. (Fewer images to learn from,
   for the sake of some held out, would change the AUC.) Poisons of the seeds `seed`, `seed + 1`, ...
-  are tried until AUCs lie on both sides of 1/2, then mixtures: the sum, cut to the budget, of the
-  last poison on either side. The one nearest to 1/2 is kept.
+  are tried until AUCs lie on both sides of 1/2, then mixtures of one from either side, cut to the
+  budget, whose shares are found by bisection. The one nearest to 1/2 is kept.
 
   Args:
     dataset: only its training split is used.
@@ -62,24 +62,16 @@ def _try(
 ) -> None:
   """Makes trials until one is near enough to chance, or as many as are allowed; keeps the best."""
   found: list[dict[str, Any]] = []
-  seed = config.seed
   while len(found) < config.method.trials:
-    number = len(found)
-    below, above = (
-      [i for i, trial in enumerate(found) if (trial["surrogate_auc"] < 0.5) == side]
-      for side in (True, False)
-    )
-    if below and above:
-      origin = {"mixed": [below[-1], above[-1]]}
-      _mix(dataset, config, trials, number, origin["mixed"])
-    else:
-      origin = {"seed": seed}
-      one = dataclasses.replace(config, seed=seed)
+    number, plan = len(found), _next(found, config.seed)
+    if "seed" in plan:
+      one = dataclasses.replace(config, seed=plan["seed"])
       _make(dataset, one, trials / str(number), trials / f"{number}-states", progress)
-      seed += 1
+    else:
+      _mix(dataset, config, trials, number, plan)
     judged = _judged(dataset, config, trials, number, progress)
     logging.info("Trial %d of %d: AUC %.3f.", number + 1, config.method.trials, judged["auc"])
-    found.append(origin | {"surrogate_auc": judged["auc"], "surrogate_seconds": judged["seconds"]})
+    found.append(plan | {"surrogate_auc": judged["auc"], "surrogate_seconds": judged["seconds"]})
     if abs(judged["auc"] - 0.5) <= _NEAR:
       break
   kept = int(np.argmin([abs(trial["surrogate_auc"] - 0.5) for trial in found]))
@@ -91,6 +83,24 @@ def _try(
     artefact.save(Poison(poisons[kept].delta, poisons[kept].manifest | said), folder)
 
   processes.from_lead(keep)
+
+
+def _next(found: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+  """How the next trial is made: `seed`; or `mixed`, two trials, and the `share` of the first."""
+  seeds = [number for number, trial in enumerate(found) if "seed" in trial]
+  below, above = (
+    [number for number in seeds if (found[number]["surrogate_auc"] < 0.5) == side]
+    for side in (True, False)
+  )
+  if not (below and above):
+    return {"seed": seed + len(seeds)}
+  least, most = 0.0, 1.0  # share of the one below 1/2 that leaves the AUC above it, and below it
+  for trial in found[len(seeds) :]:
+    if trial["surrogate_auc"] < 0.5:
+      most = trial["share"]
+    else:
+      least = trial["share"]
+  return {"mixed": [below[-1], above[-1]], "share": (least + most) / 2}
 
 
 def _make(
@@ -113,7 +123,7 @@ def _make(
 
 
 def _mix(
-  dataset: Dataset, config: Config, trials: pathlib.Path, number: int, sources: list[int]
+  dataset: Dataset, config: Config, trials: pathlib.Path, number: int, plan: dict[str, Any]
 ) -> None:
   """Makes a poison of two others, unless it is there."""
 
@@ -121,11 +131,13 @@ def _mix(
     folder = trials / str(number)
     if (folder / "manifest.json").exists():
       return
-    parts = [artefact.load(trials / str(source), dataset) for source in sources]
-    total = sum(part.delta.astype(np.float32) for part in parts) / 255
-    delta = perturb.realise(dataset.train.images[:], total, config.method.epsilon)
-    extra = {key: parts[0].manifest[key] for key in ("perturbed",) if key in parts[0].manifest}
-    _keep(dataset, config, delta, 0.0, extra, folder)
+    first, second = (artefact.load(trials / str(n), dataset) for n in plan["mixed"])
+    share = np.float32(plan["share"])
+    # Twice the weighted mean: what two of full strength agree on keeps it.
+    delta = 2 * (share * first.delta + (1 - share) * second.delta) / 255
+    realised = perturb.realise(dataset.train.images[:], delta, config.method.epsilon)
+    extra = {key: first.manifest[key] for key in ("perturbed",) if key in first.manifest}
+    _keep(dataset, config, realised, 0.0, extra, folder)
 
   processes.from_lead(mix)
 

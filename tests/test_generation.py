@@ -61,10 +61,10 @@ def noise_of(seed):
   return perturb.random_noise(DATASET.train.images, CONFIG.method.epsilon, seed)
 
 
-def cut(first, second):
-  """The mixture of two realised perturbations."""
+def mixture(first, second, share):
+  """Of two realised perturbations, cut to the budget and to what a pixel can hold; not rounded."""
   clean = DATASET.train.images.astype(int)
-  total = np.clip(first.astype(int) + second, -8, 8)
+  total = np.clip(2 * (share * first + (1 - share) * second), -8, 8)
   return np.clip(clean + total, 0, 255) - clean
 
 
@@ -83,13 +83,17 @@ def test_seeds_until_both_sides_of_chance_are_seen_then_mixtures(calls, tmp_path
   generation.generate(DATASET, CONFIG, Workdir(tmp_path), None)
   # 0.49 is near enough: the sixth trial is not made.
   assert calls == [7, *JUDGED, 8, *JUDGED, 9, *JUDGED, *JUDGED, *JUDGED]
-  first = cut(noise_of(9), noise_of(8))  # 0.1 and 0.8 -> 0.7
+  # A half of the third is too little (0.7), three quarters are about right.
   poison = artefact.load(tmp_path / "poison", DATASET)
-  np.testing.assert_array_equal(poison.delta, cut(noise_of(9), first))  # 0.1 and 0.7 -> 0.49
+  expected = mixture(noise_of(9), noise_of(8), 0.75)
+  np.testing.assert_allclose(poison.delta, expected, rtol=0, atol=0.501)
   trials = poison.manifest["trials"]
   assert [trial["surrogate_auc"] for trial in trials] == AREAS[:5]
   assert [trial.get("seed") for trial in trials] == [7, 8, 9, None, None]
-  assert [trial.get("mixed") for trial in trials[3:]] == [[2, 1], [2, 3]]
+  assert [(trial["mixed"], trial["share"]) for trial in trials[3:]] == [
+    ([2, 1], 0.5),
+    ([2, 1], 0.75),
+  ]
   assert poison.manifest["kept_trial"] == 4
   assert poison.manifest["seconds"] == 3 * 1.5 + 5 * 2.0
   assert not any((tmp_path / "checkpoints").iterdir())

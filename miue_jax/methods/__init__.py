@@ -1,6 +1,6 @@
 """Ways to make a poison. A method is `generate(dataset, config, ...) -> Generated`."""
 
-from miue_jax.methods import ap, ar, cuda, em, lsp, miue, ops, random, rem, sem
+from miue_jax.methods import ap, ar, cuda, em, lsp, miue, ntga, ops, random, rem, sem, tue
 
 METHODS = {
   "ap": ap.generate,
@@ -10,11 +10,19 @@ METHODS = {
   "em": em.generate,
   "lsp": lsp.generate,
   "miue": miue.generate,
+  "ntga": ntga.generate,
   "ops": ops.generate,
   "random": random.generate,
   "rem": rem.generate,
   "sem": sem.generate,
+  "tue": tue.generate,
 }
 
 # What the two sides of a method do, for `programs`, which builds their steps without data.
-BILEVEL = {"em": em.bilevel, "miue": miue.bilevel, "rem": rem.bilevel, "sem": sem.bilevel}
+BILEVEL = {
+  "em": em.bilevel,
+  "miue": miue.bilevel,
+  "rem": rem.bilevel,
+  "sem": sem.bilevel,
+  "tue": tue.bilevel,
+}

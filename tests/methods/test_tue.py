@@ -1,0 +1,198 @@
+"""TUE: contrast of two views and separability of classes, against NumPy and optax."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from miue_jax import methods, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.errors import UserError
+from miue_jax.methods import tue
+from miue_jax.models import layers
+from miue_jax.runtime import AXIS
+
+COUNT, CLASSES, BATCH = 44, 3, 16
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=16, augment="flip"),
+  method=Method(
+    name="tue",
+    epochs=2,
+    batch_size=BATCH,
+    steps=4,
+    step_size_start=1.6 / 255,
+    step_size_end=1.6 / 255,
+    tau=0.5,
+    zeta=0.1,
+    augment="flip",
+    augment_poisoned=True,
+    checkpoint_every=100,
+  ),
+)
+SOURCE_STEPS = COUNT // 16
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm, soon compiled."""
+
+  model: Model
+  num_classes: int
+  min_side = 1
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(16)(images.reshape(len(images), -1))
+    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(self.num_classes)(features)
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  images = rng.normal(128, 12, (COUNT, 8, 8, 3)).astype(np.uint8)
+  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+LABELS = DATASET.train.labels
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run, by default on two devices."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+  def run(folder="run", devices=2, stop_at=None, **method):
+    use_devices(devices)
+    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
+    return tue.generate(DATASET, config, Checkpoints(tmp_path / folder), reporter(stop_at))
+
+  return run
+
+
+def on_mesh(function, *arguments):
+  """Runs a function of local rows, which returns a scalar and rows, over the mesh."""
+  mapped = jax.shard_map(function, in_specs=jax.P(AXIS), out_specs=(jax.P(), jax.P(AXIS)))
+  return jax.jit(mapped)(*map(jnp.asarray, arguments))
+
+
+def test_the_contrast_is_ntxent_with_its_gradient(use_devices):
+  use_devices(2)
+  rng = np.random.default_rng(0)
+  first, second = rng.normal(size=(2, 12, 5)).astype(np.float32)
+  weights = np.array([1.0] * 10 + [0.0] * 2, np.float32)
+
+  def ours(first, second, weights):
+    def mean(first):
+      losses, _ = tue.contrast((first, second), weights, 0.5)
+      return jax.lax.psum(jnp.sum(weights * losses), AXIS) / 10
+
+    return jax.value_and_grad(mean)(first)
+
+  def theirs(first):
+    pairs = jnp.concatenate([first, second[:10]])
+    return optax.losses.ntxent(pairs, jnp.tile(jnp.arange(10), 2), 0.5)
+
+  value, gradient = on_mesh(ours, first, second, weights)
+  expected, slope = jax.value_and_grad(theirs)(first[:10])
+  assert value == pytest.approx(float(expected), rel=1e-5)
+  np.testing.assert_allclose(gradient[:10], slope, atol=1e-6)
+  np.testing.assert_array_equal(gradient[10:], 0)
+
+
+def csd(delta, labels):
+  """The discriminant in float64, pair by pair."""
+  flat = delta.astype(np.float64).reshape(len(delta), -1)
+  members = [flat[labels == label] for label in np.unique(labels)]
+  centres = [rows.mean(axis=0) for rows in members]
+  spread = [
+    np.linalg.norm(rows - centre, axis=1).mean()
+    for rows, centre in zip(members, centres, strict=True)
+  ]
+  pairs = [(i, j) for i in range(len(members)) for j in range(len(members)) if i != j]
+  return np.mean(
+    [(spread[i] + spread[j]) / np.linalg.norm(centres[i] - centres[j]) for i, j in pairs]
+  )
+
+
+def test_separability_is_the_formula_with_its_gradient(use_devices):
+  use_devices(2)
+  rng = np.random.default_rng(1)
+  delta = rng.normal(size=(12, 2, 2, 1)).astype(np.float32) / 30
+  labels = rng.permutation(np.arange(12) % 3)  # of four classes one is not there
+  valid = np.arange(12) < 10
+
+  def ours(delta, labels, valid):
+    return jax.value_and_grad(tue.separability)(delta, labels, valid, 4)
+
+  value, gradient = on_mesh(ours, delta, labels, valid)
+  assert value == pytest.approx(csd(delta[valid], labels[valid]), rel=1e-5)
+  slope = np.zeros(delta.shape)
+  for index in np.ndindex(slope[valid].shape):
+    ends = []
+    for shift in (1e-6, -1e-6):
+      moved = delta.astype(np.float64)
+      moved[index] += shift
+      ends.append(csd(moved[valid], labels[valid]))
+    slope[index] = (ends[0] - ends[1]) / 2e-6
+  np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4)
+
+
+def test_equal_perturbations_have_a_gradient(use_devices):
+  use_devices(2)
+
+  def slope(delta, labels):
+    return jax.value_and_grad(tue.separability)(delta, labels, labels >= 0, 3)
+
+  value, gradient = on_mesh(slope, np.zeros((6, 2, 2, 1), np.float32), np.arange(6) % 3)
+  assert value == 0
+  np.testing.assert_array_equal(gradient, 0)
+
+
+def test_classes_become_separable(generate):
+  made = generate(zeta=1.0, steps=16)
+  without = generate("without", zeta=0.0, steps=16)
+  assert csd(made.delta, LABELS) < 0.5 * csd(without.delta, LABELS)
+  assert np.abs(made.delta).max() == 8
+
+
+def test_the_contrast_falls(generate):
+  made = generate(zeta=0.0, epochs=6)
+  for name in ("source_loss", "objective"):
+    assert made.history[name][-1] < made.history[name][0] - 0.05
+
+
+def test_an_interrupted_run_ends_in_the_same_bytes(generate):
+  expected = generate("whole")
+  for step in (1, SOURCE_STEPS, SOURCE_STEPS + 5):
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      generate("parts", stop_at=step)
+  resumed = generate("parts")
+  assert resumed.delta.tobytes() == expected.delta.tobytes()
+  assert resumed.history == expected.history
+
+
+def test_the_number_of_devices_does_not_matter(generate):
+  one, two = (generate(str(n), devices=n, epochs=1) for n in (1, 2))
+  np.testing.assert_allclose(two.history["source_loss"], one.history["source_loss"], rtol=1e-4)
+  np.testing.assert_allclose(two.history["objective"], one.history["objective"], rtol=1e-3)
+  assert np.mean(two.delta == one.delta) >= 0.98
+
+
+@pytest.mark.parametrize("changes", [{"class_wise": True}, {"augment_poisoned": False}])
+def test_what_has_no_two_views_is_refused(generate, changes):
+  with pytest.raises(UserError, match=r"method\.augment_poisoned=True"):
+    generate(**changes)
+
+
+def test_it_is_in_the_list_of_methods():
+  assert methods.METHODS["tue"] is tue.generate
+  assert methods.BILEVEL["tue"] is tue.bilevel
