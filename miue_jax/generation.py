@@ -13,13 +13,17 @@ from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.pool import Draw, stratified
+from miue_jax.errors import UserError
 from miue_jax.methods import METHODS
 from miue_jax.poison import Poison
 from miue_jax.progress import Reporter
 from miue_jax.workdir import Workdir
 
+# Of the training images, kept from surrogate victims, which are judged on them.
+_HELD_OUT = 0.1
 # Of surrogate victims; they differ from those of the victims that a report shows.
-_SURROGATE_SEEDS = (901, 902)
+_SURROGATE_SEEDS = (901, 902, 903)
 # Trials end when the area under the ROC curve is this near to 1/2.
 _NEAR = 0.03
 
@@ -29,11 +33,10 @@ def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Repor
 
   A victim that decides by chance may still rank clean images well, or well but the wrong way round:
   the area under its ROC curve (AUC) is luck, which the victims of one poison share. With
-  `method.trials` two surrogate victims learn from a poison and are judged on the same images clean:
-  a victim that has learned the perturbation alone knows none of them. (Fewer images to learn from,
-  for the sake of some held out, would change the AUC.) Poisons of the seeds `seed`, `seed + 1`, ...
-  are tried until AUCs lie on both sides of 1/2, then mixtures of one from either side, cut to the
-  budget, whose shares are found by bisection. The one nearest to 1/2 is kept.
+  `method.trials` surrogate victims learn from nine tenths of the poisoned images and are judged on
+  the clean rest. Poisons of the seeds `seed`, `seed + 1`, ... are tried until mean AUCs lie on both
+  sides of 1/2, then mixtures of one from either side, cut to the budget, whose shares are found by
+  bisection. The one nearest to 1/2 is kept.
 
   Args:
     dataset: only its training split is used.
@@ -43,7 +46,7 @@ def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Repor
 
   Raises:
     runtime.Interrupted: a signal came; the state is saved.
-    UserError: what the method or a surrogate raises.
+    UserError: what the method or a surrogate raises, or too few images to judge a trial.
   """
   states = workdir.checkpoints / "generate"
   if config.method.trials == 1:
@@ -181,13 +184,13 @@ def _judged(
   path = trials / f"{number}.json"
   if processes.from_lead(path.exists):
     return processes.from_lead(lambda: workdirs.read_json(path))
-  train = dataset.train
+  train, held = dataset.train, _held_out(dataset, config)
   poisoned = artefact.apply(artefact.load(trials / str(number), dataset), train.images)
   states = [Checkpoints(trials / f"{number}-surrogate-{seed}") for seed in _SURROGATE_SEEDS]
   rows = [
     evaluate.trained(
-      Split(poisoned, train.labels),
-      dataclasses.replace(dataset, test=train),
+      Split(poisoned, train.labels).take(np.flatnonzero(~held)),
+      dataclasses.replace(dataset, test=train.take(np.flatnonzero(held))),
       config,
       defences.build("none"),
       seed=seed,
@@ -205,3 +208,20 @@ def _judged(
   for checkpoints in states:
     checkpoints.delete()
   return judged
+
+
+def _held_out(dataset: Dataset, config: Config) -> np.ndarray:
+  """Which training images surrogates do not learn from but are judged on, bool `[N]`.
+
+  Raises:
+    UserError: some class has none among them.
+  """
+  labels = dataset.train.labels
+  held = np.zeros(len(labels), bool)
+  held[stratified(labels, round(_HELD_OUT * len(labels)), config.data.seed, Draw.JUDGED)] = True
+  if len(np.unique(labels[held])) < dataset.num_classes:
+    raise UserError(
+      f"A tenth of {len(labels)} training images holds none of some class, so that trials cannot "
+      "be judged: set method.trials=1."
+    )
+  return held

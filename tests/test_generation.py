@@ -9,21 +9,22 @@ from miue_jax import evaluate, generation, perturb, runtime
 from miue_jax import poison as artefact
 from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.errors import UserError
 from miue_jax.methods import METHODS
 from miue_jax.methods.generated import Generated
 from miue_jax.workdir import Workdir
 
 CLASSES, COUNT = 2, 40
-JUDGED = ("judged", "judged")
+JUDGED = 3 * ("judged",)
 # Mean of the surrogate victims, trial by trial.
 AREAS = [0.9, 0.8, 0.1, 0.7, 0.49, 0.5]
 
 
-def make_dataset():
+def make_dataset(labels=None):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (COUNT, 4, 4, 1)).astype(np.uint8)
-  labels = (np.arange(COUNT) % CLASSES).astype(np.int32)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b"))
+  labels = np.arange(COUNT) % CLASSES if labels is None else labels
+  return Dataset("tiny", Split(images, labels.astype(np.int32)), None, ("a", "b"))
 
 
 DATASET = make_dataset()
@@ -44,13 +45,15 @@ def calls(monkeypatch):
   def trained(train, dataset, config, defence, *, seed, **others):
     del defence, others
     done.append("judged")
-    # It learns from poisoned images and is judged on the same ones clean.
-    assert (train.images != DATASET.train.images).any()
-    np.testing.assert_array_equal(dataset.test.images, DATASET.train.images)
+    clean = {image.tobytes() for image in DATASET.train.images}
+    # It learns from poisoned images and is judged on clean ones that it has not seen.
+    assert all(image.tobytes() in clean for image in dataset.test.images)
+    assert not any(image.tobytes() in clean for image in train.images)
+    assert (len(train), len(dataset.test)) == (COUNT - COUNT // 10, COUNT // 10)
     assert seed not in config.evaluate.seeds
-    # Two surrogates; the second ranks better by 0.02.
-    trial, second = divmod(done.count("judged") - 1, 2)
-    return {"auc": AREAS[trial] - 0.01 + 0.02 * second, "seconds": 1.0}
+    # The surrogates of a trial differ by 0.01.
+    trial, number = divmod(done.count("judged") - 1, 3)
+    return {"auc": AREAS[trial] + 0.01 * (number - 1), "seconds": 1.0}
 
   monkeypatch.setitem(METHODS, "noise", noise)
   monkeypatch.setattr(evaluate, "trained", trained)
@@ -95,7 +98,7 @@ def test_seeds_until_both_sides_of_chance_are_seen_then_mixtures(calls, tmp_path
     ([2, 1], 0.75),
   ]
   assert poison.manifest["kept_trial"] == 4
-  assert poison.manifest["seconds"] == 3 * 1.5 + 5 * 2.0
+  assert poison.manifest["seconds"] == 3 * 1.5 + 5 * 3.0
   assert not any((tmp_path / "checkpoints").iterdir())
 
 
@@ -108,7 +111,7 @@ def test_the_nearest_to_chance_is_kept_when_trials_run_out(calls, tmp_path):
   assert poison.manifest["seed"] == 8
 
 
-@pytest.mark.parametrize("judged", [2, 6, 8])
+@pytest.mark.parametrize("judged", [3, 9, 12])
 def test_what_is_finished_is_not_repeated(calls, tmp_path, monkeypatch, judged):
   complete = evaluate.trained
 
@@ -129,3 +132,10 @@ def test_what_is_finished_is_not_repeated(calls, tmp_path, monkeypatch, judged):
   whole, parts = (artefact.load(tmp_path / name / "poison") for name in ("whole", "parts"))
   np.testing.assert_array_equal(whole.delta, parts.delta)
   assert whole.manifest == parts.manifest
+
+
+def test_images_too_few_to_judge_by(calls, tmp_path):
+  rare = make_dataset(np.arange(COUNT) < 2)
+  with pytest.raises(UserError, match=r"set method\.trials=1"):
+    generation.generate(rare, CONFIG, Workdir(tmp_path), None)
+  assert calls == [7]

@@ -130,9 +130,9 @@ def passes(config: Config, sizes: Sizes) -> tuple[int, int]:
 
 
 def _victims(config: Config) -> int:
-  """How many are trained, two surrogates for each of several trials among them."""
+  """How many are trained, three surrogates for each of several trials among them."""
   trials = config.method.trials
-  return len(list(victims.cells(config))) + (2 * trials if trials > 1 else 0)
+  return len(list(victims.cells(config))) + (3 * trials if trials > 1 else 0)
 
 
 def _generation(config: Config, sizes: Sizes) -> dict[str, int]:
