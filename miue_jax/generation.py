@@ -24,8 +24,10 @@ from miue_jax.workdir import Workdir
 _HELD_OUT = 0.1
 # Of surrogate victims; they differ from those of the victims that a report shows.
 _SURROGATE_SEEDS = (901, 902, 903)
-# Trials end when the area under the ROC curve is this near to 1/2.
-_NEAR = 0.03
+# Trials end when their areas under the ROC curve are this near to 1/2, on average.
+_NEAR = 0.05
+# Mixtures of two poisons, before another seed takes the place of one.
+_BISECTIONS = 4
 
 
 def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Reporter) -> None:
@@ -36,7 +38,7 @@ def generate(dataset: Dataset, config: Config, workdir: Workdir, progress: Repor
   `method.trials` surrogate victims learn from nine tenths of the poisoned images and are judged on
   the clean rest. Poisons of the seeds `seed`, `seed + 1`, ... are tried until mean AUCs lie on both
   sides of 1/2, then mixtures of one from either side, cut to the budget, whose shares are found by
-  bisection. The one nearest to 1/2 is kept.
+  bisection; after some of these another seed. The one whose surrogates are nearest to 1/2 is kept.
 
   Args:
     dataset: only its training split is used.
@@ -73,11 +75,12 @@ def _try(
     else:
       _mix(dataset, config, trials, number, plan)
     judged = _judged(dataset, config, trials, number, progress)
-    logging.info("Trial %d of %d: AUC %.3f.", number + 1, config.method.trials, judged["auc"])
-    found.append(plan | {"surrogate_auc": judged["auc"], "surrogate_seconds": judged["seconds"]})
-    if abs(judged["auc"] - 0.5) <= _NEAR:
+    found.append(plan | {f"surrogate_{key}": value for key, value in judged.items()})
+    areas = ", ".join(f"{area:.3f}" for area in judged["auc"])
+    logging.info("Trial %d of %d: AUC %s.", number + 1, config.method.trials, areas)
+    if _distance(found[-1]) <= _NEAR:
       break
-  kept = int(np.argmin([abs(trial["surrogate_auc"] - 0.5) for trial in found]))
+  kept = int(np.argmin([_distance(trial) for trial in found]))
 
   def keep() -> None:
     poisons = [artefact.load(trials / str(number), dataset) for number in range(len(found))]
@@ -92,18 +95,27 @@ def _next(found: list[dict[str, Any]], seed: int) -> dict[str, Any]:
   """How the next trial is made: `seed`; or `mixed`, two trials, and the `share` of the first."""
   seeds = [number for number, trial in enumerate(found) if "seed" in trial]
   below, above = (
-    [number for number in seeds if (found[number]["surrogate_auc"] < 0.5) == side]
-    for side in (True, False)
+    [number for number in seeds if (_mean(found[number]) < 0.5) == side] for side in (True, False)
   )
-  if not (below and above):
+  mixtures = found[seeds[-1] + 1 :] if seeds else []
+  if not (below and above) or len(mixtures) == _BISECTIONS:
     return {"seed": seed + len(seeds)}
   least, most = 0.0, 1.0  # share of the one below 1/2 that leaves the AUC above it, and below it
-  for trial in found[len(seeds) :]:
-    if trial["surrogate_auc"] < 0.5:
+  for trial in mixtures:
+    if _mean(trial) < 0.5:
       most = trial["share"]
     else:
       least = trial["share"]
   return {"mixed": [below[-1], above[-1]], "share": (least + most) / 2}
+
+
+def _mean(trial: dict[str, Any]) -> float:
+  return float(np.mean(trial["surrogate_auc"]))
+
+
+def _distance(trial: dict[str, Any]) -> float:
+  """From chance, of the AUC of single surrogates: victims that disagree are no comfort."""
+  return float(np.mean(np.abs(np.array(trial["surrogate_auc"]) - 0.5)))
 
 
 def _make(
@@ -179,8 +191,8 @@ def _keep(
 
 def _judged(
   dataset: Dataset, config: Config, trials: pathlib.Path, number: int, progress: Reporter
-) -> dict[str, float]:
-  """`auc` (mean over surrogate victims of the macro mean over classes) and `seconds` of a trial."""
+) -> dict[str, Any]:
+  """`auc` of each surrogate victim (macro mean over classes) and `seconds` of all, of a trial."""
   path = trials / f"{number}.json"
   if processes.from_lead(path.exists):
     return processes.from_lead(lambda: workdirs.read_json(path))
@@ -201,7 +213,7 @@ def _judged(
     for seed, checkpoints in zip(_SURROGATE_SEEDS, states, strict=True)
   ]
   judged = {
-    "auc": round(float(np.mean([row["auc"] for row in rows])), 5),
+    "auc": [row["auc"] for row in rows],
     "seconds": sum(row["seconds"] for row in rows),
   }
   processes.from_lead(lambda: workdirs.write_json(path, judged))

@@ -91,7 +91,7 @@ def test_seeds_until_both_sides_of_chance_are_seen_then_mixtures(calls, tmp_path
   expected = mixture(noise_of(9), noise_of(8), 0.75)
   np.testing.assert_allclose(poison.delta, expected, rtol=0, atol=0.501)
   trials = poison.manifest["trials"]
-  assert [trial["surrogate_auc"] for trial in trials] == AREAS[:5]
+  assert [np.mean(trial["surrogate_auc"]) for trial in trials] == pytest.approx(AREAS[:5])
   assert [trial.get("seed") for trial in trials] == [7, 8, 9, None, None]
   assert [(trial["mixed"], trial["share"]) for trial in trials[3:]] == [
     ([2, 1], 0.5),
@@ -100,6 +100,30 @@ def test_seeds_until_both_sides_of_chance_are_seen_then_mixtures(calls, tmp_path
   assert poison.manifest["kept_trial"] == 4
   assert poison.manifest["seconds"] == 3 * 1.5 + 5 * 3.0
   assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_after_some_mixtures_another_seed_takes_the_place_of_one(calls, tmp_path, monkeypatch):
+  monkeypatch.setitem(globals(), "AREAS", [0.9, 0.1, 0.7, 0.6, 0.4, 0.6, 0.2, 0.8])
+  config = dataclasses.replace(CONFIG, method=Method(name="noise", trials=8))
+  generation.generate(DATASET, config, Workdir(tmp_path), None)
+  trials = artefact.load(tmp_path / "poison", DATASET).manifest["trials"]
+  assert [trial.get("seed") for trial in trials] == [7, 8, *4 * [None], 9, None]
+  assert [trial["share"] for trial in trials[2:6]] == [0.5, 0.75, 0.875, 0.8125]
+  assert (trials[7]["mixed"], trials[7]["share"]) == ([6, 0], 0.5)
+
+
+def test_surrogates_that_disagree_are_not_near_chance(calls, tmp_path, monkeypatch):
+  complete = evaluate.trained
+
+  def split(*args, **kwargs):
+    # The first trial's surrogates rank 0.1, 0.5 and 0.9, the others' 0.4.
+    row, number = complete(*args, **kwargs), calls.count("judged")
+    return row | {"auc": (0.1, 0.5, 0.9)[number - 1] if number <= 3 else 0.4}
+
+  monkeypatch.setattr(evaluate, "trained", split)
+  config = dataclasses.replace(CONFIG, method=Method(name="noise", trials=2))
+  generation.generate(DATASET, config, Workdir(tmp_path), None)
+  assert artefact.load(tmp_path / "poison", DATASET).manifest["kept_trial"] == 1
 
 
 def test_the_nearest_to_chance_is_kept_when_trials_run_out(calls, tmp_path):
