@@ -34,7 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.class_wise = True
   c.method.init = "random"
   c.method.shuffled = True
-  c.method.trials = 16
   c.method.checkpoint_every = 1
 
   c.victim_fit.epochs = 10

@@ -106,7 +106,6 @@ class Method:
   inner_step_size: float = 0.8 / 255  # ... and their size
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   shuffled: bool = False  # class-wise patterns are made under shuffled labels: no trait of a class
-  trials: int = 1  # poisons, or mixtures, tried at most until a surrogate's ranking is chance
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   only_class: int = -1  # perturb this class alone; -1: all
   balanced: bool = False  # delta batches weigh every class the same (for imbalanced data)
@@ -261,7 +260,7 @@ def validate(config: Config) -> None:
     method.zeta,
     "positive when method.similarity_weight is 0",
   )
-  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "trials", "checkpoint_every"):
+  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "checkpoint_every"):
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
   _require(
     method.microbatch >= 0
@@ -282,12 +281,6 @@ def validate(config: Config) -> None:
     "method.shuffled",
     method.shuffled,
     "False unless method.class_wise is True and method.only_class is -1",
-  )
-  _require(
-    method.trials == 1 or (method.fraction == 1 and method.norm == "linf"),
-    "method.trials",
-    method.trials,
-    "1 unless method.fraction is 1 and method.norm is linf",
   )
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)

@@ -108,7 +108,7 @@ def rows(
     undefended = defence == "none"
     states = Checkpoints(checkpoints / f"{condition}-{'' if undefended else defence + '-'}{seed}")
     row = _cell(*cell, dataset, config)
-    row |= trained(
+    row |= _trained(
       training_split(condition, dataset, poison, config),
       dataset,
       config,
@@ -126,7 +126,7 @@ def rows(
   return done
 
 
-def trained(
+def _trained(
   train: Split,
   dataset: Dataset,
   config: Config,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from miue_jax import defences, fit, generation, models, processes, release, report, runtime
+from miue_jax import defences, fit, models, processes, release, report, runtime
 from miue_jax import evaluate as victims
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
@@ -21,6 +21,7 @@ from miue_jax.errors import UserError
 from miue_jax.information import measurement as information
 from miue_jax.information import separability
 from miue_jax.methods import METHODS
+from miue_jax.methods.generated import Generated
 from miue_jax.progress import Progress, Reporter
 from miue_jax.workdir import Workdir
 
@@ -77,17 +78,44 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
 def generate(experiment: Experiment) -> None:
   """Makes the poison, or checks the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  states = Checkpoints(workdir.checkpoints / "generate")
   if processes.from_lead((workdir.poison / "manifest.json").exists):
     logging.info("The poison in %s is finished.", workdir.poison)
-    processes.from_lead(lambda: _checked(workdir, dataset))
-    # Left there by a kill between saving the poison and this.
-    Checkpoints(workdir.checkpoints / "generate").delete()
-  else:
-    generation.generate(dataset, config, workdir, experiment.progress)
+    if processes.is_lead():
+      artefact.load(workdir.poison, dataset)  # it raises where something is wrong
+    states.delete()  # left there by a kill between saving the poison and this
+    return
+  made = METHODS[config.method.name](dataset, config, states, experiment.progress)
+  processes.from_lead(lambda: _keep(made, experiment))
+  states.delete()
 
 
-def _checked(workdir: Workdir, dataset: Dataset) -> None:
-  artefact.load(workdir.poison, dataset)  # it raises where something is wrong
+def _keep(made: Generated, experiment: Experiment) -> None:
+  """Turns what a method made into the artefact on the disk."""
+  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  extra = {"num_classes": dataset.num_classes, "history": made.history}
+  if made.perturbed is not None:
+    extra["perturbed"] = made.perturbed
+  poison = artefact.make(
+    dataset,
+    made.delta,
+    method=config.method.name,
+    epsilon=config.method.epsilon,
+    config=dataclasses.asdict(config),
+    seed=config.seed,
+    seconds=round(made.seconds, 1),
+    norm=config.method.norm,
+    extra=extra,
+  )
+  artefact.save(poison, workdir.poison)
+  logging.info(
+    "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
+    len(dataset.train),
+    workdir.poison,
+    poison.manifest["psnr_db"],
+    poison.manifest["ssim"],
+    made.seconds,
+  )
 
 
 def evaluate(experiment: Experiment) -> list[dict]:

@@ -57,7 +57,6 @@ class Draw(enum.IntEnum):
   SAMPLE = 3
   PERTURBED = 4
   CLEAN = 5
-  JUDGED = 6
 
 
 def stratified(labels: np.ndarray, count: int, seed: int, draw: Draw) -> np.ndarray:

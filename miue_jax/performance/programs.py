@@ -113,7 +113,7 @@ def runs(config: Config, sizes: Sizes) -> dict[str, int]:
 
   A victim is tested after every epoch and once more at its end.
   """
-  victim, count = config.victim_fit, _victims(config)
+  victim, count = config.victim_fit, len(list(victims.cells(config)))
   return {
     **_generation(config, sizes),
     "victim": count * victim.epochs * (sizes.train // victim.batch_size),
@@ -126,20 +126,14 @@ def passes(config: Config, sizes: Sizes) -> tuple[int, int]:
   steps, layout = _generation(config, sizes), generation_layout(config, sizes.train)
   delta = steps["delta"] / layout.steps(config.method.batch_size, partial=True)
   source = steps["source"] / layout.steps(config.source.batch_size, partial=False)
-  return round(delta + source), _victims(config) * config.victim_fit.epochs
-
-
-def _victims(config: Config) -> int:
-  """How many are trained, three surrogates for each of several trials among them."""
-  trials = config.method.trials
-  return len(list(victims.cells(config))) + (3 * trials if trials > 1 else 0)
+  return round(delta + source), len(list(victims.cells(config))) * config.victim_fit.epochs
 
 
 def _generation(config: Config, sizes: Sizes) -> dict[str, int]:
-  """How many source and delta steps make a poison, all trials of it, at most."""
+  """How many source and delta steps make a poison, at most."""
   segments = alternating.schedule(config, generation_layout(config, sizes.train))
   return {
-    kind: config.method.trials * sum(s.steps for s in segments if s.kind == kind)
+    kind: sum(segment.steps for segment in segments if segment.kind == kind)
     for kind in ("delta", "source")
   }
 
