@@ -1,7 +1,10 @@
 """Devices, random streams, the two ways to drive a step, and signals."""
 
 import itertools
+import mmap
 import os
+import platform
+import resource
 import signal
 import types
 import zlib
@@ -51,6 +54,17 @@ def test_more_devices_than_there_are_is_an_error(free_mesh):
 def test_a_batch_that_devices_do_not_divide_is_an_error(free_mesh):
   with pytest.raises(UserError, match=r"\[6, 8\] must be divisible by the 4 devices"):
     runtime.start(4, (8, 6, 8))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's memory")
+def test_freed_memory_is_kept_for_the_next_step(use_devices):
+  use_devices(1)
+  size = 2**26
+  bytearray(size)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  bytearray(size)
+  faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+  assert faults < size / mmap.PAGESIZE / 10  # all pages, where the kernel had them in between
 
 
 def test_shard_spreads_rows_and_replicate_copies(use_devices):
