@@ -136,7 +136,8 @@ def _filtered(images: jax.Array, kernel: jax.Array) -> jax.Array:
   grid = (parts.shape[1], height // size, 1, width // size, 1, out)
 
   def add(part, outputs):
-    tiles = _tiles(_F4.data, _bordered(parts[part]), size)
+    images = jax.lax.dynamic_index_in_dim(parts, part, keepdims=False)
+    tiles = _tiles(_F4.data, _bordered(images), size)
     products = [
       jnp.einsum("itc,ico->ito", x.reshape(len(x), -1, x.shape[-1]), y)
       for x, y in zip(tiles, filters, strict=True)
@@ -144,7 +145,7 @@ def _filtered(images: jax.Array, kernel: jax.Array) -> jax.Array:
     # Pixel by pixel of the tiles: where XLA concatenates them, no loop is vectorised.
     for column, entries in enumerate(_combine(_F4.output, products)):
       for row, pixels in enumerate(_combine(_F4.output, list(entries))):
-        start = (part * len(parts[0]), 0, row, 0, column, 0)
+        start = (part * parts.shape[1], 0, row, 0, column, 0)
         outputs = jax.lax.dynamic_update_slice(outputs, pixels.reshape(grid), start)
     return outputs
 
