@@ -99,8 +99,9 @@ def _fits(lhs: jax.Array, rhs: jax.Array, strides, padding, options) -> bool:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """3x3 convolution with a border of zeros: `[B, H, W, in]` -> `[B, H/stride, W/stride, out]`."""
-  wide = min(kernel.shape[2:]) >= _WIDE
-  return _filtered(images, kernel) if wide and stride == 1 else _direct(images, kernel, stride)
+  if _wide(kernel, stride):
+    return _filtered(images, kernel, "itc,ico->ito")
+  return _direct(images, kernel, stride)
 
 
 def _forward(images, kernel, stride):
@@ -109,8 +110,9 @@ def _forward(images, kernel, stride):
 
 def _backward(stride, residuals, gradient):
   images, kernel = residuals
-  if stride == 1:
-    image_gradient = _convolve(gradient, jnp.swapaxes(kernel[::-1, ::-1], 2, 3), 1)
+  if _wide(kernel, stride):
+    # The product with the transposed kernel: to transpose it first is slow.
+    image_gradient = _filtered(gradient, kernel[::-1, ::-1], "ito,ico->itc")
   else:
     transposed = jax.linear_transpose(lambda x: _direct(x, kernel, stride), images)
     (image_gradient,) = transposed(gradient)
@@ -120,6 +122,10 @@ def _backward(stride, residuals, gradient):
 _convolve.defvjp(_forward, _backward)
 
 
+def _wide(kernel: jax.Array, stride: int) -> bool:
+  return stride == 1 and min(kernel.shape[2:]) >= _WIDE
+
+
 def _direct(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   numbers = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
@@ -127,19 +133,26 @@ def _direct(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   )
 
 
-def _filtered(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """As `_direct` with a stride of 1, by F(4, 3)."""
-  batch, height, width, _ = images.shape
-  size, out = len(_F4.output), kernel.shape[-1]
+def _filtered(images: jax.Array, kernel: jax.Array, product: str) -> jax.Array:
+  """As `_direct` with a stride of 1, by F(4, 3).
+
+  Args:
+    images: `[batch, height, width, channels]`.
+    kernel: `[3, 3, in, out]`.
+    product: of tiles and kernel, in the notation of `jnp.einsum`; all but the last axis of the
+      first, for each entry and tile of a column, is an axis of the result as well.
+  """
+  batch, height, width, channels = images.shape
+  size = len(_F4.output)
   filters = _both(_F4.filter, kernel)
   parts = _in_parts(images, 1)
-  grid = (parts.shape[1], height // size, 1, width // size, 1, out)
+  grid = (parts.shape[1], height // size, 1, width // size, 1, -1)
 
   def add(part, outputs):
     images = jax.lax.dynamic_index_in_dim(parts, part, keepdims=False)
     tiles = _tiles(_F4.data, _bordered(images), size)
     products = [
-      jnp.einsum("itc,ico->ito", x.reshape(len(x), -1, x.shape[-1]), y)
+      jnp.einsum(product, x.reshape(len(x), -1, channels), y)
       for x, y in zip(tiles, filters, strict=True)
     ]
     # Pixel by pixel of the tiles: where XLA concatenates them, no loop is vectorised.
@@ -149,6 +162,7 @@ def _filtered(images: jax.Array, kernel: jax.Array) -> jax.Array:
         outputs = jax.lax.dynamic_update_slice(outputs, pixels.reshape(grid), start)
     return outputs
 
+  out = kernel.size // (9 * channels)
   outputs = jnp.zeros((batch, height // size, size, width // size, size, out))
   outputs = jax.lax.fori_loop(0, len(parts), add, _varying(outputs, _axes(images)))
   return outputs.reshape(batch, height, width, out)
