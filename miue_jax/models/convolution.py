@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _PIXELS = 2048  # of the activations whose tiles are made at a time
 # With fewer channels, or fewer values of an image, the products are too small to gain much, and to
@@ -139,8 +138,7 @@ def _filtered(images: jax.Array, kernel: jax.Array, product: str) -> jax.Array:
   Args:
     images: `[batch, height, width, channels]`.
     kernel: `[3, 3, in, out]`.
-    product: of tiles and kernel, in the notation of `jnp.einsum`; all but the last axis of the
-      first, for each entry and tile of a column, is an axis of the result as well.
+    product: of tiles `[entry, tile, channels]` and filters `[entry, in, out]`, as for `jnp.einsum`.
   """
   batch, height, width, channels = images.shape
   size = len(_F4.output)

@@ -68,9 +68,7 @@ def test_outputs_and_gradients(case):
   # Minimal filtering rounds more, ten times as much: see convolution._F4.
   wide = min(shape[-1], out) >= 48 and stride == 1
   tolerances = (3e-5, 3e-5, 3e-5) if wide else (3e-6, 3e-6, 3e-5)
-  for found, truth, tolerance in zip(
-    (outputs, *pull(gradient)), expected, tolerances, strict=True
-  ):
+  for found, truth, tolerance in zip((outputs, *pull(gradient)), expected, tolerances, strict=True):
     np.testing.assert_allclose(found, truth, rtol=0, atol=tolerance * np.abs(truth).max())
 
 
