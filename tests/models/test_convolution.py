@@ -14,8 +14,10 @@ NUMBERS = ("NHWC", "HWIO", "NHWC")
 # images, channels out, side of the kernel, stride; and what takes part in them
 CASES = {
   "3x3, all by minimal filtering": ((4, 16, 16, 64), 96, 3, 1),
+  "3x3, one tile per image": ((3, 4, 4, 96), 48, 3, 1),
+  "3x3, wide, a prime batch of many parts": ((7, 32, 28, 48), 64, 3, 1),
   "3x3, narrow": ((3, 8, 12, 24), 5, 3, 1),
-  "3x3, a prime batch of many parts": ((7, 32, 32, 24), 16, 3, 1),
+  "3x3, narrow, a prime batch of many parts": ((7, 32, 32, 24), 16, 3, 1),
   "3x3 with a stride": ((4, 16, 20, 24), 32, 3, 2),
   "1x1 with a stride": ((4, 16, 16, 24), 32, 1, 2),
   "too small": ((4, 4, 4, 64), 64, 3, 1),
@@ -63,10 +65,10 @@ def test_outputs_and_gradients(case):
   images, kernel, gradient = draw(shape, out, side, stride)
   outputs, pull = jax.vjp(lambda x, w: convolve(x, w, side, stride), images, kernel)
   expected = definition(images, kernel, gradient, stride)
-  # Minimal filtering rounds a little more, in the gradient of the kernel by F(4, 3).
-  for found, truth, tolerance in zip(
-    (outputs, *pull(gradient)), expected, (3e-6, 3e-6, 3e-5), strict=True
-  ):
+  # Minimal filtering rounds more, ten times as much: see convolution._F4.
+  wide = min(shape[-1], out) >= 48 and stride == 1
+  tolerances = (3e-5, 3e-5, 3e-5) if wide else (3e-6, 3e-6, 3e-5)
+  for found, truth, tolerance in zip((outputs, *pull(gradient)), expected, tolerances, strict=True):
     np.testing.assert_allclose(found, truth, rtol=0, atol=tolerance * np.abs(truth).max())
 
 
@@ -83,7 +85,7 @@ def primitives(case):
 
 def test_where_minimal_filtering_is_used():
   counts = {case: primitives(case).count("conv_general_dilated[") for case in CASES}
-  assert counts["3x3, all by minimal filtering"] == 0
+  assert counts["3x3, all by minimal filtering"] == counts["3x3, one tile per image"] == 0
   assert counts["1x1 with a stride"] == 0
   # forward, and the gradient of the images
   assert counts["3x3, narrow"] == counts["3x3 with a stride"] == 2
