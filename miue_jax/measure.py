@@ -42,7 +42,7 @@ def measured(
   """
   settings, shape = config.measure, dataset.train.images.shape[1:]
   module = models.build(config.victim, dataset.num_classes, shape)
-  wanted = layers.chosen(settings.layers, layers.names(module, shape))
+  wanted = layers.select(settings.layers, module, shape)
   extract = layers.Extractor(module, dict.fromkeys((*wanted, layers.FEATURES)))
   split = getattr(dataset, settings.split)
   count = min(settings.samples or len(split), len(split))

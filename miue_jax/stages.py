@@ -18,6 +18,7 @@ from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
+from miue_jax.information import layers
 from miue_jax.information import measurement as information
 from miue_jax.methods import METHODS
 from miue_jax.methods.generated import Generated
@@ -128,6 +129,14 @@ def evaluate(experiment: Experiment) -> list[dict]:
     checkpoints=workdir.checkpoints / "victims",
     progress=experiment.progress,
   )
+
+
+def check_layers(experiment: Experiment) -> None:
+  """Raises a UserError where the victim lacks a layer that is to be measured, before it is made."""
+  config, dataset = experiment.config, experiment.dataset
+  shape = dataset.train.images.shape[1:]
+  module = models.build(config.victim, dataset.num_classes, shape)
+  layers.select(config.measure.layers, module, shape)
 
 
 def measure(experiment: Experiment) -> dict:

@@ -36,12 +36,13 @@ def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ..
       ended.append("/".join(layer.path))
     return False
 
-  def run(images: jax.Array) -> Any:
-    variables = models.init(module, jax.random.key(0), image_shape)
+  def run(key: jax.Array, images: jax.Array) -> Any:
+    variables = models.init(module, key, image_shape)
     ended.clear()
     return module.apply(variables, images, train=False, capture_intermediates=note, mutable=[])
 
-  jax.eval_shape(run, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+  # Shapes are enough to walk through a network: nothing is computed.
+  jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
   return (*dict.fromkeys(ended), *OUTPUTS)
 
 
@@ -66,6 +67,19 @@ def chosen(patterns: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
       )
     found |= own
   return tuple(name for name in known if name in found)
+
+
+def select(
+  patterns: Sequence[str], module: nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[str, ...]:
+  """The layers of a network that any pattern names, as `chosen` finds them among its `names`.
+
+  Raises:
+    UserError: a pattern that names none.
+  """
+  if set(patterns) <= set(OUTPUTS):  # every network has these: walking through one takes seconds
+    return chosen(patterns, OUTPUTS)
+  return chosen(patterns, names(module, image_shape))
 
 
 class Extractor:

@@ -152,10 +152,12 @@ def test_layers_and_test_images(fork, finished, tmp_path):
   page = (workdir / "report" / "index.html").read_text()
   assert "sliced histogram of Conv_2" in page
   assert f"over {', '.join(layers)}." in page  # the drawing
-  result = fork(
-    *TINY, "--config.measure.layers=('Block_*',)", "--mode=measure", f"--workdir={workdir}"
-  )
-  assert "measure.layers" in result.sentence()  # another config than that of the workdir
+
+
+def test_a_layer_that_there_is_not_is_named_before_any_work(fork, tmp_path):
+  result = fork(*TINY, "--config.measure.layers=('Conv_9',)", f"--workdir={tmp_path / 'run'}")
+  assert "'Conv_9', which this network does not have; it has Conv_0" in result.sentence()
+  assert not (tmp_path / "run" / "poison").exists()
 
 
 def test_the_report_says_which_estimators_disagree(fork, unmeasured):

@@ -50,6 +50,8 @@ def test_patterns_stay_on_their_level(resnet):
   assert inner[0] == "BasicBlock_2/Conv_0"
   assert all(name.startswith("BasicBlock_2/") for name in inner)
   assert layers.chosen(("*",), known) == tuple(name for name in known if "/" not in name)
+  assert layers.select(("logits", "features"), resnet[0], SHAPE) == layers.OUTPUTS
+  assert layers.select(("BasicBlock_*",), resnet[0], SHAPE) == blocks
   with pytest.raises(UserError, match=r"'Block_\*', which this network does not have; it has Conv"):
     layers.chosen(("BasicBlock_0", "Block_*"), known)
 
