@@ -2,8 +2,9 @@
 
 Published clean test accuracy of a ResNet-18: 80.43 % clean, 1.03 % MI-UE. `train/<class>/` and
 `test/<class>/` hold the classes; or name the 100 classes in `data.classes` and point at all of
-ImageNet. Hardware: 19 GB of images and 76 GB of float perturbation are spread over the devices, and
-the source model has no stride in its stem: several accelerators, 80 GB each.
+ImageNet. Hardware: 19 GB of images and 38 GB of int16 perturbation are spread over the devices, and
+the source model has no stride in its stem: several accelerators, 80 GB each, and 120 times the
+arithmetic of configs/cifar10.py; `--mode=plan` says how long that takes on which chip.
 
     python -m miue_jax.main --config=configs/imagenet100.py --config.data.path=DIR
 """

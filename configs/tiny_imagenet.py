@@ -2,7 +2,8 @@
 
 The paper has no Tiny ImageNet; a clean ResNet-18 reaches about 60 %. Arrange the download as
 `train/<class>/...JPEG` and `test/<class>/...JPEG` (its validation images carry labels in a text
-file). Hardware: one GPU; a step costs four times that of CIFAR-10, an epoch has twice the images.
+file). Hardware: one GPU; a step costs four times that of CIFAR-10 and an epoch has
+twice the images, so eight times as long as configs/cifar10.py.
 
     python -m miue_jax.main --config=configs/tiny_imagenet.py --config.data.path=DIR
 """

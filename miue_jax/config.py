@@ -24,6 +24,11 @@ PUBLISHED = ("", "cifar10")
 RECIPE = ("model", "source", "method")  # what a method's recipe in the arena may change
 ESTIMATORS = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
 DIRECTIONS = ("shared", "independent")
+STATISTICS = ("mean", "max")
+CORRECTIONS = ("none", "miller_madow")
+BANDWIDTHS = ("scott", "silverman")
+COVARIANCES = ("empirical", "ledoit_wolf")
+SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +135,24 @@ class Measure:
   # histogram, kde, knn and gaussian see one random projection at a time and are averaged over many;
   # mine, infonce and nwj are bounds by a network that sees all features.
   estimators: tuple[str, ...] = ("histogram",)
-  samples: int = 2000  # training images used (stratified by seed); 0: all
+  # Of the victim, by name or pattern ("BasicBlock_*", "*"): features (what its classifier sees),
+  # logits, or a layer of miue_jax.information.layers.names, averaged over positions
+  layers: tuple[str, ...] = ("features",)
+  split: str = "train"  # train; test: test images, each changed as a training image of its class
+  samples: int = 2000  # images used (stratified by seed); 0: all
   projections: int = 128  # random unit directions
   directions: str = "shared"  # shared: both sides are projected on the same ones; independent
+  statistic: str = "mean"  # over projections: mean | max (the best, found on half of the samples)
+  slice_dimensions: int = 1  # of a projection; histograms take up to 3
   bins: int = 16  # histogram: of equal width per axis, between the smallest and the largest value
+  correction: str = "none"  # histogram: none | miller_madow (subtracts the first-order bias)
+  bandwidth: str = "scott"  # kde: scott | silverman, rules for normal data ...
+  bandwidth_scale: float = 1.0  # ... times this
+  neighbours: int = 3  # knn
+  variant: int = 1  # knn: 1 | 2, Kraskov's two estimators
+  covariance: str = "empirical"  # gaussian: empirical | ledoit_wolf (shrunk, for few samples)
+  critic_steps: int = 5000  # mine, infonce, nwj: at most, of the network's training ...
+  critic_batch: int = 64  # ... and pairs of one step
   bootstrap: int = 20  # random halves for the interval, each a further estimate; 0: no interval
   null: int = 20  # estimates of shuffled pairs, to see what no dependence looks like; 0: none
   # Evenly spaced epochs of generation after which the histogram and the theorem's covariance term
@@ -330,7 +349,23 @@ def validate(config: Config) -> None:
   )
   for name in names:
     _choose("measure.estimators", name, ESTIMATORS)
-  _choose("measure.directions", measure.directions, DIRECTIONS)
+  for key, known in (
+    ("directions", DIRECTIONS),
+    ("statistic", STATISTICS),
+    ("correction", CORRECTIONS),
+    ("bandwidth", BANDWIDTHS),
+    ("covariance", COVARIANCES),
+    ("split", SPLITS),
+  ):
+    _choose(f"measure.{key}", getattr(measure, key), known)
+  for key in ("slice_dimensions", "neighbours", "critic_steps"):
+    _require(getattr(measure, key) >= 1, f"measure.{key}", getattr(measure, key), "1 or more")
+  _require(measure.critic_batch >= 2, "measure.critic_batch", measure.critic_batch, "2 or more")
+  _require(measure.variant in (1, 2), "measure.variant", measure.variant, "1 or 2")
+  scale = measure.bandwidth_scale
+  _require(scale > 0, "measure.bandwidth_scale", scale, "positive")
+  layers = measure.layers
+  _require(len(set(layers)) == len(layers) > 0, "measure.layers", layers, "different, and not none")
   for key in ("bootstrap", "null"):
     value = getattr(measure, key)
     _require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")

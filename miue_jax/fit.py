@@ -20,6 +20,7 @@ from miue_jax.config import Fit, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Split
+from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
@@ -237,30 +238,47 @@ class Predictor:
   def __init__(self, module: nn.Module):
     self._apply = inference(module, jax.sharding.get_mesh())
 
-  def __call__(self, state: State, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def __call__(
+    self, state: State, images: np.ndarray | LazyImages
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`, BatchNorm frozen.
 
     Every process reads the images of its own devices and returns the results of all.
     """
-    devices = jax.sharding.get_mesh().size
-    batch = -(-min(EVALUATION_BATCH, len(images)) // devices) * devices
+    return in_batches(self._apply, state.variables, images)
 
-    def padded(rows: slice) -> np.ndarray:
-      block = np.zeros((rows.stop - rows.start, *images.shape[1:]), np.uint8)
-      stop = min(rows.stop, len(images))
-      if rows.start < stop:
-        block[: stop - rows.start] = images[rows.start : stop]
-      return block
 
-    results = []
-    for start in range(0, len(images), batch):
-      rows = runtime.shard_rows(
-        lambda part, start=start: padded(slice(start + part.start, start + part.stop)),
-        (batch, *images.shape[1:]),
-      )
-      results.append(runtime.fetch(self._apply(state.variables, rows)))
-    features, logits = map(np.concatenate, zip(*results, strict=True))
-    return features[: len(images)], logits[: len(images)]
+def in_batches(
+  apply: Callable[[Any, jax.Array], Any], variables: Any, images: np.ndarray | LazyImages
+) -> Any:
+  """Applies a compiled function to images over the mesh, and gathers what it returns.
+
+  Args:
+    apply: variables and uint8 images `[batch, H, W, C]`, sharded -> arrays `[batch, ...]`, sharded.
+    variables: replicated.
+    images: uint8 `[N, H, W, C]`; those that are read from files are, a batch at a time.
+
+  Returns:
+    What `apply` returns, of all images: NumPy arrays `[N, ...]`.
+  """
+  devices = jax.sharding.get_mesh().size
+  batch = -(-min(EVALUATION_BATCH, len(images)) // devices) * devices
+
+  def padded(rows: slice) -> np.ndarray:
+    block = np.zeros((rows.stop - rows.start, *images.shape[1:]), np.uint8)
+    stop = min(rows.stop, len(images))
+    if rows.start < stop:
+      block[: stop - rows.start] = images[rows.start : stop]
+    return block
+
+  results = []
+  for start in range(0, len(images), batch):
+    rows = runtime.shard_rows(
+      lambda part, start=start: padded(slice(start + part.start, start + part.stop)),
+      (batch, *images.shape[1:]),
+    )
+    results.append(runtime.fetch(apply(variables, rows)))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(images)], *results)
 
 
 @flax.struct.dataclass

@@ -160,6 +160,8 @@ def _benchmark(config: configs.Config, folder) -> str:
 
 def _staged(experiment, stages) -> str:
   mode = _MODE.value
+  if mode in ("run", "measure"):
+    stages.check_layers(experiment)
   if mode in ("run", "generate"):
     stages.generate(experiment)
   if mode in ("run", "evaluate"):

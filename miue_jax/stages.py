@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import pathlib
-from typing import Any
 
 import numpy as np
 from absl import logging
 
-from miue_jax import defences, fit, models, processes, release, report, runtime
+from miue_jax import defences, models, processes, release, report, runtime
 from miue_jax import evaluate as victims
+from miue_jax import measure as measuring
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
@@ -18,8 +18,8 @@ from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
+from miue_jax.information import layers
 from miue_jax.information import measurement as information
-from miue_jax.information import separability
 from miue_jax.methods import METHODS
 from miue_jax.methods.generated import Generated
 from miue_jax.progress import Progress, Reporter
@@ -131,6 +131,14 @@ def evaluate(experiment: Experiment) -> list[dict]:
   )
 
 
+def check_layers(experiment: Experiment) -> None:
+  """Raises a UserError where the victim lacks a layer that is to be measured, before it is made."""
+  config, dataset = experiment.config, experiment.dataset
+  shape = dataset.train.images.shape[1:]
+  module = models.build(config.victim, dataset.num_classes, shape)
+  layers.select(config.measure.layers, module, shape)
+
+
 def measure(experiment: Experiment) -> dict:
   """Measures the victims of a finished evaluation, or reads what was measured before."""
   config, workdir = experiment.config, experiment.workdir
@@ -138,91 +146,11 @@ def measure(experiment: Experiment) -> dict:
     logging.info("The measurement in %s is finished.", workdir.measurement)
     return finished
   poison = artefact.load(workdir.poison, experiment.dataset)
-  measurement = measured(experiment.dataset, poison, config, workdir.checkpoints / "victims")
+  measurement = measuring.measured(
+    experiment.dataset, poison, config, workdir.checkpoints / "victims"
+  )
   processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
   return measurement
-
-
-def measured(
-  dataset: Dataset, poison: artefact.Poison | None, config: Config, checkpoints: pathlib.Path
-) -> dict[str, Any]:
-  """Estimates mutual information between features of clean and released images, and the theory.
-
-  The features are those of the first seed's victim of each condition: the model that learned from
-  the released images looks at an image before and after.
-
-  Args:
-    dataset: the clean images.
-    poison: made for them; None where no condition needs one.
-    config: `victim`, `victim_fit`, `evaluate` and `measure`.
-    checkpoints: folder of the victims' states, as given to `evaluate.rows`.
-
-  Returns:
-    `settings`, and `rows` (estimates) and `theory`, each naming its `method`.
-
-  Raises:
-    UserError: a victim's state is not there or damaged.
-  """
-  settings = config.measure
-  chosen = _sample(dataset, settings.samples or len(dataset.train), settings.seed)
-  labels, clean = dataset.train.labels[chosen], dataset.train.images[chosen]
-  module = models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:])
-  predict = fit.Predictor(module)
-  rows, theory = [], []
-  for condition in config.evaluate.conditions:
-    state = _victim(dataset, config, module, condition, checkpoints)
-    released = victims.training_split(condition, dataset, poison, config).images[chosen]
-    before, _ = predict(state, clean)
-    after, _ = predict(state, released)
-    found = processes.from_lead(
-      functools.partial(_found, (clean, released), (before, after), labels, settings)
-    )
-    method = {"method": victims.method_of(condition, config)}
-    rows += [method | row for row in found["rows"]]
-    theory.append(method | found["theory"])
-  return {
-    "settings": {
-      "features": f"{config.victim.name} of seed {config.evaluate.seeds[0]} of each condition, "
-      "training images before and after release",
-      "samples": len(chosen),
-      "std": "over projections",
-      "interval": information.INTERVAL,
-      "null": information.NULL,
-      "seed": settings.seed,
-    },
-    "rows": rows,
-    "theory": theory,
-  }
-
-
-def _found(
-  images: tuple[np.ndarray, np.ndarray],
-  features: tuple[np.ndarray, np.ndarray],
-  labels: np.ndarray,
-  settings: Measure,
-) -> dict[str, Any]:
-  """What one condition adds to the measurement, from images and features before and after."""
-  theory = information.geometry(*features, labels, settings.seed)
-  _, released = images
-  rivals = {
-    "perturbations": information.perturbations(*images, labels, settings.seed),
-    # What a black image is changed by to become the released one is that image.
-    "images": information.perturbations(np.zeros_like(released), released, labels, settings.seed),
-    "class_means": _class_means(*features, labels),
-  }
-  return {"rows": information.attempted(*features, settings), "theory": theory | rivals}
-
-
-def _class_means(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-  """Distance of two class means in units of the spread of a class, mean over pairs of classes."""
-  try:
-    found = {
-      name: separability.class_means(features, labels).relative
-      for name, features in (("before", before), ("after", after))
-    }
-  except UserError as error:
-    return {"note": str(error)}
-  return {name: round(value, 5) if np.isfinite(value) else None for name, value in found.items()}
 
 
 def measure_files(
@@ -309,19 +237,3 @@ def restore(
 def _sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
   """Ids of `count` training images, stratified."""
   return stratified(dataset.train.labels, min(count, len(dataset.train)), seed, Draw.SAMPLE)
-
-
-def _victim(
-  dataset: Dataset, config: Config, module, condition: str, checkpoints: pathlib.Path
-) -> fit.State:
-  """The last state of a condition's first victim."""
-  seed = config.evaluate.seeds[0]
-  folder = checkpoints / f"{condition}-{seed}"
-  fitted = fit.fresh(module, config.victim_fit, dataset.train, seed)
-  found = Checkpoints(folder).restore(fitted)
-  if found is None:
-    raise UserError(
-      f"The victim of condition {condition!r} is missing in {folder}: remove its row (seed {seed}) "
-      "from results.jsonl, if there is one, and run --mode=evaluate."
-    )
-  return found[1].state

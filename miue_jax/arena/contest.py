@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from miue_jax import config as configs
-from miue_jax import defences, evaluate, models, processes, stages
+from miue_jax import defences, evaluate, measure, models, processes, stages
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.arena import bring, cells, memory, summary
@@ -209,7 +209,7 @@ def _measure(cell: Cell, experiment: Experiment, poison: Poison | None, config: 
   """Adds what is measured of a trained victim to the measurements."""
   states, path = cells.states(cell, experiment.workdir), cells.measurements(experiment.workdir)
   began = time.monotonic()
-  found = stages.measured(experiment.dataset, poison, config, states)
+  found = measure.measured(experiment.dataset, poison, config, states)
   took = {"seconds": round(time.monotonic() - began, 1)}
   if processes.is_lead():
     evaluate.append(path, cells.columns(cell, experiment) | took | found)

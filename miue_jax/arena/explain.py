@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miue_jax.information import explanations
-from miue_jax.report import Axes
+from miue_jax.report import Axes, information
 from miue_jax.report.aggregate import CONTROLS, aggregate
 
 Row = Mapping[str, Any]
@@ -20,7 +20,7 @@ def by_victim(
     axes: of the table; its controls are no poisons and do not count, nor do rows outside of it.
     rows: trained victims.
     measurements: of victims of the first seed, keyed as rows, with `rows` and `theory` as
-      `stages.measured` returns them.
+      `measure.measured` returns them.
 
   Returns:
     By victim, for each explanation the fields of `explanations.Correlation`, and `values` and
@@ -63,7 +63,8 @@ def _matches(row: Row, wanted: Row) -> bool:
 def _information(measured: Mapping[str, Row], poisons: Sequence[str]) -> dict[str, list]:
   """How much lower each estimate is than on clean images, nats."""
   estimates = {
-    name: {row["estimator"]: row["mi"] for row in line["rows"]} for name, line in measured.items()
+    name: {information.named(row): row["mi"] for row in line["rows"]}
+    for name, line in measured.items()
   }
   return {
     f"MI gap, {estimator} (nats)": [

@@ -9,6 +9,7 @@ import threadpoolctl
 
 from miue_jax.config import Measure
 from miue_jax.data.pool import Draw, stratified
+from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
 from miue_jax.information import files, histogram, separability, theory
 from miue_jax.information.estimators import ESTIMATORS, Estimate
@@ -24,6 +25,7 @@ NULL = "mean and standard deviation of the estimate when pairs are shuffled, who
 _PIXELS = 1 << 26
 
 _TERMS = ("intra_cosine", "inter_cosine", "effective_rank", "divergence")
+_EIGENVALUES = 32  # of a class that are kept, the largest
 
 Row = dict[str, Any]
 
@@ -60,7 +62,7 @@ def attempted(x: np.ndarray, y: np.ndarray, settings: Measure) -> list[Row]:
 
 def _estimate(name: str, x: np.ndarray, y: np.ndarray, settings: Measure) -> Estimate:
   shared = {"bootstrap": settings.bootstrap, "null": settings.null, "seed": settings.seed}
-  own = {"bins": settings.bins} if name == "histogram" else {}
+  own = _own(name, settings)
   if name in NEURAL or x.shape[1] == y.shape[1] == 1:
     return ESTIMATORS[name](x, y, **own, **shared)
   return ESTIMATORS["sliced"](
@@ -69,9 +71,23 @@ def _estimate(name: str, x: np.ndarray, y: np.ndarray, settings: Measure) -> Est
     estimator=name,
     slices=settings.projections,
     directions=settings.directions,
+    statistic=settings.statistic,
+    k=settings.slice_dimensions,
     inner=own,
     **shared,
   )
+
+
+def _own(name: str, settings: Measure) -> dict[str, Any]:
+  """What the experiment says about one estimator, by the names of its own settings."""
+  if name in NEURAL:
+    return {"steps": settings.critic_steps, "batch": settings.critic_batch}
+  return {
+    "histogram": {"bins": settings.bins, "correction": settings.correction},
+    "kde": {"bandwidth": settings.bandwidth, "scale": settings.bandwidth_scale},
+    "knn": {"k": settings.neighbours, "variant": settings.variant},
+    "gaussian": {"covariance": settings.covariance},
+  }[name]
 
 
 def _row(found: Estimate) -> Row:
@@ -178,7 +194,8 @@ def geometry(
 
   Returns:
     `before` and `after` with the terms of `theory.Bound` (`half_log_det`: `1/2 ln det`), `classes`
-    with those of each class, `skipped` labels and a `note`; or only a `note` where no class has
+    with those of each class and the `spectrum` of its covariance (the largest eigenvalues, and the
+    `trace` of all), `skipped` labels and a `note`; or only a `note` where no class has
     enough examples.
   """
   try:
@@ -194,7 +211,12 @@ def geometry(
     "before": _terms(clean),
     "after": _terms(released),
     "classes": [
-      {"label": a.label, "samples": a.samples, "before": _terms(a), "after": _terms(b)}
+      {
+        "label": a.label,
+        "samples": a.samples,
+        "before": _terms(a) | _spectrum(a),
+        "after": _terms(b) | _spectrum(b),
+      }
       for a, b in zip(clean.classes, released.classes, strict=True)
     ],
     "skipped": list(clean.skipped),
@@ -210,14 +232,26 @@ def _terms(found: theory.Bound | theory.ClassGeometry) -> dict[str, float | None
   }
 
 
-def perturbations(
-  clean: np.ndarray, released: np.ndarray, labels: np.ndarray, seed: int
+def _spectrum(found: theory.ClassGeometry) -> dict[str, Any]:
+  kept = found.spectrum[:_EIGENVALUES]
+  return {
+    "spectrum": [float(f"{value:.4g}") for value in kept],
+    "trace": float(f"{sum(found.spectrum):.4g}"),
+  }
+
+
+def separable(
+  released: np.ndarray | LazyImages,
+  clean: np.ndarray | LazyImages | None = None,
+  *,
+  labels: np.ndarray,
+  seed: int,
 ) -> dict[str, Any] | None:
-  """How well the classes can be told apart from the perturbations alone, by a linear classifier.
+  """How well a linear classifier tells the classes of images, or of perturbations alone, apart.
 
   Args:
-    clean: uint8 `[samples, height, width, channel]`.
-    released: uint8, the same images as published.
+    released: uint8 `[samples, height, width, channel]`, as published.
+    clean: the same images before, for the perturbations; None for the images themselves.
     labels: integers, `[samples]`.
     seed: of the examples, where there are too many, and of those held out.
 
@@ -225,13 +259,15 @@ def perturbations(
     The fields of `separability.Separability`, or only a `note` where there are too few examples;
     None for images that did not change.
   """
-  count = min(len(clean), max(1, _PIXELS // clean[0].size))
+  count = min(len(released), max(1, _PIXELS // int(np.prod(released.shape[1:]))))
   chosen = stratified(labels, count, seed, Draw.SAMPLE)
-  delta = released[chosen].astype(np.int16) - clean[chosen]
-  if not delta.any():
-    return None
+  inputs = released[chosen]
+  if clean is not None:
+    inputs = inputs.astype(np.int16) - clean[chosen]
+    if not inputs.any():
+      return None
   try:
-    found = separability.linear_separability(delta, labels[chosen], seed=seed)
+    found = separability.linear_separability(inputs, labels[chosen], seed=seed)
   except UserError as error:
     return {"note": str(error)}
   return dataclasses.asdict(found)

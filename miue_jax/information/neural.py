@@ -163,7 +163,7 @@ def point(
   chunks = _chunks(report)
   mi = float(_bound_of(bound, critic, best_params, chunks))
   reported = chunks[0].shape[0] * chunks[0].shape[1]
-  details |= {"steps": done + check_every, "reported_samples": reported}
+  details |= {"steps_taken": done + check_every, "reported_samples": reported}
   limit = float(np.log(chunks[0].shape[1]))
   if since < _PATIENCE:
     warnings += (

@@ -76,7 +76,7 @@ def gather(lines: Iterable[Row], dataset: str, victim: str, seed: int) -> Measur
   settings = kept.get(_CLEAN, next(iter(kept.values())))["settings"]
   kept = {name: line for name, line in kept.items() if line["settings"] == settings}
   estimates = {
-    name: {str(row.get("estimator")): row for row in line["rows"]} for name, line in kept.items()
+    name: {information.named(row): row for row in line["rows"]} for name, line in kept.items()
   }
   estimators = tuple(dict.fromkeys(name for found in estimates.values() for name in found))
   sources = [

@@ -175,6 +175,66 @@ def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return inline(figure, "information", f"Mutual information in nats: {'; '.join(listed)}.")
 
 
+def information_layers(rows: Sequence[Mapping[str, Any]]) -> str | None:
+  """Mutual information over the layers of a network, in their order.
+
+  Returns:
+    An `<svg>` with one panel for each estimator; None for fewer than two layers.
+  """
+  rows = [row for row in rows if finite(row.get("mi")) and row.get("layer")]
+  layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
+  if len(layers) < 2:
+    return None
+  panels: dict[str, dict[str, dict[int, float]]] = {}
+  for row in rows:
+    lines = panels.setdefault(str(row.get("estimator")), {})
+    lines.setdefault(str(row.get("method")), {})[layers.index(str(row["layer"]))] = row["mi"]
+  look = styles([str(row.get("method")) for row in rows])
+  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "layers"}):
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(panels)))
+    axes = figure.subplots(len(panels), squeeze=False).ravel()
+    for axis, (estimator, lines) in zip(axes, panels.items(), strict=True):
+      for method, points in lines.items():
+        colour, marker = look[method]
+        label = line_label(method)
+        axis.plot(*zip(*points.items(), strict=True), color=colour, marker=marker, label=label)
+      axis.set_title(estimator, loc="left")
+      axis.set_ylabel("nats")
+      axis.set_xticks(range(len(layers)), layers, rotation=30, ha="right")
+      axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
+    axes[0].legend()
+    return inline(figure, "layers", f"Mutual information in nats over {', '.join(layers)}.")
+
+
+def spectra(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str | None:
+  """Eigenvalues by rank, on a logarithmic scale; dashed before release, solid after.
+
+  Args:
+    found: by method, `before` and `after`.
+
+  Returns:
+    An `<svg>`; None without a positive value.
+  """
+  look = styles(list(found))
+  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "spectra"}):
+    figure = Figure(figsize=(WIDTH, 3.2))
+    axis = figure.subplots()
+    for method, moments in found.items():
+      for moment, style in (("before", (0, (4, 2))), ("after", "-")):
+        # What a class does not vary in has no logarithm.
+        values = [value for value in moments[moment] if value > 0]
+        label = line_label(method) if moment == "after" else None
+        places = range(1, len(values) + 1)
+        axis.plot(places, values, color=look[method][0], linestyle=style, label=label)
+    if not any(len(line.get_xdata()) for line in axis.lines):
+      return None
+    axis.set_yscale("log")
+    axis.set_xlabel("rank")
+    axis.set_ylabel("eigenvalue")
+    axis.legend()
+    return inline(figure, "spectra", f"Covariance spectra of features for {', '.join(found)}.")
+
+
 def _bar_panel(
   axis: Any, rows: Sequence[Mapping[str, Any]], look: dict[str, tuple[str, str]]
 ) -> None:

@@ -25,15 +25,33 @@ THEORY_COLUMNS = (
   ("inter-class cosine", True),
   ("effective rank", True),
   ("not normal (nats)", True),
-  ("separable, held out (%)", True),
 )
 THEORY_LEGEND = (
-  "Features of the same training images before and after release, means over classes. Half ln det: "
-  "the covariance term of Theorem 5.1, by shrunk covariances, to be compared between models of one "
+  "Features of the same images before and after release, means over classes. Half ln det: the "
+  "covariance term of Theorem 5.1, by shrunk covariances, to be compared between models of one "
   "architecture; cosine: mean similarity of two images of one class, and of two classes; effective "
   "rank: directions in which a class varies; not normal: a lower bound of the classes' divergence "
-  "from normal distributions; separable: held-out accuracy of a linear classifier of the classes "
-  "that sees the perturbations alone, and in brackets that of always naming the largest class."
+  "from normal distributions."
+)
+SPECTRUM_LEGEND = (
+  "Largest eigenvalues of the covariance of a class of features, means over classes: solid lines "
+  "released images, dashed lines the same images before. Compare the two lines of one colour: the "
+  "models differ in scale."
+)
+RIVAL_COLUMNS = (
+  ("trained on", False),
+  ("perturbations separable (%)", True),
+  ("released images separable (%)", True),
+  ("distance of class means, before to after", True),
+  ("loss of the first epoch (nats)", True),
+  ("epochs until half of it", True),
+)
+RIVAL_LEGEND = (
+  "Other reasons why a poison might work. Separable: accuracy of a linear classifier of the "
+  "classes (logistic regression) on held-out images, that on its own training images after a "
+  "slash, and in brackets that of always naming the largest class; distance: of two class means of "
+  "the features, in units of the spread inside a class; loss: of the victim on its training "
+  "images: a fast learner has a small one and needs few epochs."
 )
 _TERMS = (
   ("half_log_det", 1),
@@ -55,13 +73,23 @@ CLASS_COLUMNS = (
 CLASSES = 20  # shown of a poison; report.json holds all
 # A row of older measurements does not say it.
 _UNNAMED = "the estimator"
+_LAST = "features"  # what the classifier sees
+
+
+def named(row: Measured) -> str:
+  """What an estimate is of: its estimator, and its layer unless that is the last one.
+
+  Older rows carry neither.
+  """
+  layer = row.get("layer") or _LAST
+  return str(row.get("estimator") or _UNNAMED) + (f" of {layer}" if layer != _LAST else "")
 
 
 def groups(rows: Iterable[Measured]) -> dict[str, list[Measured]]:
-  """Rows by estimator, in order of appearance; older rows carry no name and share one."""
+  """Rows by `named`, in order of appearance."""
   found: dict[str, list[Measured]] = {}
   for row in rows:
-    found.setdefault(str(row.get("estimator") or _UNNAMED), []).append(row)
+    found.setdefault(named(row), []).append(row)
   return found
 
 
@@ -70,7 +98,7 @@ def cells(rows: Sequence[Measured]) -> list[list[str]]:
   return [
     [
       str(row.get("method")),
-      str(row.get("estimator") or MISSING),
+      named(row) if row.get("estimator") else MISSING,
       number(row.get("mi"), 3),
       number(row.get("std"), 3),
       _interval(row.get("interval")),
@@ -108,7 +136,8 @@ def warnings(rows: Iterable[Measured]) -> list[str]:
   """What the estimators warn about, each once, with the rows that it is said of."""
   found: dict[str, list[str]] = {}
   for row in rows:
-    source = ", ".join(str(row[key]) for key in ("estimator", "method") if row.get(key))
+    own = (named(row) if row.get("estimator") else "", row.get("method"))
+    source = ", ".join(str(part) for part in own if part)
     for sentence in row.get("warnings") or ():
       found.setdefault(str(sentence), []).append(source)
   return [f"{'; '.join(sources)}: {sentence}" for sentence, sources in found.items()]
@@ -155,13 +184,11 @@ def theory_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]
       terms = row.get(moment)
       if not isinstance(terms, Mapping):
         continue
-      last = moment == "after"
       rows.append(
         [
           str(row.get("method")),
           "clean images" if moment == "before" or len(shown) == 1 else "released images",
           *(number(terms.get(name), digits) for name, digits in _TERMS),
-          _separable(row.get("perturbations")) if last else MISSING,
         ]
       )
   return THEORY_COLUMNS, rows
@@ -182,10 +209,50 @@ def class_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]]
   return CLASS_COLUMNS, rows
 
 
+def rival_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]]:
+  """Columns and cells: for each condition what other explanations look at; none in older ones."""
+  rows = [row for row in (measurement or {}).get("theory") or () if "learning" in row]
+  return RIVAL_COLUMNS, [
+    [
+      str(row.get("method")),
+      _separable(row.get("perturbations")),
+      _separable(row.get("images")),
+      _distance(row.get("class_means") or {}),
+      number(row["learning"].get("first_loss"), 3),
+      number(row["learning"].get("epochs_to_half"), 1),
+    ]
+    for row in rows
+  ]
+
+
 def _separable(found: Any) -> str:
   if not isinstance(found, Mapping) or not finite(found.get("test_accuracy")):
     return MISSING
-  return f"{found['test_accuracy']:.1f} ({number(found.get('chance'), 1)})"
+  train = number(found.get("train_accuracy"), 1)
+  return f"{found['test_accuracy']:.1f} / {train} ({number(found.get('chance'), 1)})"
+
+
+def _distance(means: Measured) -> str:
+  return f"{number(means.get('before'), 2)} to {number(means.get('after'), 2)}"
+
+
+def spectra(measurement: Measured | None) -> dict[str, dict[str, list[float]]]:
+  """By method, `before` and `after` release: mean over classes of each of the largest eigenvalues.
+
+  Empty where they were not measured.
+  """
+  found = {}
+  for row in (measurement or {}).get("theory") or ():
+    classes = [one for one in row.get("classes") or () if "spectrum" in one.get("after", ())]
+    if classes:
+      found[str(row.get("method"))] = {
+        moment: [
+          sum(values) / len(values)
+          for values in zip(*(one[moment]["spectrum"] for one in classes), strict=True)
+        ]
+        for moment in ("before", "after")
+      }
+  return found
 
 
 def theory_sentences(measurement: Measured | None) -> list[str]:

@@ -43,12 +43,17 @@ def html(content: Content, examples: Examples | None) -> str:
     pictures=_pictures(examples),
     gain=content_lib.GAIN,
     bars=figures.information_bars(content.information),
+    over_layers=figures.information_layers(content.information),
     information_columns=information.COLUMNS,
     information_cells=information.cells(content.information),
     information_notes=_information_notes(content),
     measure_settings=information.settings(content.measurement),
     theory=information.theory_table(content.measurement),
     theory_legend=information.THEORY_LEGEND,
+    spectra=figures.spectra(information.spectra(content.measurement)),
+    spectrum_legend=information.SPECTRUM_LEGEND,
+    rivals=information.rival_table(content.measurement),
+    rival_legend=information.RIVAL_LEGEND,
     theory_classes=information.class_table(content.measurement),
     theory_sentences=information.theory_sentences(content.measurement),
     course=course.curves(content.course),
@@ -129,7 +134,17 @@ def _theory(content: Content) -> list[str]:
   table = tables.markdown(columns, cells)
   by_class = information.class_table(content.measurement)
   classes = [tables.markdown(*by_class), ""] if by_class[1] else []
-  return ["### The theory", "", table, "", *sentences, information.THEORY_LEGEND, "", *classes]
+  rivals = information.rival_table(content.measurement)
+  others = [
+    "### Other explanations",
+    "",
+    tables.markdown(*rivals),
+    "",
+    information.RIVAL_LEGEND,
+    "",
+  ]
+  theory = ["### The theory", "", table, "", *sentences, information.THEORY_LEGEND, "", *classes]
+  return theory + (others if rivals[1] else [])
 
 
 def to_json(content: Content, rows: list[Row]) -> str:

@@ -178,11 +178,12 @@ def test_samples_too_few_for_halves_are_explained():
     ESTIMATORS["histogram"](*pair(samples=20))
 
 
-@pytest.mark.parametrize("d", [2, 3, 16])
-def test_sliced_identity_normal_along_independent_directions(d):
+@pytest.mark.parametrize("samples", [1000, 4000])
+@pytest.mark.parametrize("d", [2, 3, 16, 128])
+def test_sliced_identity_normal_along_independent_directions(d, samples):
   # 4,000 slices of standard deviation about truth * sqrt(2) (for d > 2; 0.8 for d = 2) and a
   # Gaussian estimate per slice, unbiased and with its errors averaged over slices.
-  x = np.random.default_rng(d).standard_normal((4000, d))
+  x = np.random.default_rng(d).standard_normal((samples, d))
   found = ESTIMATORS["sliced"](
     x, x, estimator="gaussian", slices=4000, directions="independent", **QUIET
   )

@@ -37,6 +37,24 @@ def test_binary_symmetric_channel():
   assert plug_in(sent, received, 2) == pytest.approx(expected, rel=1e-5)
 
 
+# The mean log ratio of N symbols has the standard deviation of one, divided by the root of N; what
+# Miller and Madow's correction leaves of the bias is of the order of 1 / N^2.
+@pytest.mark.parametrize("samples", [500, 5000, 50_000])
+@pytest.mark.parametrize(("symbols", "error"), [(2, 0.0), (2, 0.1), (2, 0.5), (7, 0.0), (7, 0.3)])
+def test_symbols_through_a_symmetric_channel(symbols, error, samples):
+  rng = np.random.default_rng(samples)
+  sent = rng.integers(0, symbols, samples)
+  wrong = (sent + rng.integers(1, symbols, samples)) % symbols
+  received = np.where(rng.random(samples) < error, wrong, sent)
+  truth = closed_forms.symmetric_channel(symbols, error)
+  found = histogram.point(
+    sent[:, None], received[:, None], bins=symbols, correction="miller_madow"
+  ).mi
+  odds = np.log((1 - error) * (symbols - 1) / error) if error else 0.0
+  spread = np.sqrt(error * (1 - error)) * abs(odds)
+  assert found == pytest.approx(truth, abs=4 * spread / np.sqrt(samples) + 20 / samples)
+
+
 def test_independent_samples_show_the_stated_bias():
   bins, samples, runs = 8, 4000, 60
   values = []

@@ -82,6 +82,31 @@ def test_one_feature_needs_no_slices():
   assert rows[1]["mi"] == pytest.approx(closed_forms.bivariate_normal(0.75), abs=0.06)
 
 
+@pytest.mark.parametrize(
+  ("name", "changed", "own"),
+  [
+    ("histogram", {"bins": 9, "correction": "miller_madow"}, {}),
+    ("kde", {"bandwidth": "silverman", "bandwidth_scale": 0.5}, {"scale": 0.5}),
+    ("knn", {"neighbours": 5, "variant": 2}, {"k": 5}),
+    ("gaussian", {"covariance": "ledoit_wolf"}, {}),
+    ("mine", {"critic_steps": 7, "critic_batch": 16}, {"steps": 7, "batch": 16}),
+  ],
+)
+def test_every_setting_of_the_config_reaches_its_estimator(name, changed, own):
+  x, y = normal_pair(200, 3, 0.8)
+  sliced = {"statistic": "max", "slice_dimensions": 2, "directions": "independent"}
+  settings = Measure(estimators=(name,), **QUICK, **changed, **sliced)
+  (row,) = measurement.estimates(x, y, settings)
+  renamed = ("bandwidth_scale", "neighbours", "critic_steps", "critic_batch")
+  wanted = {key: value for key, value in changed.items() if key not in renamed} | own
+  if name == "mine":  # which sees all features at once
+    assert wanted.items() <= row["settings"].items()
+    return
+  assert wanted.items() <= row["settings"]["inner"].items()
+  assert (row["settings"]["statistic"], row["settings"]["k"]) == ("max", 2)
+  assert row["settings"]["directions"] == "independent between x and y"
+
+
 def test_rows_hold_interval_null_warnings_and_settings_as_json():
   x, y = normal_pair(100, 3, 0.9)
   settings = Measure(projections=8, bootstrap=5, null=6, bins=20, seed=3)
@@ -144,6 +169,14 @@ def test_geometry_before_and_after(blobs):
   assert [(one["label"], one["samples"]) for one in found["classes"]] == [
     (i, 100) for i in range(4)
   ]
+  for one in found["classes"]:
+    # Five features have five eigenvalues, near one; halving features quarters them.
+    assert one["before"]["spectrum"] == sorted(one["before"]["spectrum"], reverse=True)
+    assert sum(one["before"]["spectrum"]) == pytest.approx(one["before"]["trace"], rel=1e-3)
+    # Each variance is one, with a standard deviation of sqrt(2 / 100).
+    assert one["before"]["trace"] == pytest.approx(5, abs=4 * np.sqrt(5 * 2 / 100))
+    quarters = np.divide(one["before"]["spectrum"], 4)
+    np.testing.assert_allclose(one["after"]["spectrum"], quarters, rtol=1e-3)
   assert found["skipped"] == []
   assert json.loads(json.dumps(found)) == found
 
@@ -165,7 +198,7 @@ def test_class_wise_perturbations_are_separable_and_noise_is_not():
   patterns = rng.integers(-8, 9, (4, 4, 4, 1))
   noise = rng.integers(-8, 9, clean.shape)
   by_class, by_chance = (
-    measurement.perturbations(clean, (clean + delta).astype(np.uint8), labels, seed=0)
+    measurement.separable((clean + delta).astype(np.uint8), clean, labels=labels, seed=0)
     for delta in (patterns[labels], noise)
   )
   assert by_class["test_accuracy"] == 100
@@ -173,14 +206,25 @@ def test_class_wise_perturbations_are_separable_and_noise_is_not():
   assert by_chance["test_accuracy"] < 45  # 100 held out: four standard deviations above chance
 
 
+def test_images_themselves_are_judged_without_clean_ones():
+  labels = np.repeat(np.arange(4), 100)
+  grain = np.random.default_rng(0).integers(0, 9, (400, 4, 4, 1), np.uint8)
+  for shade, low, high in ((0, 0, 45), (20, 99, 100)):
+    images = images_of(labels) + grain + shade * labels[:, None, None, None].astype(np.uint8)
+    found = measurement.separable(images, labels=labels, seed=0)
+    assert low <= found["test_accuracy"] <= high
+
+
 def test_unchanged_images_have_no_perturbations():
   labels = np.repeat(np.arange(2), 10)
-  assert measurement.perturbations(images_of(labels), images_of(labels), labels, seed=0) is None
+  images = images_of(labels)
+  assert measurement.separable(images, images, labels=labels, seed=0) is None
 
 
 def test_perturbations_of_too_few_examples_are_a_note():
   labels = np.arange(4)
-  found = measurement.perturbations(images_of(labels), images_of(labels) + 1, labels, seed=0)
+  images = images_of(labels)
+  found = measurement.separable(images + 1, images, labels=labels, seed=0)
   assert list(found) == ["note"]
   assert "at least 4 examples" in found["note"]
 
@@ -188,9 +232,8 @@ def test_perturbations_of_too_few_examples_are_a_note():
 def test_large_images_are_fewer(monkeypatch):
   monkeypatch.setattr(measurement, "_PIXELS", 16 * 80)
   labels = np.repeat(np.arange(4), 100)
-  found = measurement.perturbations(
-    images_of(labels), images_of(labels) + labels[:, None, None, None].astype(np.uint8), labels, 0
-  )
+  shaded = images_of(labels) + labels[:, None, None, None].astype(np.uint8)
+  found = measurement.separable(shaded, images_of(labels), labels=labels, seed=0)
   assert found["train_samples"] + found["test_samples"] == 80
 
 

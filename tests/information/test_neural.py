@@ -111,7 +111,7 @@ def test_held_out_samples_are_not_trained_on(monkeypatch):
 def test_the_step_limit_is_a_warning():
   x, y = tasks.TASKS[2].draw(np.random.default_rng(5), 300)
   found = neural.infonce(x, y, steps=20, check_every=10)
-  assert found.details["steps"] == 20
+  assert found.details["steps_taken"] == 20
   assert "raise steps" in found.warnings[0]
 
 

@@ -1,4 +1,4 @@
-"""What the devices tell each other in a compiled delta step: features and scalars, no images."""
+"""What a compiled step sends: features and scalars between devices, no images; nothing to hosts."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ def collectives(hlo):
 
 @pytest.fixture
 def steps(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `steps(**method)`: collectives of the source step and of the delta step."""
+  """Returns `steps(**method)`: compiled HLO of the source step and of the delta step."""
   monkeypatch.setitem(models.MODELS, "tiny", Tiny)
   compiled, repeated = [], runtime.repeated
 
@@ -65,7 +65,7 @@ def steps(tmp_path, use_devices, monkeypatch, reporter):
 
     def recording(carry, constants, *arguments, **options):
       lowered = jax.jit(step).lower(carry, constants, jnp.int32(0))
-      compiled.append(collectives(lowered.compile().as_text()))
+      compiled.append(lowered.compile().as_text())
       return run(carry, constants, *arguments, **options)
 
     return recording
@@ -100,9 +100,33 @@ def test_shapes_are_read_from_hlo():
   ]
 
 
+# Operations by which a program on a device waits for a host, or calls Python there.
+HOST = r"\b(infeed|outfeed|send|recv|send-done|recv-done)\(|custom_call_target=\"[^\"]*callback"
+
+
+def transfers(hlo):
+  """Every operation of compiled HLO that exchanges something with the host while it runs."""
+  return [line.strip() for line in hlo.splitlines() if re.search(HOST, line)]
+
+
+def test_transfers_are_seen():
+  def looks(x):
+    jax.debug.print("{}", x.sum())
+    return x + 1
+
+  hlo = jax.jit(looks).lower(jnp.ones(3)).compile().as_text()
+  assert transfers(hlo) != []
+  assert transfers("  %i = ((f32[3]{0}), token[]) infeed(%token)") != []
+
+
+def test_no_step_exchanges_anything_with_the_host(steps):
+  source, delta = steps()
+  assert transfers(source) == transfers(delta) == []
+
+
 @pytest.mark.parametrize("changes", [{}, {"balanced": True, "augment_poisoned": True, "draws": 2}])
 def test_a_delta_step_brings_features_and_nothing_larger(steps, changes):
-  source, delta = steps(**changes)
+  source, delta = map(collectives, steps(**changes))
   # What it would look like if gradients or images crossed devices.
   assert max(values for _, values in source) >= FEATURES * math.prod(SHAPE)
   assert max(values for _, values in delta) == GATHERED
@@ -112,5 +136,5 @@ def test_a_delta_step_brings_features_and_nothing_larger(steps, changes):
 def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   _, delta = steps(class_wise=True)
   patterns = CLASSES * math.prod(SHAPE)
-  larger = [collective for collective in delta if collective[1] > GATHERED]
+  larger = [collective for collective in collectives(delta) if collective[1] > GATHERED]
   assert larger == [("all-reduce", patterns)]

@@ -101,19 +101,72 @@ def theory(method, before, after, **changes):
 
 
 def test_theory_before_and_after():
-  separable = {"test_accuracy": 62.04, "chance": 10.0}
-  rows = [theory("clean", -40.0, -40.0), theory("miue", -41.0, -50.0, perturbations=separable)]
+  rows = [theory("clean", -40.0, -40.0), theory("miue", -41.0, -50.0)]
   columns, cells = information.theory_table({"theory": rows})
   dash = information.MISSING
   assert [len(line) for line in cells] == [len(columns)] * 3
   assert cells == [
-    ["clean", "clean images", "-40.0", "0.500", dash, "3.2", "0.062", dash],
-    ["miue", "clean images", "-41.0", "0.500", dash, "3.2", "0.062", dash],
-    ["miue", "released images", "-50.0", "0.500", dash, "3.2", "0.062", "62.0 (10.0)"],
+    ["clean", "clean images", "-40.0", "0.500", dash, "3.2", "0.062"],
+    ["miue", "clean images", "-41.0", "0.500", dash, "3.2", "0.062"],
+    ["miue", "released images", "-50.0", "0.500", dash, "3.2", "0.062"],
   ]
   (sentence,) = information.theory_sentences({"theory": rows})
   assert "-50.0 nats for the released images of miue and -40.0 for clean ones" in sentence
   assert sentence.endswith("so this agrees.")
+
+
+def test_rival_explanations_of_each_condition():
+  separable = {"test_accuracy": 62.04, "train_accuracy": 99.5, "chance": 10.0}
+  miue = {
+    "perturbations": separable,
+    "images": {"note": "Too few."},
+    "class_means": {"before": 1.0, "after": 2.345},
+    "learning": {"first_loss": 0.25, "epochs_to_half": None},
+  }
+  rows = [theory("clean", -40.0, -40.0), theory("miue", -41.0, -50.0, **miue)]
+  columns, cells = information.rival_table({"theory": rows})
+  dash = information.MISSING
+  assert cells == [["miue", "62.0 / 99.5 (10.0)", dash, "1.00 to 2.35", "0.250", dash]]
+  assert len(columns) == len(cells[0])
+  assert information.rival_table(None)[1] == []
+
+
+def test_spectra_are_means_over_classes():
+  def spectrum(*values):
+    return {"spectrum": list(values)}
+
+  classes = [
+    {"before": spectrum(4.0, 2.0), "after": spectrum(1.0, 0.5)},
+    {"before": spectrum(8.0, 0.0), "after": spectrum(3.0, 0.0)},
+  ]
+  rows = [theory("clean", 0.0, 0.0), theory("miue", 0.0, 0.0, classes=classes)]
+  found = information.spectra({"theory": rows})
+  assert found == {"miue": {"before": [6.0, 1.0], "after": [2.0, 0.25]}}
+  assert "for miue" in figures.spectra(found)
+  assert figures.spectra({"miue": {"before": [0.0], "after": [0.0]}}) is None
+  assert figures.spectra(information.spectra(None)) is None
+
+
+def test_layers_are_named_and_drawn_in_their_order():
+  rows = [
+    row(method, mi, layer=layer)
+    for method, high in (("clean", 2.0), ("miue", 1.0))
+    for layer, mi in (("Block_0", high), ("Block_1", high / 2), ("features", high / 4))
+  ]
+  assert [line[:3] for line in information.cells(rows)][:3] == [
+    ["clean", "sliced histogram of Block_0", "2.000"],
+    ["clean", "sliced histogram of Block_1", "1.000"],
+    ["clean", "sliced histogram", "0.500"],
+  ]
+  assert list(information.groups(rows)) == [
+    "sliced histogram of Block_0",
+    "sliced histogram of Block_1",
+    "sliced histogram",
+  ]
+  svg = figures.information_layers(rows)
+  assert "over Block_0, Block_1, features" in svg
+  assert figures.information_layers(rows[2:3]) is None
+  assert figures.information_layers([row("clean", 1.0)]) is None
 
 
 def test_classes_of_a_poison_before_and_after():

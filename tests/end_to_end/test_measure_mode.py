@@ -84,16 +84,21 @@ EVERY = (
 )
 
 
-@pytest.fixture
-def unmeasured(finished, tmp_path):
-  """A copy of a finished run whose settings ask for every estimator."""
-  workdir = shutil.copytree(finished[0], tmp_path / "run")
+def unmeasured_copy(finished, folder, changed):
+  """A copy of a finished run that was to be measured by other settings."""
+  workdir = shutil.copytree(finished[0], folder / "run")
   (workdir / "measurement.json").unlink()
   stored = json.loads((workdir / "config.json").read_text())
-  changed = {"estimators": ALL, "projections": 8, "bootstrap": 0, "null": 0}
   stored["config"]["measure"] |= changed
   (workdir / "config.json").write_text(json.dumps(stored))
   return workdir
+
+
+@pytest.fixture
+def unmeasured(finished, tmp_path):
+  """A copy of a finished run whose settings ask for every estimator."""
+  changed = {"estimators": ALL, "projections": 8, "bootstrap": 0, "null": 0}
+  return unmeasured_copy(finished, tmp_path, changed)
 
 
 def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
@@ -122,6 +127,37 @@ def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
   assert len(said) == bool(against)
   assert [name for name in named if any(f"{name} (" in line for line in said)] == against
   assert page.count("Against the paper&#39;s thesis") == bool(against)
+
+
+def test_layers_and_test_images(fork, finished, tmp_path):
+  changed = {"layers": ["Conv_*", "features"], "split": "test", "bootstrap": 0, "null": 0}
+  workdir = unmeasured_copy(finished, tmp_path, changed)
+  flags = (
+    "--config.measure.layers=('Conv_*', 'features')",
+    *(f"--config.measure.{key}={changed[key]}" for key in ("split", "bootstrap", "null")),
+  )
+  for mode in ("measure", "report"):
+    result = fork(*TINY, *flags, f"--workdir={workdir}", f"--mode={mode}")
+    assert result.code == 0, result
+  measured = json.loads((workdir / "measurement.json").read_text())
+  assert "test images before and after release" in measured["settings"]["features"]
+  assert measured["settings"]["samples"] == 100
+  layers = [*(f"Conv_{i}" for i in range(4)), "features"]
+  assert [(row["method"], row["layer"]) for row in measured["rows"]] == [
+    (method, layer) for method in ("clean", "random", "miue") for layer in layers
+  ]
+  values = {(row["method"], row["layer"]): row["mi"] for row in measured["rows"]}
+  # Information about an image that changed is less than about one that did not, in the first layer.
+  assert values["miue", "Conv_0"] < values["clean", "Conv_0"]
+  page = (workdir / "report" / "index.html").read_text()
+  assert "sliced histogram of Conv_2" in page
+  assert f"over {', '.join(layers)}." in page  # the drawing
+
+
+def test_a_layer_that_there_is_not_is_named_before_any_work(fork, tmp_path):
+  result = fork(*TINY, "--config.measure.layers=('Conv_9',)", f"--workdir={tmp_path / 'run'}")
+  assert "'Conv_9', which this network does not have; it has Conv_0" in result.sentence()
+  assert not (tmp_path / "run" / "poison").exists()
 
 
 def test_the_report_says_which_estimators_disagree(fork, unmeasured):
@@ -153,7 +189,14 @@ def test_a_run_measures_the_theory(finished):
   # 200 images of ten nearly equal classes; all have the eight images that a covariance needs.
   assert [one["label"] for one in miue["classes"]] == list(range(10))
   assert sum(one["samples"] for one in miue["classes"]) == 200
-  assert "Theorem 5.1" in (workdir / "report" / "report.md").read_text()
+  assert all(len(one["after"]["spectrum"]) > 1 for one in miue["classes"])
+  assert clean["learning"]["first_loss"] > 0
+  assert 0 <= clean["images"]["test_accuracy"] <= 100
+  report = (workdir / "report" / "report.md").read_text()
+  assert "Theorem 5.1" in report
+  assert "### Other explanations" in report
+  page = (workdir / "report" / "index.html").read_text()
+  assert "Covariance spectra of features for clean, random, miue." in page
 
 
 def test_a_measurement_of_an_older_version_is_still_shown(fork, finished, tmp_path):
