@@ -95,7 +95,7 @@ class Method:
   step_size_start: float = 0.2 / 255  # of the first epoch ...
   step_size_end: float = 0.4 / 255  # ... moving linearly towards this one
   tau: float = 0.1  # temperature of the similarity term; tue: of its contrast
-  zeta: float = 0.1  # weight of the distance term; tue: of separability; em_mine, ap_mine: of I_T
+  zeta: float = 0.1  # weight of the distance term; tue: of separability; *_mine: of information
   similarity_weight: float = 1.0  # weight of the similarity term; 0 is the paper's ablation
   augment: str = "flip"  # inside the delta step: none | flip | crop | crop_flip
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta

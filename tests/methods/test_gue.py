@@ -74,7 +74,7 @@ class Scaled(nn.Module):
 
   @nn.compact
   def __call__(self, images, train=False):
-    weights = self.param("weights", lambda key: jnp.array([3.0, -1.0]))
+    weights = self.param("weights", jax.nn.initializers.normal(), (2,))
     self.variable("batch_stats", "none", lambda: jnp.zeros(()))
     return jnp.tanh(weights[0] * images + weights[1])
 
@@ -101,15 +101,16 @@ def slope(function, x):
   return found
 
 
-def test_one_move_is_the_algorithm_in_float64(use_devices):
+def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch):
   use_devices(2)
+  monkeypatch.setattr(gue, "RESPONSE_RATE", 0.05)  # q is a difference, in float32
   rng = np.random.default_rng(3)
   pixels = rng.integers(0, 256, (8, 2, 2, 1)).astype(np.uint8)
   labels = rng.integers(0, CLASSES, 8).astype(np.int32)
   mask = np.arange(8) != 2
   epsilon, rate_a, rate_theta = 30 / 255, 0.7, 0.2
   config = Config(source=Sgd(batch_size=8, augment="none"), method=Method(epsilon=epsilon, steps=2))
-  theta, own = rng.normal(size=(4, CLASSES)), np.array([3.0, -1.0])
+  theta, own = rng.normal(size=(4, CLASSES)), np.array([0.5, -0.2])
   x = pixels.reshape(8, 4) / 255
 
   def entropies(theta, images):
@@ -160,8 +161,7 @@ def test_one_move_is_the_algorithm_in_float64(use_devices):
     (runtime.replicate(players), (fit.Sums.zero(), fit.Sums.zero())), data, jnp.int32(0)
   )
   found = players.generator.params["weights"], players.classifier.params["Dense_0"]["kernel"]
-  # q is a difference of two losses that are nearly equal, in float32.
-  np.testing.assert_allclose(found[0] - own, expected[0] - own, rtol=0.02, atol=1e-7)
+  np.testing.assert_allclose(found[0] - own, expected[0] - own, rtol=0.01, atol=1e-7)
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-5)
   assert learned.loss == pytest.approx(follower(theta, own), rel=1e-5)
   assert paid.loss == pytest.approx(leader(theta), rel=1e-5)
@@ -180,7 +180,7 @@ def test_the_payoff_is_bounded_where_the_classifier_errs():
   np.testing.assert_allclose(gue.payoff(lost, labels), np.log(3), rtol=1e-6)
 
 
-@pytest.mark.parametrize("sign", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("sign", [-3.0, 0.0, 30.0])
 def test_the_follower_never_falls_behind(sign):
   rng = np.random.default_rng(1)
   by_own, by_theta = rng.normal(size=5), rng.normal(size=7)
@@ -196,14 +196,12 @@ def test_the_follower_never_falls_behind(sign):
     assert rate == pytest.approx(gue.ETA * norm, rel=1e-4)
 
 
-def test_the_leader_gains(generate):
-  made = generate(epochs=30, epsilon=16 / 255, epsilon_start=16 / 255)
-  history = made.history
-  assert [len(values) for values in history.values()] == [30, 30, 30]
-  # The classifier learns the poison and is wrong about clean images, which differ by little.
-  assert history["source_accuracy"][-1] > 80
-  assert history["objective"][-1] < history["objective"][0]
-  assert history["objective"][-1] > np.log(CLASSES - 1)
+def test_the_follower_learns_the_poison_and_the_payoff_keeps_its_bound(generate):
+  history = generate(epochs=20).history
+  assert [len(values) for values in history.values()] == [20, 20, 20]
+  assert history["source_loss"][-1] < 0.8 * history["source_loss"][0]
+  assert history["source_accuracy"][-1] > history["source_accuracy"][0]
+  assert min(history["objective"]) > np.log(CLASSES - 1)
 
 
 def test_one_picture_has_one_perturbation_whatever_its_label(generate):
