@@ -101,8 +101,9 @@ def slope(function, x):
   return found
 
 
-def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch):
-  use_devices(2)
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices):
+  use_devices(devices)
   monkeypatch.setattr(gue, "RESPONSE_RATE", 0.05)  # q is a difference, in float32
   rng = np.random.default_rng(3)
   pixels = rng.integers(0, 256, (8, 2, 2, 1)).astype(np.uint8)
@@ -154,7 +155,7 @@ def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch):
     *(fit.State(p, s, rate.init(p)) for p, s, rate in zip(params, stats, rates, strict=True))
   )
   table = runtime.shard(lanes.Table(pixels, labels, np.arange(8, dtype=np.int32)))
-  order = runtime.shard(np.tile(np.arange(4, dtype=np.int32), 2)[:, None])
+  order = runtime.shard(np.tile(np.arange(8 // devices, dtype=np.int32), devices)[:, None])
   data = fit.Pass(table, runtime.shard(mask), order, runtime.stream(0))
   move = jax.jit(gue.step(generator, classifier, rates, config))
   players, (learned, paid) = move(
@@ -233,10 +234,10 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
 
 
 def test_the_number_of_devices_does_not_matter(generate):
-  one, four = (generate(str(n), devices=n) for n in (1, 4))
+  # One pass: q is a small difference of two losses, whose rounding every further move magnifies.
+  one, four = (generate(str(n), devices=n, epochs=1) for n in (1, 4))
   for name, values in one.history.items():
-    # q is a small difference of two losses: rounding is a larger part of its gradient.
-    np.testing.assert_allclose(four.history[name], values, rtol=5e-3)
+    np.testing.assert_allclose(four.history[name], values, rtol=1e-3)
   assert np.abs(four.delta.astype(int) - one.delta).max() <= 1
   assert np.mean(four.delta == one.delta) >= 0.98
 
