@@ -14,8 +14,9 @@ the command that the authors published, quirks included: no distance term (zeta 
 uint8, which shifts every image by half a level. The other variants are rivals, each with the
 hyper-parameters of its own paper (see the head of its file in miue_jax/methods/):
 
-    random    em  rem  sem  tue    ap  ap_max    ntga
+    random    em  rem  sem  tue  gue    ap  ap_max    ntga
     lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
+    em_mine  ap_mine (the paper's control: EM and AP with MINE; the weight of MINE is not published)
 """
 
 import math
@@ -80,6 +81,7 @@ METHODS = {
     "augment": "crop_flip",
     "augment_poisoned": True,
   },
+  "gue": {"name": "gue", "epochs": 50, "steps": 10, "generator_learning_rate": 0.1},
   "ntga": {"name": "ntga", "step_size_start": 0.8 / 255, "augment": "none"},  # blocks of 512
   "lsp": {"name": "lsp", "norm": "l2", "epsilon": 6 / 255},
   "ar": {"name": "ar", "norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)},  # length 1
@@ -87,6 +89,8 @@ METHODS = {
   "cuda": {"name": "cuda", "norm": "none"},
 }
 METHODS["ap_max"] = {**METHODS["ap"], "name": "ap_max"}
+METHODS["ap_mine"] = {**METHODS["ap"], "name": "ap_mine", "zeta": 0.1}
+METHODS["em_mine"] = {**METHODS["em"], "name": "em_mine", "zeta": 0.1}
 METHODS["sem"] = {**METHODS["rem"], "name": "sem"}
 VARIANTS = ("", *METHODS)
 
@@ -95,10 +99,19 @@ SOURCES = {
   "fast": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "ap": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "em": {"weight_decay": 5e-4, "augment": "none", "final_learning_rate": 0.1},  # constant rate
+  "gue": {
+    "batch_size": 256,
+    "learning_rate": 0.01,
+    "final_learning_rate": 0.01,  # constant
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "augment": "none",
+  },
   "rem": {"weight_decay": 5e-4, "augment": "crop_flip", "schedule": "steps"},
   "tue": {"batch_size": 512, "weight_decay": 5e-4, "augment": "crop_flip"},
 }
-SOURCES |= {"ap_max": SOURCES["ap"], "sem": SOURCES["rem"]}
+SOURCES |= {"ap_max": SOURCES["ap"], "ap_mine": SOURCES["ap"]}
+SOURCES |= {"em_mine": SOURCES["em"], "sem": SOURCES["rem"]}
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

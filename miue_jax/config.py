@@ -79,6 +79,7 @@ class Fit(Sgd):
 
   epochs: int = 200
   checkpoint_every: int = 10  # epochs between checkpoints
+  start_from: str = ""  # weights to start from, as --mode=pretrain writes them; empty: random ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +96,17 @@ class Method:
   stop_error: float = 0.0  # ends when the source errs on fewer percent of poisoned images; 0: never
   batch_size: int = 512  # of the delta pass; L_mi compares images inside one batch
   microbatch: int = 0  # an accelerator holds activations of this many images of a batch; 0: of all
-  steps: int = 10  # sign steps on each batch
+  steps: int = 10  # sign steps on each batch; gue: Adam steps to the classifier's best response
   step_size_start: float = 0.2 / 255  # of the first epoch ...
   step_size_end: float = 0.4 / 255  # ... moving linearly towards this one
   tau: float = 0.1  # temperature of the similarity term; tue: of its contrast
-  zeta: float = 0.1  # weight of the distance term; tue: of separability
+  zeta: float = 0.1  # weight of the distance term; tue: of separability; *_mine: of information
   similarity_weight: float = 1.0  # weight of the similarity term; 0 is the paper's ablation
   augment: str = "flip"  # inside the delta step: none | flip | crop | crop_flip
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
   draws: int = 1  # augmentation draws averaged in every sign step
   init: str = "zeros"  # zeros | random: uniform in [-epsilon, epsilon]
+  generator_learning_rate: float = 0.1  # gue: of the network that makes perturbations
   restarts: int = 1  # ap: how often delta starts anew; each image keeps its best
   inner_epsilon: float = 4 / 255  # rem, sem: radius of the adversary, in [0, 1] pixel units
   inner_steps: int = 10  # rem, sem: its sign steps ...
@@ -292,7 +294,7 @@ def validate(config: Config) -> None:
   _require(
     0 <= method.inner_epsilon <= 1, "method.inner_epsilon", method.inner_epsilon, "in [0, 1]"
   )
-  for key in ("step_size_start", "step_size_end", "inner_step_size"):
+  for key in ("step_size_start", "step_size_end", "inner_step_size", "generator_learning_rate"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
   _require(

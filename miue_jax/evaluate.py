@@ -17,7 +17,7 @@ from sklearn import metrics
 from miue_jax import defences, files, fit, models, perturb, processes, runtime
 from miue_jax import poison as artefact
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config
+from miue_jax.config import Config, Fit
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.data.reader import LazyImages
@@ -36,6 +36,12 @@ _NOISE_SEED = 0x6E6F6973
 def method_of(condition: str, config: Config) -> str:
   """The `method` a condition's rows carry."""
   return config.method.name if condition == "poison" else condition
+
+
+def victim_name(network: str, recipe: Fit) -> str:
+  """The `victim` of rows: a network, and the file that it starts from if it starts from one."""
+  start = pathlib.Path(recipe.start_from).stem
+  return f"{network} from {start}" if start else network
 
 
 def training_split(
@@ -211,7 +217,7 @@ def _cell(
   return {
     "dataset": dataset.name,
     "method": method_of(condition, config),
-    "victim": config.victim.name,
+    "victim": victim_name(config.victim.name, config.victim_fit),
     "defence": defence,
     "seed": seed,
   }

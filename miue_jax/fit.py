@@ -22,6 +22,7 @@ from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Split
 from miue_jax.data.reader import LazyImages
 from miue_jax.errors import UserError
+from miue_jax.models import pretrained
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
 
@@ -328,7 +329,8 @@ def fit(
 
   Raises:
     runtime.Interrupted: a signal came; the state is saved.
-    UserError: the loss is not finite, or fewer images than one batch.
+    UserError: the loss is not finite, fewer images than one batch, or weights to start from that
+      are not those of this network.
   """
   layout = lanes.lay_out(len(train), (config.batch_size,), seed)
   steps = layout.steps(config.batch_size, partial=False)
@@ -339,6 +341,8 @@ def fit(
     )
   table = layout.place(train)
   fitted = fresh(module, config, train, seed, columns=3 if validation is None else 4)
+  if config.start_from:
+    fitted = fitted.replace(state=_pretrained(fitted.state, config.start_from))
   position, fitted = checkpoints.restore(fitted) or (0, fitted)
   report = progress(name, config.epochs * steps, config.epochs, position)
   clock = Clock(fitted.seconds)
@@ -388,6 +392,12 @@ def fresh(module: nn.Module, config: Fit, train: Split, seed: int, columns: int 
     runtime.replicate(np.zeros((config.epochs, columns), np.float32)),
     runtime.replicate(np.float32(0)),
   )
+
+
+def _pretrained(state: State, path: str) -> State:
+  """A fresh state with the weights of a file; the optimiser knows nothing of their training."""
+  variables = pretrained.transplant(pretrained.load(path), runtime.fetch(state.variables))
+  return state.replace(**runtime.replicate(variables))
 
 
 @functools.lru_cache(maxsize=2)

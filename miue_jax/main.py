@@ -29,6 +29,7 @@ MODES = (
   "restore",
   "plan",
   "benchmark",
+  "pretrain",
 )
 FORMATS = ("png", "npz")
 
@@ -44,13 +45,14 @@ _MODE = flags.DEFINE_enum(
   "run",
   MODES,
   "run = generate, evaluate, measure, report; or one stage alone; plan: what a run will cost; "
-  "benchmark: methods against defences, as config.arena says.",
+  "benchmark: methods against defences, as config.arena says; pretrain: a victim on clean images.",
 )
 _IMAGES = flags.DEFINE_string("images", None, "restore: the export to undo; WORKDIR/images.")
 _OUTPUT = flags.DEFINE_string(
   "output",
   None,
-  "export, restore: a new folder; WORKDIR/images, WORKDIR/restored. measure: a new JSON file.",
+  "export, restore: a new folder; WORKDIR/images, WORKDIR/restored. measure: a new JSON file. "
+  "pretrain: a new .npz of weights for config.victim_fit.start_from; WORKDIR/pretrained.npz.",
 )
 _FEATURES = flags.DEFINE_string(
   "features",
@@ -173,6 +175,9 @@ def _staged(experiment, stages) -> str:
     return f"{table}\nReport: {experiment.workdir.report / 'index.html'}"
   if mode == "export":
     return f"Exported images: {stages.export(experiment, _path(_OUTPUT.value), _FORMAT.value)}"
+  if mode == "pretrain":
+    path, accuracy = stages.pretrain(experiment, _path(_OUTPUT.value))
+    return f"Weights of {accuracy:.1f} % clean test accuracy: {path}"
   return ""
 
 

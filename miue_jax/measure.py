@@ -62,8 +62,8 @@ def measured(
   kind = "training" if settings.split == "train" else "test"
   return {
     "settings": {
-      "features": f"{config.victim.name} of seed {config.evaluate.seeds[0]} of each condition, "
-      f"{kind} images before and after release",
+      "features": f"{evaluate.victim_name(config.victim.name, config.victim_fit)} of seed "
+      f"{config.evaluate.seeds[0]} of each condition, {kind} images before and after release",
       "samples": count,
       "std": "over projections",
       "interval": measurement.INTERVAL,

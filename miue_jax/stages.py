@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import pathlib
 
+import jax
 import numpy as np
 from absl import logging
 
-from miue_jax import defences, models, processes, release, report, runtime
+from miue_jax import defences, fit, models, processes, release, report, runtime
 from miue_jax import evaluate as victims
 from miue_jax import measure as measuring
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Measure
+from miue_jax.config import Config, Measure, Model
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
@@ -22,6 +23,7 @@ from miue_jax.information import layers
 from miue_jax.information import measurement as information
 from miue_jax.methods import METHODS
 from miue_jax.methods.generated import Generated
+from miue_jax.models import pretrained
 from miue_jax.progress import Progress, Reporter
 from miue_jax.workdir import Workdir
 
@@ -69,10 +71,52 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
       f"Config key method.only_class is {config.method.only_class}; {dataset.name} has classes "
       f"0..{dataset.num_classes - 1}."
     )
-  for model in (config.model, config.victim):
-    models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
+  models.build(config.model, dataset.num_classes, dataset.train.images.shape[1:])
+  check_victim(config.victim, config, dataset)
   workdirs.bind(workdir, config, dataset)
   return Experiment(config, workdir, dataset, command)
+
+
+def check_victim(victim: Model, config: Config, dataset: Dataset) -> None:
+  """Checks a victim's network against the images and against what it would start from.
+
+  Raises:
+    UserError: the images do not fit it, or the weights are not those of this network.
+  """
+  image = dataset.train.images.shape[1:]
+  module = models.build(victim, dataset.num_classes, image)
+  if start := config.victim_fit.start_from:
+    shapes = jax.eval_shape(lambda: models.init(module, jax.random.key(0), image))
+    pretrained.transplant(pretrained.load(start), shapes)
+
+
+def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathlib.Path, float]:
+  """Trains a victim on the clean images, for others to start from.
+
+  Args:
+    experiment: `victim`, `victim_fit` and the first of `evaluate.seeds` matter here.
+    output: a new `.npz`; by default `pretrained.npz` in the workdir.
+
+  Returns:
+    Where its weights lie, and its clean test accuracy (percent).
+  """
+  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+  if output and processes.from_lead(output.exists):
+    raise UserError(f"{output} exists: choose another --output.")
+  fitted = fit.fit(
+    models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:]),
+    config.victim_fit,
+    dataset.train,
+    dataset.test,
+    seed=config.evaluate.seeds[0],
+    name="pretrain",
+    checkpoints=Checkpoints(workdir.checkpoints / "pretrain"),
+    progress=experiment.progress,
+  )
+  path = output or workdir.root / "pretrained.npz"
+  variables, curve = runtime.fetch((fitted.state.variables, fitted.curve))
+  processes.from_lead(lambda: pretrained.save(variables, path))
+  return path, float(curve[-1, 2])
 
 
 def generate(experiment: Experiment) -> None:

@@ -17,7 +17,7 @@ from miue_jax.config import Fit, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Split
 from miue_jax.errors import UserError
-from miue_jax.models import layers
+from miue_jax.models import layers, pretrained
 
 CLASSES = 3
 CONFIG = Fit(epochs=3, batch_size=8, augment="crop_flip", weight_decay=1e-2, checkpoint_every=2)
@@ -352,3 +352,16 @@ def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypat
   expected = functools.partial(module.apply, state.variables)(images / np.float32(255))
   np.testing.assert_allclose(features, expected[0], rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(logits, expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_training_starts_from_the_weights_of_a_file(run_fit, tmp_path, use_devices):
+  use_devices(1)
+  trained = run_fit(tmp_path / "first").state
+  pretrained.save(runtime.fetch(trained.variables), tmp_path / "weights.npz")
+  # A rate that moves nothing leaves what it started from.
+  still = dataclasses.replace(CONFIG, learning_rate=1e-12, final_learning_rate=0.0, epochs=1)
+  start = dataclasses.replace(still, start_from=str(tmp_path / "weights.npz"))
+  found = run_fit(tmp_path / "second", config=start).state
+  assert_close(found.params, trained.params, 1e-6)
+  fresh = run_fit(tmp_path / "third", config=still).state
+  assert np.abs(fresh.params["Dense_0"]["kernel"] - trained.params["Dense_0"]["kernel"]).max() > 0.1

@@ -138,12 +138,12 @@ def test_both_drivers_give_the_same_result(use_devices, monkeypatch, devices):
   monkeypatch.setattr(runtime, "_CHUNK", 4)
   x = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
   results, ticks = {}, {}
-  for platform in ("cpu", "gpu"):
-    ticks[platform] = []
+  for backend in ("cpu", "gpu"):
+    ticks[backend] = []
     carry = runtime.replicate((jnp.zeros(5), jnp.float32(0)))
     constants = (runtime.shard(x), runtime.replicate(jax.random.key(1)))
-    results[platform], reached = drive(
-      dense_step, carry, constants, 2, 13, platform=platform, tick=ticks[platform].append
+    results[backend], reached = drive(
+      dense_step, carry, constants, 2, 13, platform=backend, tick=ticks[backend].append
     )
     assert reached == 13
   assert ticks == {"cpu": list(range(3, 14)), "gpu": [6, 10, 13]}

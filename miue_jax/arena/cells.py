@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from miue_jax import config as configs
+from miue_jax import evaluate
 from miue_jax.arena import bring
 from miue_jax.config import Config
 from miue_jax.stages import Experiment
@@ -71,7 +72,8 @@ def generation(experiment: Experiment, name: str, seed: int) -> Experiment:
 
 def columns(cell: Cell, experiment: Experiment) -> dict[str, Any]:
   """The columns of a row that say which cell it fills, in the order of `evaluate.CELL`."""
-  return {"dataset": experiment.dataset.name} | cell._asdict()
+  victim = evaluate.victim_name(cell.victim, experiment.config.victim_fit)
+  return {"dataset": experiment.dataset.name} | cell._asdict() | {"victim": victim}
 
 
 def losses(workdir: Workdir) -> pathlib.Path:

@@ -96,7 +96,7 @@ def _check_fit(experiment: Experiment) -> None:
   config, dataset = experiment.config, experiment.dataset
   shape, devices = dataset.train.images.shape[1:], jax.sharding.get_mesh().size
   for name in cells.victims_of(config):
-    models.build(dataclasses.replace(config.victim, name=name), dataset.num_classes, shape)
+    stages.check_victim(dataclasses.replace(config.victim, name=name), config, dataset)
   for name in config.arena.methods:
     made = configs.for_method(config, name)
     models.build(made.model, dataset.num_classes, shape)

@@ -20,7 +20,9 @@ def _report(experiment: Experiment) -> str:
   axes = report.Axes(
     dataset=experiment.dataset.name,
     methods=cells.names_of(config),
-    victims=cells.victims_of(config),
+    victims=tuple(
+      evaluate.victim_name(name, config.victim_fit) for name in cells.victims_of(config)
+    ),
     seeds={defence: cells.seeds_of(config, defence) for defence in config.arena.defences},
   )
   facts = {}

@@ -76,26 +76,32 @@ _BOUNDS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def _loss(bound: str, scores: jax.Array, average: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """What training minimises, and the new moving average.
+def corrected(
+  joint: jax.Array, log_others: jax.Array, average: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """What MINE's critic minimises, and the new moving average.
 
   The gradient of MINE's logarithm over a batch is biased, because the mean e^T of a few pairs
   stands in its denominator; a moving average over batches takes its place (section 3.2 of its
   paper).
 
   Args:
-    bound: a key of `_BOUNDS`.
-    scores: `[batch, batch]`.
+    joint: J T.
+    log_others: ln M e^T.
     average: logarithm of the moving average of M e^T; infinite before the first batch.
   """
-  if bound != "mine":
-    return -_BOUNDS[bound](scores), average
-  joint, log_others = _split(scores)
   now = jax.lax.stop_gradient(log_others)
   rate = 0.05
   moved = jnp.logaddexp(jnp.log(1 - rate) + average, jnp.log(rate) + now)
   average = jnp.where(jnp.isinf(average), now, moved)
   return jnp.exp(log_others - average) - joint, average
+
+
+def _loss(bound: str, scores: jax.Array, average: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """What the critic of a key of `_BOUNDS` minimises on scores `[batch, batch]`, as `corrected`."""
+  if bound != "mine":
+    return -_BOUNDS[bound](scores), average
+  return corrected(*_split(scores), average)
 
 
 def point(
@@ -147,7 +153,7 @@ def point(
   critic = Critic(width)
   weights_key, order_key = jax.random.split(jax.random.key(seed))
   params = critic.init(weights_key, fit[0][:1], fit[1][:1])
-  state = params, _optimiser(learning_rate).init(params), jnp.float32(jnp.inf)
+  state = params, optimiser(learning_rate).init(params), jnp.float32(jnp.inf)
   best, best_params, since = -np.inf, params, 0
   for done in range(0, steps, check_every):
     key = jax.random.fold_in(order_key, done)
@@ -205,7 +211,8 @@ def _bound_of(bound: str, critic: Critic, params, chunks) -> jax.Array:
   return jnp.mean(jax.lax.map(lambda pair: _BOUNDS[bound](critic.apply(params, *pair)), chunks))
 
 
-def _optimiser(learning_rate: float | jax.Array) -> optax.GradientTransformation:
+def optimiser(learning_rate: float | jax.Array) -> optax.GradientTransformation:
+  """Of a critic."""
   # e^T can make a single gradient enormous.
   return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
@@ -228,7 +235,7 @@ def _train(bound: str, critic: Critic, learning_rate, batch: int, steps: int, st
   passes = -(-steps * batch // count)
   orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, passes))
   rows = orders.reshape(-1)[: steps * batch].reshape(steps, batch)
-  optimiser = _optimiser(learning_rate)
+  descent = optimiser(learning_rate)
 
   def step(state, rows):
     params, opt_state, average = state
@@ -237,7 +244,7 @@ def _train(bound: str, critic: Critic, learning_rate, batch: int, steps: int, st
       return _loss(bound, critic.apply(params, data[0][rows], data[1][rows]), average)
 
     gradients, average = jax.grad(loss_of, has_aux=True)(params)
-    updates, opt_state = optimiser.update(gradients, opt_state, params)
+    updates, opt_state = descent.update(gradients, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state, average), None
 
   return jax.lax.scan(step, state, rows)[0]

@@ -1,13 +1,31 @@
 """Ways to make a poison. A method is `generate(dataset, config, ...) -> Generated`."""
 
-from miue_jax.methods import ap, ar, cuda, em, lsp, miue, ntga, ops, random, rem, sem, tue
+from miue_jax.methods import (
+  ap,
+  ar,
+  cuda,
+  em,
+  gue,
+  lsp,
+  mine,
+  miue,
+  ntga,
+  ops,
+  random,
+  rem,
+  sem,
+  tue,
+)
 
 METHODS = {
   "ap": ap.generate,
   "ap_max": ap.generate_maximising,
+  "ap_mine": mine.generate_ap,
   "ar": ar.generate,
   "cuda": cuda.generate,
   "em": em.generate,
+  "em_mine": mine.generate_em,
+  "gue": gue.generate,
   "lsp": lsp.generate,
   "miue": miue.generate,
   "ntga": ntga.generate,
@@ -21,6 +39,7 @@ METHODS = {
 # What the two sides of a method do, for `programs`, which builds their steps without data.
 BILEVEL = {
   "em": em.bilevel,
+  "em_mine": mine.bilevel,
   "miue": miue.bilevel,
   "rem": rem.bilevel,
   "sem": sem.bilevel,

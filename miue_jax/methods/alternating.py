@@ -5,6 +5,7 @@ A method states what each side does; this file holds the order of things, checkp
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -38,6 +39,7 @@ class Bilevel:
     objective: what delta minimises; None where `delta_step` says that.
     source_adversary: moves the poisoned images before the source model learns from them.
     delta_adversary: moves the poisoned images before `objective` judges them.
+    companion: learns beside delta and adds a term to `objective`.
     fresh: delta starts anew in every pass, from another draw where `method.init` is random; else it
       continues from the pass before.
     outputs: of the source model; 0: one for each class.
@@ -48,6 +50,7 @@ class Bilevel:
   objective: deltas.Objective | None = None
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
+  companion: deltas.Companion | None = None
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -80,7 +83,7 @@ class Segment:
 class _Loop:
   """What a checkpoint holds; `history` has a row for each epoch, NaN where nothing was recorded.
 
-  `seen` belongs to the observer; without one it is None.
+  `beside` is the companion's state and `seen` belongs to the observer; None without one.
   """
 
   source: fit.State
@@ -88,6 +91,7 @@ class _Loop:
   sums: fit.Sums
   history: jax.Array
   seconds: jax.Array
+  beside: Any = None
   seen: jax.Array | None = None
 
 
@@ -122,10 +126,12 @@ def source_step(
 
 
 def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int) -> runtime.Step:
-  """The step of a delta pass, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`."""
+  """The step of a delta pass, as `delta.sign_step` returns it."""
   if bilevel.delta_step:
     return bilevel.delta_step(module, method, classes)
-  return deltas.delta_step(module, method, bilevel.objective, bilevel.delta_adversary)
+  return deltas.delta_step(
+    module, method, bilevel.objective, bilevel.delta_adversary, bilevel.companion
+  )
 
 
 def generate(
@@ -169,13 +175,15 @@ def generate(
   observer = None
   if config.measure.epochs:
     observer = observation.Observer(dataset, config, module, layout, chosen)
-  names = _columns(method)
+  names, image = _columns(method), train.images.shape[1:]
+  key = runtime.stream(config.seed, "companion")
   loop = _Loop(
-    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
+    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), image),
     deltas.first_delta(dataset, method, layout, config.seed),
     fit.Sums.zero(),
     runtime.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
     runtime.replicate(np.float32(0)),
+    runtime.replicate(deltas.companion_state(bilevel.companion, module, key, image)),
     observer.nothing() if observer else None,
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
@@ -204,8 +212,10 @@ def generate(
         data = fit.Pass(table, None, delta_order(key, table.ids), key)
         sizes = runtime.replicate(_sizes(method, segment.epoch))
         constants = deltas.DeltaPass(loop.source, data, perturbed, *sizes)
-        (delta, sums), reached = delta_run((loop.delta, loop.sums), constants, *bounds, tick=tick)
-        loop = loop.replace(delta=delta, sums=sums)
+        (delta, sums, beside), reached = delta_run(
+          (loop.delta, loop.sums, loop.beside), constants, *bounds, tick=tick
+        )
+        loop = loop.replace(delta=delta, sums=sums, beside=beside)
 
       position = segment.first + reached
       if reached < segment.steps:

@@ -11,6 +11,8 @@ trains on the poison learns the features of another class in the place of each c
 `method.epochs` counts passes of source training; noise needs `method.init="random"`.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -31,14 +33,14 @@ def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
 ) -> Generated:
   """Makes a targeted AP poison; arguments and errors as `alternating.generate`."""
-  return _generate(dataset, config, targeted(config.method), checkpoints, progress)
+  return attack(dataset, config, targeted(config.method), checkpoints, progress)
 
 
 def generate_maximising(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
 ) -> Generated:
   """Makes an error-maximising AP poison; arguments and errors as `alternating.generate`."""
-  return _generate(dataset, config, maximising(config.method), checkpoints, progress)
+  return attack(dataset, config, maximising(config.method), checkpoints, progress)
 
 
 def targeted(method: Method) -> deltas.Objective:
@@ -65,7 +67,10 @@ def maximising(method: Method) -> deltas.Objective:
 
 @flax.struct.dataclass
 class _Loop:
-  """What a checkpoint holds: `best` is the delta kept so far, `lowest` each row's loss with it."""
+  """What a checkpoint holds.
+
+  `best` is the delta kept so far, `lowest` each row's loss with it, `beside` the companion's state.
+  """
 
   source: fit.State
   delta: jax.Array
@@ -75,15 +80,31 @@ class _Loop:
   learned: jax.Array
   objective: jax.Array
   seconds: jax.Array
+  beside: Any = None
 
 
-def _generate(
+def attack(
   dataset: Dataset,
   config: Config,
   objective: deltas.Objective,
   checkpoints: Checkpoints,
   progress: Reporter,
+  companion: deltas.Companion | None = None,
 ) -> Generated:
+  """Trains the source model on clean images, then moves delta against it.
+
+  Args:
+    dataset: as for `alternating.generate`, and so are `config`, `checkpoints` and `progress`.
+    config: see there.
+    objective: what delta minimises, and by which an image's restarts are compared.
+    checkpoints: see there.
+    progress: see there.
+    companion: learns beside delta and adds a term to `objective`.
+
+  Raises:
+    runtime.Interrupted: a signal came; the state is saved.
+    UserError: as `alternating.generate`, or one perturbation for each class.
+  """
   method, train = config.method, dataset.train
   if method.class_wise:
     raise UserError(
@@ -105,13 +126,14 @@ def _generate(
   train_run = runtime.repeated(
     fit.train_step(module, optimiser, fit.plain_inputs(config.source.augment), jax.P(AXIS))
   )
-  delta_run = runtime.repeated(deltas.delta_step(module, method, objective))
+  delta_run = runtime.repeated(deltas.delta_step(module, method, objective, companion=companion))
   keep_run = runtime.repeated(_keep_step(module, method, objective))
   sizes = tuple(map(np.float32, (method.step_size_start, method.epsilon)))
 
   delta = deltas.first_delta(dataset, method, layout, config.seed)
+  key, image = runtime.stream(config.seed, "companion"), train.images.shape[1:]
   loop = _Loop(
-    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), train.images.shape[1:]),
+    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), image),
     delta,
     jax.tree.map(jnp.copy, delta),
     runtime.shard(np.full(len(layout.ids), np.inf, np.float32)),
@@ -119,6 +141,7 @@ def _generate(
     runtime.replicate(np.zeros((method.epochs, 2), np.float32)),
     runtime.replicate(np.zeros(method.restarts, np.float32)),
     runtime.replicate(np.float32(0)),
+    runtime.replicate(deltas.companion_state(companion, module, key, image)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   total, stages = training + method.restarts * restart_steps, method.epochs + method.restarts
@@ -165,14 +188,14 @@ def _generate(
       data = fit.Pass(table, None, delta_order(key, table.ids), key)
       constants = deltas.DeltaPass(loop.source, data, perturbed, *runtime.replicate(sizes))
       if done < sign_steps:
-        (delta, sums), done = delta_run(
-          (loop.delta, loop.sums),
+        (delta, sums, beside), done = delta_run(
+          (loop.delta, loop.sums, loop.beside),
           constants,
           done,
           sign_steps,
           tick=lambda index, before=before: report.tick(before + index),
         )
-        loop = loop.replace(delta=delta, sums=sums)
+        loop = loop.replace(delta=delta, sums=sums, beside=beside)
         if done < sign_steps:
           leave(before + done)
       (best, lowest), done = keep_run(

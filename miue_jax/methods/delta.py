@@ -1,5 +1,6 @@
 """Delta: which images it changes, where it starts, how a step moves it, what remains of it."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +23,26 @@ from miue_jax.runtime import AXIS
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
 Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
+# (its state, clean features, poisoned features, weights) of the local rows -> one loss per row that
+# joins the objective's, and the state when it has learned from these features.
+Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
 _SHUFFLED = zlib.crc32(b"shuffled")
 _BLOCK = 256  # images that the host widens to float32 at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Companion:
+  """A network that learns from features while delta moves, and has a say in where it goes.
+
+  Attributes:
+    start: `(key, number of features) -> state`, traceable.
+    term: what it adds to the objective.
+  """
+
+  start: Callable[[jax.Array, int], Any]
+  term: Term
 
 
 @flax.struct.dataclass
@@ -42,13 +60,13 @@ def lay_out(train: Split, config: Config) -> lanes.Layout:
   """Lanes for the batches of the source model and of delta.
 
   Raises:
-    UserError: a budget that sign steps cannot keep, or fewer images than one source batch.
+    UserError: a budget in another norm, or fewer images than one source batch.
   """
   method, batch = config.method, config.source.batch_size
   if method.norm != "linf":
     raise UserError(
-      f"Method {method.name} moves every pixel by signs, which method.norm={method.norm} does not "
-      "bound: set method.norm=linf."
+      f"Method {method.name} keeps a budget for every pixel, which method.norm={method.norm} does "
+      "not bound: set method.norm=linf."
     )
   if len(train) < batch:
     raise UserError(
@@ -161,11 +179,23 @@ def source_inputs(config: Config) -> fit.Inputs:
   return inputs
 
 
-# (constants, batch, images, weights, index) of the local rows -> what `delta` of these rows costs:
-# its loss over the global batch, and which rows count as right.
+def companion_state(
+  companion: Companion | None, module: nn.Module, key: jax.Array, image: tuple[int, ...]
+) -> Any:
+  """Where a companion of a source model of images `[H, W, C]` starts; None without one."""
+  if companion is None:
+    return None
+  images = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+  (features, _), _ = jax.eval_shape(module.init_with_output, key, images)
+  return companion.start(key, features.shape[1])
+
+
+# (constants, batch, images, weights, index) of the local rows -> what `delta` of these rows costs,
+# given the companion's state: its loss over the global batch, which rows count as right, and the
+# companion's state afterwards.
 Loss = Callable[
   [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array],
-  Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+  Callable[[jax.Array, Any], tuple[jax.Array, tuple[jax.Array, Any]]],
 ]
 
 
@@ -174,6 +204,7 @@ def delta_step(
   method: Method,
   objective: Objective,
   adversary: hooks.Adversary | None = None,
+  companion: Companion | None = None,
 ) -> runtime.Step:
   """The sign step of an objective that judges one view of the batch at a time.
 
@@ -183,6 +214,7 @@ def delta_step(
     objective: what delta minimises, averaged over `method.draws` views.
     adversary: moves every view of the poisoned images before the objective judges it; the gradient
       takes what it adds for a constant.
+    companion: adds its term to every view, of which it sees the clean images as well.
   """
   on_device = runtime.loops_on_device()
 
@@ -207,7 +239,7 @@ def delta_step(
         images += worst - frozen
       return source(images)
 
-    def loss_of(delta):
+    def loss_of(delta, beside):
       losses, hits = [], []
       for draw in range(method.draws if method.augment_poisoned else 1):
         key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
@@ -215,9 +247,13 @@ def delta_step(
         inputs = view(delta, key), batch.labels, keys
         features, logits = in_parts(judged, inputs, method, on_device)
         rowwise = objective(features, logits, batch.labels, weights)
+        if companion:
+          clean, _ = in_parts(source, view(jnp.zeros_like(delta), key), method, on_device)
+          term, beside = companion.term(beside, clean, features, weights)
+          rowwise += term
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
         hits.append(jnp.argmax(logits, axis=1) == batch.labels)
-      return sum(losses) / len(losses), sum(hits) / len(hits)
+      return sum(losses) / len(losses), (sum(hits) / len(hits), beside)
 
     return loss_of
 
@@ -225,10 +261,11 @@ def delta_step(
 
 
 def sign_step(method: Method, loss: Loss) -> runtime.Step:
-  """One sign step on one batch, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`.
+  """One sign step on one batch, `(carry, DeltaPass, index) -> carry`.
 
-  Index counts sign steps: batch `index // steps`, step `index % steps`. With `method.stop_error`
-  the sums count correct predictions as well: of the images of a batch as its last step found them.
+  The carry is `(delta, Sums, state of the companion)`. Index counts sign steps: batch
+  `index // steps`, step `index % steps`. With `method.stop_error` the sums count correct
+  predictions as well: of the images of a batch as its last step found them.
 
   Args:
     method: the settings.
@@ -237,7 +274,7 @@ def sign_step(method: Method, loss: Loss) -> runtime.Step:
   parts = perturb.resolution(method.epsilon_start)
 
   def local(carry, constants, index):
-    table, sums = carry
+    table, sums, beside = carry
     rows, batch = constants.data.batch(index // method.steps)
     images = batch.images.astype(jnp.float32) / 255
     valid = constants.perturbed[rows]
@@ -250,7 +287,7 @@ def sign_step(method: Method, loss: Loss) -> runtime.Step:
     loss_of = loss(constants, batch, images, weights, index)
     stored = table if method.class_wise else table[rows]
     delta = perturb.unpack(stored, parts)
-    (value, hits), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta)
+    (value, (hits, beside)), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta, beside)
     moved = perturb.descend(delta, gradient, constants.step_size)
     if method.class_wise:
       table = perturb.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
@@ -261,14 +298,14 @@ def sign_step(method: Method, loss: Loss) -> runtime.Step:
     if method.stop_error:
       last = valid & (index % method.steps == method.steps - 1)
       correct, count = jax.lax.psum((jnp.sum(last * hits), jnp.sum(last)), AXIS)
-    return table, sums.add(index, value, correct, count)
+    return table, sums.add(index, value, correct, count), beside
 
   delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
   constants_spec = DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
   return jax.shard_map(
     local,
-    in_specs=((delta_spec, jax.P()), constants_spec, jax.P()),
-    out_specs=(delta_spec, jax.P()),
+    in_specs=((delta_spec, jax.P(), jax.P()), constants_spec, jax.P()),
+    out_specs=(delta_spec, jax.P(), jax.P()),
   )
 
 

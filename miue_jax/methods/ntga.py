@@ -88,8 +88,8 @@ def generate(
   with runtime.stop_on_signal():
     for block in range(position // method.steps, blocks):
       stop = (block + 1) * method.steps
-      (delta, sums), position = run(
-        (loop.delta, loop.sums), constants, position, stop, tick=report.tick
+      (delta, sums, _), position = run(
+        (loop.delta, loop.sums, None), constants, position, stop, tick=report.tick
       )
       loop = loop.replace(delta=delta, sums=sums, seconds=clock.read())
       if position < stop:
@@ -114,7 +114,7 @@ def generate(
 
 
 def _step(method: Method, classes: int, blocks: int) -> runtime.Step:
-  """One sign step on a block, `((delta, Sums), DeltaPass, index) -> (delta, Sums)`."""
+  """One sign step on a block, as `delta.sign_step` returns it."""
 
   def targets(labels):
     return jax.nn.one_hot(labels, classes) - 1 / classes  # an untrained network says 0 on average
@@ -125,7 +125,7 @@ def _step(method: Method, classes: int, blocks: int) -> runtime.Step:
     judged, there = other.ids >= 0, batch.ids >= 0
     count = jax.lax.psum(jnp.sum(there), AXIS)
 
-    def loss_of(delta):
+    def loss_of(delta, beside):
       poisoned = images + jnp.where(weights[:, None, None, None] > 0, delta, 0.0)
       # Every device needs the whole block: its images are what a kernel has for features.
       block, wanted, real = jax.lax.all_gather(
@@ -136,7 +136,8 @@ def _step(method: Method, classes: int, blocks: int) -> runtime.Step:
       answers = product(learned(gram, TIME / (count * classes)), wanted * real[:, None])
       errors = (product(kernel(unseen, block), answers) - targets(other.labels)) ** 2
       total = jax.lax.psum(jnp.sum(judged * jnp.mean(errors, axis=1)), AXIS)
-      return -total / jax.lax.psum(jnp.sum(judged), AXIS), jnp.zeros(len(images))
+      error = total / jax.lax.psum(jnp.sum(judged), AXIS)
+      return -error, (jnp.zeros(len(images)), beside)
 
     return loss_of
 

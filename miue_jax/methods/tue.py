@@ -186,7 +186,7 @@ def _delta_step(module: nn.Module, method: Method, classes: int) -> runtime.Step
       view = _coloured(keys, augment(method.augment, keys, images + delta))
       return deltas.in_parts(source, view, method, on_device)[1]
 
-    def loss_of(delta):
+    def loss_of(delta, beside):
       value, hits = 0.0, 0.0
       for draw in range(method.draws):
         first = 2 * (index * method.draws + draw)
@@ -196,7 +196,7 @@ def _delta_step(module: nn.Module, method: Method, classes: int) -> runtime.Step
         hits += nearest / method.draws
       if method.zeta:
         value += method.zeta * separability(delta, batch.labels, weights > 0, classes)
-      return value, hits
+      return value, (hits, beside)
 
     return loss_of
 

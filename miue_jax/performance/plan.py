@@ -159,7 +159,7 @@ def hours(flops: float, chip: chips.Chip, count: int, share: float) -> float:
 
 def resident(delta_step: programs.Program) -> dict[str, int]:
   """Bytes on one device of what lives there while the poison is made, on the mesh that is set."""
-  (delta, _), constants, _ = delta_step.abstract()
+  (delta, *_), constants, _ = delta_step.abstract()
   parts = {
     "dataset (uint8 images, labels, ids)": constants.data.table,
     "delta (int16)": delta,

@@ -168,7 +168,8 @@ def _delta(config: Config, sizes: Sizes) -> Program:
   _check_batch("method.batch_size", method.batch_size, sizes)
   module, new_state, _ = _model(config, "source", sizes)
   layout = generation_layout(config, sizes.train)
-  step = alternating.delta_step(_bilevel(config), module, method, sizes.classes)
+  bilevel = _bilevel(config)
+  step = alternating.delta_step(bilevel, module, method, sizes.classes)
 
   def arguments(images, labels):
     delta, perturbed = _perturbation(config, images, sizes)
@@ -179,7 +180,8 @@ def _delta(config: Config, sizes: Sizes) -> Program:
       jnp.float32(method.step_size_start),
       jnp.float32(method.epsilon),
     )
-    return (delta, _no_sums()), constants, jnp.int32(0)
+    beside = deltas.companion_state(bilevel.companion, module, jax.random.key(0), sizes.image)
+    return (delta, _no_sums(), beside), constants, jnp.int32(0)
 
   delta_spec = _delta_spec(config)
   constants_spec = deltas.DeltaPass(
@@ -193,7 +195,7 @@ def _delta(config: Config, sizes: Sizes) -> Program:
     jax.jit(step, donate_argnums=0),
     len(layout.ids),
     arguments,
-    ((delta_spec, jax.P()), constants_spec, jax.P()),
+    ((delta_spec, jax.P(), jax.P()), constants_spec, jax.P()),
     sizes.image,
     sizes.classes,
   )

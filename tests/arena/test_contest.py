@@ -249,3 +249,17 @@ def test_a_wrong_recipe_is_named(recipe, words):
   settings.arena.recipes.em = recipe
   with pytest.raises(UserError, match=words):
     configs.freeze(settings)
+
+
+def test_a_victim_that_starts_from_weights_has_a_line_of_its_own(experiment):
+  cell = Cell("a", "linear", "none", 0)
+  fitted = dataclasses.replace(experiment.config.victim_fit, start_from="there/letters.npz")
+  started = dataclasses.replace(
+    experiment, config=dataclasses.replace(experiment.config, victim_fit=fitted)
+  )
+  plain, pretrained = (cells.columns(cell, given) for given in (experiment, started))
+  assert tuple(plain) == tuple(pretrained) == evaluate.CELL
+  assert pretrained == plain | {"victim": "linear from letters"}
+  assert contest.missing(started)  # no row of another start fills a cell
+  evaluate.append(experiment.workdir.results, pretrained)
+  assert len(contest.missing(experiment)) == len(contest.missing(started)) + 1

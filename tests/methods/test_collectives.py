@@ -14,7 +14,7 @@ from miue_jax import models, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method, Model, Sgd
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import miue
+from miue_jax.methods import METHODS
 from miue_jax.models import layers
 
 COUNT, BATCH, CLASSES, FEATURES = 64, 32, 4, 8
@@ -79,7 +79,7 @@ def steps(tmp_path, use_devices, monkeypatch, reporter):
     use_devices(4)
     config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
     dataset = Dataset("tiny", split, None, tuple("abcd"))
-    miue.generate(dataset, config, Checkpoints(tmp_path), reporter())
+    METHODS[config.method.name](dataset, config, Checkpoints(tmp_path), reporter())
     return compiled
 
   return run
@@ -138,3 +138,11 @@ def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   patterns = CLASSES * math.prod(SHAPE)
   larger = [collective for collective in collectives(delta) if collective[1] > GATHERED]
   assert larger == [("all-reduce", patterns)]
+
+
+def test_a_network_beside_delta_gathers_clean_features_alone(steps):
+  _, delta = steps(name="em_mine")
+  gathered = [values for name, values in delta if name == "all-gather"]
+  assert max(gathered) == GATHERED
+  # The gradient of the statistics network is summed; its largest layer has 64 x 64 weights.
+  assert max(values for _, values in delta) == 64 * 64

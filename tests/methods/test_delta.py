@@ -103,9 +103,9 @@ def step(use_devices):
     constants = deltas.DeltaPass(state, data, runtime.shard(layout.ids >= 0), *sizes)
     start = deltas.first_delta(dataset, method, layout, 0)
     made = jax.jit(deltas.delta_step(Pixels(), method, objective, adversary))(
-      (start, fit.Sums.zero()), constants, jnp.int32(index)
+      (start, fit.Sums.zero(), None), constants, jnp.int32(index)
     )
-    delta, sums = runtime.fetch(made)
+    delta, sums, _ = runtime.fetch(made)
     parts = perturb.resolution(method.epsilon_start)
     return 255 * layout.scatter(perturb.unpack(delta, parts)), sums
 

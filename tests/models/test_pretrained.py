@@ -62,3 +62,51 @@ def test_a_linear_model_of_other_images_is_an_error_not_an_empty_transplant():
   linear = Model(name="linear")
   with pytest.raises(UserError, match=r"classifier/kernel is \(192, 5\) there, \(48, 3\) here"):
     pretrained.transplant(_drawn(1, 5, linear), _drawn(2, 3, linear, (4, 4, 3)))
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+  trained = _drawn(1, 5)
+  pretrained.save(trained, tmp_path / "weights.npz")
+  _assert_equal(pretrained.load(tmp_path / "weights.npz"), trained)
+  assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
+
+
+def test_a_network_without_batch_norm_has_no_statistics(tmp_path):
+  trained = _drawn(1, 5, Model(name="linear"))
+  assert trained["batch_stats"] == {}
+  pretrained.save(trained, tmp_path / "weights.npz")
+  _assert_equal(pretrained.load(tmp_path / "weights.npz"), trained)
+
+
+_CLASSIFIER = {"params/classifier/kernel": np.ones((4, 2)), "params/classifier/bias": np.ones(2)}
+
+
+@pytest.mark.parametrize(
+  ("arrays", "problem"),
+  [
+    ({"x": np.ones(3)}, "params/classifier/kernel or .* is missing"),
+    ({**_CLASSIFIER, "x_train": np.ones(3)}, "x_train is no weight"),
+    ({**_CLASSIFIER, "params/a": np.array([1, 2])}, "params/a does not hold finite"),
+    ({**_CLASSIFIER, "params/a": np.array([np.nan])}, "params/a does not hold finite"),
+    ({**_CLASSIFIER, "params/classifier/bias/a": np.ones(2)}, "lies below another array"),
+    ({**_CLASSIFIER, "params/a": np.array([{}], object)}, "[Oo]bject"),
+  ],
+)
+def test_a_file_of_other_things_is_an_error(tmp_path, arrays, problem):
+  path = tmp_path / "weights.npz"
+  np.savez(path, **arrays)
+  with pytest.raises(UserError, match=f"weights.npz holds no weights .*{problem}.*mode=pretrain"):
+    pretrained.load(path)
+
+
+def test_what_is_no_such_file_is_an_error(tmp_path):
+  path = tmp_path / "weights.npz"
+  with pytest.raises(UserError, match=r"There is no file .*mode=pretrain"):
+    pretrained.load(path)
+  path.write_bytes(b"weights")
+  with pytest.raises(UserError, match=r"is not an \.npz file"):
+    pretrained.load(path)
+  pretrained.save(_drawn(1, 5), path)
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(UserError, match=r"weights\.npz"):
+    pretrained.load(path)

@@ -1,0 +1,297 @@
+"""MINE beside EM and AP: the bound in float64, its gradient, and what it does to a poison."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from miue_jax import methods, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.errors import UserError
+from miue_jax.information import neural
+from miue_jax.methods import METHODS, em, mine
+from miue_jax.models import layers
+from miue_jax.performance import programs, sizes
+from miue_jax.runtime import AXIS
+
+COUNT, CLASSES, BATCH = 44, 3, 16
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=8, augment="flip"),
+  method=Method(
+    epochs=2,
+    batch_size=BATCH,
+    steps=4,
+    step_size_start=1.6 / 255,
+    step_size_end=1.6 / 255,
+    zeta=0.5,
+    augment="flip",
+    augment_poisoned=True,
+    checkpoint_every=1,
+  ),
+)
+SOURCE_STEPS, BATCHES = COUNT // 8, -(-COUNT // BATCH)
+
+
+class Tiny(nn.Module):
+  """One hidden layer with batch norm, soon compiled."""
+
+  model: Model
+  num_classes: int
+  min_side = 1
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    hidden = nn.Dense(16)(images.reshape(len(images), -1))
+    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
+    return features, layers.classifier(self.num_classes)(features)
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
+  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+
+
+class Recorded(Checkpoints):
+  """Keeps the newest state at hand."""
+
+  def save(self, position, tree):
+    self.tree = jax.device_get(tree)
+    super().save(position, tree)
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+  def run(folder="run", name="em_mine", devices=2, stop_at=None, **method):
+    use_devices(devices)
+    config = dataclasses.replace(
+      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
+    )
+    states = Recorded(tmp_path / folder)
+    made = METHODS[name](DATASET, config, states, reporter(stop_at))
+    return made, getattr(states, "tree", None)
+
+  return run
+
+
+def donsker_varadhan(scores, weights):
+  """The bound in float64, pair by pair."""
+  joint = np.sum(weights * np.diagonal(scores)) / weights.sum()
+  pairs = [(i, j) for i in range(len(scores)) for j in range(len(scores)) if i != j]
+  shares = np.array([weights[i] * weights[j] for i, j in pairs])
+  raised = np.exp([scores[i, j] for i, j in pairs])
+  return joint - np.log(np.sum(shares * raised) / shares.sum())
+
+
+def on_mesh(scores, weights):
+  """Value and gradient by the scores of the bound of the global batch."""
+
+  def local(scores, weights):
+    everywhere = jax.lax.all_gather(weights, AXIS, tiled=True)
+
+    def value(scores):
+      own, log_others = mine.bound(scores, weights, everywhere)
+      total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)
+      return jax.lax.psum(jnp.sum(weights * own), AXIS) / total - log_others
+
+    return jax.value_and_grad(value)(scores)
+
+  mapped = jax.shard_map(local, in_specs=jax.P(AXIS), out_specs=(jax.P(), jax.P(AXIS)))
+  return jax.jit(mapped)(jnp.asarray(scores, jnp.float32), jnp.asarray(weights, jnp.float32))
+
+
+def test_the_bound_is_donsker_varadhan_with_its_gradient(use_devices):
+  use_devices(2)
+  rng = np.random.default_rng(0)
+  scores = 40 + 5 * rng.normal(size=(8, 8))  # float32 has no e^90
+  weights = np.array([1, 2, 0.5, 1, 3, 1, 0, 0])
+  value, gradient = on_mesh(scores, weights)
+  assert value == pytest.approx(donsker_varadhan(scores, weights), rel=1e-5)
+  slope = np.zeros_like(scores)
+  for index in np.ndindex(scores.shape):
+    ends = []
+    for shift in (1e-5, -1e-5):
+      moved = scores.copy()
+      moved[index] += shift
+      ends.append(donsker_varadhan(moved, weights))
+    slope[index] = (ends[0] - ends[1]) / 2e-5
+  np.testing.assert_allclose(gradient, slope, atol=1e-4)
+
+
+def test_the_bound_is_the_one_that_measures(use_devices):
+  use_devices(4)
+  scores = np.random.default_rng(1).normal(size=(8, 8))
+  value, _ = on_mesh(scores, np.ones(8))
+  assert value == pytest.approx(float(neural._donsker_varadhan(jnp.asarray(scores))), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[1, 0, 0, 0], [0, 0, 0, 0]])
+def test_a_batch_without_pairs_has_no_information_and_a_gradient(use_devices, weights):
+  use_devices(2)
+  value, gradient = on_mesh(np.ones((4, 4)), np.array(weights))
+  assert value == 0
+  np.testing.assert_array_equal(gradient, 0)
+
+
+def test_the_critic_learns_what_two_sides_have_in_common(use_devices):
+  use_devices(2)
+  companion = mine.companion(Method(zeta=1.0))
+  rng = np.random.default_rng(2)
+  first = rng.normal(size=(301, 64, 3)).astype(np.float32)
+  second = 0.9 * first + np.sqrt(1 - 0.9**2) * rng.normal(size=first.shape).astype(np.float32)
+
+  def local(state, clean, poisoned, weights):
+    rows, state = companion.term(state, clean, poisoned, weights)
+    return jax.lax.pmean(jnp.mean(rows), AXIS), state
+
+  step = jax.jit(
+    jax.shard_map(
+      local, in_specs=(jax.P(), jax.P(AXIS), jax.P(AXIS), jax.P(AXIS)), out_specs=jax.P()
+    )
+  )
+  state = runtime.replicate(companion.start(jax.random.key(0), 3))
+  ones = jnp.ones(64)
+  for clean, poisoned in zip(first[1:], second[1:], strict=True):
+    _, state = step(state, clean, poisoned, ones)
+  # Judged by pairs that it never saw; the truth is 3 x 0.83 nats.
+  unseen, _ = step(state, first[0], second[0], ones)
+  shuffled, _ = step(state, first[0], second[0][::-1], ones)
+  assert 0.5 < float(unseen) < 3.5
+  assert float(shuffled) < 0.1
+
+
+def correlation(state, delta):
+  """Root mean square correlation of clean and poisoned features over pairs of them."""
+  model = Tiny(Model(), CLASSES)
+  clean = DATASET.train.images.astype(np.float32) / 255
+  before, after = (
+    np.asarray(model.apply(state.source.variables, images)[0], np.float64)
+    for images in (clean, clean + delta.astype(np.float32) / 255)
+  )
+  standardised = [(x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9) for x in (before, after)]
+  return np.sqrt(np.mean(np.square(standardised[0].T @ standardised[1] / COUNT)))
+
+
+@pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
+def test_features_have_less_in_common(generate, name):
+  # Many steps of one large batch: the critic of so few images has to learn first.
+  settings = {"name": name, "batch_size": 48, "steps": 60, "epochs": 2, "augment": "none"}
+  found = [
+    correlation(state, made.delta)
+    for made, state in (generate(str(z), zeta=z, **settings) for z in (0.0, 5.0))
+  ]
+  assert found[1] < found[0]
+
+
+@pytest.mark.parametrize("name", ["em", "ap"])
+def test_without_weight_nothing_changes(generate, name):
+  plain, _ = generate("plain", name=name)
+  made, _ = generate("mine", name=f"{name}_mine", zeta=0.0)
+  assert made.delta.tobytes() == plain.delta.tobytes()
+  assert made.history == plain.history
+
+
+def test_one_pattern_for_a_class_is_made_as_well(generate):
+  made, _ = generate(class_wise=True)
+  labels = DATASET.train.labels
+  for label in range(CLASSES):
+    patterns = made.delta[labels == label]
+    np.testing.assert_array_equal(patterns, np.broadcast_to(patterns[:1], patterns.shape))
+
+
+@pytest.mark.parametrize(
+  ("name", "stops"),
+  [
+    ("em_mine", (SOURCE_STEPS + 3, SOURCE_STEPS + 4 * BATCHES)),
+    ("ap_mine", (2 * SOURCE_STEPS + 5, 2 * SOURCE_STEPS + 4 * BATCHES)),
+  ],
+)
+def test_an_interrupted_run_ends_in_the_same_bytes(generate, name, stops):
+  expected, _ = generate("whole", name=name)
+  for step in stops:
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      generate("parts", name=name, stop_at=step)
+  resumed, _ = generate("parts", name=name)
+  assert resumed.delta.tobytes() == expected.delta.tobytes()
+  assert resumed.history == expected.history
+
+
+@pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
+def test_the_number_of_devices_does_not_matter(generate, name):
+  (one, _), (four, _) = (generate(str(n), name=name, devices=n, epochs=1) for n in (1, 4))
+  np.testing.assert_allclose(four.history["source_loss"], one.history["source_loss"], rtol=1e-4)
+  np.testing.assert_allclose(four.history["objective"], one.history["objective"], rtol=1e-3)
+  # Adam's first steps have one size whatever the gradient's: rounding turns those that are near 0.
+  assert np.mean(four.delta == one.delta) >= 0.9
+
+
+def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
+  companion = mine.companion(Method(zeta=0.5))
+  rng = np.random.default_rng(3)
+  clean, poisoned = rng.normal(size=(2, 16, 5)).astype(np.float32)
+  weights = np.array([1] * 13 + [0] * 3, np.float32)
+  found = []
+  for devices in (1, 2, 4):
+    use_devices(devices)
+    step = jax.jit(
+      jax.shard_map(
+        companion.term,
+        in_specs=(jax.P(), jax.P(AXIS), jax.P(AXIS), jax.P(AXIS)),
+        out_specs=(jax.P(AXIS), jax.P()),
+      )
+    )
+    state = runtime.replicate(companion.start(jax.random.key(0), 5))
+    rows, state = step(state, *map(runtime.shard, (clean, poisoned, weights)))
+    # The moments of Adam are the gradient; its first step has one size whatever the gradient's.
+    found.append((rows, state.average, *jax.tree.leaves(state.opt_state)))
+  for others in found[1:]:
+    for one, other in zip(found[0], others, strict=True):
+      np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_ap_refuses_one_pattern_for_a_class(generate):
+  with pytest.raises(
+    UserError, match=r"ap_mine makes one perturbation .* method\.class_wise=False"
+  ):
+    generate(name="ap_mine", class_wise=True)
+
+
+def test_a_plan_has_the_clean_forward_pass(use_devices):
+  use_devices(1)
+  network = Model(name="small_cnn", width=8)
+  config = Config(model=network, victim=network, method=Method(batch_size=64), devices=1)
+  found = [
+    programs.build(
+      "delta",
+      dataclasses.replace(config, method=dataclasses.replace(config.method, name=name)),
+      sizes.Sizes((16, 16, 1), 128, 64, 4),
+    )
+    .cost()
+    .flops
+    for name in ("em", "em_mine")
+  ]
+  # A sign step is two forward passes, and the third sees clean images. The critic's second layer is
+  # 64 x 64 for each of 64 x 64 pairs, five times: forward and two ways back when it learns, forward
+  # and one way back for delta.
+  assert found[1] - found[0] == pytest.approx(found[0] / 2 + 5 * 2 * 64**4, rel=0.1)
+
+
+def test_they_are_in_the_list_of_methods():
+  assert METHODS["em_mine"] is mine.generate_em
+  assert METHODS["ap_mine"] is mine.generate_ap
+  assert methods.BILEVEL["em_mine"] is mine.bilevel
+  assert mine.bilevel(Method()).objective.__qualname__ == em.objective(Method()).__qualname__
