@@ -7,7 +7,7 @@ One pattern for each class, started from noise and refined: with one perturbatio
 same victim kept a balanced accuracy of 60.6 % (6 epochs, one seed). The price: who averages many
 published images of one class sees its pattern. Patterns are made under shuffled labels, so that
 none has a trait of its class: whether the victim's AUC lies above or below 1/2 is then luck, see
-README.md.
+docs/medical.md.
 
     python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -193,6 +194,15 @@ def test_a_peer_takes_steps(stage, channels_last):
   assert peer.batch == 8
   assert peer.seconds(3) > 0
   assert peer.measure(0.0) == peer.step_seconds > 0
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_peer_apart_is_timed_in_a_process_of_its_own():
+  config = dataclasses.replace(CONFIG, model=Model(width=4))
+  with torch_peer.apart("delta", config, SIZES, 8, False) as measure:
+    assert measure(0.0) > 0
+    (process,) = multiprocessing.active_children()
+  assert not process.is_alive()
 
 
 def test_a_peer_moves_delta_within_the_budget(torch):

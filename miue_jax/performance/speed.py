@@ -1,5 +1,6 @@
 """Times the steps of a recipe, alone and beside PyTorch, on random pixels."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -217,34 +218,36 @@ def _compare(
   program: programs.Program,
   watch: Stopwatch,
 ) -> list[dict[str, Any]]:
-  """Times ours and two peers in alternation: A B C A B C ..."""
-  batch = settings.peer_batch or program.batch
-  peers = {
-    "eager": torch_peer.Peer(stage, config, sizes, program.batch, channels_last=False),
-    "channels_last": torch_peer.Peer(stage, config, sizes, batch, channels_last=True),
-  }
-  speeds: dict[str, list[float]] = {name: [] for name in peers}
-  ratios: dict[str, list[float]] = {name: [] for name in peers}
-  for _ in range(settings.repeats):
-    ours = program.batch / watch.measure(settings.seconds)
-    for name, peer in peers.items():
-      speed = peer.batch / peer.measure(settings.seconds)
-      speeds[name].append(speed)
-      ratios[name].append(ours / speed)
+  """Times ours and two peers in alternation: A B C A B C ...; nothing runs beside the one timed."""
+  batches = {"eager": program.batch, "channels_last": settings.peer_batch or program.batch}
+  speeds: dict[str, list[float]] = {name: [] for name in batches}
+  ratios: dict[str, list[float]] = {name: [] for name in batches}
+  with contextlib.ExitStack() as stack:
+    peers = {
+      name: stack.enter_context(
+        torch_peer.apart(stage, config, sizes, batch, channels_last=name == "channels_last")
+      )
+      for name, batch in batches.items()
+    }
+    for _ in range(settings.repeats):
+      ours = program.batch / watch.measure(settings.seconds)
+      for name, measure in peers.items():
+        speed = batches[name] / measure(settings.seconds)
+        speeds[name].append(speed)
+        ratios[name].append(ours / speed)
   return [
     {
       "stage": stage,
       "peer": name,
-      "batch": peer.batch,
+      "batch": batch,
       "images_per_second": spread(speeds[name]),
       "ratio": spread(ratios[name]),
     }
-    for name, peer in peers.items()
+    for name, batch in batches.items()
   ]
 
 
 def _machine() -> dict[str, Any]:
-
   mesh = jax.sharding.get_mesh()
   device = mesh.devices.flat[0]
   # Kilobytes on Linux, bytes on macOS.

@@ -3,9 +3,12 @@
 PyTorch is imported only when a peer is made.
 """
 
+import contextlib
 import importlib.util
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -135,6 +138,29 @@ class Peer:
   def _precision(self, config: Config) -> Any:
     low = config.model.dtype == "bfloat16"
     return self._torch.autocast(self._device, self._torch.bfloat16, enabled=low)
+
+
+@contextlib.contextmanager
+def apart(stage: str, config: Config, sizes: Sizes, batch: int, channels_last: bool) -> Iterator:
+  """A `Peer`, whose arguments it takes, in a process of its own; yields `Peer.measure`.
+
+  There PyTorch has memory as its users have it: `runtime.start` changes how this process allocates.
+  """
+  arguments = stage, config, sizes, batch, channels_last
+  spawn = multiprocessing.get_context("spawn")
+  with ProcessPoolExecutor(1, spawn, _make_here, arguments) as process:
+    yield lambda seconds: process.submit(_measure_here, seconds).result()
+
+
+_here: list[Peer] = []  # of the process that `apart` starts
+
+
+def _make_here(*arguments) -> None:
+  _here.append(Peer(*arguments))
+
+
+def _measure_here(seconds: float) -> float:
+  return _here[0].measure(seconds)
 
 
 def mi_reduction(torch: Any, features: Any, labels: Any, method: Any) -> Any:
