@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from miue_jax import config as configs
-from miue_jax import evaluate, report, stages
+from miue_jax import evaluate, measure, report, stages
 from miue_jax import poison as artefact
 from miue_jax.arena import cells, contest
 from miue_jax.arena.cells import Cell
@@ -98,7 +98,7 @@ def contested(experiment, monkeypatch):
 
     monkeypatch.setattr(evaluate, "rows", rows)
     monkeypatch.setattr(stages, "generate", generate)
-    monkeypatch.setattr(stages, "measured", measured)
+    monkeypatch.setattr(measure, "measured", measured)
     monkeypatch.setattr(stages, "start", mock.Mock(return_value=started))
     monkeypatch.setattr(contest, "_check_fit", lambda experiment: None)
     for drawing in ("heat_map", "line_charts"):  # they take seconds

@@ -237,16 +237,16 @@ def test_a_mistake_in_one_share_is_told_by_every_process(tree, tmp_path):
 
 @pytest.mark.slow
 def test_memory_stays_below_the_size_of_the_images(tmp_path):
-  """90 MB of images, of which one process of four then needs a quarter."""
+  """181 MB of images, of which one process of four then needs a quarter."""
   if not pathlib.Path("/proc/self/status").exists():
     pytest.skip("there is no /proc that tells the peak of a process")
   noise = RNG.integers(0, 256, (50, 28, 28, 3), np.uint8)
-  for index in range(600):
+  for index in range(1200):
     path = tmp_path / "tree" / f"class {index % 2}" / f"{index}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(noise[index % 50]).rotate(index).resize((224, 224), Image.BICUBIC)
     picture.save(path, quality=90)
-  size = 600 * 224 * 224 * 3 / 1e6
+  size = 1200 * 224 * 224 * 3 / 1e6
   held, read = (
     read_in_processes(1, tmp_path / "told", tmp_path / "tree", memory, "quarter")[0]
     for memory in ("4", "0")

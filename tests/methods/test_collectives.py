@@ -141,7 +141,7 @@ def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
 
 
 def test_a_network_beside_delta_gathers_clean_features_alone(steps):
-  _, delta = steps(name="em_mine")
+  _, delta = map(collectives, steps(name="em_mine"))
   gathered = [values for name, values in delta if name == "all-gather"]
   assert max(gathered) == GATHERED
   # The gradient of the statistics network is summed; its largest layer has 64 x 64 weights.
