@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from miue_jax import runtime
 from miue_jax.data import pixels
 from miue_jax.errors import UserError
 
@@ -52,6 +53,7 @@ class LazyImages:
     """
     ids = np.atleast_1d(np.arange(len(self))[index])
     images = self._read(ids)
+    runtime.release_memory()
     if self.digests is not None and not (
       images.shape[1:] == self.shape[1:] and np.array_equal(digests(images), self.digests[ids])
     ):
@@ -93,6 +95,7 @@ def scan(read: Read, count: int, name: str) -> LazyImages:
         block = ids[start : start + size]
         # The very first image leads every block: what differs from it in size is then named.
         result[start : start + size] = digests(read(np.concatenate([[0], block]))[1:])
+        runtime.release_memory()  # there is little, or the images would be held
         yield len(block)
 
     pixels.report(blocks(), len(ids))
