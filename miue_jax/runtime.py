@@ -91,7 +91,7 @@ def _keep_memory() -> None:
 
 
 def release_memory() -> None:
-  """Returns to the system what `start` lets glibc keep: memory is scarce, or about to be counted."""
+  """Returns what `start` lets glibc keep: memory is scarce, or about to be counted."""
   if platform.libc_ver()[0] == "glibc":
     ctypes.CDLL(None).malloc_trim(0)
 
