@@ -83,17 +83,22 @@ def _keep_memory() -> None:
   XLA allocates what a step needs anew for every step. By default blocks that large come from the
   system and go back to it, page by page, which is a third of the time of a step of a ResNet-18.
   """
-  if platform.libc_ver()[0] == "glibc":
+  if glibc := _glibc():
     arena_max, mmap_max, trim_threshold = -8, -4, -1  # from malloc.h
-    mallopt = ctypes.CDLL(None).mallopt
     for parameter, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1)):
-      mallopt(parameter, value)
+      glibc.mallopt(parameter, value)
 
 
 def release_memory() -> None:
   """Returns what `start` lets glibc keep: memory is scarce, or about to be counted."""
-  if platform.libc_ver()[0] == "glibc":
-    ctypes.CDLL(None).malloc_trim(0)
+  if glibc := _glibc():
+    glibc.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+  """The C library, where it is glibc; to find out reads the interpreter's file."""
+  return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def _here(count: int) -> str:

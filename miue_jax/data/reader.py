@@ -53,7 +53,6 @@ class LazyImages:
     """
     ids = np.atleast_1d(np.arange(len(self))[index])
     images = self._read(ids)
-    runtime.release_memory()
     if self.digests is not None and not (
       images.shape[1:] == self.shape[1:] and np.array_equal(digests(images), self.digests[ids])
     ):
@@ -84,7 +83,13 @@ def scan(read: Read, count: int, name: str) -> LazyImages:
   Raises:
     UserError: an image cannot be read, or has another size than the first one.
   """
-  shape = read(np.zeros(1, np.int64)).shape[1:]
+
+  def frugal(ids: np.ndarray) -> np.ndarray:
+    images = read(ids)
+    runtime.release_memory()  # there is little, or the images would be held
+    return images
+
+  shape = frugal(np.zeros(1, np.int64)).shape[1:]
   size = max(1, _BLOCK_BYTES // int(np.prod(shape)))
 
   def digest(ids: np.ndarray) -> np.ndarray:
@@ -94,14 +99,13 @@ def scan(read: Read, count: int, name: str) -> LazyImages:
       for start in range(0, len(ids), size):
         block = ids[start : start + size]
         # The very first image leads every block: what differs from it in size is then named.
-        result[start : start + size] = digests(read(np.concatenate([[0], block]))[1:])
-        runtime.release_memory()  # there is little, or the images would be held
+        result[start : start + size] = digests(frugal(np.concatenate([[0], block]))[1:])
         yield len(block)
 
     pixels.report(blocks(), len(ids))
     return result
 
-  return LazyImages(read, (count, *shape), name, by_process(count, digest))
+  return LazyImages(frugal, (count, *shape), name, by_process(count, digest))
 
 
 def digests(images: np.ndarray | LazyImages) -> np.ndarray:

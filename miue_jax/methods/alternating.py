@@ -166,7 +166,7 @@ def generate(
   labels = deltas.learned_labels(train.labels, method, config.seed)
   table = layout.place(dataclasses.replace(train, labels=labels))
   chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  perturbed = deltas.perturbed_rows(chosen, layout)
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
   train_run = runtime.repeated(source_step(bilevel, module, optimiser, config))

@@ -120,7 +120,7 @@ def attack(
   optimiser = fit.sgd(config.source, method.epochs, train_steps)
   table = layout.place(train)
   chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  perturbed = deltas.perturbed_rows(chosen, layout)
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
   train_run = runtime.repeated(

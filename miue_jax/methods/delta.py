@@ -95,6 +95,11 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   return chosen
 
 
+def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
+  """Which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
+  return runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+
+
 def learned_labels(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   """Labels `[N]` that patterns are made under.
 

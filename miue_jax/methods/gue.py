@@ -88,7 +88,7 @@ def generate(
   steps = layout.steps(config.source.batch_size, partial=False)
   table = layout.place(train)
   chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  perturbed = deltas.perturbed_rows(chosen, layout)
   generator = unet.UNet(config.model.width, config.model.dtype)
   classifier = models.build(config.model, dataset.num_classes, image)
   rates = optax.sgd(method.generator_learning_rate), fit.sgd(config.source, method.epochs, steps)

@@ -69,7 +69,7 @@ def generate(
     )
   table = layout.place(train)
   chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  perturbed = deltas.perturbed_rows(chosen, layout)
   key = runtime.stream(config.seed, "delta")
   data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
   sizes = runtime.replicate(tuple(map(np.float32, (method.step_size_start, method.epsilon))))

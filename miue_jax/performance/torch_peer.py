@@ -141,7 +141,9 @@ class Peer:
 
 
 @contextlib.contextmanager
-def apart(stage: str, config: Config, sizes: Sizes, batch: int, channels_last: bool) -> Iterator:
+def apart(
+  stage: str, config: Config, sizes: Sizes, batch: int, channels_last: bool
+) -> Iterator[Callable[[float], float]]:
   """A `Peer`, whose arguments it takes, in a process of its own; yields `Peer.measure`.
 
   There PyTorch has memory as its users have it: `runtime.start` changes how this process allocates.

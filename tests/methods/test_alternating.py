@@ -4,11 +4,11 @@ import dataclasses
 import itertools
 import types
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from miue_jax import models, objectives, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -17,7 +17,6 @@ from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import alternating, delta, miue
-from miue_jax.models import layers
 
 COUNT, CLASSES, BATCH = 22, 3, 16
 # What is compiled depends on steps, augmentation and kind of delta: most tests share it.
@@ -39,21 +38,6 @@ CONFIG = Config(
 SOURCE_STEPS = COUNT // 8
 DELTA_STEPS = -(-COUNT // BATCH) * CONFIG.method.steps
 EPOCH = SOURCE_STEPS + DELTA_STEPS
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    # Not ReLU: an image whose units are all off would have no gradient, and no delta.
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 def make_dataset(count=COUNT):

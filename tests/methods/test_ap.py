@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from miue_jax import models, perturb, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -14,7 +14,6 @@ from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import METHODS, ap
-from miue_jax.models import layers
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -36,20 +35,6 @@ CONFIG = Config(
 TRAINING = CONFIG.method.epochs * (COUNT // 8)
 BATCHES = -(-COUNT // BATCH)
 RESTART = BATCHES * (CONFIG.method.steps + 1)
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 class Recorded(Checkpoints):

@@ -2,17 +2,16 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from miue_jax import methods, models, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method, Model, Sgd
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import em
-from miue_jax.models import layers
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -33,20 +32,6 @@ CONFIG = Config(
   ),
 )
 EPOCH = CONFIG.method.source_steps + -(-COUNT // BATCH) * CONFIG.method.steps
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 class Recorded(Checkpoints):

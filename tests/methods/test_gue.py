@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import Tiny
 
 from miue_jax import fit, methods, models, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -16,7 +17,7 @@ from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import gue
-from miue_jax.models import layers, unet
+from miue_jax.models import unet
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -28,20 +29,6 @@ CONFIG = Config(
   ),
 )
 STEPS = COUNT // BATCH
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 def make_dataset():

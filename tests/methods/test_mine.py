@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from miue_jax import methods, models, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -15,7 +15,6 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.information import neural
 from miue_jax.methods import METHODS, em, mine
-from miue_jax.models import layers
 from miue_jax.performance import programs, sizes
 from miue_jax.runtime import AXIS
 
@@ -37,20 +36,6 @@ CONFIG = Config(
   ),
 )
 SOURCE_STEPS, BATCHES = COUNT // 8, -(-COUNT // BATCH)
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 def make_dataset():
