@@ -36,7 +36,10 @@ POINTS: dict[str, Callable[..., Point]] = {
 }
 
 # `(x [samples, columns], y [samples, columns], **settings) -> [columns]`: all slices at once.
-_COLUMNS = {"histogram": histogram.slice_values, "gaussian": gaussian.slice_values}
+_COLUMNS = {
+  name: module.slice_values
+  for name, module in (("histogram", histogram), ("kde", kde), ("knn", knn), ("gaussian", gaussian))
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +229,12 @@ def sliced(
 def _slice_values(
   estimator: str, settings: dict[str, Any], x: jax.Array, y: jax.Array
 ) -> np.ndarray:
-  """The estimator on every slice of `[samples, slices, k]`, as `[slices]`."""
+  """The estimator on every slice of `[samples, slices, k]`, as `[slices]`.
+
+  Slices of several dimensions are measured one after the other, and so are the networks of MINE,
+  InfoNCE and NWJ: they are programs that are compiled once and keep a core busy, so that together
+  they would take as long, and networks would train until the last of them may stop.
+  """
   if estimator in _COLUMNS and x.shape[2] == 1:
     return _COLUMNS[estimator](x[..., 0], y[..., 0], **settings)
   x, y = np.asarray(x), np.asarray(y)

@@ -86,12 +86,23 @@ def standardised(x: np.ndarray) -> tuple[np.ndarray, int]:
   Returns:
     `[samples, kept]`, and the number of features that were dropped.
   """
-  x = x.astype(np.float64)
-  varies = np.ptp(x, axis=0) > 0
-  x = x[:, varies]
+  columns, varies = standardised_columns(x)
+  return np.ascontiguousarray(columns[varies].T), int((~varies).sum())
+
+
+def standardised_columns(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Every column of `[samples, columns]` with mean 0 and standard deviation 1.
+
+  Returns:
+    float64 `[columns, samples]`, zeros where a column is constant, and `[columns]`: which vary.
+  """
+  x = np.ascontiguousarray(x.T, np.float64)
+  span = np.ptp(x, axis=1, keepdims=True)
+  varies = span > 0
   # First to a range of one: the square of a large float64 would overflow.
-  x = (x - x.min(axis=0)) / np.ptp(x, axis=0)
-  return (x - x.mean(axis=0)) / x.std(axis=0), int((~varies).sum())
+  x = (x - x.min(axis=1, keepdims=True)) / np.where(varies, span, 1.0)
+  x -= x.mean(axis=1, keepdims=True)
+  return x / np.where(varies, x.std(axis=1, keepdims=True), 1.0), varies[:, 0]
 
 
 def both_standardised(
