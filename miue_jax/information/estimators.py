@@ -237,8 +237,8 @@ def _slice_values(
   """
   if estimator in _COLUMNS and x.shape[2] == 1:
     return _COLUMNS[estimator](x[..., 0], y[..., 0], **settings)
-  x, y = np.asarray(x), np.asarray(y)
-  return np.array([POINTS[estimator](x[:, i], y[:, i], **settings).mi for i in range(x.shape[1])])
+  one = functools.partial(POINTS[estimator], **settings)
+  return samples.one_by_one(one, np.asarray(x), np.asarray(y))
 
 
 def _complete(

@@ -4,6 +4,8 @@ It sees linear dependence alone. Where x and y are each normal it is a lower bou
 joint normal has the largest entropy for its covariance; otherwise it can err on either side.
 """
 
+import functools
+
 import numpy as np
 from scipy import special
 from sklearn import covariance as sklearn_covariance
@@ -64,8 +66,8 @@ def slice_values(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical")
   """`point` of every column of `[samples, columns]`, as `[columns]`."""
   x, y = (np.asarray(side, np.float64) for side in (x, y))
   if covariance != "empirical":
-    pairs = zip(x.T[..., None], y.T[..., None], strict=True)
-    return np.array([point(a, b, covariance=covariance).mi for a, b in pairs])
+    one = functools.partial(point, covariance=covariance)
+    return samples.one_by_one(one, x[..., None], y[..., None])
   x, y = x - x.mean(axis=0), y - y.mean(axis=0)
   scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
   constant = scale == 0

@@ -88,8 +88,8 @@ def slice_values(
   x, y = np.asarray(x), np.asarray(y)
   _check(k, variant, len(x))
   if k > _MANY:
-    pairs = zip(x.T[..., None], y.T[..., None], strict=True)
-    return np.array([point(a, b, k=k, variant=variant, seed=seed).mi for a, b in pairs])
+    one = functools.partial(point, k=k, variant=variant, seed=seed)
+    return samples.one_by_one(one, x[..., None], y[..., None])
   rng = np.random.default_rng(seed)
   (x, x_varies), (y, y_varies) = (samples.standardised_columns(side) for side in (x, y))
   x, y = (side + _JITTER * rng.standard_normal(side.shape[1]) for side in (x, y))

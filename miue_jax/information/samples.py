@@ -1,6 +1,6 @@
 """Feature arrays as the estimators take them, and what an estimator gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -123,3 +123,8 @@ def both_standardised(
     if count
   )
   return x, y, {"dropped_x": dropped_x, "dropped_y": dropped_y}, warnings
+
+
+def one_by_one(point: Callable[..., Point], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """`point(x, y).mi` (nats) of every slice of `[samples, slices, k]`, as `[slices]`."""
+  return np.array([point(x[:, i], y[:, i]).mi for i in range(x.shape[1])])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from miue_jax.errors import UserError
 from miue_jax.information import closed_forms, kde, tasks
@@ -38,6 +38,32 @@ def test_several_blocks_are_one_sum(monkeypatch):
   together = kde.point(x, y).mi
   monkeypatch.setattr(kde, "_PAIRS", 501 * 50)
   assert kde.point(x, y).mi == pytest.approx(together, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "silverman", "scale": 0.5}])
+def test_slices_are_points(settings):
+  rng = np.random.default_rng(4)
+  x = rng.standard_normal((300, 5))
+  y = x * np.arange(5) + rng.standard_normal((300, 5))
+  x[:, 1], y[:, 1] = rng.standard_cauchy((2, 300))
+  y[:, 2], y[:, 3] = x[:, 2], 2.0
+  found = kde.slice_values(x, y, **settings)
+  one = [kde.point(a[:, None], b[:, None], **settings).mi for a, b in zip(x.T, y.T, strict=True)]
+  np.testing.assert_allclose(found, one, rtol=1e-6, atol=1e-6)
+  assert found[3] == 0
+
+
+def test_samples_far_from_all_others_are_summed_by_their_logarithms():
+  x, y = np.random.default_rng(5).standard_cauchy((2, 80, 1))
+  count, found = len(x), kde.point(x, y)
+  x, y = ((side - side.mean()) / side.std() / found.details["bandwidth"] for side in (x, y))
+  logs = [-((side - side.T) ** 2) / 2 for side in (x, y)]
+  for one in logs:
+    np.fill_diagonal(one, -np.inf)
+  joint, *sides = (special.logsumexp(one, axis=1) for one in (logs[0] + logs[1], *logs))
+  assert joint.min() < -100  # e to this is 0 in float32
+  expected = (joint - sides[0] - sides[1]).mean() + np.log(count - 1)
+  assert found.mi == pytest.approx(expected, rel=1e-4)
 
 
 # Smoothing by a bandwidth h adds noise of variance h^2 to each unit-variance side, so the expected

@@ -56,6 +56,66 @@ def test_tree_and_blocks_count_the_same(variant, monkeypatch):
     assert abs(tree - blocks).max() <= 1
 
 
+def columns(samples=400):
+  """Slices of every kind: smooth, correlated, equal, with long tails, with ties, and a constant."""
+  rng = np.random.default_rng(9)
+  x = rng.standard_normal((samples, 8))
+  y = x * np.arange(8) + rng.standard_normal(x.shape)
+  x[:, 1], y[:, 1] = rng.standard_cauchy((2, samples))
+  x[:, 2] = rng.integers(0, 3, samples)
+  x[:, 3], y[:, 3] = np.maximum(x[:, 3], 0), np.maximum(y[:, 3], 0)
+  y[:, 4] = x[:, 4]
+  x[:, 5] = 7.0
+  x[:, 6], y[:, 6] = rng.integers(0, 2, (2, samples))
+  return x, y
+
+
+def one_by_one(x, y, **settings):
+  return [knn.point(a[:, None], b[:, None], **settings).mi for a, b in zip(x.T, y.T, strict=True)]
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+@pytest.mark.parametrize("k", [1, 3, 16, 17])
+def test_slices_are_points(k, variant):
+  x, y = columns()
+  found = knn.slice_values(x, y, k=k, variant=variant, seed=1)
+  np.testing.assert_allclose(found, one_by_one(x, y, k=k, variant=variant, seed=1), atol=1e-12)
+  assert found[5] == 0
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+@pytest.mark.parametrize("window", [0.01, 0.3, 100])
+def test_what_a_walk_does_not_reach_is_found_all_the_same(window, variant, monkeypatch):
+  monkeypatch.setattr(knn, "_WINDOW", window)
+  x, y = columns(90)
+  found = knn.slice_values(x, y, variant=variant)
+  np.testing.assert_allclose(found, one_by_one(x, y, variant=variant), atol=1e-12)
+
+
+def test_few_samples_have_slices():
+  x, y = columns(8)
+  found = knn.slice_values(x, y, k=7)
+  np.testing.assert_allclose(found, one_by_one(x, y, k=7), atol=1e-12)
+
+
+def test_slices_are_searched_in_blocks_of_one_shape(monkeypatch):
+  shapes = []
+  by_walks = knn._by_walks
+
+  def watched(x, y, *settings):
+    shapes.append(x.shape)
+    return by_walks(x, y, *settings)
+
+  monkeypatch.setattr(knn, "_by_walks", watched)
+  monkeypatch.setattr(knn, "_VALUES", 3 * 100)
+  x = np.random.default_rng(10).standard_normal((100, 8))
+  assert knn.slice_values(x, x + 1).shape == (8,)
+  assert shapes == [(3, 100)] * 3
+  compiled = knn._walk._cache_size()
+  assert knn.slice_values(np.tile(x, 5), np.tile(x, 5)).shape == (40,)
+  assert knn._walk._cache_size() == compiled
+
+
 # The bias of KSG 1 for normal variables is below 0.02 at these sizes (figure 4 of its paper); its
 # standard deviation is about 1 / sqrt(samples).
 @pytest.mark.parametrize("variant", [1, 2])
