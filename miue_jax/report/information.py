@@ -144,13 +144,21 @@ def warnings(rows: Iterable[Measured]) -> list[str]:
 
 
 def settings(measurement: Measured | None) -> list[tuple[str, str]]:
-  """What all rows share, and the settings of each estimator, as readable pairs."""
+  """What all rows share, and the settings of each estimator, as readable pairs.
+
+  An estimator that was set alike for all layers is listed once.
+  """
   measurement = measurement or {}
-  own = {
-    name: rows[0]["settings"]
-    for name, rows in groups(measurement.get("rows") or ()).items()
-    if isinstance(rows[0].get("settings"), Mapping)
-  }
+  found: dict[str, dict[str, Any]] = {}
+  for name, rows in groups(measurement.get("rows") or ()).items():
+    if isinstance(rows[0].get("settings"), Mapping):
+      of_layers = found.setdefault(str(rows[0].get("estimator") or _UNNAMED), {})
+      of_layers[name] = rows[0]["settings"]
+  own: dict[str, Any] = {}
+  for estimator, of_layers in found.items():
+    first, *others = of_layers.values()
+    alike = all(other == first for other in others)
+    own |= {estimator: first} if len(of_layers) > 1 and alike else of_layers
   return tables.flatten(measurement.get("settings") or {}) + tables.flatten(own)
 
 

@@ -87,6 +87,19 @@ def test_settings_of_each_estimator_are_listed_once():
   assert information.settings(None) == []
 
 
+def test_settings_that_layers_share_are_listed_once():
+  def of(layer, bins):
+    return row("clean", 1.0, settings={"bins": bins}) | {"layer": layer}
+
+  alike = {"rows": [of("Block_0", 16), of("Block_1", 16), of("features", 16)]}
+  assert information.settings(alike) == [("sliced histogram.bins", "16")]
+  apart = {"rows": [of("Block_0", 16), of("features", 9)]}
+  assert information.settings(apart) == [
+    ("sliced histogram of Block_0.bins", "16"),
+    ("sliced histogram.bins", "9"),
+  ]
+
+
 def test_each_estimator_has_its_own_axis():
   rows = [row("clean", 2.0), row("miue", 1.0), row("clean", 30.0, "mine", std=None)]
   svg = figures.information_bars(rows)
