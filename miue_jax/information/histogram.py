@@ -111,15 +111,6 @@ def columns(x: jax.Array, y: jax.Array, *, bins: int, correction: str = "none") 
   return mi
 
 
-def plug_in(x: jax.Array, y: jax.Array, bins: int) -> jax.Array:
-  """Plug-in mutual information (nats) of two samples, `[samples]` each, by `bins` x `bins` cells.
-
-  Bins have equal width between the smallest and the largest value of each sample. The plug-in
-  estimate is biased upwards by about `(bins - 1)^2 / (2 samples)`.
-  """
-  return columns(x[:, None], y[:, None], bins=bins)[0]
-
-
 def slice_values(
   x: jax.Array, y: jax.Array, *, bins: int = 16, correction: str = "none"
 ) -> np.ndarray:

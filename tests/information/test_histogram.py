@@ -1,6 +1,5 @@
 """The histogram estimator against closed forms and scikit-learn."""
 
-import jax
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -8,7 +7,9 @@ from sklearn import metrics
 from miue_jax.errors import UserError
 from miue_jax.information import closed_forms, histogram, projection, tasks
 
-plug_in = jax.jit(histogram.plug_in, static_argnums=2)
+
+def plug_in(x, y, bins):
+  return histogram.columns(x[:, None], y[:, None], bins=bins)[0]
 
 
 def normal_pair(rho, samples, seed=0):
