@@ -150,11 +150,15 @@ def line_label(method: str) -> str:
 def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
   """Mutual information of each condition in nats, with one standard deviation where known.
 
+  Of several layers only the last is shown: `information_layers` has them all.
+
   Returns:
     An `<svg>` with one panel for each estimator, as their values are not comparable; None when no
     value is finite.
   """
-  panels = information.groups(row for row in rows if finite(row.get("mi")))
+  rows = [row for row in rows if finite(row.get("mi"))]
+  last = rows[-1].get("layer") if rows else None
+  panels = information.groups(row for row in rows if row.get("layer") == last)
   if not panels:
     return None
   look = styles([str(row.get("method")) for members in panels.values() for row in members])

@@ -210,3 +210,16 @@ def test_theory_that_was_not_measured():
     "Not measured for miue: Too few.",
   ]
   assert information.theory_table(None)[1] == information.theory_sentences(None) == []
+
+
+def test_bars_are_those_of_the_last_layer():
+  rows = [
+    row(method, value, estimator) | {"layer": layer}
+    for layer, value in (("Block_0", 1.5), ("Block_1", 0.5))
+    for method in ("clean", "miue")
+    for estimator in ("sliced histogram", "sliced knn")
+  ]
+  svg = figures.information_bars(rows)
+  assert svg.count("0.500") >= 4
+  assert "1.500" not in svg
+  assert "Block_0" not in svg
