@@ -114,6 +114,7 @@ class Method:
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   shuffled: bool = False  # class-wise patterns are made under shuffled labels: no trait of a class
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
+  class_fractions: tuple[float, ...] = ()  # the same for one class after the other; (): fraction
   only_class: int = -1  # perturb this class alone; -1: all
   balanced: bool = False  # delta batches weigh every class the same (for imbalanced data)
   rounding: str = "nearest"  # nearest | truncate (the authors' uint8 conversion, for parity)
@@ -272,6 +273,19 @@ def validate(config: Config) -> None:
     "between method.epsilon and 1",
   )
   _require(0 < method.fraction <= 1, "method.fraction", method.fraction, "in (0, 1]")
+  _require(
+    not method.class_fractions
+    or (method.fraction == 1 and method.only_class == -1 and any(method.class_fractions)),
+    "method.class_fractions",
+    method.class_fractions,
+    "empty, or not all 0 while method.fraction is 1 and method.only_class -1",
+  )
+  _require(
+    all(0 <= fraction <= 1 for fraction in method.class_fractions),
+    "method.class_fractions",
+    method.class_fractions,
+    "in [0, 1], one for each class",
+  )
   _require(method.tau > 0, "method.tau", method.tau, "positive")
   for key in ("zeta", "similarity_weight", "epsilon_epochs", "source_steps", "inner_steps"):
     _require(getattr(method, key) >= 0, f"method.{key}", getattr(method, key), "0 or more")

@@ -14,7 +14,7 @@ def frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
   Args:
     kind: the dataclass.
     values: by field; fields that are left out keep their defaults. An int becomes a float and a
-      list a tuple where the field is one.
+      list a tuple where the field is one or has such items.
     prefix: of the field's names in messages.
 
   Raises:
@@ -35,6 +35,8 @@ def frozen(kind: type, values: dict[str, Any], prefix: str) -> Any:
       value = float(value)
     elif isinstance(value, list):
       value = tuple(value)
+    if typing.get_args(expected)[:1] == (float,) and isinstance(value, tuple):
+      value = tuple(float(item) if type(item) is int else item for item in value)
     if not _fits(value, expected):
       raise UserError(
         f"Config key {prefix}{key} is {value!r} ({type(value).__name__}); expected "

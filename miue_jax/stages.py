@@ -14,7 +14,7 @@ from miue_jax import measure as measuring
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Measure, Model
+from miue_jax.config import Config, Measure, Method, Model
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
@@ -66,15 +66,25 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
     defences.build(name)
   runtime.start(config.devices, config.batch_sizes)
   dataset = sources.load(config.data, need_test=need_test)
-  if config.method.only_class >= dataset.num_classes:
-    raise UserError(
-      f"Config key method.only_class is {config.method.only_class}; {dataset.name} has classes "
-      f"0..{dataset.num_classes - 1}."
-    )
+  check_classes(config.method, dataset)
   models.build(config.model, dataset.num_classes, dataset.train.images.shape[1:])
   check_victim(config.victim, config, dataset)
   workdirs.bind(workdir, config, dataset)
   return Experiment(config, workdir, dataset, command)
+
+
+def check_classes(method: Method, dataset: Dataset) -> None:
+  """Raises a UserError where a method is to perturb classes that the dataset does not have."""
+  if method.only_class >= dataset.num_classes:
+    raise UserError(
+      f"Config key method.only_class of method {method.name!r} is {method.only_class}; "
+      f"{dataset.name} has classes 0..{dataset.num_classes - 1}."
+    )
+  if len(method.class_fractions) not in (0, dataset.num_classes):
+    raise UserError(
+      f"Config key method.class_fractions of method {method.name!r} names "
+      f"{len(method.class_fractions)} fractions; {dataset.name} has {dataset.num_classes} classes."
+    )
 
 
 def check_victim(victim: Model, config: Config, dataset: Dataset) -> None:

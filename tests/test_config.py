@@ -73,6 +73,7 @@ def test_there_are_recipes():
     ("data.classes", ["a"], ("a",)),
     ("method.epsilon_start", 1.0, 1.0),
     ("method.only_class", 0, 0),
+    ("method.class_fractions", [1, 0.5], (1.0, 0.5)),
     ("seed", 2**32 - 1, 2**32 - 1),
   ],
 )
@@ -135,6 +136,8 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("method.epsilon_start", 1.01),
     ("method.fraction", 0.0),
     ("method.fraction", 1.1),
+    ("method.class_fractions", (0.5, 1.5)),
+    ("method.class_fractions", (0.0, 0.0)),
     ("method.tau", 0.0),
     ("method.microbatch", 3),
     ("method.zeta", -0.1),

@@ -100,11 +100,7 @@ def _check_fit(experiment: Experiment) -> None:
   for name in config.arena.methods:
     made = configs.for_method(config, name)
     models.build(made.model, dataset.num_classes, shape)
-    if made.method.only_class >= dataset.num_classes:
-      raise UserError(
-        f"Method {name!r} perturbs class {made.method.only_class} alone, but {dataset.name} has "
-        f"classes 0..{dataset.num_classes - 1}: change method.only_class in its recipe."
-      )
+    stages.check_classes(made.method, dataset)
     if any(size % devices for size in made.batch_sizes):
       raise UserError(
         f"The batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "

@@ -77,15 +77,22 @@ def lay_out(train: Split, config: Config) -> lanes.Layout:
 
 
 def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
-  """Which images are perturbed, bool `[N]`: `fraction` of each class, or of `only_class`.
+  """Which images are perturbed, bool `[N]`: a part of each class, or of one alone.
 
-  Stratified, drawn by `seed`; a smaller fraction is contained in a larger one.
+  `fraction`, `class_fractions` and `only_class` say which part. Stratified, drawn by `seed`; a
+  smaller fraction is contained in a larger one.
 
   Raises:
     UserError: there are none.
   """
   chosen = np.zeros(len(labels), bool)
-  chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
+  if method.class_fractions:
+    for label, fraction in enumerate(method.class_fractions):
+      ids = np.flatnonzero(labels == label)
+      drawn = stratified(labels[ids], round(fraction * len(ids)), seed, Draw.PERTURBED)
+      chosen[ids[drawn]] = True
+  else:
+    chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
   chosen &= (labels == method.only_class) | (method.only_class == -1)
   if not chosen.any():
     raise UserError(

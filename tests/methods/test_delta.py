@@ -53,6 +53,14 @@ def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
   np.testing.assert_allclose(seen, expected, atol=1e-3)
 
 
+def test_classes_may_have_fractions_of_their_own():
+  labels = np.repeat([0, 1, 2], [10, 20, 30])
+  chosen = deltas.chosen_images(labels, Method(class_fractions=(0.5, 1.0, 0.0)), 1)
+  assert np.bincount(labels[chosen], minlength=3).tolist() == [5, 20, 0]
+  of_one = deltas.chosen_images(labels[:10], Method(fraction=0.5), 1)
+  np.testing.assert_array_equal(chosen[:10], of_one)
+
+
 def test_a_larger_fraction_contains_a_smaller_one():
   labels = np.random.default_rng(0).integers(0, 4, 200)
   chosen = [

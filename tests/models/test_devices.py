@@ -64,4 +64,4 @@ def test_results_do_not_depend_on_the_number_of_devices(name):
       assert np.isfinite(expected).all()
       # A gradient that batch norm cancels is rounding alone; logits are about 1.
       scale = max(np.abs(expected).max(), 0.1)
-      np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+      np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * scale)
