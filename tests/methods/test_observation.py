@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import flax.linen as nn
 import numpy as np
 import pytest
+from tiny import Tiny
 
 from miue_jax import models, runtime
 from miue_jax.checkpoint import Checkpoints
@@ -13,7 +13,6 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.information import histogram, measurement, theory
 from miue_jax.methods import miue, observation
-from miue_jax.models import layers
 
 COUNT, CLASSES, BATCH = 45, 3, 16
 MEASURE = Measure(epochs=2, samples=30, projections=20, bins=4)
@@ -29,20 +28,6 @@ CONFIG = Config(
 )  # fmt: skip
 SOURCE_STEPS = COUNT // 8
 EPOCH = SOURCE_STEPS + 2 * -(-COUNT // BATCH)
-
-
-class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
-
-  model: Model
-  num_classes: int
-  min_side = 1
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(12)(images.reshape(len(images), -1))
-    features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(self.num_classes)(features)
 
 
 def make_dataset():
