@@ -37,8 +37,10 @@ POINTS: dict[str, Callable[..., Point]] = {
 
 # `(x [samples, columns], y [samples, columns], **settings) -> [columns]`: all slices at once.
 _COLUMNS = {
-  name: module.slice_values
-  for name, module in (("histogram", histogram), ("kde", kde), ("knn", knn), ("gaussian", gaussian))
+  "histogram": histogram.slice_values,
+  "kde": kde.slice_values,
+  "knn": knn.slice_values,
+  "gaussian": gaussian.slice_values,
 }
 
 
