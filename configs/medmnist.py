@@ -35,6 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.class_wise = True
   c.method.init = "random"
   c.method.class_fractions = (0.8, 1.0)
+  c.method.members = 3
   c.method.checkpoint_every = 1
 
   c.victim_fit.epochs = 10

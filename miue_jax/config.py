@@ -112,7 +112,7 @@ class Method:
   inner_steps: int = 10  # rem, sem: its sign steps ...
   inner_step_size: float = 0.8 / 255  # ... and their size
   class_wise: bool = False  # one perturbation for each class instead of one for each image
-  shuffled: bool = False  # class-wise patterns are made under shuffled labels: no trait of a class
+  members: int = 1  # poisons made from seeds of their own, which images take in turn
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
   class_fractions: tuple[float, ...] = ()  # the same for one class after the other; (): fraction
   only_class: int = -1  # perturb this class alone; -1: all
@@ -295,7 +295,7 @@ def validate(config: Config) -> None:
     method.zeta,
     "positive when method.similarity_weight is 0",
   )
-  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "checkpoint_every"):
+  for key in ("epochs", "batch_size", "steps", "draws", "restarts", "members", "checkpoint_every"):
     _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
   _require(
     method.microbatch >= 0
@@ -311,12 +311,6 @@ def validate(config: Config) -> None:
   for key in ("step_size_start", "step_size_end", "inner_step_size", "generator_learning_rate"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
-  _require(
-    not method.shuffled or (method.class_wise and method.only_class == -1),
-    "method.shuffled",
-    method.shuffled,
-    "False unless method.class_wise is True and method.only_class is -1",
-  )
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)
   _choose("method.norm", method.norm, NORMS)

@@ -21,7 +21,7 @@ from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
 from miue_jax.information import layers
 from miue_jax.information import measurement as information
-from miue_jax.methods import METHODS
+from miue_jax.methods import METHODS, members
 from miue_jax.methods.generated import Generated
 from miue_jax.models import pretrained
 from miue_jax.progress import Progress, Reporter
@@ -132,16 +132,16 @@ def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathl
 def generate(experiment: Experiment) -> None:
   """Makes the poison, or checks the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  states = Checkpoints(workdir.checkpoints / "generate")
+  states = workdir.checkpoints / "generate"
   if processes.from_lead((workdir.poison / "manifest.json").exists):
     logging.info("The poison in %s is finished.", workdir.poison)
     if processes.is_lead():
       artefact.load(workdir.poison, dataset)  # it raises where something is wrong
-    states.delete()  # left there by a kill between saving the poison and this
+    Checkpoints(states).delete()  # left there by a kill between saving the poison and this
     return
-  made = METHODS[config.method.name](dataset, config, states, experiment.progress)
+  made = members.generate(dataset, config, states, experiment.progress)
   processes.from_lead(lambda: _keep(made, experiment))
-  states.delete()
+  Checkpoints(states).delete()
 
 
 def _keep(made: Generated, experiment: Experiment) -> None:

@@ -163,8 +163,7 @@ def generate(
   classes = dataset.num_classes
   module = models.build(config.model, bilevel.outputs or classes, train.images.shape[1:])
   optimiser = fit.sgd(config.source, method.epochs, segments[0].steps)
-  labels = deltas.learned_labels(train.labels, method, config.seed)
-  table = layout.place(dataclasses.replace(train, labels=labels))
+  table = layout.place(train)
   chosen = deltas.chosen_images(train.labels, method, config.seed)
   perturbed = deltas.perturbed_rows(chosen, layout)
   source_order = fit.shuffler(config.source.batch_size)
@@ -234,8 +233,6 @@ def generate(
           checkpoints.save(position, loop)
   report.close()
 
-  if method.shuffled:  # what was made for a label goes to the images that have it
-    table = layout.place(train)
   realised = runtime.fetch_rows(deltas.realised(table, loop.delta, perturbed, method))
   history = runtime.fetch(loop.history).astype(np.float64).round(6)
   return Generated(

@@ -28,7 +28,6 @@ Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
-_SHUFFLED = zlib.crc32(b"shuffled")
 _BLOCK = 256  # images that the host widens to float32 at a time
 
 
@@ -105,16 +104,6 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
 def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
   """Which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
   return runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
-
-
-def learned_labels(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
-  """Labels `[N]` that patterns are made under.
-
-  With `method.shuffled` they are dealt anew: what the source model can learn is then the patterns
-  alone, so that no pattern takes on traits by which images of its class are known, and what a
-  victim makes of clean images is chance.
-  """
-  return np.random.default_rng((seed, _SHUFFLED)).permutation(labels) if method.shuffled else labels
 
 
 def first_delta(

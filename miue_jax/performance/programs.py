@@ -133,7 +133,7 @@ def _generation(config: Config, sizes: Sizes) -> dict[str, int]:
   """How many source and delta steps make a poison, at most."""
   segments = alternating.schedule(config, generation_layout(config, sizes.train))
   return {
-    kind: sum(segment.steps for segment in segments if segment.kind == kind)
+    kind: config.method.members * sum(segment.steps for segment in segments if segment.kind == kind)
     for kind in ("delta", "source")
   }
 

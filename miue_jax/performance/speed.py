@@ -16,12 +16,11 @@ import jax
 import numpy as np
 
 from miue_jax import fit
-from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.information import histogram
-from miue_jax.methods import METHODS
+from miue_jax.methods import members
 from miue_jax.performance import chips, estimates, plan, programs, torch_peer
 from miue_jax.performance.cost import Cost
 from miue_jax.performance.sizes import Sizes, known
@@ -132,7 +131,7 @@ def check_plan(config: Config, settings: Settings) -> dict[str, float]:
       return Progress(root / "tensorboard", *arguments)
 
     began = time.perf_counter()
-    METHODS[config.method.name](dataset, config, Checkpoints(root / "states"), progress)
+    members.generate(dataset, config, root / "states", progress)
     measured = time.perf_counter() - began
   return {"predicted": predicted, "measured": measured, "ratio": measured / predicted}
 

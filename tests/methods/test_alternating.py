@@ -16,7 +16,7 @@ from miue_jax.config import ROUNDINGS, Config, Method, Model, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
-from miue_jax.methods import alternating, delta, miue
+from miue_jax.methods import alternating, miue
 
 COUNT, CLASSES, BATCH = 22, 3, 16
 # What is compiled depends on steps, augmentation and kind of delta: most tests share it.
@@ -131,30 +131,6 @@ def test_a_class_has_one_pattern_up_to_clipping(generate):
     np.testing.assert_array_equal(delta[:, known], clipped[:, known])
     patterns.append(shown)
   assert all((patterns[0] != other).any() for other in patterns[1:])
-
-
-def test_shuffled_patterns_are_made_under_other_labels_and_go_to_their_own(generate):
-  labels, images = DATASET.train.labels, DATASET.train.images
-  other = delta.learned_labels(labels, Method(shuffled=True), CONFIG.seed)
-  assert sorted(other) == sorted(labels)
-  assert (other != labels).any()
-  dealt = dataclasses.replace(DATASET, train=Split(images, other))
-  expected = generate("dealt", dataset=dealt, class_wise=True)
-  made = generate("shuffled", class_wise=True, shuffled=True)
-  assert made.history == expected.history
-  # The pattern that was made for a label, at pixels of either image that cannot clip it.
-  inside = (images >= 8) & (images <= 247)
-  for label in range(CLASSES):
-    (theirs, known), (ours, there) = (
-      (found.delta[chosen], inside[chosen])
-      for found, chosen in ((expected, other == label), (made, labels == label))
-    )
-    both = known.any(0) & there.any(0)
-    pattern, given = (
-      np.take_along_axis(values, where.argmax(0)[None], axis=0)[0]
-      for values, where in ((theirs, known), (ours, there))
-    )
-    np.testing.assert_array_equal(pattern[both], given[both])
 
 
 @pytest.mark.parametrize("changes", [{"fraction": 0.5}, {"only_class": 1}])

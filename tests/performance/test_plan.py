@@ -57,6 +57,16 @@ def test_the_plan_counts_what_generation_schedules(use_devices):
   assert programs.passes(config, SIZES) == (round(4 * (5 + 2 / 6)), 6 * 7)
 
 
+def test_members_multiply_what_makes_the_poison_and_nothing_else(use_devices):
+  use_devices(1)
+  method = dataclasses.replace(CONFIG.method, members=3)
+  one, three = (
+    programs.runs(CONFIG, SIZES),
+    programs.runs(dataclasses.replace(CONFIG, method=method), SIZES),
+  )
+  assert three == one | {"delta": 3 * one["delta"], "source": 3 * one["source"]}
+
+
 def test_an_adversary_of_ten_steps_multiplies_the_work(use_devices):
   use_devices(1)
 
