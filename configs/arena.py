@@ -2,7 +2,7 @@ r"""The arena on a prefix of CIFAR-10 as one .npz file (configs/npz.py), sized f
 
 Nine methods by recipes that fit a small network and some thousand images, without a defence over
 three seeds and under seven defences with one: 100 victims in 98 minutes, of which adversarial
-training is a quarter (docs/arena.md); the same command resumes.
+training takes 29 (docs/arena.md); the same command resumes.
 
     python -m miue_jax.main --config=configs/arena.py --config.data.path=FILE.npz --mode=benchmark
 
