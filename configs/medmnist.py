@@ -7,8 +7,8 @@ One pattern for each class, started from noise and refined: with one perturbatio
 same victim kept a balanced accuracy of 60.6 % (6 epochs, one seed). The price: who averages many
 published images of one class sees its pattern. A fifth of the normal X-rays stay as they are, so
 that victims look for the patterns of pneumonia: left the choice, they look for those of either
-class, and which decides on which side of 1/2 the AUC falls. Three poisons in turn, as victims of one
-rank clean X-rays in the wrong order (docs/medical.md).
+class, and which decides on which side of 1/2 the AUC falls. Three poisons in turn, as victims of
+one rank clean X-rays in the wrong order (docs/medical.md).
 
     python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
 """
