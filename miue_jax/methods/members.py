@@ -39,8 +39,7 @@ def generate(
   make, count = METHODS[config.method.name], config.method.members
   if count == 1:
     return make(dataset, config, Checkpoints(folder), progress)
-  delta, seconds, history = None, 0.0, {}
-  perturbed = np.zeros(len(dataset.train), bool)
+  delta, perturbed, seconds, history = None, [], 0.0, {}
   for member in range(count):
     logging.info("Member %d of %d.", member + 1, count)
     seeded = dataclasses.replace(config, seed=config.seed * count + member)
@@ -48,12 +47,10 @@ def generate(
     if made.delta is not None:
       delta = made.delta if delta is None else delta
       delta[member::count] = made.delta[member::count]
-    chosen = np.ones(len(perturbed), bool)
-    if made.perturbed is not None:
-      chosen[:] = False
-      chosen[made.perturbed] = True
-    perturbed[member::count] = chosen[member::count]
+    ids = np.arange(len(dataset.train)) if made.perturbed is None else made.perturbed
+    perturbed.extend(ids[ids % count == member])
     seconds += made.seconds
     suffix = f" of member {member + 1}" if member else ""
     history |= {name + suffix: values for name, values in made.history.items()}
-  return Generated(delta, seconds, None if perturbed.all() else np.flatnonzero(perturbed), history)
+  whole = len(perturbed) == len(dataset.train)
+  return Generated(delta, seconds, None if whole else np.sort(perturbed), history)
