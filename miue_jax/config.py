@@ -111,6 +111,8 @@ class Method:
   inner_epsilon: float = 4 / 255  # rem, sem: radius of the adversary, in [0, 1] pixel units
   inner_steps: int = 10  # rem, sem: its sign steps ...
   inner_step_size: float = 0.8 / 255  # ... and their size
+  # miue_robust: what images lose, one drawn for each image and step: none | grayscale | jpegQUALITY
+  squeezes: tuple[str, ...] = ("none", "grayscale", "jpeg50")
   class_wise: bool = False  # one perturbation for each class instead of one for each image
   members: int = 1  # poisons made from seeds of their own, which images take in turn
   fraction: float = 1.0  # of the images of every class that are perturbed (chosen by seed)
@@ -311,6 +313,7 @@ def validate(config: Config) -> None:
   for key in ("step_size_start", "step_size_end", "inner_step_size", "generator_learning_rate"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
+  _require(len(method.squeezes) > 0, "method.squeezes", method.squeezes, "one or more")
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)
   _choose("method.norm", method.norm, NORMS)

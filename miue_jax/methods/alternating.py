@@ -19,7 +19,7 @@ from miue_jax.config import Config, Method
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods import delta as deltas
-from miue_jax.methods import observation
+from miue_jax.methods import observation, squeezes
 from miue_jax.methods.generated import Generated
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
@@ -40,6 +40,7 @@ class Bilevel:
     source_adversary: moves the poisoned images before the source model learns from them.
     delta_adversary: moves the poisoned images before `objective` judges them.
     companion: learns beside delta and adds a term to `objective`.
+    squeeze: what poisoned images lose before either side sees them.
     fresh: delta starts anew in every pass, from another draw where `method.init` is random; else it
       continues from the pass before.
     outputs: of the source model; 0: one for each class.
@@ -51,6 +52,7 @@ class Bilevel:
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
   companion: deltas.Companion | None = None
+  squeeze: squeezes.Squeeze | None = None
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -119,7 +121,7 @@ def source_step(
   return fit.train_step(
     module,
     optimiser,
-    deltas.source_inputs(config),
+    deltas.source_inputs(config, bilevel.squeeze),
     (jax.P() if config.method.class_wise else jax.P(AXIS), jax.P(AXIS)),
     hooks.Hooks(adversary=bilevel.source_adversary),
   )
@@ -130,7 +132,12 @@ def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int
   if bilevel.delta_step:
     return bilevel.delta_step(module, method, classes)
   return deltas.delta_step(
-    module, method, bilevel.objective, bilevel.delta_adversary, bilevel.companion
+    module,
+    method,
+    bilevel.objective,
+    bilevel.delta_adversary,
+    bilevel.companion,
+    bilevel.squeeze,
   )
 
 

@@ -18,6 +18,7 @@ from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.errors import UserError
+from miue_jax.methods import squeezes
 from miue_jax.runtime import AXIS
 
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
@@ -28,6 +29,7 @@ Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
+_SQUEEZE = zlib.crc32(b"squeeze")  # as well
 _BLOCK = 256  # images that the host widens to float32 at a time
 
 
@@ -163,10 +165,11 @@ def realised(
   return runtime.shard_rows(rows, table.images.shape)
 
 
-def source_inputs(config: Config) -> fit.Inputs:
-  """Images that the source model learns from: what a victim would see."""
+def source_inputs(config: Config, squeeze: squeezes.Squeeze | None = None) -> fit.Inputs:
+  """Images that the source model learns from: what a victim would see, squeezed or not."""
   method, kind = config.method, config.source.augment
   parts = perturb.resolution(method.epsilon_start)
+  squeezed = _squeezed(squeeze)
 
   def inputs(batch, perturbation, rows, keys):
     images = batch.images.astype(jnp.float32) / 255
@@ -174,8 +177,8 @@ def source_inputs(config: Config) -> fit.Inputs:
     delta = perturb.unpack(stored[batch.labels if method.class_wise else rows], parts)
     delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
     if method.augment_poisoned:
-      return augment(kind, keys, _added(images, delta, method))
-    return _added(augment(kind, keys, images), delta, method)
+      return augment(kind, keys, squeezed(keys, _added(images, delta, method)))
+    return squeezed(keys, _added(augment(kind, keys, images), delta, method))
 
   return inputs
 
@@ -206,6 +209,7 @@ def delta_step(
   objective: Objective,
   adversary: hooks.Adversary | None = None,
   companion: Companion | None = None,
+  squeeze: squeezes.Squeeze | None = None,
 ) -> runtime.Step:
   """The sign step of an objective that judges one view of the batch at a time.
 
@@ -216,7 +220,9 @@ def delta_step(
     adversary: moves every view of the poisoned images before the objective judges it; the gradient
       takes what it adds for a constant.
     companion: adds its term to every view, of which it sees the clean images as well.
+    squeeze: what every poisoned image loses before it is augmented.
   """
+  squeezed = _squeezed(squeeze)
   on_device = runtime.loops_on_device()
 
   def loss(constants, batch, images, weights, index):
@@ -224,10 +230,9 @@ def delta_step(
 
     def view(delta, key):
       delta = delta[batch.labels] if method.class_wise else delta
-      poisoned = _added(images, delta, method)
-      if not method.augment_poisoned:
-        return poisoned
-      return augment(method.augment, runtime.example_keys(key, batch.ids), poisoned)
+      keys = runtime.example_keys(key, batch.ids)
+      poisoned = squeezed(keys, _added(images, delta, method))
+      return augment(method.augment, keys, poisoned) if method.augment_poisoned else poisoned
 
     def source(images):
       return module.apply(constants.source.variables, images, train=False)
@@ -333,6 +338,15 @@ def in_parts(
 def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:
   """Image plus delta; a class-wise delta fits no single image's range, so the sum is clipped."""
   return jnp.clip(images + delta, 0.0, 1.0) if method.class_wise else images + delta
+
+
+def _squeezed(squeeze: squeezes.Squeeze | None) -> squeezes.Squeeze:
+  """A squeeze by keys that nothing else draws from; none leaves images alone."""
+  if squeeze is None:
+    return lambda keys, images: images
+  return lambda keys, images: squeeze(
+    jax.vmap(jax.random.fold_in, (0, None))(keys, _SQUEEZE), images
+  )
 
 
 def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:

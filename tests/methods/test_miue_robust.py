@@ -1,0 +1,135 @@
+"""Robust MI-UE: features collapse over what squeezing leaves, not over what it takes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import Tiny
+
+from miue_jax import methods, models, runtime
+from miue_jax.checkpoint import Checkpoints
+from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.methods import METHODS, miue_robust, squeezes
+
+COUNT, CLASSES = 48, 3
+CONFIG = Config(
+  seed=5,
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=8, augment="none"),
+  method=Method(
+    epochs=20,
+    batch_size=16,
+    steps=4,
+    step_size_start=1.6 / 255,
+    step_size_end=0.8 / 255,
+    augment="none",
+    augment_poisoned=True,
+    squeezes=("none", "grayscale"),
+    checkpoint_every=100,
+  ),
+)
+EPOCH = COUNT // 8 + COUNT // 16 * CONFIG.method.steps
+
+
+class Recorded(Checkpoints):
+  """Keeps the newest state at hand."""
+
+  def save(self, position, tree):
+    self.tree = jax.device_get(tree)
+    super().save(position, tree)
+
+
+def make_dataset():
+  rng = np.random.default_rng(0)
+  # Coloured noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
+  images = rng.normal(128, 12, (COUNT, 8, 8, 3)).astype(np.uint8)
+  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
+  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+DATASET = make_dataset()
+
+
+@pytest.fixture
+def generate(tmp_path, use_devices, monkeypatch, reporter):
+  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+  def run(folder="run", name="miue_robust", devices=2, stop_at=None, **method):
+    use_devices(devices)
+    config = dataclasses.replace(
+      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
+    )
+    states = Recorded(tmp_path / folder)
+    made = METHODS[name](DATASET, config, states, reporter(stop_at))
+    return made, states.tree if hasattr(states, "tree") else None
+
+  return run
+
+
+def cohesion(state, images):
+  """Mean cosine of features inside a class less that between classes, images in [0, 1]."""
+  features, _ = Tiny(Model(), CLASSES).apply(state.source.variables, images)
+  unit = np.asarray(features / jnp.linalg.norm(features, axis=1, keepdims=True))
+  labels = DATASET.train.labels
+  cosines, same = unit @ unit.T, labels[:, None] == labels
+  return cosines[same].mean() - cosines[~same].mean()
+
+
+def test_features_collapse_in_gray_as_well(generate):
+  gained = {}
+  for name in ("miue", "miue_robust"):
+    made, state = generate(name, name)
+    poisoned = jnp.array(DATASET.train.images + made.delta, jnp.float32) / 255
+    gained[name] = cohesion(state, poisoned), cohesion(state, squeezes.grayscale(poisoned))
+  plain, robust = gained["miue"], gained["miue_robust"]
+  assert min(plain[0], robust[0], robust[1]) > 0.8
+  assert robust[1] > plain[1] + 0.3
+
+
+def test_where_nothing_is_squeezed_it_is_miue(generate):
+  plain, _ = generate("plain", "miue", epochs=2)
+  same, _ = generate("same", squeezes=("none",), epochs=2)
+  assert same.delta.tobytes() == plain.delta.tobytes()
+  other, _ = generate("other", squeezes=("grayscale",), epochs=2)
+  assert other.delta.tobytes() != plain.delta.tobytes()
+
+
+@pytest.mark.parametrize("augment_poisoned", [False, True])
+def test_what_both_sides_see_is_squeezed(generate, augment_poisoned):
+  # Gray through and through: no delta step ever sees colour, so all channels move alike but for
+  # the weight of luma, which has one sign.
+  made, _ = generate(
+    squeezes=("grayscale",), epochs=1, augment_poisoned=augment_poisoned, step_size_start=1 / 255
+  )
+  inside = (DATASET.train.images > 20) & (DATASET.train.images < 235)
+  inside = inside.all(axis=-1)
+  assert (np.ptp(made.delta, axis=-1)[inside] == 0).all()
+  assert np.abs(made.delta).max() >= 2
+
+
+def test_an_interrupted_run_ends_in_the_same_bytes(generate):
+  settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
+  expected, _ = generate("whole", **settings)
+  for step in (3, COUNT // 8 + 5, EPOCH + 2):
+    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      generate("parts", stop_at=step, **settings)
+  resumed, _ = generate("parts", **settings)
+  assert resumed.delta.tobytes() == expected.delta.tobytes()
+
+
+def test_the_draws_do_not_depend_on_the_number_of_devices(generate):
+  settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 1}
+  one, _ = generate("one", devices=1, **settings)
+  four, _ = generate("four", devices=4, **settings)
+  # Sums in another order turn the sign of a gradient near 0, no more.
+  assert np.mean(one.delta == four.delta) > 0.98
+  assert one.history["objective"] == pytest.approx(four.history["objective"], rel=1e-3)
+
+
+def test_it_is_in_the_list_of_methods():
+  assert METHODS["miue_robust"] is miue_robust.generate
+  assert methods.BILEVEL["miue_robust"] is miue_robust.bilevel
