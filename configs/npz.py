@@ -26,8 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
   c.method.batch_size = 256
   c.method.step_size_start = 1.6 / 255
   c.method.step_size_end = 0.6 / 255
-  c.method.augment = "crop_flip"
-  c.method.augment_poisoned = True
   c.method.checkpoint_every = 1
 
   c.victim_fit.epochs = 20

@@ -64,9 +64,10 @@ class Layout:
 
   def scatter(self, values: np.ndarray) -> np.ndarray:
     """Reorders `[rows, ...]` from storage order to `[count, ...]` in example order."""
-    filled = self.ids >= 0
     result = np.empty((self.count, *values.shape[1:]), values.dtype)
-    result[self.ids[filled]] = values[filled]
+    # Row by row: a copy of all of them at once could be gigabytes.
+    for row in np.flatnonzero(self.ids >= 0):
+      result[self.ids[row]] = values[row]
     return result
 
 
