@@ -96,9 +96,12 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
     chosen[stratified(labels, round(method.fraction * len(labels)), seed, Draw.PERTURBED)] = True
   chosen &= (labels == method.only_class) | (method.only_class == -1)
   if not chosen.any():
+    if method.class_fractions:
+      asked = f"method.class_fractions={method.class_fractions}"
+    else:
+      asked = f"method.fraction={method.fraction:g} with method.only_class={method.only_class}"
     raise UserError(
-      f"method.fraction={method.fraction:g} with method.only_class={method.only_class} leaves no "
-      "image to perturb: raise the fraction or choose another class."
+      f"{asked} leaves no image to perturb: raise a fraction or choose another class."
     )
   return chosen
 

@@ -77,6 +77,8 @@ def test_a_choice_of_no_image_is_an_error():
   labels = np.arange(30) % 3
   with pytest.raises(UserError, match=r"method\.fraction=0\.01 .* leaves no image"):
     deltas.chosen_images(labels, Method(fraction=0.01), 0)
+  with pytest.raises(UserError, match=r"class_fractions=\(0\.01, 0\.0, 0\.0\) leaves no image"):
+    deltas.chosen_images(labels, Method(class_fractions=(0.01, 0.0, 0.0)), 0)
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
