@@ -31,6 +31,7 @@ from miue_jax.errors import UserError
 from miue_jax.methods import alternating
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
+from miue_jax.methods.squeezes import grayscale
 from miue_jax.objectives import MIN_NORM
 from miue_jax.progress import Reporter
 from miue_jax.runtime import AXIS
@@ -39,7 +40,6 @@ _OUTPUTS = 128  # of the projection, as in SimCLR
 _COLOUR = zlib.crc32(b"colour")  # names its random stream
 _STRENGTH = 0.4  # of SimCLR's colour distortion on CIFAR-10: factors in [1 - s, 1 + s] ...
 _JITTERED, _GRAY = 0.8, 0.2  # ... and the probabilities of that and of gray
-_LUMA = (0.299, 0.587, 0.114)
 _CLOSE = 1e-6  # centroids at this distance are one: their pair does not count
 
 
@@ -211,17 +211,13 @@ def _coloured(keys: jax.Array, images: jax.Array) -> jax.Array:
     jnp.where(jittered < _JITTERED, 1 + _STRENGTH * (2 * factor - 1), 1.0) for factor in factors
   )
 
-  def luma(x):
-    weights = jnp.array(_LUMA if x.shape[-1] == 3 else (1.0,)).reshape(1, 1, 1, -1)
-    return jnp.sum(weights * x, axis=3, keepdims=True)
-
   def mixed(x, other, share):
     return jnp.clip(share * x + (1 - share) * other, 0.0, 1.0)
 
   images = mixed(images, 0.0, brightness)
-  images = mixed(images, jnp.mean(luma(images), axis=(1, 2), keepdims=True), contrast)
-  images = mixed(images, luma(images), saturation)
-  return jnp.where(gray < _GRAY, luma(images), images)
+  images = mixed(images, jnp.mean(grayscale(images), axis=(1, 2), keepdims=True), contrast)
+  images = mixed(images, grayscale(images), saturation)
+  return jnp.where(gray < _GRAY, grayscale(images), images)
 
 
 def _squares(x: jax.Array) -> jax.Array:
