@@ -1,10 +1,8 @@
 """The machine: devices and mesh, random streams, how a step is driven, what a signal does."""
 
 import contextlib
-import ctypes
 import functools
 import os
-import platform
 import signal
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from miue_jax import processes
+from miue_jax import allocator, processes
 from miue_jax.errors import UserError
 from miue_jax.processes import Interrupted
 
@@ -25,9 +23,6 @@ AXIS = "data"
 # enough that a signal is answered within seconds.
 _CHUNK = 64
 _BLOCK_BYTES = 2**28  # of a large array on its way to the lead
-_HEAP_BYTES = 2**26  # glibc's HEAP_MAX_SIZE: a heap of a thread's own
-_BLOCK_MAX = _HEAP_BYTES - 2**20  # fits into one beside what glibc notes there
-_HEAP_OPTION = "xla_multiheap_size_constraint_per_heap"  # of XLA's compiler
 
 
 def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
@@ -53,7 +48,7 @@ def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
     # Refused once a backend runs (a second call in one process); the existing devices then count.
     with contextlib.suppress(RuntimeError):
       jax.config.update("jax_num_cpu_devices", min(wanted, cores))
-  _keep_memory(jax.config.jax_num_cpu_devices)
+  allocator.keep(jax.config.jax_num_cpu_devices)
   available = jax.devices()
   on_cpu = available[0].platform == "cpu"
   if devices > len(available):
@@ -78,36 +73,6 @@ def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
   )
   jax.set_mesh(mesh)
   return mesh
-
-
-def _keep_memory(devices: int) -> None:
-  """Has glibc keep memory that is freed; other C libraries are left as they are.
-
-  XLA allocates what a step needs anew for every step. By default blocks that large come from the
-  system and go back to it, page by page, which is a third of the time of a step of a ResNet-18.
-
-  One CPU device works in one thread and gets one arena, which may hold blocks of any size. Several
-  would wait for its lock at each of the ten thousands of products of a step, so their threads keep
-  arenas of their own. Those consist of heaps, never given back as long as the padding is no less
-  than a heap, but what does not fit into a heap comes from the system: see `_heap_options`.
-  """
-  if glibc := _glibc():
-    arena_max, mmap_max, top_pad, trim_threshold = -8, -4, -2, -1  # from malloc.h
-    kind = (top_pad, _HEAP_BYTES) if devices > 1 else (arena_max, 1)
-    for parameter, value in (kind, (mmap_max, 0), (trim_threshold, -1)):
-      glibc.mallopt(parameter, value)
-
-
-def release_memory() -> None:
-  """Returns what `start` lets glibc keep: memory is scarce, or about to be counted."""
-  if glibc := _glibc():
-    glibc.malloc_trim(0)
-
-
-@functools.cache
-def _glibc() -> ctypes.CDLL | None:
-  """The C library, where it is glibc; to find out reads the interpreter's file."""
-  return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def _here(count: int) -> str:
@@ -251,45 +216,6 @@ def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
   return x
 
 
-@functools.cache
-def _heap_options() -> dict[str, int] | None:
-  """Has XLA's CPU backend allocate in blocks that fit into a heap of glibc, for several devices.
-
-  Otherwise what a step needs is one block, and one larger than a heap is cleared by the system for
-  every step (`_keep_memory`). XLA cannot store a program of several blocks: a cache of programs,
-  which is off by default, warns and goes without it.
-  """
-  if jax.default_backend() != "cpu" or jax.local_device_count() == 1 or not _glibc():
-    return None
-  options = {_HEAP_OPTION: _BLOCK_MAX}
-  try:  # Not a documented option: a later XLA might lack it, and is slower then.
-    jax.jit(lambda: 0, compiler_options=options).lower().compile()
-  except Exception:
-    return None
-  return options
-
-
-def _jitted(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-  """Jits a function for arguments like these, of which the first is donated."""
-  jit = functools.partial(jax.jit, function, donate_argnums=0)
-  options = _heap_options()
-  # XLA warns of every array that does not fit. What is traced here is not traced again later.
-  if options and max(_sizes(jit().trace(*arguments).jaxpr), default=0) <= _BLOCK_MAX:
-    return jit(compiler_options=options)
-  return jit()
-
-
-def _sizes(jaxpr: Any) -> Iterator[int]:
-  """Bytes of every array that one device makes, as far as a jaxpr shows."""
-  for equation in jaxpr.eqns:
-    # Updates happen in place; the results of a shard_map are those of all devices.
-    if equation.primitive.name not in ("scatter", "dynamic_update_slice", "shard_map"):
-      yield from (x.aval.size * x.aval.dtype.itemsize for x in equation.outvars)
-    for value in jax.tree.leaves(list(equation.params.values())):
-      if hasattr(value, "eqns"):
-        yield from _sizes(value)
-
-
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 
@@ -316,7 +242,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     bounds = (np.int32(start), np.int32(stop))
     first, last = bounds if jax.sharding.get_mesh().empty else replicate(bounds)
     while start < stop and received() is None:
-      jitted = jitted or _jitted(advance, carry, constants, first, last)
+      jitted = jitted or allocator.jitted(advance, carry, constants, first, last)
       carry, first = jitted(carry, constants, first, last)
       jax.block_until_ready(carry)
       start = min(start + chunk, stop)

@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from miue_jax import processes, runtime, workdir
+from miue_jax import allocator, processes, workdir
 
 _STATUS = pathlib.Path("/proc/self/status")
 _CLEAR = pathlib.Path("/proc/self/clear_refs")
@@ -18,7 +18,7 @@ def recorded(path: pathlib.Path) -> Iterator[None]:
 
   The larger value of several sittings stays. Nothing is written where the system cannot tell.
   """
-  runtime.release_memory()
+  allocator.release()
   try:
     _CLEAR.write_text("5")  # Linux forgets the largest value so far: proc_pid_clear_refs(5)
   except OSError:

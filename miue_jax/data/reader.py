@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from miue_jax import runtime
+from miue_jax import allocator
 from miue_jax.data import pixels
 from miue_jax.errors import UserError
 
@@ -86,7 +86,7 @@ def scan(read: Read, count: int, name: str) -> LazyImages:
 
   def frugal(ids: np.ndarray) -> np.ndarray:
     images = read(ids)
-    runtime.release_memory()  # there is little, or the images would be held
+    allocator.release()  # there is little, or the images would be held
     return images
 
   shape = frugal(np.zeros(1, np.int64)).shape[1:]
