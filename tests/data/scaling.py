@@ -157,7 +157,7 @@ def main() -> None:
   options = parser.parse_args()
   root, most = options.folder.resolve(), max(options.images)
   write_images(root / "images", most)
-  cases = [(images, 1) for images in options.images]
+  cases = [(images, 1) for images in options.images if 1 in options.processes]
   cases += [(most, processes) for processes in options.processes if processes > 1]
   rows = []
   for images, processes in cases:
