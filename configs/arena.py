@@ -1,8 +1,8 @@
 r"""The arena on a prefix of CIFAR-10 as one .npz file (configs/npz.py), sized for two CPU cores.
 
-Nine methods by recipes that fit a small network and some thousand images, without a defence over
-three seeds and under seven defences with one: 100 victims in 98 minutes, of which adversarial
-training takes 29 (docs/arena.md); the same command resumes.
+Ten methods by recipes that fit a small network and some thousand images, without a defence over
+three seeds and under seven defences with one: 110 victims in some 110 minutes, of which adversarial
+training takes a third (docs/arena.md); the same command resumes.
 
     python -m miue_jax.main --config=configs/arena.py --config.data.path=FILE.npz --mode=benchmark
 
@@ -52,6 +52,7 @@ RECIPES = {
   "ar": {"method": {"norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)}},  # length 1
   "ops": {"method": {"norm": "none"}},
   "miue": {"method": _ALTERNATING},
+  "miue_robust": {"method": _ALTERNATING},
 }
 
 
@@ -74,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.victim_fit.learning_rate = 0.1
   c.victim_fit.weight_decay = 5e-4
 
-  c.arena.methods = ("random", "em", "ap", "rem", "sem", "lsp", "ar", "ops", "miue")
+  c.arena.methods = tuple(RECIPES)
   c.arena.recipes = RECIPES
   c.arena.defences = (
     "none",

@@ -14,7 +14,7 @@ is measured. `parity` is the command that the authors published, quirks included
 rivals, each with the hyper-parameters of its own paper (see the head of its file in
 miue_jax/methods/):
 
-    random    em  rem  sem  tue  gue    ap  ap_max    ntga
+    miue_robust    random    em  rem  sem  tue  gue    ap  ap_max    ntga
     lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
     em_mine  ap_mine (the paper's control: EM and AP with MINE; the weight of MINE is not published)
 """
@@ -31,6 +31,14 @@ METHODS = {
     "epochs": 16,
     "step_size_start": 1.6 / 255,
     "step_size_end": 0.6 / 255,
+  },
+  "miue_robust": {
+    "name": "miue_robust",
+    "epochs": 16,
+    "step_size_start": 1.6 / 255,
+    "step_size_end": 0.6 / 255,
+    "augment": "crop_flip",
+    "augment_poisoned": True,
   },
   "parity": {"zeta": 0.0, "rounding": "truncate"},
   "random": {"name": "random"},
@@ -95,6 +103,7 @@ VARIANTS = ("", *METHODS)
 # What it changes in `source`.
 SOURCES = {
   "fast": {"weight_decay": 5e-4, "augment": "crop_flip"},
+  "miue_robust": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "ap": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "em": {"weight_decay": 5e-4, "augment": "none", "final_learning_rate": 0.1},  # constant rate
   "gue": {
