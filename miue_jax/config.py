@@ -7,6 +7,7 @@ source, method, victim and victim_fit are the recipe of the paper (Zhu et al., I
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import ml_collections
@@ -18,6 +19,7 @@ from miue_jax.perturb import NORMS, budget
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
 INITS = ("zeros", "random")
 SCHEDULES = ("cosine", "steps")
+SQUEEZES = re.compile(r"none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5])")  # jpeg and its quality
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
 PUBLISHED = ("", "cifar10")
@@ -313,7 +315,12 @@ def validate(config: Config) -> None:
   for key in ("step_size_start", "step_size_end", "inner_step_size", "generator_learning_rate"):
     _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
   _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
-  _require(len(method.squeezes) > 0, "method.squeezes", method.squeezes, "one or more")
+  _require(
+    len(method.squeezes) > 0 and all(map(SQUEEZES.fullmatch, method.squeezes)),
+    "method.squeezes",
+    method.squeezes,
+    "one or more of none, grayscale and jpeg1 to jpeg95",
+  )
   _choose("method.augment", method.augment, AUGMENTATIONS)
   _choose("method.init", method.init, INITS)
   _choose("method.norm", method.norm, NORMS)

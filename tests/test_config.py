@@ -147,6 +147,7 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("method.restarts", 0),
     ("method.epochs", 0),
     ("method.augment", "rotate"),
+    *(("method.squeezes", tuple(x.split())) for x in ("", "none grey", "jpeg", "jpeg0", "jpeg96")),
     ("method.rounding", "ceil"),
     ("source.augment", "flop"),
     ("source.batch_size", 0),

@@ -21,11 +21,7 @@ from miue_jax.progress import Reporter
 def generate(
   dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
 ) -> Generated:
-  """Makes a robust MI-UE poison; arguments and errors as `alternating.generate`.
-
-  Raises:
-    UserError: also where `method.squeezes` names something unknown.
-  """
+  """Makes a robust MI-UE poison; arguments and errors as `alternating.generate`."""
   return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
 
 

@@ -6,7 +6,6 @@ that a perturbation can be moved to where it gets through.
 
 import functools
 import io
-import re
 from collections.abc import Callable
 
 import jax
@@ -14,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from scipy import fft
-
-from miue_jax.errors import UserError
 
 # (one key per image, images) -> images
 Squeeze = Callable[[jax.Array, jax.Array], jax.Array]
@@ -37,11 +34,8 @@ def random_squeeze(names: tuple[str, ...]) -> Squeeze:
 
   Args:
     names: of `none`, `grayscale` and `jpeg1` to `jpeg95`; one given twice is drawn twice as often.
-
-  Raises:
-    UserError: there is none of this name.
   """
-  known = [_build(name) for name in names]
+  known = [_named(name) for name in names]
 
   def squeeze(keys, images):
     draws = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(known)))(keys)
@@ -54,17 +48,12 @@ def random_squeeze(names: tuple[str, ...]) -> Squeeze:
   return squeeze
 
 
-def _build(name: str) -> Callable[[jax.Array], jax.Array]:
+def _named(name: str) -> Callable[[jax.Array], jax.Array]:
   if name == "none":
     return lambda images: images
   if name == "grayscale":
     return grayscale
-  number = re.fullmatch(r"jpeg([1-9]\d?)", name)
-  if number and int(number[1]) <= 95:
-    return functools.partial(jpeg, quality=int(number[1]))
-  raise UserError(
-    f"Config key method.squeezes has {name!r}; known: none, grayscale, jpeg1 to jpeg95."
-  )
+  return functools.partial(jpeg, quality=int(name.removeprefix("jpeg")))
 
 
 def grayscale(images: jax.Array) -> jax.Array:

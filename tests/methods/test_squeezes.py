@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from miue_jax.defences import squeezing
-from miue_jax.errors import UserError
 from miue_jax.methods import squeezes
 
 
@@ -69,9 +68,3 @@ def test_every_image_is_squeezed_by_its_own_draw():
   assert (which.sum(axis=0) == 1).all()
   assert (np.abs(which.sum(axis=1) - 100) < 35).all()
   np.testing.assert_array_equal(squeeze(keys[50:60], images[50:60]), found[50:60])
-
-
-@pytest.mark.parametrize("name", ["grey", "jpeg", "jpeg0", "jpeg96", "jpeg050", "at4"])
-def test_an_unknown_squeeze_is_an_error(name):
-  with pytest.raises(UserError, match=f"squeezes has '{name}'; known: none, grayscale, jpeg1 to"):
-    squeezes.random_squeeze(("none", name))
