@@ -22,7 +22,7 @@ AXIS = "data"
 # Steps per dispatch where the loop runs on the device: long enough to hide the dispatch, short
 # enough that a signal is answered within seconds.
 _CHUNK = 64
-_BLOCK_BYTES = 2**28  # of a large array on its way to the lead
+_BLOCK_BYTES = 2**26  # of a large array on its way to the lead
 
 
 def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
@@ -138,24 +138,23 @@ def fetch(tree: Any) -> Any:
   return jax.tree.map(one, tree)
 
 
-def fetch_rows(x: jax.Array) -> np.ndarray | None:
-  """As `fetch` for one large array that is sharded by rows, on the lead alone; None elsewhere.
+def row_blocks(x: jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Brings one large array that is sharded by rows to the lead, block by block.
 
-  Goes in blocks, so that no device and no other process holds the whole.
+  Every process must iterate to the end. No device and no other process ever holds the whole.
+
+  Yields:
+    On the lead numbers of rows, some of them twice, and these rows; nothing elsewhere.
   """
-  if x.is_fully_addressable:
-    return jax.device_get(x)
   devices = jax.sharding.get_mesh().size
   rows = len(x) // devices
-  result = np.empty((devices, rows, *x.shape[1:]), x.dtype) if processes.is_lead() else None
-  size = max(1, _BLOCK_BYTES // (x.nbytes // rows))
+  size = min(rows, max(1, _BLOCK_BYTES // (x.nbytes // rows)))
   for start in range(0, rows, size):
     # The last block starts early enough to be whole: one shape is one compilation.
-    start = max(0, min(start, rows - size))
-    block = fetch(_block(x, replicate(np.int32(start)), min(size, rows)))
-    if result is not None:
-      result[:, start : start + size] = block.reshape(devices, -1, *x.shape[1:])
-  return None if result is None else result.reshape(x.shape)
+    start = min(start, rows - size)
+    block = fetch(_block(x, replicate(np.int32(start)), size))
+    if processes.is_lead():
+      yield (rows * np.arange(devices)[:, None] + start + np.arange(size)).ravel(), block
 
 
 @functools.partial(jax.jit, static_argnums=2)

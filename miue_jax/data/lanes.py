@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import runtime
+from miue_jax import processes, runtime
 from miue_jax.data.dataset import Split
 
 EMPTY = -1
@@ -62,12 +62,15 @@ class Layout:
       *runtime.shard((split.labels[rows].astype(np.int32), self.ids)),
     )
 
-  def scatter(self, values: np.ndarray) -> np.ndarray:
-    """Reorders `[rows, ...]` from storage order to `[count, ...]` in example order."""
-    result = np.empty((self.count, *values.shape[1:]), values.dtype)
-    # Row by row: a copy of all of them at once could be gigabytes.
-    for row in np.flatnonzero(self.ids >= 0):
-      result[self.ids[row]] = values[row]
+  def fetch(self, x: jax.Array) -> np.ndarray | None:
+    """An array `[rows, ...]`, sharded as the table is, in example order `[count, ...]`.
+
+    On the lead alone, None elsewhere; every process must call this.
+    """
+    result = np.empty((self.count, *x.shape[1:]), x.dtype) if processes.is_lead() else None
+    for rows, values in runtime.row_blocks(x):
+      ids = self.ids[rows]
+      result[ids[ids >= 0]] = values[ids >= 0]
     return result
 
 

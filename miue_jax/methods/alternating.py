@@ -240,10 +240,10 @@ def generate(
           checkpoints.save(position, loop)
   report.close()
 
-  realised = runtime.fetch_rows(deltas.realised(table, loop.delta, perturbed, method))
+  released = deltas.released(layout, table, loop.delta, perturbed, method)
   history = runtime.fetch(loop.history).astype(np.float64).round(6)
   return Generated(
-    None if realised is None else layout.scatter(realised),
+    released,
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
     {

@@ -219,12 +219,12 @@ def attack(
       checkpoints.save(position, loop)
   report.close()
 
-  realised = runtime.fetch_rows(deltas.realised(table, loop.best, perturbed, method))
+  released = deltas.released(layout, table, loop.best, perturbed, method)
   learned, objective_means = runtime.fetch((loop.learned, loop.objective))
   columns = (*learned.astype(np.float64).T, objective_means.astype(np.float64))
   names = ("source_loss", "source_accuracy", "objective")
   return Generated(
-    None if realised is None else layout.scatter(realised),
+    released,
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
     {name: np.round(column, 6).tolist() for name, column in zip(names, columns, strict=True)},

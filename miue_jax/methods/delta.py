@@ -144,10 +144,23 @@ def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...
   return noise
 
 
-def realised(
+def released(
+  layout: lanes.Layout, table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
+) -> np.ndarray | None:
+  """What remains of delta in stored images, int8 in example order, on the lead; None elsewhere.
+
+  Every process must call this. Gives up the table's images and delta, whose memory it may need.
+  """
+  result = _realised(table, delta, perturbed, method)
+  for done in (table.images, delta):
+    done.delete()
+  return layout.fetch(result)
+
+
+def _realised(
   table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
 ) -> jax.Array:
-  """What remains of delta in stored images, int8 in the order of `table`; each process its rows."""
+  """The same in the order of the table; each process its rows."""
   patterns = runtime.fetch(delta) if method.class_wise else None
   parts = perturb.resolution(method.epsilon_start)
 

@@ -151,11 +151,11 @@ def generate(
       leave()
   report.close()
 
-  realised = runtime.fetch_rows(deltas.realised(table, delta, perturbed, method))
+  released = deltas.released(layout, table, delta, perturbed, method)
   columns = runtime.fetch(loop.history).astype(np.float64).round(6).T
   names = ("source_loss", "source_accuracy", "objective")
   return Generated(
-    None if realised is None else layout.scatter(realised),
+    released,
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
     {name: column.tolist() for name, column in zip(names, columns, strict=True)},

@@ -104,9 +104,9 @@ def generate(
         checkpoints.save(position, loop)
   report.close()
 
-  realised = runtime.fetch_rows(deltas.realised(table, loop.delta, perturbed, method))
+  released = deltas.released(layout, table, loop.delta, perturbed, method)
   return Generated(
-    None if realised is None else layout.scatter(realised),
+    released,
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
     {"objective": runtime.fetch(loop.history).astype(np.float64).round(6).tolist()},

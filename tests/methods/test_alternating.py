@@ -160,11 +160,11 @@ def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
 @pytest.mark.parametrize("changes", [{}, {"fraction": 0.5}])
 def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   tables = []
-  scatter = lanes.Layout.scatter
+  fetch = lanes.Layout.fetch
   monkeypatch.setattr(
     lanes.Layout,
-    "scatter",
-    lambda layout, values: tables.append((layout.ids, values)) or scatter(layout, values),
+    "fetch",
+    lambda layout, x: tables.append((layout.ids, runtime.fetch(x))) or fetch(layout, x),
   )
   made = generate(**changes)
   ((ids, table),) = tables
