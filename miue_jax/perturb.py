@@ -1,6 +1,7 @@
 """The budget: schedules, sign step, projection, and rounding to what an image file can hold."""
 
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,7 @@ import numpy as np
 # What a budget epsilon bounds: every pixel, the root mean square change of an image, or nothing.
 NORMS = ("linf", "l2", "none")
 
-# Whole images are converted in blocks of this many, so that float copies stay small.
-_BLOCK = 4096
+_BLOCK_VALUES = 2**22  # of images that are widened to float32 at a time
 _SHRINK = 0.99  # factor by which an image's perturbation is reduced until it keeps an L2 budget
 
 
@@ -92,6 +92,12 @@ def unpack(stored: jax.Array | np.ndarray, parts: int) -> jax.Array | np.ndarray
   return stored.astype(np.float32) / np.float32(255 * parts)
 
 
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+  """Slices of so many images of an array `[N, H, W, C]` that a float copy of them stays small."""
+  size = max(1, _BLOCK_VALUES // math.prod(shape[1:]))
+  return (slice(start, start + size) for start in range(0, shape[0], size))
+
+
 def realise(
   images: np.ndarray,
   delta: np.ndarray,
@@ -123,8 +129,7 @@ def realise(
     return np.clip(level.astype(np.int16) - clean, -limit, limit)
 
   realised = np.empty(images.shape, stored_type(epsilon, norm))
-  for start in range(0, len(images), _BLOCK):
-    block = slice(start, start + _BLOCK)
+  for block in blocks(images.shape):
     clean = images[block].astype(np.int16)
     exact = np.asarray(delta[block], np.float32)
     result = stored(clean, exact)

@@ -160,7 +160,7 @@ def test_many_images_are_realised_in_blocks(monkeypatch):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (11, 2, 2, 3), np.uint8)
   levels = rng.integers(-8, 9, images.shape)
-  monkeypatch.setattr(perturb, "_BLOCK", 4)
+  monkeypatch.setattr(perturb, "_BLOCK_VALUES", 4 * 12)
   realised = perturb.realise(images, (levels / 255).astype(np.float32), 8 / 255)
   np.testing.assert_array_equal(images + realised.astype(int), np.clip(images + levels, 0, 255))
 

@@ -30,7 +30,6 @@ Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
 _SQUEEZE = zlib.crc32(b"squeeze")  # as well
-_BLOCK = 256  # images that the host widens to float32 at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,10 +136,10 @@ def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...
   """
   generator = np.random.default_rng(seed)
   noise = np.empty((len(ids), *shape), np.float32)
-  for first in range(0, ids.max() + 1, _BLOCK):
-    block = generator.random((_BLOCK, *shape), np.float32)
-    inside = (first <= ids) & (ids < first + _BLOCK)
-    noise[inside] = block[ids[inside] - first]
+  for block in perturb.blocks((ids.max() + 1, *shape)):
+    drawn = generator.random((block.stop - block.start, *shape), np.float32)
+    inside = (block.start <= ids) & (ids < block.stop)
+    noise[inside] = drawn[ids[inside] - block.start]
   return noise
 
 
@@ -170,8 +169,7 @@ def _realised(
     )
     deltas = None if method.class_wise else runtime.local_rows(delta, part)
     result = np.empty(images.shape, np.int8)
-    for start in range(0, len(images), _BLOCK):
-      block = slice(start, start + _BLOCK)
+    for block in perturb.blocks(images.shape):
       stored = patterns[labels[block]] if method.class_wise else deltas[block]
       exact = perturb.unpack(stored, parts)
       result[block] = perturb.realise(images[block], exact, method.epsilon, method.rounding)

@@ -84,7 +84,7 @@ def test_a_choice_of_no_image_is_an_error():
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
   use_devices(2)
-  monkeypatch.setattr(deltas, "_BLOCK", 5)  # 180 numbers, of which a generator draws pairs
+  monkeypatch.setattr(perturb, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
   dataset = make_dataset()
   method = Method(init="random", class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
