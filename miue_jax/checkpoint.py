@@ -78,13 +78,14 @@ class Checkpoints:
   def _open(self) -> Iterator[ocp.training.Checkpointer]:
     # States are noise, which compression makes a fifth smaller for ten times the time, and a copy
     # of all that is being written.
-    plain = ocp.options.ArrayOptions.Saving(use_compression=False)
+    context = ocp.Context()
+    context.array.saving.use_compression = False
     checkpointer = ocp.training.Checkpointer(
       self._directory.absolute(),
       preservation_policy=ocp.training.preservation_policies.LatestN(2),
       cleanup_tmp_directories=True,
     )
-    with ocp.Context(array_options=ocp.options.ArrayOptions(saving=plain)), checkpointer:
+    with context, checkpointer:
       yield checkpointer
 
 
