@@ -33,9 +33,10 @@ _ROBUST = {
   "step_size_end": 1.6 / 255,
   "inner_epsilon": 4 / 255,
 }
+# Each has a dict of its own, so that overriding a key of one leaves the others alone.
 RECIPES = {
   "random": {},
-  "em": {"method": _ALTERNATING},
+  "em": {"method": {**_ALTERNATING}},
   "ap": {
     "method": {
       "epochs": 30,
@@ -51,8 +52,8 @@ RECIPES = {
   "lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}},
   "ar": {"method": {"norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)}},  # length 1
   "ops": {"method": {"norm": "none"}},
-  "miue": {"method": _ALTERNATING},
-  "miue_robust": {"method": _ALTERNATING},
+  "miue": {"method": {**_ALTERNATING}},
+  "miue_robust": {"method": {**_ALTERNATING}},
 }
 
 

@@ -61,6 +61,14 @@ def test_every_recipe_is_valid(path, variant):
   assert module.__doc__
 
 
+def test_an_override_in_one_recipe_of_the_arena_leaves_the_others_alone():
+  settings = load(RECIPES[0].parent / "arena.py").get_config()
+  settings.arena.recipes.miue.method.epochs = 3
+  frozen = config.freeze(settings)
+  epochs = {name: config.for_method(frozen, name).method.epochs for name in frozen.arena.methods}
+  assert [name for name, count in epochs.items() if count == 3] == ["miue"]
+
+
 def test_there_are_recipes():
   assert RECIPES
 
