@@ -7,7 +7,7 @@
 S is drawn for every image and step from `method.squeezes`: nothing, grayscale, JPEG. The features
 of a class collapse over what squeezing leaves, so that a victim finds the shortcut whether or not
 it squeezes (expectation over transformations: Athalye et al., ICML 2018). Not in the paper, whose
-poison loses to squeezing.
+poison loses to squeezing; docs/robust.md says what it keeps and what it costs.
 """
 
 from miue_jax.checkpoint import Checkpoints
