@@ -224,7 +224,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("size", "what"), [("4k", "config.json"), ("64k", "checkpoint"), ("384k", "delta.npy")]
+  ("size", "what"), [("4k", "config.json"), ("64k", "checkpoint"), ("704k", "delta.npy")]
 )
 def test_a_full_disk(fork, disk, size, what):
   workdir = disk(f"size={size}") / "run"

@@ -41,7 +41,8 @@ def costs():
 @pytest.mark.parametrize(("name", "problem"), [("ap", "has other steps"), ("qq", "is unknown")])
 def test_a_method_without_these_steps_is_an_error(name, problem):
   config = dataclasses.replace(QUICK, method=Method(name=name))
-  with pytest.raises(UserError, match=f"{name}' {problem}.* are of em, em_mine, miue, rem, sem"):
+  known = "em, em_mine, miue, miue_robust, rem, sem, tue"
+  with pytest.raises(UserError, match=f"{name}' {problem}.* are of {known}"):
     programs.build("victim", config, SIZES)
 
 
