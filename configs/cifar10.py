@@ -32,14 +32,6 @@ METHODS = {
     "step_size_start": 1.6 / 255,
     "step_size_end": 0.6 / 255,
   },
-  "miue_robust": {
-    "name": "miue_robust",
-    "epochs": 16,
-    "step_size_start": 1.6 / 255,
-    "step_size_end": 0.6 / 255,
-    "augment": "crop_flip",
-    "augment_poisoned": True,
-  },
   "parity": {"zeta": 0.0, "rounding": "truncate"},
   "random": {"name": "random"},
   "em": {
@@ -94,6 +86,12 @@ METHODS = {
   "ops": {"name": "ops", "norm": "none"},
   "cuda": {"name": "cuda", "norm": "none"},
 }
+METHODS["miue_robust"] = {
+  **METHODS["fast"],
+  "name": "miue_robust",
+  "augment": "crop_flip",
+  "augment_poisoned": True,
+}
 METHODS["ap_max"] = {**METHODS["ap"], "name": "ap_max"}
 METHODS["ap_mine"] = {**METHODS["ap"], "name": "ap_mine", "zeta": 0.1}
 METHODS["em_mine"] = {**METHODS["em"], "name": "em_mine", "zeta": 0.1}
@@ -103,7 +101,6 @@ VARIANTS = ("", *METHODS)
 # What it changes in `source`.
 SOURCES = {
   "fast": {"weight_decay": 5e-4, "augment": "crop_flip"},
-  "miue_robust": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "ap": {"weight_decay": 5e-4, "augment": "crop_flip"},
   "em": {"weight_decay": 5e-4, "augment": "none", "final_learning_rate": 0.1},  # constant rate
   "gue": {
@@ -117,7 +114,7 @@ SOURCES = {
   "rem": {"weight_decay": 5e-4, "augment": "crop_flip", "schedule": "steps"},
   "tue": {"batch_size": 512, "weight_decay": 5e-4, "augment": "crop_flip"},
 }
-SOURCES |= {"ap_max": SOURCES["ap"], "ap_mine": SOURCES["ap"]}
+SOURCES |= {"miue_robust": SOURCES["fast"], "ap_max": SOURCES["ap"], "ap_mine": SOURCES["ap"]}
 SOURCES |= {"em_mine": SOURCES["em"], "sem": SOURCES["rem"]}
 
 

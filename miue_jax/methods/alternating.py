@@ -52,7 +52,7 @@ class Bilevel:
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
   companion: deltas.Companion | None = None
-  squeeze: squeezes.Squeeze | None = None
+  squeeze: squeezes.Squeeze = squeezes.untouched
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None

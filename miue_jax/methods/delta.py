@@ -29,7 +29,6 @@ Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
-_SQUEEZE = zlib.crc32(b"squeeze")  # as well
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +178,10 @@ def _realised(
   return runtime.shard_rows(rows, table.images.shape)
 
 
-def source_inputs(config: Config, squeeze: squeezes.Squeeze | None = None) -> fit.Inputs:
+def source_inputs(config: Config, squeeze: squeezes.Squeeze = squeezes.untouched) -> fit.Inputs:
   """Images that the source model learns from: what a victim would see, squeezed or not."""
   method, kind = config.method, config.source.augment
   parts = perturb.resolution(method.epsilon_start)
-  squeezed = _squeezed(squeeze)
 
   def inputs(batch, perturbation, rows, keys):
     images = batch.images.astype(jnp.float32) / 255
@@ -191,8 +189,8 @@ def source_inputs(config: Config, squeeze: squeezes.Squeeze | None = None) -> fi
     delta = perturb.unpack(stored[batch.labels if method.class_wise else rows], parts)
     delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
     if method.augment_poisoned:
-      return augment(kind, keys, squeezed(keys, _added(images, delta, method)))
-    return squeezed(keys, _added(augment(kind, keys, images), delta, method))
+      return augment(kind, keys, squeeze(keys, _added(images, delta, method)))
+    return squeeze(keys, _added(augment(kind, keys, images), delta, method))
 
   return inputs
 
@@ -223,7 +221,7 @@ def delta_step(
   objective: Objective,
   adversary: hooks.Adversary | None = None,
   companion: Companion | None = None,
-  squeeze: squeezes.Squeeze | None = None,
+  squeeze: squeezes.Squeeze = squeezes.untouched,
 ) -> runtime.Step:
   """The sign step of an objective that judges one view of the batch at a time.
 
@@ -236,7 +234,6 @@ def delta_step(
     companion: adds its term to every view, of which it sees the clean images as well.
     squeeze: what every poisoned image loses before it is augmented.
   """
-  squeezed = _squeezed(squeeze)
   on_device = runtime.loops_on_device()
 
   def loss(constants, batch, images, weights, index):
@@ -245,7 +242,7 @@ def delta_step(
     def view(delta, key):
       delta = delta[batch.labels] if method.class_wise else delta
       keys = runtime.example_keys(key, batch.ids)
-      poisoned = squeezed(keys, _added(images, delta, method))
+      poisoned = squeeze(keys, _added(images, delta, method))
       return augment(method.augment, keys, poisoned) if method.augment_poisoned else poisoned
 
     def source(images):
@@ -352,15 +349,6 @@ def in_parts(
 def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:
   """Image plus delta; a class-wise delta fits no single image's range, so the sum is clipped."""
   return jnp.clip(images + delta, 0.0, 1.0) if method.class_wise else images + delta
-
-
-def _squeezed(squeeze: squeezes.Squeeze | None) -> squeezes.Squeeze:
-  """A squeeze by keys that nothing else draws from; none leaves images alone."""
-  if squeeze is None:
-    return lambda keys, images: images
-  return lambda keys, images: squeeze(
-    jax.vmap(jax.random.fold_in, (0, None))(keys, _SQUEEZE), images
-  )
 
 
 def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:

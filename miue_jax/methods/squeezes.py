@@ -6,6 +6,7 @@ that a perturbation can be moved to where it gets through.
 
 import functools
 import io
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -17,6 +18,7 @@ from scipy import fft
 # (one key per image, images) -> images
 Squeeze = Callable[[jax.Array, jax.Array], jax.Array]
 
+_STREAM = zlib.crc32(b"squeeze")  # what augmentation draws by the same keys is another
 _BLOCK = 8  # pixels that a DCT spans
 # RGB to luma and two chroma channels around 0 (ITU-R BT.601, as JFIF has it).
 _TO_YCBCR = np.array(
@@ -29,6 +31,12 @@ _TO_YCBCR = np.array(
 )
 
 
+def untouched(keys: jax.Array, images: jax.Array) -> jax.Array:
+  """Images as they are."""
+  del keys
+  return images
+
+
 def random_squeeze(names: tuple[str, ...]) -> Squeeze:
   """Squeezes every image by one of `names`, drawn by its key.
 
@@ -37,8 +45,11 @@ def random_squeeze(names: tuple[str, ...]) -> Squeeze:
   """
   known = [_named(name) for name in names]
 
+  def draw(key):
+    return jax.random.randint(jax.random.fold_in(key, _STREAM), (), 0, len(known))
+
   def squeeze(keys, images):
-    draws = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(known)))(keys)
+    draws = jax.vmap(draw)(keys)
     result = images
     for number, each in enumerate(known):
       drawn = (draws == number)[:, None, None, None]

@@ -1,19 +1,15 @@
 """AP: what a source model trained on clean images sees in the poison."""
 
-import dataclasses
-
-import jax
 import numpy as np
 import pytest
 from tiny import Tiny
 
-from miue_jax import models, perturb, runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax import perturb, runtime
 from miue_jax.config import Config, Method, Model, Sgd
 from miue_jax.data import lanes
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
-from miue_jax.methods import METHODS, ap
+from miue_jax.methods import ap
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -37,14 +33,6 @@ BATCHES = -(-COUNT // BATCH)
 RESTART = BATCHES * (CONFIG.method.steps + 1)
 
 
-class Recorded(Checkpoints):
-  """Keeps the newest state at hand."""
-
-  def save(self, position, tree):
-    self.position, self.tree = position, jax.device_get(tree)
-    super().save(position, tree)
-
-
 def make_dataset():
   rng = np.random.default_rng(0)
   labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
@@ -60,20 +48,8 @@ LABELS = DATASET.train.labels
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", name="ap", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(
-      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
-    )
-    states = Recorded(tmp_path / folder)
-    made = METHODS[name](DATASET, config, states, reporter(stop_at))
-    return made, states.tree if hasattr(states, "tree") else None
-
-  return run
+def generate(runs):
+  return runs(DATASET, CONFIG)
 
 
 def predictions(state, images):

@@ -2,15 +2,12 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import Recorded, Tiny, noisy_dataset
 
 from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import em
 
 COUNT, CLASSES, BATCH = 44, 3, 16
@@ -34,23 +31,7 @@ CONFIG = Config(
 EPOCH = CONFIG.method.source_steps + -(-COUNT // BATCH) * CONFIG.method.steps
 
 
-class Recorded(Checkpoints):
-  """Keeps the newest state at hand."""
-
-  def save(self, position, tree):
-    self.position, self.tree = position, jax.device_get(tree)
-    super().save(position, tree)
-
-
-def make_dataset():
-  rng = np.random.default_rng(0)
-  # Gray noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
-  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
-  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
+DATASET = noisy_dataset(COUNT)
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax import methods, runtime
 from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.information import neural
 from miue_jax.methods import METHODS, em, mine
@@ -24,6 +22,7 @@ CONFIG = Config(
   model=Model(name="tiny"),
   source=Sgd(batch_size=8, augment="flip"),
   method=Method(
+    name="em_mine",
     epochs=2,
     batch_size=BATCH,
     steps=4,
@@ -38,39 +37,12 @@ CONFIG = Config(
 SOURCE_STEPS, BATCHES = COUNT // 8, -(-COUNT // BATCH)
 
 
-def make_dataset():
-  rng = np.random.default_rng(0)
-  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
-  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
-
-
-class Recorded(Checkpoints):
-  """Keeps the newest state at hand."""
-
-  def save(self, position, tree):
-    self.tree = jax.device_get(tree)
-    super().save(position, tree)
+DATASET = noisy_dataset(COUNT)
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", name="em_mine", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(
-      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
-    )
-    states = Recorded(tmp_path / folder)
-    made = METHODS[name](DATASET, config, states, reporter(stop_at))
-    return made, getattr(states, "tree", None)
-
-  return run
+def generate(runs):
+  return runs(DATASET, CONFIG)
 
 
 def donsker_varadhan(scores, weights):

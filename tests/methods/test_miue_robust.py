@@ -1,17 +1,12 @@
 """Robust MI-UE: features collapse over what squeezing leaves, not over what it takes."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax import methods, runtime
 from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import METHODS, miue_robust, squeezes
 
 COUNT, CLASSES = 48, 3
@@ -20,6 +15,7 @@ CONFIG = Config(
   model=Model(name="tiny"),
   source=Sgd(batch_size=8, augment="none"),
   method=Method(
+    name="miue_robust",
     epochs=20,
     batch_size=16,
     steps=4,
@@ -34,40 +30,12 @@ CONFIG = Config(
 EPOCH = COUNT // 8 + COUNT // 16 * CONFIG.method.steps
 
 
-class Recorded(Checkpoints):
-  """Keeps the newest state at hand."""
-
-  def save(self, position, tree):
-    self.tree = jax.device_get(tree)
-    super().save(position, tree)
-
-
-def make_dataset():
-  rng = np.random.default_rng(0)
-  # Coloured noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
-  images = rng.normal(128, 12, (COUNT, 8, 8, 3)).astype(np.uint8)
-  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
+DATASET = noisy_dataset(COUNT, channels=3)
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", name="miue_robust", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(
-      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
-    )
-    states = Recorded(tmp_path / folder)
-    made = METHODS[name](DATASET, config, states, reporter(stop_at))
-    return made, states.tree if hasattr(states, "tree") else None
-
-  return run
+def generate(runs):
+  return runs(DATASET, CONFIG)
 
 
 def cohesion(state, images):

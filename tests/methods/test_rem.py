@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax import methods, runtime
 from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import METHODS, rem, sem
 
 COUNT, CLASSES, BATCH = 44, 3, 16
@@ -40,41 +38,13 @@ SOURCE_STEPS = COUNT // 4
 EPOCH = SOURCE_STEPS + -(-COUNT // BATCH) * CONFIG.method.steps
 
 
-class Recorded(Checkpoints):
-  """Keeps the newest state at hand."""
-
-  def save(self, position, tree):
-    self.tree = jax.device_get(tree)
-    super().save(position, tree)
-
-
-def make_dataset():
-  rng = np.random.default_rng(0)
-  # Gray noise whose labels mean nothing: what a model gets right, it owes to the perturbation.
-  images = rng.normal(128, 12, (COUNT, 8, 8, 1)).astype(np.uint8)
-  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
+DATASET = noisy_dataset(COUNT)
 LABELS = DATASET.train.labels
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices, and its last state."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", name="rem", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(
-      CONFIG, method=dataclasses.replace(CONFIG.method, name=name, **method)
-    )
-    states = Recorded(tmp_path / folder)
-    made = METHODS[name](DATASET, config, states, reporter(stop_at))
-    return made, states.tree if hasattr(states, "tree") else None
-
-  return run
+def generate(runs):
+  return runs(DATASET, CONFIG)
 
 
 def worst_accuracy(state, images, radius):

@@ -7,17 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import Tiny
+from tiny import Tiny, noisy_dataset
 
 from miue_jax import methods, models, runtime
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import tue
 from miue_jax.runtime import AXIS
 
-COUNT, CLASSES, BATCH = 44, 3, 16
+COUNT, BATCH = 44, 16
 CONFIG = Config(
   seed=5,
   model=Model(name="tiny"),
@@ -39,14 +38,7 @@ CONFIG = Config(
 SOURCE_STEPS = COUNT // 16
 
 
-def make_dataset():
-  rng = np.random.default_rng(0)
-  images = rng.normal(128, 12, (COUNT, 8, 8, 3)).astype(np.uint8)
-  labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
+DATASET = noisy_dataset(COUNT, channels=3)
 LABELS = DATASET.train.labels
 
 
