@@ -100,6 +100,12 @@ def _put(x: Any, spec: jax.P) -> jax.Array:
   return _assemble(lambda index: x[index], x.shape, spec)
 
 
+def zeros(shape: tuple[int, ...], dtype: Any, spec: jax.P) -> jax.Array:
+  """Zeros that are made where they will lie: no process holds them a second time."""
+  sharding = jax.NamedSharding(jax.sharding.get_mesh(), spec)
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+
+
 def shard_rows(read: Callable[[slice], np.ndarray], shape: tuple[int, ...]) -> jax.Array:
   """As `shard`, but every process reads only the rows of its own devices.
 
@@ -138,33 +144,48 @@ def fetch(tree: Any) -> Any:
   return jax.tree.map(one, tree)
 
 
-def row_blocks(x: jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Brings one large array that is sharded by rows to the lead, block by block.
+def row_blocks(
+  tree: Any, work: Callable[[Any], np.ndarray], shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Makes something of the rows of large arrays and brings it to the lead, block by block.
 
-  Every process must iterate to the end. No device and no other process ever holds the whole.
+  Every process must iterate to the end. Each works on its own rows, and none ever holds more than a
+  block of what is made.
+
+  Args:
+    tree: of arrays with as many rows each, sharded by rows.
+    work: makes rows `[n, *shape]` of the tree's rows.
+    shape: of what is made of one row.
 
   Yields:
-    On the lead numbers of rows, some of them twice, and these rows; nothing elsewhere.
+    On the lead numbers of rows, some of them twice, and what was made of them; nothing elsewhere.
   """
   devices = jax.sharding.get_mesh().size
-  rows = len(x) // devices
-  size = min(rows, max(1, _BLOCK_BYTES // (x.nbytes // rows)))
+  leaves = jax.tree.leaves(tree)
+  rows = len(leaves[0]) // devices
+  size = min(rows, max(1, _BLOCK_BYTES // sum(x.nbytes // len(x) for x in leaves)))
+
+  def made(block: Any, part: slice) -> np.ndarray:
+    return work(jax.tree.map(lambda x: local_rows(x, part), block))
+
   for start in range(0, rows, size):
     # The last block starts early enough to be whole: one shape is one compilation.
     start = min(start, rows - size)
-    block = fetch(_block(x, replicate(np.int32(start)), size))
+    block = _block(tree, replicate(np.int32(start)), size)
+    result = fetch(shard_rows(functools.partial(made, block), (devices * size, *shape)))
     if processes.is_lead():
-      yield (rows * np.arange(devices)[:, None] + start + np.arange(size)).ravel(), block
+      yield (rows * np.arange(devices)[:, None] + start + np.arange(size)).ravel(), result
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _block(x: jax.Array, start: jax.Array, size: int) -> jax.Array:
+def _block(tree: Any, start: jax.Array, size: int) -> Any:
   """Rows `start` to `start + size` of every device."""
+  slices = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size)
   return jax.shard_map(
-    lambda local, start: jax.lax.dynamic_slice_in_dim(local, start, size),
+    lambda local, start: jax.tree.map(lambda x: slices(x, start), local),
     in_specs=(jax.P(AXIS), jax.P()),
     out_specs=jax.P(AXIS),
-  )(x, start)
+  )(tree, start)
 
 
 def stream(seed: int, *path: str | int) -> jax.Array:

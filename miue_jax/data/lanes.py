@@ -7,13 +7,15 @@ read with any batch size that divides L: neighbouring lanes then join.
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import processes, runtime
+from miue_jax import runtime
 from miue_jax.data.dataset import Split
 
 EMPTY = -1
@@ -62,15 +64,19 @@ class Layout:
       *runtime.shard((split.labels[rows].astype(np.int32), self.ids)),
     )
 
-  def fetch(self, x: jax.Array) -> np.ndarray | None:
-    """An array `[rows, ...]`, sharded as the table is, in example order `[count, ...]`.
+  def fetch(
+    self, tree: Any, work: Callable[[Any], np.ndarray], shape: tuple[int, ...]
+  ) -> np.ndarray | None:
+    """What is made of rows that lie as the table's do, in example order `[count, *shape]`.
 
-    On the lead alone, None elsewhere; every process must call this.
+    On the lead alone, None elsewhere; every process must call this. Arguments as of
+    `runtime.row_blocks`.
     """
-    result = np.empty((self.count, *x.shape[1:]), x.dtype) if processes.is_lead() else None
-    for rows, values in runtime.row_blocks(x):
+    result = None
+    for rows, made in runtime.row_blocks(tree, work, shape):
+      result = np.empty((self.count, *shape), made.dtype) if result is None else result
       ids = self.ids[rows]
-      result[ids[ids >= 0]] = values[ids >= 0]
+      result[ids[ids >= 0]] = made[ids >= 0]
     return result
 
 

@@ -114,18 +114,20 @@ def first_delta(
 ) -> jax.Array:
   """Where delta starts: packed `[classes or rows, H, W, C]`, replicated or sharded."""
   image_shape = dataset.train.images.shape[1:]
-  parts = perturb.resolution(method.epsilon_start)
+  rows = dataset.num_classes if method.class_wise else len(layout.ids)
+  if method.init == "zeros":
+    spec = jax.P() if method.class_wise else jax.P(AXIS)
+    return runtime.zeros((rows, *image_shape), np.int16, spec)
 
-  def start(ids: np.ndarray) -> np.ndarray:
-    if method.init == "zeros":
-      return np.zeros((len(ids), *image_shape), np.int16)
-    noise = np.float32(method.epsilon) * (2 * _uniform(ids, image_shape, seed) - 1)
-    return perturb.pack(noise, parts)
+  def noise(ids: np.ndarray) -> np.ndarray:
+    uniform = _uniform(ids, image_shape, seed)
+    parts = perturb.resolution(method.epsilon_start)
+    return perturb.pack(np.float32(method.epsilon) * (2 * uniform - 1), parts)
 
   if method.class_wise:
-    return runtime.replicate(start(np.arange(dataset.num_classes)))
+    return runtime.replicate(noise(np.arange(rows)))
   ids = np.maximum(layout.ids, 0)
-  return runtime.shard_rows(lambda part: start(ids[part]), (len(ids), *image_shape))
+  return runtime.shard_rows(lambda part: noise(ids[part]), (rows, *image_shape))
 
 
 def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
@@ -147,35 +149,24 @@ def released(
 ) -> np.ndarray | None:
   """What remains of delta in stored images, int8 in example order, on the lead; None elsewhere.
 
-  Every process must call this. Gives up the table's images and delta, whose memory it may need.
+  Every process must call this. Gives up the table's images and delta: the caller is done with them,
+  and what comes next needs the memory.
   """
-  result = _realised(table, delta, perturbed, method)
-  for done in (table.images, delta):
-    done.delete()
-  return layout.fetch(result)
-
-
-def _realised(
-  table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
-) -> jax.Array:
-  """The same in the order of the table; each process its rows."""
   patterns = runtime.fetch(delta) if method.class_wise else None
   parts = perturb.resolution(method.epsilon_start)
 
-  def rows(part: slice) -> np.ndarray:
-    images, labels, chosen = (
-      runtime.local_rows(x, part) for x in (table.images, table.labels, perturbed)
-    )
-    deltas = None if method.class_wise else runtime.local_rows(delta, part)
-    result = np.empty(images.shape, np.int8)
-    for block in perturb.blocks(images.shape):
-      stored = patterns[labels[block]] if method.class_wise else deltas[block]
-      exact = perturb.unpack(stored, parts)
-      result[block] = perturb.realise(images[block], exact, method.epsilon, method.rounding)
+  def realised(rows) -> np.ndarray:
+    images, labels, chosen, stored = rows
+    exact = perturb.unpack(patterns[labels] if method.class_wise else stored, parts)
+    result = perturb.realise(images, exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
 
-  return runtime.shard_rows(rows, table.images.shape)
+  rows = (table.images, table.labels, perturbed, None if method.class_wise else delta)
+  result = layout.fetch(rows, realised, table.images.shape[1:])
+  for done in (table.images, delta):
+    done.delete()
+  return result
 
 
 def source_inputs(config: Config, squeeze: squeezes.Squeeze = squeezes.untouched) -> fit.Inputs:

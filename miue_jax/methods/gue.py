@@ -144,7 +144,7 @@ def generate(
     key = runtime.stream(config.seed, "delta")
     data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
     batches = layout.steps(method.batch_size, partial=True)
-    delta = runtime.shard(np.zeros((len(layout.ids), *image), np.int16))
+    delta = runtime.zeros((len(layout.ids), *image), np.int16, jax.P(AXIS))
     apply = runtime.repeated(_apply_step(generator, method))
     delta, done = apply(delta, (loop.players.generator, data), 0, batches)
     if done < batches:

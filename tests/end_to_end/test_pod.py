@@ -205,7 +205,7 @@ with processes.together("auto", 60):
   expected = np.arange(20, dtype=np.float32)[:, None] ** 2
   for runtime._BLOCK_BYTES in (1, 32, 2**20):  # blocks of 1, 2 and all 5 rows of a device
     found = np.full_like(expected, -1)
-    for rows, values in runtime.row_blocks(state["delta"]):
+    for rows, values in runtime.row_blocks(state["delta"], np.asarray, (1,)):
       found[rows] = values
     assert np.array_equal(found, expected) if processes.is_lead() else (found == -1).all()
   assert np.array_equal(runtime.fetch(state["delta"]), expected)

@@ -89,7 +89,9 @@ def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeyp
   method = Method(init="random", class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
   stored = deltas.first_delta(dataset, method, layout, 3)
-  stored = runtime.fetch(stored) if class_wise else layout.fetch(stored)
+  stored = (
+    runtime.fetch(stored) if class_wise else layout.fetch(stored, np.asarray, stored.shape[1:])
+  )
   found = perturb.unpack(stored, perturb.resolution(method.epsilon_start))
   count = CLASSES if class_wise else COUNT
   noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
@@ -115,7 +117,8 @@ def step(use_devices):
     made = jax.jit(deltas.delta_step(Pixels(), method, objective, adversary))(
       (start, fit.Sums.zero(), None), constants, jnp.int32(index)
     )
-    stored, sums = layout.fetch(made[0]), runtime.fetch(made[1])
+    stored = layout.fetch(made[0], np.asarray, made[0].shape[1:])
+    sums = runtime.fetch(made[1])
     return 255 * perturb.unpack(stored, perturb.resolution(method.epsilon_start)), sums
 
   return run
