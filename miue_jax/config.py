@@ -20,10 +20,10 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop_flip")
 INITS = ("zeros", "random")
 SCHEDULES = ("cosine", "steps")
 SQUEEZES = re.compile(r"none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5])")  # jpeg and its quality
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a name that is one of a folder, too
 ROUNDINGS = ("nearest", "truncate")
 CONDITIONS = ("clean", "random", "poison", "restored")
 PUBLISHED = ("", "cifar10")
-RECIPE = ("model", "source", "method")  # what a method's recipe in the arena may change
 ESTIMATORS = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
 DIRECTIONS = ("shared", "independent")
 STATISTICS = ("mean", "max")
@@ -170,8 +170,11 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True)
 class Arena:
-  """`--mode=benchmark`: methods x defences x victims x seeds in one table."""
+  """`--mode=benchmark`: data sets x methods x victims x defences x seeds in one table."""
 
+  # By the name of its folder in the workdir: what is different for a data set, by section, such as
+  # {"digits": {"data": {"source": "digits"}, "victim": {"width": 8}}}; empty: `data` alone.
+  datasets: dict = dataclasses.field(default_factory=dict)
   methods: tuple[str, ...] = ()  # names of miue_jax.methods.METHODS, or of recipes
   # By the name in `methods`: what its recipe changes in the sections model, source and method, such
   # as {"em_class": {"method": {"name": "em", "class_wise": True}}}.
@@ -225,40 +228,6 @@ def freeze(settings: ml_collections.ConfigDict) -> Config:
   config = frozen(Config, settings.to_dict(), "")
   validate(config)
   return config
-
-
-def for_method(config: Config, name: str) -> Config:
-  """The settings by which the arena makes the poison called `name`.
-
-  Raises:
-    UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
-  """
-  recipe = config.arena.recipes.get(name, {})
-  prefix = f"arena.recipes.{name}"
-  _require(isinstance(recipe, dict), prefix, recipe, f"a dict of {', '.join(RECIPE)}")
-  for section, changes in recipe.items():
-    if section not in RECIPE:
-      raise UserError(
-        f"Config key {prefix}.{section} changes what all methods share; a recipe has "
-        f"{', '.join(RECIPE)}."
-      )
-    _require(isinstance(changes, dict), f"{prefix}.{section}", changes, "a dict of settings")
-  sections = {
-    section: frozen(
-      type(getattr(config, section)),
-      dataclasses.asdict(getattr(config, section))
-      | ({"name": name} if section == "method" else {})
-      | recipe.get(section, {}),
-      f"{prefix}.{section}.",
-    )
-    for section in RECIPE
-  }
-  made = dataclasses.replace(config, **sections)
-  try:
-    validate(dataclasses.replace(made, arena=Arena()))
-  except UserError as error:
-    raise UserError(f"Method {name!r} of the arena cannot be made: {error}") from error
-  return made
 
 
 def validate(config: Config) -> None:
@@ -390,11 +359,10 @@ def validate(config: Config) -> None:
     value = getattr(measure, key)
     _require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")
 
-  _validate_arena(config)
+  _validate_arena(config.arena)
 
 
-def _validate_arena(config: Config) -> None:
-  arena = config.arena
+def _validate_arena(arena: Arena) -> None:
   _require(len(arena.seeds) > 0, "arena.seeds", arena.seeds, "one or more")
   for key in ("seeds", "defended_seeds"):
     seeds = getattr(arena, key)
@@ -402,10 +370,11 @@ def _validate_arena(config: Config) -> None:
   for key in ("methods", "victims", "defences", "seeds", "defended_seeds"):
     values = getattr(arena, key)
     _require(len(set(values)) == len(values), f"arena.{key}", values, "without repetitions")
+  for name in arena.datasets:
+    fine = bool(FOLDER.fullmatch(name)) and name != "report"
+    _require(fine, "arena.datasets", name, "of letters, digits, _, + and -, and not 'report'")
   _require(len(arena.defences) > 0, "arena.defences", arena.defences, "one or more")
   _choose("arena.published", arena.published, PUBLISHED)
-  for name in arena.methods:
-    for_method(config, name)
 
 
 def _require(fine: bool, key: str, value: Any, allowed: str) -> None:

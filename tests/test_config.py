@@ -9,8 +9,11 @@ import ml_collections
 import pytest
 
 from miue_jax import config
+from miue_jax.arena import cells
+from miue_jax.arena import recipes as arena_recipes
 from miue_jax.errors import UserError
 from miue_jax.information import estimators
+from miue_jax.workdir import Workdir
 
 RECIPES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -59,13 +62,17 @@ def test_every_recipe_is_valid(path, variant):
   frozen = config.freeze(settings)
   assert frozen.name
   assert module.__doc__
+  for table, _ in cells.tables(frozen, Workdir(pathlib.Path())):
+    for name in table.arena.methods:
+      arena_recipes.for_method(table, name)
 
 
 def test_an_override_in_one_recipe_of_the_arena_leaves_the_others_alone():
   settings = load(RECIPES[0].parent / "arena.py").get_config()
   settings.arena.recipes.miue.method.epochs = 3
   frozen = config.freeze(settings)
-  epochs = {name: config.for_method(frozen, name).method.epochs for name in frozen.arena.methods}
+  methods = {name: arena_recipes.for_method(frozen, name) for name in frozen.arena.methods}
+  epochs = {name: made.method.epochs for name, made in methods.items()}
   assert [name for name, count in epochs.items() if count == 3] == ["miue"]
 
 

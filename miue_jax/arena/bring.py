@@ -7,7 +7,6 @@ them must be those of the dataset.
 
 import os
 import pathlib
-import re
 import zipfile
 import zlib
 
@@ -16,7 +15,7 @@ from absl import logging
 
 from miue_jax import files, perturb, release
 from miue_jax import poison as artefact
-from miue_jax.config import Method
+from miue_jax.config import FOLDER, Method
 from miue_jax.data.dataset import Dataset
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
@@ -34,7 +33,7 @@ def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
   paths = {}
   for item in items:
     name, equals, path = item.partition("=")
-    if not equals or not path or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
+    if not equals or not path or not FOLDER.fullmatch(name):
       raise UserError(
         f"arena.bring holds {item!r}: write NAME=PATH, with a name of letters, digits and _ . + -."
       )

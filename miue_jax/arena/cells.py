@@ -5,9 +5,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from miue_jax import config as configs
 from miue_jax import evaluate
-from miue_jax.arena import bring
+from miue_jax.arena import bring, recipes
 from miue_jax.config import Config
 from miue_jax.stages import Experiment
 from miue_jax.workdir import Workdir
@@ -22,6 +21,13 @@ class Cell(NamedTuple):
   victim: str
   defence: str
   seed: int
+
+
+def tables(config: Config, workdir: Workdir) -> list[tuple[Config, Workdir]]:
+  """Settings and folder of the table of each data set; what was given where none is listed."""
+  names = config.arena.datasets
+  tables = [(recipes.for_dataset(config, name), Workdir(workdir.root / name)) for name in names]
+  return tables or [(config, workdir)]
 
 
 def victims_of(config: Config) -> tuple[str, ...]:
@@ -66,7 +72,7 @@ def generation(experiment: Experiment, name: str, seed: int) -> Experiment:
   root = experiment.workdir.root / "poisons" / name / str(seed)
   config = dataclasses.replace(experiment.config, seed=seed)
   if name in config.arena.methods:
-    config = configs.for_method(config, name)
+    config = recipes.for_method(config, name)
   return dataclasses.replace(experiment, config=config, workdir=Workdir(root))
 
 

@@ -8,11 +8,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from miue_jax import config as configs
-from miue_jax import defences, evaluate, measure, models, processes, stages
+from miue_jax import defences, evaluate, measure, models, processes, runtime, stages
 from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
-from miue_jax.arena import bring, cells, memory, summary
+from miue_jax.arena import bring, cells, memory, recipes, summary
 from miue_jax.arena.cells import CLEAN, Cell
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
@@ -28,7 +27,7 @@ class _Lost(Exception):  # noqa: N818 (not an error of the program)
 
 
 def run(config: Config, workdir: Workdir, command: str) -> str:
-  """Fills the table, writes its report and returns it as Markdown.
+  """Fills the tables of all data sets, writes their report and returns it as Markdown.
 
   Resumes where an earlier sitting stopped: finished poisons and rows stay, lost cells are tried
   again. In a run of several processes a failure ends all of them.
@@ -38,33 +37,29 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
     UserError: before any work: a name that is not known, things that do not go together, or brought
       images that cannot be used.
   """
-  check(config)
-  experiment = stages.start(config, workdir, command, need_test=True)
-  _check_fit(experiment)
-  brought = _brought(experiment)
-  for name, seed in itertools.product(config.arena.methods, cells.poison_seeds(config)):
-    made = cells.generation(experiment, name, seed)
-    workdirs.open_workdir(made.workdir.root, made.config)  # it refuses another recipe
-  todo, untrained = processes.from_lead(lambda: _unfinished(experiment))
-  total = sum(1 for _ in cells.every(config))
+  tables = cells.tables(config, workdir)
+  for part, _ in tables:
+    check(part)
+  opened = [_opened(*table, command) for table in tables]
+  experiments = [experiment for experiment, _ in opened]
+  _require_distinct([experiment.dataset.name for experiment in experiments])
+  unfinished = processes.from_lead(lambda: [_unfinished(experiment) for experiment in experiments])
+  untrained = sum(count for _, count in unfinished)
+  total = sum(1 for part, _ in tables for _ in cells.every(part))
   logging.info("Arena: %d of %d victims are still to be trained.", untrained, total)
-  broken: dict[tuple[str, int], str] = {}
-  columns = itertools.groupby((Cell(*cell) for cell in todo), key=lambda cell: cell[1:])
   text = ""
-  for _, column in columns:
-    for cell in column:
-      try:
-        _fill(cell, experiment, brought, broken)
-      except _Lost as loss:
-        logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
-        reason = {"reason": str(loss)}
-        evaluate.append(cells.losses(workdir), cells.columns(cell, experiment) | reason)
-    text = summary.write_report(experiment)
-  return text or summary.write_report(experiment)
+  for (experiment, brought), (todo, _) in zip(opened, unfinished, strict=True):
+    runtime.start(experiment.config.devices, experiment.config.batch_sizes)
+    broken: dict[tuple[str, int], str] = {}
+    for _, column in itertools.groupby((Cell(*cell) for cell in todo), key=lambda cell: cell[1:]):
+      for cell in column:
+        _filled(cell, experiment, brought, broken)
+      text = summary.write_report(config, workdir, experiments)
+  return text or summary.write_report(config, workdir, experiments)
 
 
 def check(config: Config) -> None:
-  """Checks every name before anything is read.
+  """Checks every name in the table of one data set before anything is read.
 
   Raises:
     UserError: an unknown method, victim or defence (the message lists what is known), a name that
@@ -77,7 +72,7 @@ def check(config: Config) -> None:
     if name in arena.methods or name == CLEAN:
       raise UserError(f"arena.bring uses the name {name!r}, which is taken: choose another one.")
   for name in arena.methods:
-    made = configs.for_method(config, name).method.name
+    made = recipes.for_method(config, name).method.name
     if name == CLEAN or made not in METHODS:
       raise UserError(f"Unknown method {made!r} in arena.methods; known: {_listed(METHODS)}.")
   for name in arena.victims:
@@ -85,6 +80,26 @@ def check(config: Config) -> None:
       raise UserError(f"Unknown victim {name!r} in arena.victims; known: {_listed(models.MODELS)}.")
   for name in arena.defences:
     defences.build(name)
+
+
+def _opened(config: Config, workdir: Workdir, command: str) -> tuple[Experiment, dict[str, Poison]]:
+  """Reads a data set, checks that all goes with it and returns it with the poisons brought."""
+  workdirs.open_workdir(workdir.root, config)  # it refuses other settings
+  experiment = stages.start(config, workdir, command, need_test=True)
+  _check_fit(experiment)
+  brought = _brought(experiment)
+  for name, seed in itertools.product(config.arena.methods, cells.poison_seeds(config)):
+    made = cells.generation(experiment, name, seed)
+    workdirs.open_workdir(made.workdir.root, made.config)
+  return experiment, brought
+
+
+def _require_distinct(names: list[str]) -> None:
+  for name in names:
+    if names.count(name) > 1:
+      raise UserError(
+        f"Two data sets of the arena are called {name!r}: give each a data.name of its own."
+      )
 
 
 def _listed(names) -> str:
@@ -98,7 +113,7 @@ def _check_fit(experiment: Experiment) -> None:
   for name in cells.victims_of(config):
     stages.check_victim(dataclasses.replace(config.victim, name=name), config, dataset)
   for name in config.arena.methods:
-    made = configs.for_method(config, name)
+    made = recipes.for_method(config, name)
     models.build(made.model, dataset.num_classes, shape)
     stages.check_classes(made.method, dataset)
     if any(size % devices for size in made.batch_sizes):
@@ -149,6 +164,21 @@ def _unmeasured(experiment: Experiment) -> list[Cell]:
 def _is_measured(cell: Cell, config: Config) -> bool:
   """Whether the table shows the information of this victim: of one for each line and network."""
   return cell.defence == "none" and cell.seed == config.arena.seeds[0]
+
+
+def _filled(
+  cell: Cell,
+  experiment: Experiment,
+  brought: dict[str, Poison],
+  broken: dict[tuple[str, int], str],
+) -> None:
+  """Fills a cell, or writes down why it is lost; arguments as of `_fill`."""
+  try:
+    _fill(cell, experiment, brought, broken)
+  except _Lost as loss:
+    logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
+    row = cells.columns(cell, experiment) | {"reason": str(loss)}
+    evaluate.append(cells.losses(experiment.workdir), row)
 
 
 def _fill(

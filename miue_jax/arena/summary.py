@@ -1,21 +1,31 @@
-"""The arena's report, as far as the table is filled."""
+"""The arena's report, as far as its tables are filled."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from miue_jax import evaluate, perturb, processes, report
 from miue_jax import workdir as workdirs
 from miue_jax.arena import bring, cells, explain, memory
-from miue_jax.config import RECIPE
+from miue_jax.arena.recipes import METHOD_SECTIONS
+from miue_jax.config import Config
 from miue_jax.stages import Experiment
+from miue_jax.workdir import Workdir
 
 
-def write_report(experiment: Experiment) -> str:
-  """Writes the table as far as it is filled and returns it as Markdown."""
-  return processes.from_lead(lambda: _report(experiment))
+def write_report(config: Config, workdir: Workdir, experiments: Sequence[Experiment]) -> str:
+  """Writes the tables of all data sets as far as they are filled; returns them as Markdown."""
+
+  def write() -> str:
+    contents = [_content(experiment) for experiment in experiments]
+    settings = dataclasses.asdict(config)
+    return report.write_arena(workdir.report, contents, settings, experiments[0].command)
+
+  return processes.from_lead(write)
 
 
-def _report(experiment: Experiment) -> str:
+def _content(experiment: Experiment) -> report.ArenaContent:
+  """What the table of one data set says."""
   config, workdir = experiment.config, experiment.workdir
   axes = report.Axes(
     dataset=experiment.dataset.name,
@@ -31,17 +41,14 @@ def _report(experiment: Experiment) -> str:
     facts[name] = _facts(experiment, name, seed)
   rows = evaluate.read(workdir.results)
   measurements = evaluate.read(cells.measurements(workdir))
-  return report.write_arena(
-    workdir.report,
-    axes=axes,
-    rows=rows,
+  return report.gather_arena(
+    axes,
+    rows,
     lost=evaluate.read(cells.losses(workdir)),
     measurements=measurements,
     explanations=explain.by_victim(axes, rows, measurements),
     facts=facts,
     published=config.arena.published,
-    config=dataclasses.asdict(config),
-    command=experiment.command,
   )
 
 
@@ -68,5 +75,5 @@ def _facts(experiment: Experiment, name: str, seed: int | None) -> dict[str, Any
     "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
     "psnr_db": first["psnr_db"],
     "ssim": first["ssim"],
-    "settings": {key: first["config"][key] for key in RECIPE} if made else None,
+    "settings": {key: first["config"][key] for key in METHOD_SECTIONS} if made else None,
   }

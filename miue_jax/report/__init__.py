@@ -5,18 +5,29 @@ The report knows rows, not code: it reads what the other stages wrote and import
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from miue_jax.errors import UserError
-from miue_jax.report import arena, arena_files, arena_markdown, arena_page, page
+from miue_jax.report import arena_files, arena_markdown, arena_page, page
 from miue_jax.report.arena import Axes
+from miue_jax.report.arena import Content as ArenaContent
+from miue_jax.report.arena import gather as gather_arena
 from miue_jax.report.content import Examples, gather
 from miue_jax.report.information import table as information_table
 from miue_jax.report.tables import table
 
-__all__ = ["Axes", "Examples", "information_table", "table", "write", "write_arena"]
+__all__ = [
+  "ArenaContent",
+  "Axes",
+  "Examples",
+  "gather_arena",
+  "information_table",
+  "table",
+  "write",
+  "write_arena",
+]
 
 
 def write(
@@ -65,29 +76,13 @@ def write(
 
 
 def write_arena(
-  directory: Path,
-  *,
-  axes: Axes,
-  rows: list[dict[str, Any]],
-  lost: list[dict[str, Any]],
-  measurements: list[dict[str, Any]],
-  explanations: Mapping[str, list[dict[str, Any]]],
-  facts: Mapping[str, Mapping[str, Any]],
-  published: str,
-  config: Mapping[str, Any],
-  command: str,
+  directory: Path, contents: Sequence[ArenaContent], config: Mapping[str, Any], command: str
 ) -> str:
   """Writes `arena.html`, `arena.md`, `arena.csv` and `arena.tex` into `directory`, as `write` does.
 
   Args:
     directory: made if missing.
-    axes: what the table is to hold.
-    rows: trained victims, as for `write`.
-    lost: cells that failed, with `reason`.
-    measurements: of victims, keyed as rows, with `settings` and `rows` as for `write`.
-    explanations: of the accuracy gap by victim, as for `arena.gather`.
-    facts: by method, as for `arena.gather`.
-    published: which published numbers to show; empty for none.
+    contents: of the tables, one for each data set, as `gather_arena` returns them.
     config: the settings, nested.
     command: the command line that started it.
 
@@ -95,17 +90,16 @@ def write_arena(
     The tables as Markdown, for the terminal.
 
   Raises:
-    UserError: a row lacks a key, or the files cannot be written.
+    UserError: the files cannot be written.
   """
-  content = arena.gather(axes, rows, lost, measurements, explanations, facts, published)
-  text = arena_markdown.markdown(content, command)
+  text = arena_markdown.markdown(contents, command)
   _replace_all(
     directory,
     {
-      "arena.csv": arena_files.to_csv(content, axes.dataset),
-      "arena.tex": arena_files.latex(content),
+      "arena.csv": arena_files.to_csv(contents),
+      "arena.tex": arena_files.latex(contents),
       "arena.md": text,
-      "arena.html": arena_page.html(content, config, command),
+      "arena.html": arena_page.html(contents, config, command),
     },
   )
   return text

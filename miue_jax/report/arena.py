@@ -20,11 +20,11 @@ from miue_jax.report.published import PUBLISHED, SOURCE
 
 NOT_YET = "not yet"
 
-LEGEND = (
+ACCURACY_LEGEND = (
   "Clean test accuracy in percent, mean ± sample standard deviation over seeds: after the last "
-  "epoch / at the best epoch, where somebody with clean images to validate on would stop. Bold: "
-  "the strongest poison of a column."
+  "epoch / at the best epoch, where somebody with clean images to validate on would stop."
 )
+LEGEND = f"{ACCURACY_LEGEND} Bold: the strongest poison of a column."
 GAP_LEGEND = (
   "Accuracy gap: points that the last epoch's accuracy lies below that of the same victim, under "
   "the same defence, on clean images."
@@ -123,10 +123,10 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-  """What all views of the table say.
+  """What all views of the table of one data set say.
 
   Attributes:
-    title: the heading.
+    dataset: its name.
     panels: one for each victim.
     charts: accuracy and information over the victims, where there are two or more.
     notes: about cells that are lost or not filled yet, brought or larger budgets, and estimates.
@@ -135,7 +135,7 @@ class Content:
     costs: by method, as given to `gather`.
   """
 
-  title: str
+  dataset: str
   panels: tuple[Panel, ...]
   charts: tuple[Chart, ...]
   notes: tuple[str, ...]
@@ -207,7 +207,7 @@ def gather(
     )
   legend = LEGEND + (f" In brackets: {SOURCE[published]}." if published else "")
   return Content(
-    title=f"Who makes {axes.dataset} unlearnable, and against whom?",
+    dataset=axes.dataset,
     panels=tuple(panels),
     charts=tuple(arena_curves.over_victims({p.victim: _values(p) for p in panels})),
     notes=(
@@ -219,6 +219,32 @@ def gather(
     legend=legend,
     costs=facts,
   )
+
+
+def title(contents: Sequence[Content]) -> str:
+  """The heading of all tables."""
+  *names, last = (content.dataset for content in contents)
+  listed = f"{', '.join(names)} and {last}" if names else last
+  return f"Who makes {listed} unlearnable, and against whom?"
+
+
+def side_by_side(contents: Sequence[Content]) -> tuple[tables.Columns, list[list[str]]]:
+  """Columns and cells: every method without a defence, on all data sets and victims."""
+  panels = [(content, panel) for content in contents for panel in content.panels]
+  columns = [("method", False)]
+  columns += [(f"{content.dataset}, {panel.victim}", True) for content, panel in panels]
+  methods = dict.fromkeys(method for _, panel in panels for method in panel.entries)
+  cells = [
+    [
+      method,
+      *(
+        accuracy(entry) if (entry := panel.entries.get(method, {}).get("none")) else tables.MISSING
+        for _, panel in panels
+      ),
+    ]
+    for method in methods
+  ]
+  return columns, cells
 
 
 def _last(entries: Mapping[str, Mapping[str, Entry]]) -> arena_curves.Values:

@@ -2,25 +2,28 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miue_jax.report import arena
 from miue_jax.report.aggregate import statistic
 
 
-def to_csv(content: arena.Content, dataset: str) -> str:
-  """One line for each cell, with everything that is known about it."""
+def to_csv(contents: Sequence[arena.Content]) -> str:
+  """One line for each cell of all tables, with everything that is known about it."""
   lines = []
-  for panel in content.panels:
-    for method, line in panel.entries.items():
-      for defence, entry in line.items():
-        lines.append(
-          {"dataset": dataset, "victim": panel.victim, "defence": defence, "method": method}
-          | _csv_cells(entry)
-          | _csv_information(panel, method, defence)
-          | _csv_facts(content.costs.get(method, {}))
-        )
+  for content in contents:
+    for panel in content.panels:
+      where = {"dataset": content.dataset, "victim": panel.victim}
+      for method, line in panel.entries.items():
+        for defence, entry in line.items():
+          lines.append(
+            where
+            | {"defence": defence, "method": method}
+            | _csv_cells(entry)
+            | _csv_information(panel, method, defence)
+            | _csv_facts(content.costs.get(method, {}))
+          )
   stream = io.StringIO()
   columns = dict.fromkeys(name for line in lines for name in line)
   writer = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -70,27 +73,32 @@ def _csv_facts(fact: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def latex(content: arena.Content) -> str:
-  """One `table*` for each victim; needs the package booktabs."""
+def latex(contents: Sequence[arena.Content]) -> str:
+  """One `table*` for each data set and victim; needs the package booktabs."""
   parts = [r"% \usepackage{booktabs}"]
-  for panel in content.panels:
-    header = ["method", *panel.defences, *(name for name, _ in panel.measured.columns)]
-    caption = f"Victim {panel.victim}. {content.legend} {panel.measured.legend}".strip()
-    parts += [
-      r"\begin{table*}",
-      r"\centering",
-      rf"\caption{{{_tex(caption)}}}",
-      rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-      r"\toprule",
-      " & ".join(map(_tex, header)) + r" \\",
-      r"\midrule",
-    ]
-    for method, line in panel.entries.items():
-      cells = [_tex(method), *(_tex_cell(line[defence]) for defence in panel.defences)]
-      cells += map(_tex, panel.measured.cells(method))
-      parts.append(" & ".join(cells) + r" \\")
-    parts += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+  for content in contents:
+    for panel in content.panels:
+      parts += _tex_table(content, panel)
   return "\n".join(parts) + "\n"
+
+
+def _tex_table(content: arena.Content, panel: arena.Panel) -> list[str]:
+  header = ["method", *panel.defences, *(name for name, _ in panel.measured.columns)]
+  legend = f"{content.legend} {panel.measured.legend}".strip()
+  lines = [
+    r"\begin{table*}",
+    r"\centering",
+    rf"\caption{{{_tex(f'{content.dataset}, victim {panel.victim}. {legend}')}}}",
+    rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+    r"\toprule",
+    " & ".join(map(_tex, header)) + r" \\",
+    r"\midrule",
+  ]
+  for method, line in panel.entries.items():
+    cells = [_tex(method), *(_tex_cell(line[defence]) for defence in panel.defences)]
+    cells += map(_tex, panel.measured.cells(method))
+    lines.append(" & ".join(cells) + r" \\")
+  return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
 
 
 def _tex_cell(entry: arena.Entry) -> str:

@@ -1,13 +1,27 @@
 """The arena's tables as a document."""
 
+from collections.abc import Sequence
+
 from miue_jax.report import arena, arena_curves, arena_explanations, tables
 
 
-def markdown(content: arena.Content, command: str) -> str:
-  """The tables as a document."""
-  lines = [f"# {tables.escape(content.title)}", ""]
+def markdown(contents: Sequence[arena.Content], command: str) -> str:
+  """The tables of all data sets as a document."""
+  lines = [f"# {tables.escape(arena.title(contents))}", ""]
+  if len(contents) > 1:
+    lines += ["## Without a defence", "", tables.markdown(*arena.side_by_side(contents)), ""]
+    lines += [arena.ACCURACY_LEGEND, ""]
+  for content in contents:
+    lines += _one(content)
+  lines += ["## How it was made", "", *(f"    {line}" for line in command.splitlines())]
+  return "\n".join(lines) + "\n"
+
+
+def _one(content: arena.Content) -> list[str]:
+  """Lines of the table of one data set."""
+  lines, dataset = [], tables.escape(content.dataset)
   for panel in content.panels:
-    lines += [f"## Victim {tables.escape(panel.victim)}", "", _accuracies(panel), ""]
+    lines += [f"## {dataset}, victim {tables.escape(panel.victim)}", "", _accuracies(panel), ""]
     lines += [content.legend, "", tables.markdown(*arena.gap_table(panel)), ""]
     lines += [tables.escape(panel.gap_legend), ""]
     if panel.explanations:
@@ -17,17 +31,16 @@ def markdown(content: arena.Content, command: str) -> str:
       lines += ["", tables.markdown(*arena_explanations.values(panel.explanations)), ""]
       lines += [arena_explanations.VALUES_LEGEND, ""]
   if content.charts:
-    lines += ["## Over the victims", ""]
+    lines += [f"## {dataset}, over the victims", ""]
     for chart in content.charts:
       lines += [tables.markdown(*arena_curves.table(chart)), ""]
       lines += [f"{tables.escape(chart.title)}: {chart.up}, without a defence.", ""]
   if content.notes:
     lines += [*(f"- {tables.escape(note)}" for note in content.notes), ""]
   if content.facts:
-    lines += ["## The poisons", "", tables.markdown(arena.FACT_COLUMNS, content.facts), ""]
-    lines += [arena.FACT_LEGEND, ""]
-  lines += ["## How it was made", "", *(f"    {line}" for line in command.splitlines())]
-  return "\n".join(lines) + "\n"
+    lines += [f"## {dataset}, the poisons", "", tables.markdown(arena.FACT_COLUMNS, content.facts)]
+    lines += ["", arena.FACT_LEGEND, ""]
+  return lines
 
 
 def _accuracies(panel: arena.Panel) -> str:

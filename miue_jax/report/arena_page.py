@@ -1,6 +1,6 @@
 """The arena's tables as one self-contained HTML page with heat maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -14,7 +14,7 @@ from miue_jax.report import (
 )
 
 
-def html(content: arena.Content, config: Mapping[str, Any], command: str) -> str:
+def html(contents: Sequence[arena.Content], config: Mapping[str, Any], command: str) -> str:
   """The page: no script and nothing that a browser would load from elsewhere."""
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("miue_jax.report", "."),
@@ -23,22 +23,33 @@ def html(content: arena.Content, config: Mapping[str, Any], command: str) -> str
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  panels = [
-    (panel, _picture(panel, f"heat-{i}"), arena_figures.line_charts(panel.charts, f"curves-{i}"))
-    for i, panel in enumerate(content.panels)
-  ]
   return environment.get_template("arena.html.jinja").render(
-    content=content,
-    panels=panels,
+    title=arena.title(contents),
+    side_by_side=arena.side_by_side(contents) if len(contents) > 1 else None,
+    tables=[(content, *_drawn(content, f"{i}")) for i, content in enumerate(contents)],
     accuracy=arena.accuracy,
     gap_table=arena.gap_table,
     explanations=arena_explanations,
-    over_victims=arena_figures.line_charts(content.charts, "victims"),
     victim_table=arena_curves.table,
     text=arena,
     command=command,
     config=page.sections(config),
   )
+
+
+def _drawn(
+  content: arena.Content, name: str
+) -> tuple[list[tuple[arena.Panel, str | None, str | None]], str | None]:
+  """Panels with their pictures, and the picture over victims; `name` sets their ids apart."""
+  panels = [
+    (
+      panel,
+      _picture(panel, f"heat-{name}-{i}"),
+      arena_figures.line_charts(panel.charts, f"curves-{name}-{i}"),
+    )
+    for i, panel in enumerate(content.panels)
+  ]
+  return panels, arena_figures.line_charts(content.charts, f"victims-{name}")
 
 
 def _picture(panel: arena.Panel, name: str) -> str | None:

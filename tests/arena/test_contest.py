@@ -7,7 +7,6 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from miue_jax import config as configs
 from miue_jax import evaluate, measure, report, stages
 from miue_jax import poison as artefact
 from miue_jax.arena import cells, contest
@@ -207,8 +206,10 @@ def test_what_is_no_loss_ends_the_run(contested, error):
 
 
 def test_the_report_is_told_what_made_each_poison(contested, monkeypatch):
-  given = {}
-  monkeypatch.setattr(report, "write_arena", lambda directory, **facts: given.update(facts) or "-")
+  given, gather = {}, report.gather_arena
+  monkeypatch.setattr(
+    report, "gather_arena", lambda *axes, **facts: given.update(facts) or gather(*axes, **facts)
+  )
   recipes = ARENA.recipes | {"b": {"method": {"name": "random", "fraction": 0.5}}}
   contested(arena=dataclasses.replace(ARENA, recipes=recipes))
   settings = {name: fact["settings"] for name, fact in given["facts"].items()}
@@ -217,38 +218,6 @@ def test_the_report_is_told_what_made_each_poison(contested, monkeypatch):
   }
   assert [settings[name]["method"]["fraction"] for name in "ab"] == [1.0, 0.5]
   assert set(given["explanations"]) == {"linear", "mlp2"}
-
-
-def test_recipes_change_what_they_say_and_nothing_else():
-  arena = Arena(
-    methods=("em", "em_class"),
-    recipes={"em_class": {"method": {"name": "em", "class_wise": True}, "model": {"width": 8}}},
-  )
-  config = Config(arena=arena)
-  plain, changed = (configs.for_method(config, name) for name in arena.methods)
-  assert plain == dataclasses.replace(config, method=dataclasses.replace(config.method, name="em"))
-  assert changed.method == dataclasses.replace(plain.method, class_wise=True)
-  assert changed.model == dataclasses.replace(plain.model, width=8)
-  assert changed.victim == config.victim
-
-
-@pytest.mark.parametrize(
-  ("recipe", "words"),
-  [
-    ({"victim": {"width": 8}}, r"arena\.recipes\.em\.victim changes what all methods share"),
-    ({"method": {"epohs": 8}}, r"arena\.recipes\.em\.method\.epohs; did you mean .*epochs"),
-    ({"method": {"epochs": "8"}}, r"arena\.recipes\.em\.method\.epochs is '8' \(str\)"),
-    ({"method": {"epochs": 0}}, r"'em' of the arena cannot be made: .*method\.epochs"),
-    ({"method": 8}, r"arena\.recipes\.em\.method is 8"),
-    (8, r"arena\.recipes\.em is 8"),
-  ],
-)
-def test_a_wrong_recipe_is_named(recipe, words):
-  settings = configs.default()
-  settings.arena.methods = ("em",)
-  settings.arena.recipes.em = recipe
-  with pytest.raises(UserError, match=words):
-    configs.freeze(settings)
 
 
 def test_a_victim_that_starts_from_weights_has_a_line_of_its_own(experiment):

@@ -165,6 +165,30 @@ def test_what_fails_is_marked_and_the_rest_goes_on(contest, tmp_path):
   assert "2 of 6 victims are still to be trained" in contest(tmp_path, methods).err
 
 
+def test_several_data_sets_make_one_table(contest, whole, tmp_path):
+  np.savez(
+    tmp_path / "noise.npz",
+    x_train=np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), np.uint8),
+    y_train=np.arange(90) % 3,
+  )
+  narrower = "'source': {'batch_size': 20}, 'arena': {'methods': ('lsp',), 'defences': ('none',)}"
+  noise = f"{{'data': {{'source': 'npz', 'path': '{tmp_path}/noise.npz'}}, {narrower}}}"
+  flags = (f"--config.arena.datasets={{'digits': {{}}, 'noise': {noise}}}",)
+  workdir = tmp_path / "arena"
+  result = contest(workdir, *flags)
+  assert result.code == 0, result
+  assert result.out.startswith("# Who makes digits and noise unlearnable")
+  # The recipe's own data set comes to what it comes to alone.
+  assert rows_of(workdir / "digits") == rows_of(whole[0])
+  assert [row["method"] for row in rows_of(workdir / "noise")] == ["clean", "lsp"]
+  assert artefact.load(workdir / "noise/poisons/lsp/0/poison").delta.shape == (72, 16, 16, 3)
+  with open(workdir / "report" / "arena.csv", newline="") as file:
+    lines = [(line["dataset"], line["method"], line["defence"]) for line in csv.DictReader(file)]
+  assert lines[6:] == [("noise", "clean", "none"), ("noise", "lsp", "none")]
+  assert {line[0] for line in lines[:6]} == {"digits"}
+  assert "0 of 8 victims are still to be trained" in contest(workdir, *flags).err
+
+
 def brought(folder):
   """Images that move every value by up to 16/255, in the forms that they may come in."""
   dataset = sources.load(config.Data(max_train=200, max_test=100))
@@ -220,6 +244,11 @@ def test_bring_your_own_poison(contest, tmp_path):
     (["--config.arena.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
     (["--config.devices=4", "--config.arena.recipes.lsp.method.epsilon=0.02",
       "--config.method.batch_size=42"], ["42", "4 devices"]),
+    (["--config.arena.datasets={'x': {'data': {'source': 'npz', 'path': 'absent.npz'}}}"],
+     ["absent.npz"]),
+    (["--config.arena.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
+     ["called 'x'", "data.name"]),
+    (["--config.arena.datasets={'x': {'arena': {'methods': ('magic',)}}}"], ["'magic'"]),
     (["--config.arena.bring=('x',)"], ["'x'", "NAME=PATH"]),
     (["--config.arena.bring=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
     (["--config.arena.bring=('lsp=.',)"], ["'lsp'", "taken"]),

@@ -1,6 +1,7 @@
 """The arena's tables: statistics against NumPy, marks, and files that other programs can read."""
 
 import csv
+import dataclasses
 import io
 import re
 
@@ -143,7 +144,7 @@ def test_published_numbers_appear_only_where_asked(rows, lost, content):
 
 
 def test_csv_holds_every_cell(content):
-  text = arena_files.to_csv(content, "digits")
+  text = arena_files.to_csv([content])
   lines = {(x["method"], x["defence"]): x for x in csv.DictReader(io.StringIO(text))}
   assert len(lines) == len(AXES.methods) * len(AXES.seeds)
   assert float(lines["em", "none"]["test_accuracy_std"]) == pytest.approx(5)
@@ -155,7 +156,7 @@ def test_csv_holds_every_cell(content):
 
 
 def test_latex_is_balanced_and_escaped(content):
-  text = arena_files.latex(content)
+  text = arena_files.latex([content])
   body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
   assert len(body) == len(AXES.methods)
   columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
@@ -178,19 +179,10 @@ def test_every_special_character_of_latex_is_set_as_written():
 
 
 def test_files_say_the_same_twice(tmp_path, rows, lost):
-  given = {
-    "axes": AXES,
-    "rows": rows,
-    "lost": lost,
-    "measurements": [],
-    "explanations": {},
-    "facts": FACTS,
-    "published": "cifar10",
-    "config": {"name": "x", "arena": {"recipes": {"em": {"method": {"epochs": 1}}}}},
-    "command": "python <x>",
-  }
-  text = report.write_arena(tmp_path / "a", **given)
-  report.write_arena(tmp_path / "b", **given)
+  contents = [arena.gather(AXES, rows, lost, [], {}, FACTS, "cifar10")]
+  config = {"name": "x", "arena": {"recipes": {"em": {"method": {"epochs": 1}}}}}
+  text = report.write_arena(tmp_path / "a", contents, config, "python <x>")
+  report.write_arena(tmp_path / "b", contents, config, "python <x>")
   names = {path.name for path in (tmp_path / "a").iterdir()}
   assert names == {"arena.html", "arena.md", "arena.csv", "arena.tex"}
   for name in names:
@@ -199,19 +191,36 @@ def test_files_say_the_same_twice(tmp_path, rows, lost):
   assert "**25.0 ± 5.0 / 27.0 ± 5.0 [24.17]**" in text
 
 
-def test_the_page_is_self_contained_and_escapes(tmp_path, rows, lost):
-  report.write_arena(
-    tmp_path,
-    axes=AXES,
-    rows=rows,
-    lost=lost,
-    measurements=[],
-    explanations={},
-    facts=FACTS,
-    published="",
-    config={"name": "<b>x</b>"},
-    command="python '<script>'",
-  )
+def test_several_data_sets_stand_side_by_side(tmp_path, rows, content):
+  axes = dataclasses.replace(AXES, dataset="other", methods=("clean", "em"))
+  second = arena.gather(axes, [row | {"dataset": "other"} for row in rows], [], [], {}, {}, "")
+  text = report.write_arena(tmp_path, [content, second], {}, "")
+  assert text.startswith("# Who makes digits and other unlearnable")
+  columns, cells = arena.side_by_side([content, second])
+  assert [name for name, _ in columns] == ["method", "digits, small_cnn", "other, small_cnn"]
+  both = {line[0]: line[1:] for line in cells}
+  assert list(both) == list(AXES.methods)
+  for found, shown in zip((content, second), zip(*both.values(), strict=True), strict=True):
+    of = entries(found)
+    assert list(shown) == [
+      arena.accuracy(of[name]["none"]) if name in of else tables.MISSING for name in both
+    ]
+  for name in ("digits", "other"):
+    assert text.count(f"## {name}, victim small_cnn") == 1
+  page = (tmp_path / "arena.html").read_text()
+  assert page.count("<h2>Without a defence</h2>") == text.count("## Without a defence") == 1
+  ids = re.findall(r' id="([^"]+)"', page)
+  assert len(ids) == len(set(ids))
+  lines = csv.DictReader(io.StringIO((tmp_path / "arena.csv").read_text()))
+  found = [(line["dataset"], line["method"]) for line in lines if line["defence"] == "none"]
+  assert found == [("digits", name) for name in AXES.methods] + [
+    ("other", name) for name in ("clean", "em")
+  ]
+  assert (tmp_path / "arena.tex").read_text().count(r"\begin{table*}") == 2
+
+
+def test_the_page_is_self_contained_and_escapes(tmp_path, content):
+  report.write_arena(tmp_path, [content], {"name": "<b>x</b>"}, "python '<script>'")
   page = (tmp_path / "arena.html").read_text()
   assert "<script" not in page
   assert "&lt;lost&gt;" in page

@@ -112,11 +112,11 @@ def test_the_page_draws_and_lists_them(make_row):
     | {"sentence": "Too few <poisons>.", "values": {"em": 0.25}, "gaps": {"em": 12.5}}
   ]
   content = arena.gather(axes, rows, [], [], {"mlp2": explained}, {}, "")
-  text = arena_markdown.markdown(content, "")
+  text = arena_markdown.markdown([content], "")
   assert "| mlp2   |  51.0 | 51.0 |" in text
   assert "| em     |                  12.5 |  0.250 |" in text
   assert "1: em" in text
-  page = arena_page.html(content, {}, "")
+  page = arena_page.html([content], {}, "")
   titles = re.findall(r"<text[^>]*>([^<]*)</text>", page)
   assert titles.count("JPEG") == 2
   assert titles.count("Test accuracy") == 1

@@ -108,18 +108,18 @@ def test_a_lone_estimator_is_not_named_in_its_columns():
 
 
 def test_markdown_and_page_show_them(content):
-  text = arena_markdown.markdown(content, "")
+  text = arena_markdown.markdown([content], "")
   (em,) = [x for x in text.splitlines() if x.startswith("| em ") and "0.750" in x]
   assert [cell.strip() for cell in em.split("|")[-5:-1]] == ["1.250", "0.750"] + [
     tables.MISSING
   ] * 2
-  page = arena_page.html(content, {}, "")
+  page = arena_page.html([content], {}, "")
   for words in ("MI gap, sliced histogram (nats)", ">0.750<", "slices 128", WARNING):
     assert words in page
 
 
 def test_csv_and_latex_show_them(content):
-  lines = list(csv.DictReader(io.StringIO(arena_files.to_csv(content, "digits"))))
+  lines = list(csv.DictReader(io.StringIO(arena_files.to_csv([content]))))
   cells = {(x["victim"], x["method"], x["defence"]): x for x in lines}
   em = cells["small_cnn", "em", "none"]
   assert float(em["mi_sliced_histogram"]) == 1.25
@@ -128,7 +128,7 @@ def test_csv_and_latex_show_them(content):
   assert em["mi_mine"] == em["mi_gap_mine"] == ""
   assert cells["small_cnn", "em", "jpeg10"]["mi_sliced_histogram"] == ""
   assert cells["linear", "em", "none"]["mi_sliced_histogram"] == ""
-  tex = arena_files.latex(content)
+  tex = arena_files.latex([content])
   (em,) = [x for x in tex.splitlines() if x.startswith("em &") and "1.250" in x]
   assert em.count("&") == 2 + 4
   assert r"\begin{tabular}{lrrrrrr}" in tex
