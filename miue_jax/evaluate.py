@@ -3,6 +3,7 @@
 Every victim trains once without a defence and once under each that is asked for.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -306,6 +307,7 @@ def read(results: pathlib.Path) -> list[dict[str, Any]]:
 def append(results: pathlib.Path, row: dict[str, Any]) -> None:
   """Adds one row, on the disk when this returns; drops a line that a kill cut off."""
   with files.reported("write", results), open(results, "ab+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)  # other programs add rows, too; to close the file unlocks it
     file.seek(0)
     file.truncate(file.read().rfind(b"\n") + 1)
     file.write(json.dumps(row).encode() + b"\n")

@@ -13,6 +13,7 @@ from miue_jax import poison as artefact
 from miue_jax import workdir as workdirs
 from miue_jax.arena import bring, cells, memory, recipes, summary
 from miue_jax.arena.cells import CLEAN, Cell
+from miue_jax.arena.claims import Claims
 from miue_jax.checkpoint import Checkpoints
 from miue_jax.config import Config
 from miue_jax.errors import UserError
@@ -22,39 +23,63 @@ from miue_jax.stages import Experiment
 from miue_jax.workdir import Workdir
 
 
+class _Busy(Exception):  # noqa: N818 (not an error of the program)
+  """Another program works at this."""
+
+
 class _Lost(Exception):  # noqa: N818 (not an error of the program)
   """A cell that cannot be filled in this sitting, and why."""
+
+
+@dataclasses.dataclass
+class _Table:
+  """The table of one data set in this sitting.
+
+  Attributes:
+    experiment: its settings, folder and data.
+    brought: poisons that were not made here.
+    claims: what other programs work at.
+    todo: cells that are not filled.
+    broken: poisons that could not be made, and why.
+  """
+
+  experiment: Experiment
+  brought: dict[str, Poison]
+  claims: Claims
+  todo: list[Cell]
+  broken: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
 
 
 def run(config: Config, workdir: Workdir, command: str) -> str:
   """Fills the tables of all data sets, writes their report and returns it as Markdown.
 
   Resumes where an earlier sitting stopped: finished poisons and rows stay, lost cells are tried
-  again. In a run of several processes a failure ends all of them.
+  again. Several programs may fill one table: what one works at, the others leave until the end. In
+  a run of several processes a failure ends all of them.
 
   Raises:
     processes.Interrupted: a signal came; the state is saved.
     UserError: before any work: a name that is not known, things that do not go together, or brought
       images that cannot be used.
   """
-  tables = cells.tables(config, workdir)
-  for part, _ in tables:
+  places = cells.tables(config, workdir)
+  for part, _ in places:
     check(part)
-  opened = [_opened(*table, command) for table in tables]
-  experiments = [experiment for experiment, _ in opened]
+  tables = [_opened(*place, command) for place in places]
+  experiments = [table.experiment for table in tables]
   _require_distinct([experiment.dataset.name for experiment in experiments])
-  unfinished = processes.from_lead(lambda: [_unfinished(experiment) for experiment in experiments])
-  untrained = sum(count for _, count in unfinished)
-  total = sum(1 for part, _ in tables for _ in cells.every(part))
-  logging.info("Arena: %d of %d victims are still to be trained.", untrained, total)
+  counts = processes.from_lead(lambda: [len(missing(experiment)) for experiment in experiments])
+  total = sum(1 for part, _ in places for _ in cells.every(part))
+  logging.info("Arena: %d of %d victims are still to be trained.", sum(counts), total)
   text = ""
-  for (experiment, brought), (todo, _) in zip(opened, unfinished, strict=True):
-    runtime.start(experiment.config.devices, experiment.config.batch_sizes)
-    broken: dict[tuple[str, int], str] = {}
-    for _, column in itertools.groupby((Cell(*cell) for cell in todo), key=lambda cell: cell[1:]):
-      for cell in column:
-        _filled(cell, experiment, brought, broken)
-      text = summary.write_report(config, workdir, experiments)
+  for wait in (False, True):  # first what nobody else works at
+    for table in tables:
+      runtime.start(table.experiment.config.devices, table.experiment.config.batch_sizes)
+      todo, table.todo = table.todo, []
+      for _, column in itertools.groupby(todo, key=lambda cell: cell[1:]):
+        for cell in column:
+          _claimed(cell, table, wait)
+        text = summary.write_report(config, workdir, experiments)
   return text or summary.write_report(config, workdir, experiments)
 
 
@@ -82,16 +107,19 @@ def check(config: Config) -> None:
     defences.build(name)
 
 
-def _opened(config: Config, workdir: Workdir, command: str) -> tuple[Experiment, dict[str, Poison]]:
-  """Reads a data set, checks that all goes with it and returns it with the poisons brought."""
-  workdirs.open_workdir(workdir.root, config)  # it refuses other settings
+def _opened(config: Config, workdir: Workdir, command: str) -> _Table:
+  """Reads a data set and checks that all goes with it, and with what an earlier sitting left."""
+  workdirs.open_workdir(workdir.root, config)
   experiment = stages.start(config, workdir, command, need_test=True)
   _check_fit(experiment)
-  brought = _brought(experiment)
+  claims = Claims(workdir.root / "claims")
+  with claims.claim("brought", wait=True):
+    brought = _brought(experiment)
   for name, seed in itertools.product(config.arena.methods, cells.poison_seeds(config)):
     made = cells.generation(experiment, name, seed)
     workdirs.open_workdir(made.workdir.root, made.config)
-  return experiment, brought
+  todo = processes.from_lead(lambda: _unfinished(experiment))
+  return _Table(experiment, brought, claims, [Cell(*cell) for cell in todo])
 
 
 def _require_distinct(names: list[str]) -> None:
@@ -141,11 +169,10 @@ def missing(experiment: Experiment) -> list[Cell]:
   ]
 
 
-def _unfinished(experiment: Experiment) -> tuple[list[Cell], int]:
-  """The cells that need work, in their order, and how many of them no row fills."""
-  untrained, unmeasured = set(missing(experiment)), set(_unmeasured(experiment))
-  todo = [cell for cell in cells.every(experiment.config) if cell in untrained | unmeasured]
-  return todo, len(untrained)
+def _unfinished(experiment: Experiment) -> list[Cell]:
+  """The cells that need work, in their order."""
+  open_cells = {*missing(experiment), *_unmeasured(experiment)}
+  return [cell for cell in cells.every(experiment.config) if cell in open_cells]
 
 
 def _unmeasured(experiment: Experiment) -> list[Cell]:
@@ -166,50 +193,40 @@ def _is_measured(cell: Cell, config: Config) -> bool:
   return cell.defence == "none" and cell.seed == config.arena.seeds[0]
 
 
-def _filled(
-  cell: Cell,
-  experiment: Experiment,
-  brought: dict[str, Poison],
-  broken: dict[tuple[str, int], str],
-) -> None:
-  """Fills a cell, or writes down why it is lost; arguments as of `_fill`."""
-  try:
-    _fill(cell, experiment, brought, broken)
-  except _Lost as loss:
-    logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
-    row = cells.columns(cell, experiment) | {"reason": str(loss)}
-    evaluate.append(cells.losses(experiment.workdir), row)
-
-
-def _fill(
-  cell: Cell,
-  experiment: Experiment,
-  brought: dict[str, Poison],
-  broken: dict[tuple[str, int], str],
-) -> None:
-  """Makes the poison if there is none yet, trains the victim and measures it.
+def _claimed(cell: Cell, table: _Table, wait: bool) -> None:
+  """Fills a cell or writes down why it is lost; what another program has stays to be done.
 
   Args:
     cell: which victim on what.
-    experiment: the arena.
-    brought: poisons that were not made here.
-    broken: poisons that could not be made in this sitting, and why; gets another one.
+    table: gets the cell in `todo` where another program works at it or at its poison.
+    wait: for the other program instead.
+  """
+  workdir = table.experiment.workdir
+  with table.claims.claim(*cell, wait=wait) as ours:
+    try:
+      if not ours:
+        raise _Busy
+      if processes.from_lead(lambda: cell in _unfinished(table.experiment)):
+        _fill(cell, table, wait)
+    except _Busy:
+      table.todo.append(cell)
+    except _Lost as loss:
+      logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
+      row = cells.columns(cell, table.experiment) | {"reason": str(loss)}
+      evaluate.append(cells.losses(workdir), row)
+
+
+def _fill(cell: Cell, table: _Table, wait: bool) -> None:
+  """Makes the poison if there is none yet, trains the victim and measures it.
 
   Raises:
+    _Busy: another program makes the poison.
     _Lost: either fails in a way that leaves the other cells possible.
   """
+  experiment = table.experiment
   config = _for_cell(experiment.config, cell)
   states = cells.states(cell, experiment.workdir)
-  key = (cell.method, cells.poison_seed(experiment.config, cell.seed))
-  if key in broken:
-    raise _Lost(broken[key])
-  poison = None
-  try:
-    if cell.method != CLEAN:
-      poison = _poison(experiment, *key, brought)
-  except (UserError, jax.errors.JaxRuntimeError) as error:
-    broken[key] = f"no poison: {_reason(error)}"
-    raise _Lost(broken[key]) from error
+  poison = _poison(cell, table, wait) if cell.method != CLEAN else None
   try:
     evaluate.rows(
       experiment.dataset,
@@ -263,16 +280,26 @@ def _for_cell(config: Config, cell: Cell) -> Config:
   )
 
 
-def _poison(experiment: Experiment, name: str, seed: int, brought: dict[str, Poison]) -> Poison:
-  if name in brought:
-    return brought[name]
-  made = cells.generation(experiment, name, seed)
-  if processes.from_lead((made.workdir.poison / "manifest.json").exists):
-    return artefact.load(made.workdir.poison, made.dataset)
-  workdirs.bind(made.workdir, made.config, made.dataset)
-  with memory.recorded(made.workdir.root / "memory.json"):
-    stages.generate(made)
-  return artefact.load(made.workdir.poison, made.dataset)
+def _poison(cell: Cell, table: _Table, wait: bool) -> Poison:
+  """The poison that a victim learns from, made if there is none; errors as of `_fill`."""
+  if cell.method in table.brought:
+    return table.brought[cell.method]
+  key = cell.method, cells.poison_seed(table.experiment.config, cell.seed)
+  if key in table.broken:
+    raise _Lost(table.broken[key])
+  made = cells.generation(table.experiment, *key)
+  with table.claims.claim("poison", *key, wait=wait) as ours:
+    if not ours:
+      raise _Busy
+    try:
+      if not processes.from_lead((made.workdir.poison / "manifest.json").exists):
+        workdirs.bind(made.workdir, made.config, made.dataset)
+        with memory.recorded(made.workdir.root / "memory.json"):
+          stages.generate(made)
+      return artefact.load(made.workdir.poison, made.dataset)
+    except (UserError, jax.errors.JaxRuntimeError) as error:
+      table.broken[key] = f"no poison: {_reason(error)}"
+      raise _Lost(table.broken[key]) from error
 
 
 def _brought(experiment: Experiment) -> dict[str, Poison]:
