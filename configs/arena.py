@@ -16,18 +16,13 @@ import ml_collections
 
 from miue_jax import config
 
-# What poison and source model share where both move: crops and flips inside the delta step, and
-# steps that shrink, make a tenth of the papers' epochs enough.
-_ALTERNATING = {
-  "epochs": 16,
-  "step_size_start": 1.6 / 255,
-  "step_size_end": 0.6 / 255,
-  "augment": "crop_flip",
-  "augment_poisoned": True,
-}
+# Steps that shrink make a tenth of the papers' epochs enough.
+_ALTERNATING = {"epochs": 16, "step_size_start": 1.6 / 255, "step_size_end": 0.6 / 255}
+# The poisoned image is cropped and flipped inside the delta step, as victims will do.
+_CROPPED = {**_ALTERNATING, "augment": "crop_flip", "augment_poisoned": True}
 # Every pass starts anew, so its steps must cross the budget by themselves; a tenth of the attack.
 _ROBUST = {
-  **_ALTERNATING,
+  **_CROPPED,
   "epochs": 10,
   "step_size_start": 1.6 / 255,
   "step_size_end": 1.6 / 255,
@@ -36,7 +31,7 @@ _ROBUST = {
 # Each has a dict of its own, so that overriding a key of one leaves the others alone.
 RECIPES = {
   "random": {},
-  "em": {"method": {**_ALTERNATING}},
+  "em": {"method": {**_CROPPED}},
   "ap": {
     "method": {
       "epochs": 30,
@@ -53,7 +48,7 @@ RECIPES = {
   "ar": {"method": {"norm": "l2", "epsilon": 1 / math.sqrt(32 * 32 * 3)}},  # length 1
   "ops": {"method": {"norm": "none"}},
   "miue": {"method": {**_ALTERNATING}},
-  "miue_robust": {"method": {**_ALTERNATING}},
+  "miue_robust": {"method": {**_CROPPED}},
 }
 
 

@@ -17,14 +17,7 @@ from miue_jax import config
 VARIANTS = ("defences", "settings")
 
 # As in configs/arena.py.
-_MIUE = {
-  "name": "miue",
-  "epochs": 16,
-  "step_size_start": 1.6 / 255,
-  "step_size_end": 0.6 / 255,
-  "augment": "crop_flip",
-  "augment_poisoned": True,
-}
+_MIUE = {"name": "miue", "epochs": 16, "step_size_start": 1.6 / 255, "step_size_end": 0.6 / 255}
 FRACTIONS = (0.2, 0.4, 0.6, 0.8)  # and 1
 BUDGETS = (4, 12, 16)  # 255ths, and 8
 
