@@ -3,7 +3,7 @@
     python -m tests.data.scaling DIR [--images 500 1000 2000 4000] [--processes 1 2 4]
 
 Writes JPEGs of 224 x 224 pixels below DIR/images (once), generates poisons for parts of them with
-images that are read whenever they are needed, and leaves DIR/scaling.json and DIR/scaling.png. One
+images that are read whenever they are needed, and leaves DIR/scaling.json and DIR/scaling.svg. One
 epoch is a pass of source updates and a pass of one sign step; every process has one CPU device.
 Where other programs keep the cores busy, only processor time tells what an image costs.
 """
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 from matplotlib import figure
 from PIL import Image
@@ -140,10 +141,12 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
   )
   page = figure.Figure(figsize=(12, 2.8), layout="constrained")
   for axes, (chosen, key, label, value) in zip(page.subplots(1, 4), panels, strict=True):
-    axes.plot([row[key] for row in chosen], [value(row) for row in chosen], "o-")
-    axes.set(xlabel=key, ylabel=label, xlim=(0, None), ylim=(0, None))
-    axes.set_xticks([row[key] for row in chosen])
-  page.savefig(path, dpi=80)
+    values = [value(row) for row in chosen]
+    axes.plot([row[key] for row in chosen], values, "o-")
+    axes.set(xlabel=key, ylabel=label, xlim=(0, None), ylim=(0, 1.1 * max(values)))
+    axes.set_xticks(sorted({max(row[key] for row in chosen), *(row[key] for row in chosen[::2])}))
+  with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scaling"}):
+    page.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
@@ -164,7 +167,7 @@ def main() -> None:
     rows.append(measure(root, images, processes, options.epochs, options.ceiling))
     print(json.dumps(rows[-1]), flush=True)
   (root / "scaling.json").write_text(json.dumps(rows, indent=2) + "\n")
-  plot(rows, root / "scaling.png")
+  plot(rows, root / "scaling.svg")
 
 
 if __name__ == "__main__":
