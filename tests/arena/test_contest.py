@@ -4,6 +4,7 @@ import dataclasses
 import json
 from unittest import mock
 
+import holder
 import numpy as np
 import pytest
 
@@ -158,6 +159,40 @@ def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(contested, ex
   assert made.count(("b", 0)) == 1
   assert "no poison: Diverged." in text
   assert text.count("Diverged.") == 1
+
+
+def test_what_another_program_has_is_left_until_the_end(contested, experiment):
+  theirs = Cell("a", "linear", "none", 0)
+  last = list(cells.every(experiment.config))[-1]
+  with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
+    trained, _, _ = contested(lambda cell: holder.let_go(other) if cell == last else None)
+  assert [cell[:4] for cell in trained][-2:] == [last, theirs]
+  assert len(trained) == len(list(cells.every(experiment.config)))
+
+
+def test_what_another_program_did_meanwhile_is_not_repeated(contested, experiment):
+  theirs = Cell("a", "linear", "bits2", 1)
+  last = list(cells.every(experiment.config))[-1]
+  row = {"dataset": "d", "test_accuracy": 50.0, "peak_test_accuracy": 60.0} | theirs._asdict()
+
+  def finish(cell):
+    if cell == last:
+      evaluate.append(experiment.workdir.results, row)
+      holder.let_go(other)
+
+  with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
+    trained, _, _ = contested(finish)
+  assert theirs not in [cell[:4] for cell in trained]
+  assert sorted(filled(experiment.workdir.results)) == sorted(cells.every(experiment.config))
+
+
+def test_a_poison_that_another_program_makes_is_waited_for(contested, experiment):
+  with holder.holding(experiment.workdir.root / "claims", "poison", "a", 0) as other:
+    last = [cell for cell in cells.every(experiment.config) if cell.method != "a"][-1]
+    trained, made, _ = contested(lambda cell: holder.let_go(other) if cell == last else None)
+  methods = [cell[0] for cell in trained]
+  assert set(methods[methods.index("a") :]) == {"a"}
+  assert made == [("b", 0), ("a", 0)]
 
 
 def test_one_undefended_victim_of_each_line_is_measured(contested, experiment):

@@ -149,6 +149,18 @@ def test_a_signal_saves_and_the_same_command_continues(start, recipe, contest, t
     assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
 
 
+def test_several_programs_fill_one_table(whole, server, recipe, tmp_path, tmp_path_factory):
+  given = ("--mode=benchmark", recipe, f"--workdir={tmp_path}")
+  folders = [tmp_path_factory.mktemp("process") for _ in range(2)]
+  for result in forked(server, [given] * 2, folders, [{}] * 2):
+    assert result.code == 0, result
+  by_cell = [sorted(rows_of(folder), key=str) for folder in (tmp_path, whole[0])]
+  assert by_cell[0] == by_cell[1]
+  assert cells_of(tmp_path).keys() == cells_of(whole[0]).keys()
+  lines = (tmp_path / "measurements.jsonl").read_text().splitlines()
+  assert sorted(json.loads(line)["method"] for line in lines) == ["clean", "lsp", "patterns"]
+
+
 def test_what_fails_is_marked_and_the_rest_goes_on(contest, tmp_path):
   methods = "--config.arena.methods=('diverges', 'lsp')"
   result = contest(tmp_path, methods)
