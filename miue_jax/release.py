@@ -87,7 +87,7 @@ def export(
     if "png" in formats:
       rows = [
         _Row(path, label, names[label], "")
-        for path, label in zip(_paths(dataset), labels.tolist(), strict=True)
+        for path, label in zip(paths(dataset), labels.tolist(), strict=True)
       ]
       _write_png(folder, images, rows)
     if "npz" in formats:
@@ -167,7 +167,7 @@ def _proven(
   return clean
 
 
-def _paths(dataset: Dataset) -> list[str]:
+def paths(dataset: Dataset) -> list[str]:
   """Where each training image goes, relative to the export."""
   folders = _distinct(map(_safe, _padded(dataset.class_names)))
   if sorted(folders) != folders:

@@ -1,14 +1,18 @@
 """Poisoned images that were made elsewhere, as one more method of the arena.
 
 They are the training images in their order, uint8: an `.npy` file; an `.npz` file with the array
-`x_train`, `train_images` or only one; or a folder that `--mode=export` wrote. Labels that come with
-them must be those of the dataset.
+`x_train`, `train_images` or only one; or a folder: one that `--mode=export` wrote, PNGs by the
+names that it would give them (`CLASS/000123.png`), or PNGs that the numbers in their names put in
+order. Labels and class folders that come with them must be those of the dataset.
 """
 
+import itertools
 import os
 import pathlib
+import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -16,6 +20,7 @@ from absl import logging
 from miue_jax import files, perturb, release
 from miue_jax import poison as artefact
 from miue_jax.config import FOLDER, Method
+from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset
 from miue_jax.errors import UserError
 from miue_jax.poison import Poison
@@ -91,6 +96,8 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
   if path.is_dir() and (path / "index.csv").is_file():
     split = release.read(path, shape)
     images, labels = split.images, split.labels
+  elif path.is_dir() and not (path / "poisoned.npz").exists():
+    images, labels = _pngs(path, dataset)
   elif path.is_dir():
     images, labels = _arrays(path / "poisoned.npz")
   else:
@@ -113,11 +120,6 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
 
 def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
   """Images and, where the file has them, labels."""
-  if not path.is_file():
-    raise UserError(
-      f"{path.parent} is no export (neither index.csv nor poisoned.npz): bring an .npz or .npy "
-      "file, or a folder that --mode=export wrote."
-    )
   try:
     with files.reported("read", path):
       loaded = np.load(path, allow_pickle=False)
@@ -136,6 +138,45 @@ def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
       "array, without Python objects."
     ) from error
   raise UserError(f"{path} holds {held}: name the array of images x_train.")
+
+
+def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images of a folder without an index, and the labels that its class folders say, if they do."""
+  names = release.paths(dataset)
+  for prefix in ("", "train/"):
+    paths = [folder / name.removeprefix(prefix) for name in names]
+    if all(map(os.path.isfile, paths)):
+      return _decoded(paths, dataset), None
+  paths = sorted(folder.rglob("*.png"), key=lambda path: _natural(path.stem))
+  if not paths:
+    raise UserError(
+      f"{folder} holds no PNG, index.csv or poisoned.npz: bring a folder of PNGs or one that "
+      "--mode=export wrote, or an .npz or .npy file."
+    )
+  for one, other in itertools.pairwise(paths):
+    if _natural(one.stem) == _natural(other.stem):
+      raise UserError(
+        f"{one} and {other} have one place in the order: number the images of {folder} as the "
+        "training images are."
+      )
+  classes = {name: label for label, name in enumerate(dataset.class_names)}
+  labels = [classes.get(path.parent.name) for path in paths]
+  return _decoded(paths, dataset), None if None in labels else np.array(labels)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+  """Orders names by the numbers in them: "9" comes before "10"."""
+  parts = re.split("([0-9]+)", name)
+  return [(True, int(part), "") if part.isdecimal() else (False, 0, part) for part in parts]
+
+
+def _decoded(paths: Sequence[pathlib.Path], dataset: Dataset) -> np.ndarray:
+  return pixels.decode_all(
+    lambda part: [(str(path), str(path)) for path in paths[part]],
+    len(paths),
+    gray=dataset.train.images.shape[-1] == 1,
+    size=0,
+  )
 
 
 def _difference(images: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -1,7 +1,10 @@
 """Brought images: read from every form, checked, never unpickled."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from miue_jax import poison as artefact
 from miue_jax import release
@@ -124,8 +127,53 @@ def test_several_unknown_arrays_are_listed(dataset, tmp_path):
     bring.load(tmp_path / "x.npz", dataset)
 
 
-def test_a_folder_that_is_no_export(dataset, tmp_path):
-  with pytest.raises(UserError, match="is no export"):
+def write_pngs(folder, images, names):
+  for image, name in zip(images, names, strict=True):
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "{i:02d}",
+    "image{i}",
+    "{i}_poisoned",
+    "{label}/{i:02d}",
+    "train/{label}/{i:02d}",
+    "anything/{turned}/{i}",
+  ],
+)
+def test_a_folder_of_pngs_is_ordered_by_numbers_or_as_an_export(dataset, tmp_path, name):
+  images = moved(dataset, 4)
+  names = [name.format(i=i, label="abc"[i % 3], turned=-i) for i in range(12)]
+  write_pngs(tmp_path, images, names)
+  np.testing.assert_array_equal(bring.load(tmp_path, dataset), images)
+
+
+def test_pngs_of_a_dataset_with_files_go_by_their_names(dataset, tmp_path):
+  names = [f"{'zyx'[i % 3]}{i}" for i in range(12)]
+  train = dataclasses.replace(dataset.train, files=names)
+  images = moved(dataset, 4)
+  write_pngs(tmp_path, images, [f"{'abc'[i % 3]}/{name}" for i, name in enumerate(names)])
+  found = bring.load(tmp_path, dataclasses.replace(dataset, train=train))
+  np.testing.assert_array_equal(found, images)
+
+
+@pytest.mark.parametrize(
+  ("names", "words"),
+  [
+    ([], "holds no PNG"),
+    ([f"{i}" for i in range(11)], r"\[11, 8, 8, 3\].*\[12, 8, 8, 3\]"),
+    ([f"{i // 6}/{i % 6}" for i in range(12)], "one place in the order"),
+    (["1", *(f"{i}" for i in range(2, 12)), "01"], "one place in the order"),
+    ([f"{'abc'[(i + 1) % 3]}/{i}" for i in range(12)], "Labels of .* are not those of squares"),
+  ],
+)
+def test_a_folder_of_pngs_that_cannot_be_meant(dataset, tmp_path, names, words):
+  write_pngs(tmp_path, dataset.train.images[: len(names)], names)
+  with pytest.raises(UserError, match=words):
     bring.load(tmp_path, dataset)
 
 
