@@ -3,27 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
-from miue_jax.report import (
-  arena,
-  arena_curves,
-  arena_explanations,
-  arena_figures,
-  page,
-)
+from miue_jax.report import arena, arena_curves, arena_explanations, arena_figures, page
 
 
 def html(contents: Sequence[arena.Content], config: Mapping[str, Any], command: str) -> str:
-  """The page: no script and nothing that a browser would load from elsewhere."""
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("miue_jax.report", "."),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  return environment.get_template("arena.html.jinja").render(
+  """The page of all tables."""
+  return page.rendered(
+    "arena.html.jinja",
     title=arena.title(contents),
     side_by_side=arena.side_by_side(contents) if len(contents) > 1 else None,
     tables=[(content, *_drawn(content, f"{i}")) for i, content in enumerate(contents)],

@@ -23,8 +23,8 @@ _CLASS = {
 }
 
 
-def html(content: Content, examples: Examples | None) -> str:
-  """The page: no script and nothing that a browser would load from elsewhere."""
+def rendered(template: str, **values: Any) -> str:
+  """A page by one of our templates: no script and nothing that a browser would load."""
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("miue_jax.report", "."),
     autoescape=True,
@@ -32,7 +32,13 @@ def html(content: Content, examples: Examples | None) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  return environment.get_template("page.html.jinja").render(
+  return environment.get_template(template).render(values)
+
+
+def html(content: Content, examples: Examples | None) -> str:
+  """The page of one experiment."""
+  return rendered(
+    "page.html.jinja",
     content=content,
     sentence=content.verdict.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
     verdict_class=_CLASS[content.verdict.judgement],
