@@ -18,6 +18,7 @@ from miue_jax.errors import UserError
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
+_OPEN_KEYS = ("config.arena.recipes.", "config.arena.datasets.")  # the recipe says which there are
 
 
 def run(work: Callable[[], None]) -> None:
@@ -80,8 +81,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
     raise UserError(" ".join(text.split())) from error
   except Exception as error:  # A recipe is a program: it can raise anything.
+    hint = ""
+    if any(arg.lstrip("-").startswith(_OPEN_KEYS) for arg in argv):
+      hint = " Below arena.recipes and arena.datasets a flag changes what is there, no more."
     raise UserError(
-      f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it."
+      f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it.{hint}"
     ) from error
 
 
@@ -90,7 +94,7 @@ def _check_keys(argv: Sequence[str]) -> None:
   for arg in argv[1:]:
     found = re.match(r"--?config\.([^=\[]+)", arg)
     settings, path = config.default(), found[1].split(".") if found else []
-    if path[:2] == ["arena", "recipes"]:  # what lies below is up to the recipe file
+    if found and arg.lstrip("-").startswith(_OPEN_KEYS):
       path = path[:2]
     for depth, key in enumerate(path, 1):
       if not isinstance(settings, ml_collections.ConfigDict) or key not in settings:

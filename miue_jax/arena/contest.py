@@ -65,7 +65,14 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   places = cells.tables(config, workdir)
   for part, _ in places:
     check(part)
-  tables = [_opened(*place, command) for place in places]
+  tables = []
+  for part, folder in places:
+    try:
+      tables.append(_opened(part, folder, command))
+    except UserError as error:
+      if folder == workdir:
+        raise
+      raise UserError(f"Data set {folder.root.name!r} of the arena: {error}") from error
   experiments = [table.experiment for table in tables]
   _require_distinct([experiment.dataset.name for experiment in experiments])
   counts = processes.from_lead(lambda: [len(missing(experiment)) for experiment in experiments])
