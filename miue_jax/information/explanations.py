@@ -75,7 +75,7 @@ def _correlation(
     return Correlation(name, None, n, used, None, False, sentence)
 
   if n < 3:
-    return without(f"{n} poisons are too few for a correlation: measure more of them.")
+    return without(f"Too few poisons for a correlation ({n}): measure more of them.")
   if np.ptp(gap) == 0 or np.ptp(values) == 0:
     return without(f"All {n} poisons have the same value: there is nothing to correlate.")
   x, y = _standard_ranks(values), _standard_ranks(gap)
