@@ -73,7 +73,10 @@ def test_only_known_rows_are_used():
 
 @pytest.mark.parametrize(
   ("gap", "value", "sentence"),
-  [([1, 2], [1, 2], "2 poisons are too few"), ([1, 2, 3, 4], [5, 5, 5, 5], "same value")],
+  [
+    ([1, 2], [1, 2], "Too few poisons for a correlation (2)"),
+    ([1, 2, 3, 4], [5, 5, 5, 5], "same value"),
+  ],
 )
 def test_what_is_not_defined_is_said(gap, value, sentence):
   (found,) = correlate([str(i) for i in gap], gap, {"x": value})
