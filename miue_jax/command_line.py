@@ -12,7 +12,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from miue_jax import config, files
+from miue_jax import config, files, validation
 from miue_jax.errors import UserError
 
 DEFAULT_CONFIG = "configs/digits.py"
@@ -49,7 +49,7 @@ def recipe() -> config.Config:
   """
   holder = flags.FLAGS["config"]
   with files.reported("load", config_flags.get_config_filename(holder)):
-    return config.freeze(holder.value)
+    return validation.freeze(holder.value)
 
 
 def _fail(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from miue_jax import config as configs
+from miue_jax import validation
 from miue_jax.config import Arena, Config
 from miue_jax.errors import UserError
 from miue_jax.frozen import frozen
@@ -27,7 +27,7 @@ def for_dataset(config: Config, name: str) -> Config:
   if made.arena.datasets:
     raise UserError(f"Config key {prefix}.arena.datasets: a data set holds no others.")
   try:
-    configs.validate(made)
+    validation.validate(made)
   except UserError as error:
     raise UserError(f"Data set {name!r} of the arena cannot be used: {error}") from error
   return made
@@ -43,7 +43,7 @@ def for_method(config: Config, name: str) -> Config:
   recipe = config.arena.recipes.get(name, {})
   made = _changed(named, recipe, f"arena.recipes.{name}", METHOD_SECTIONS)
   try:
-    configs.validate(dataclasses.replace(made, arena=Arena()))
+    validation.validate(dataclasses.replace(made, arena=Arena()))
   except UserError as error:
     raise UserError(f"Method {name!r} of the arena cannot be made: {error}") from error
   return made

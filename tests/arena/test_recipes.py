@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from miue_jax import config as configs
+from miue_jax import validation
 from miue_jax.arena import recipes
 from miue_jax.config import Arena, Config
 from miue_jax.errors import UserError
@@ -75,4 +76,4 @@ def test_a_data_set_is_named_as_a_folder_may_be(name):
   settings.arena.methods = ("em",)
   settings.arena.datasets = {name: {}}
   with pytest.raises(UserError, match="letters"):
-    configs.freeze(settings)
+    validation.freeze(settings)

@@ -8,7 +8,7 @@ import pathlib
 import ml_collections
 import pytest
 
-from miue_jax import config
+from miue_jax import config, validation
 from miue_jax.arena import cells
 from miue_jax.arena import recipes as arena_recipes
 from miue_jax.errors import UserError
@@ -46,20 +46,20 @@ def changed(key, value):
 
 
 def test_defaults_freeze_to_themselves():
-  assert config.freeze(config.default()) == config.Config()
+  assert validation.freeze(config.default()) == config.Config()
 
 
 def test_a_config_survives_json():
-  frozen = config.freeze(changed("data.classes", ("cat", "dog")))
+  frozen = validation.freeze(changed("data.classes", ("cat", "dog")))
   stored = json.loads(json.dumps(dataclasses.asdict(frozen)))
-  assert config.freeze(ml_collections.ConfigDict(stored)) == frozen
+  assert validation.freeze(ml_collections.ConfigDict(stored)) == frozen
 
 
 @pytest.mark.parametrize(("path", "variant"), recipes())
 def test_every_recipe_is_valid(path, variant):
   module = load(path)
   settings = module.get_config() if variant is None else module.get_config(variant)
-  frozen = config.freeze(settings)
+  frozen = validation.freeze(settings)
   assert frozen.name
   assert module.__doc__
   for table, _ in cells.tables(frozen, Workdir(pathlib.Path())):
@@ -70,7 +70,7 @@ def test_every_recipe_is_valid(path, variant):
 def test_an_override_in_one_recipe_of_the_arena_leaves_the_others_alone():
   settings = load(RECIPES[0].parent / "arena.py").get_config()
   settings.arena.recipes.miue.method.epochs = 3
-  frozen = config.freeze(settings)
+  frozen = validation.freeze(settings)
   methods = {name: arena_recipes.for_method(frozen, name) for name in frozen.arena.methods}
   epochs = {name: made.method.epochs for name, made in methods.items()}
   assert [name for name, count in epochs.items() if count == 3] == ["miue"]
@@ -93,7 +93,7 @@ def test_there_are_recipes():
   ],
 )
 def test_what_can_be_converted_is(key, value, stored):
-  frozen = config.freeze(changed(key, value))
+  frozen = validation.freeze(changed(key, value))
   for name in key.split("."):
     frozen = getattr(frozen, name)
   assert frozen == stored
@@ -102,7 +102,7 @@ def test_what_can_be_converted_is(key, value, stored):
 
 def test_keys_that_are_left_out_keep_their_defaults():
   settings = ml_collections.ConfigDict({"method": {"zeta": 0.5}})
-  assert config.freeze(settings) == config.Config(method=config.Method(zeta=0.5))
+  assert validation.freeze(settings) == config.Config(method=config.Method(zeta=0.5))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_keys_that_are_left_out_keep_their_defaults():
 )
 def test_an_unknown_key_is_named_with_what_is_known(key, hint):
   with pytest.raises(UserError, match=f"Unknown config key {key}; .*{hint}"):
-    config.freeze(changed(key, 1))
+    validation.freeze(changed(key, 1))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_unknown_key_is_named_with_what_is_known(key, hint):
 )
 def test_a_value_of_the_wrong_type_is_named(key, value, expected):
   with pytest.raises(UserError, match=rf"{key} is .*; expected {expected}"):
-    config.freeze(changed(key, value))
+    validation.freeze(changed(key, value))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
 )
 def test_a_value_that_makes_no_sense_is_named(key, value):
   with pytest.raises(UserError, match=f"Config key {key} is .*; it must be "):
-    config.freeze(changed(key, value))
+    validation.freeze(changed(key, value))
 
 
 def test_an_objective_without_terms_is_refused():
@@ -216,7 +216,7 @@ def test_an_objective_without_terms_is_refused():
   settings.method.zeta = 0.0
   settings.method.similarity_weight = 0.0
   with pytest.raises(UserError, match=r"method\.zeta is 0\.0; it must be positive when"):
-    config.freeze(settings)
+    validation.freeze(settings)
 
 
 def test_every_estimator_has_its_name_and_no_other_has():
@@ -225,4 +225,4 @@ def test_every_estimator_has_its_name_and_no_other_has():
   with pytest.raises(
     UserError, match=r"'magic'; it must be one of histogram, kde, knn, gaussian, m"
   ):
-    config.freeze(changed("measure.estimators", ("magic",)))
+    validation.freeze(changed("measure.estimators", ("magic",)))
