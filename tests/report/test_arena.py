@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import pathlib
 import re
 
 import numpy as np
@@ -153,6 +154,18 @@ def test_csv_holds_every_cell(content):
   assert lines["mine", "none"]["test_accuracy"] == ""
   assert lines["mine", "none"]["lost"] == f"seed 0: {REASON}"
   assert lines["mine", "none"]["budget"] == FACTS["mine"]["budget"]
+
+
+def test_lines_of_the_csv_fit_the_leaderboard(content):
+  path = pathlib.Path(__file__).parents[2] / "docs" / "leaderboard.csv"
+  with open(path, newline="") as file:
+    board = list(csv.DictReader(file))
+  header = arena_files.to_csv([content]).splitlines()[0].split(",")
+  assert set(board[0]) - {"commit"} <= set(header)
+  cells = [tuple(line[key] for key in ("dataset", "victim", "defence", "method")) for line in board]
+  own = [cell for cell in cells if cell[3] != "clean"]  # of which there is one for every run
+  assert len(own) == len(set(own))
+  assert all(0 <= float(line["test_accuracy"]) <= 100 for line in board)
 
 
 def test_latex_is_balanced_and_escaped(content):
