@@ -189,7 +189,8 @@ def test_the_peers_network_is_resnet18(torch):
 @pytest.mark.parametrize("stage", torch_peer.STAGES)
 @pytest.mark.usefixtures("torch")
 def test_a_peer_takes_steps(stage, channels_last):
-  config = dataclasses.replace(CONFIG, model=Model(width=4))
+  # With 4 channels PyTorch 2.13 corrupts its memory on CPUs without AVX-512 (channels last).
+  config = dataclasses.replace(CONFIG, model=Model(width=8))
   peer = torch_peer.Peer(stage, config, SIZES, 8, channels_last)
   assert peer.batch == 8
   assert peer.seconds(3) > 0
