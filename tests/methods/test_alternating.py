@@ -161,11 +161,12 @@ def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
 def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   tables = []
   fetch = lanes.Layout.fetch
-  monkeypatch.setattr(
-    lanes.Layout,
-    "fetch",
-    lambda layout, x: tables.append((layout.ids, runtime.fetch(x))) or fetch(layout, x),
-  )
+
+  def record(layout, tree, work, shape):
+    tables.append((layout.ids, work(runtime.fetch(tree))))
+    return fetch(layout, tree, work, shape)
+
+  monkeypatch.setattr(lanes.Layout, "fetch", record)
   made = generate(**changes)
   ((ids, table),) = tables
   padding = ids == lanes.EMPTY
