@@ -163,7 +163,7 @@ def row_blocks(
   devices = jax.sharding.get_mesh().size
   leaves = jax.tree.leaves(tree)
   rows = len(leaves[0]) // devices
-  size = min(rows, max(1, _BLOCK_BYTES // sum(x.nbytes // len(x) for x in leaves)))
+  size = min(rows, max(1, _BLOCK_BYTES // sum(x.nbytes // rows for x in leaves)))
 
   def made(block: Any, part: slice) -> np.ndarray:
     return work(jax.tree.map(lambda x: local_rows(x, part), block))
