@@ -29,54 +29,52 @@ def validate(config: Config) -> None:
     UserError: naming the key, its value and what is allowed.
   """
   method, measure = config.method, config.measure
-  _require(0 < method.epsilon <= 127 / 255, "method.epsilon", method.epsilon, "in (0, 127/255]")
-  _require(budget(method.epsilon) > 0, "method.epsilon", method.epsilon, "at least 0.5/255")
-  _require(
+  require(0 < method.epsilon <= 127 / 255, "method.epsilon", method.epsilon, "in (0, 127/255]")
+  require(budget(method.epsilon) > 0, "method.epsilon", method.epsilon, "at least 0.5/255")
+  require(
     method.epsilon <= method.epsilon_start <= 1,
     "method.epsilon_start",
     method.epsilon_start,
     "between method.epsilon and 1",
   )
-  _require(0 < method.fraction <= 1, "method.fraction", method.fraction, "in (0, 1]")
-  _require(
+  require(0 < method.fraction <= 1, "method.fraction", method.fraction, "in (0, 1]")
+  require(
     not method.class_fractions
     or (method.fraction == 1 and method.only_class == -1 and any(method.class_fractions)),
     "method.class_fractions",
     method.class_fractions,
     "empty, or not all 0 while method.fraction is 1 and method.only_class -1",
   )
-  _require(
+  require(
     all(0 <= fraction <= 1 for fraction in method.class_fractions),
     "method.class_fractions",
     method.class_fractions,
     "in [0, 1], one for each class",
   )
-  _require(method.tau > 0, "method.tau", method.tau, "positive")
+  require(method.tau > 0, "method.tau", method.tau, "positive")
   for key in ("zeta", "similarity_weight", "epsilon_epochs", "source_steps", "inner_steps"):
-    _require(getattr(method, key) >= 0, f"method.{key}", getattr(method, key), "0 or more")
-  _require(
+    require(getattr(method, key) >= 0, f"method.{key}", getattr(method, key), "0 or more")
+  require(
     method.zeta + method.similarity_weight > 0,
     "method.zeta",
     method.zeta,
     "positive when method.similarity_weight is 0",
   )
   for key in ("epochs", "batch_size", "steps", "draws", "restarts", "members", "checkpoint_every"):
-    _require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
-  _require(
+    require(getattr(method, key) >= 1, f"method.{key}", getattr(method, key), "1 or more")
+  require(
     method.microbatch >= 0
     and (not method.microbatch or method.batch_size % method.microbatch == 0),
     "method.microbatch",
     method.microbatch,
     f"0 (all) or a divisor of method.batch_size ({method.batch_size})",
   )
-  _require(0 <= method.stop_error < 100, "method.stop_error", method.stop_error, "in [0, 100)")
-  _require(
-    0 <= method.inner_epsilon <= 1, "method.inner_epsilon", method.inner_epsilon, "in [0, 1]"
-  )
+  require(0 <= method.stop_error < 100, "method.stop_error", method.stop_error, "in [0, 100)")
+  require(0 <= method.inner_epsilon <= 1, "method.inner_epsilon", method.inner_epsilon, "in [0, 1]")
   for key in ("step_size_start", "step_size_end", "inner_step_size", "generator_learning_rate"):
-    _require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
-  _require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
-  _require(
+    require(getattr(method, key) > 0, f"method.{key}", getattr(method, key), "positive")
+  require(method.only_class >= -1, "method.only_class", method.only_class, "-1 (all) or a class")
+  require(
     len(method.squeezes) > 0 and all(map(configs.SQUEEZES.fullmatch, method.squeezes)),
     "method.squeezes",
     method.squeezes,
@@ -89,45 +87,43 @@ def validate(config: Config) -> None:
   for name, fit in (("source", config.source), ("victim_fit", config.victim_fit)):
     _choose(f"{name}.augment", fit.augment, configs.AUGMENTATIONS)
     _choose(f"{name}.schedule", fit.schedule, configs.SCHEDULES)
-    _require(fit.batch_size >= 1, f"{name}.batch_size", fit.batch_size, "1 or more")
-    _require(fit.learning_rate > 0, f"{name}.learning_rate", fit.learning_rate, "positive")
-    _require(0 <= fit.momentum < 1, f"{name}.momentum", fit.momentum, "in [0, 1)")
+    require(fit.batch_size >= 1, f"{name}.batch_size", fit.batch_size, "1 or more")
+    require(fit.learning_rate > 0, f"{name}.learning_rate", fit.learning_rate, "positive")
+    require(0 <= fit.momentum < 1, f"{name}.momentum", fit.momentum, "in [0, 1)")
     for key in ("final_learning_rate", "weight_decay"):
-      _require(getattr(fit, key) >= 0, f"{name}.{key}", getattr(fit, key), "0 or more")
+      require(getattr(fit, key) >= 0, f"{name}.{key}", getattr(fit, key), "0 or more")
   for key in ("epochs", "checkpoint_every"):
     value = getattr(config.victim_fit, key)
-    _require(value >= 1, f"victim_fit.{key}", value, "1 or more")
+    require(value >= 1, f"victim_fit.{key}", value, "1 or more")
   for key, seeds in (
     ("seed", (config.seed,)),
     ("data.seed", (config.data.seed,)),
     ("evaluate.seeds", config.evaluate.seeds),
     ("measure.seed", (measure.seed,)),
   ):
-    _require(all(0 <= seed < 2**32 for seed in seeds), key, seeds, "0 or more, below 2**32")
-  _require(config.devices >= 0, "devices", config.devices, "0 (all) or more")
-  _require(config.data.size >= 0, "data.size", config.data.size, "0 (keep) or more")
+    require(all(0 <= seed < 2**32 for seed in seeds), key, seeds, "0 or more, below 2**32")
+  require(config.devices >= 0, "devices", config.devices, "0 (all) or more")
+  require(config.data.size >= 0, "data.size", config.data.size, "0 (keep) or more")
   fraction = config.data.test_fraction
-  _require(0 <= fraction < 1, "data.test_fraction", fraction, "in [0, 1)")
+  require(0 <= fraction < 1, "data.test_fraction", fraction, "in [0, 1)")
   for key in ("max_train", "max_test"):
     value = getattr(config.data, key)
-    _require(value >= 0, f"data.{key}", value, "0 (all) or more")
-  _require(config.data.memory >= 0, "data.memory", config.data.memory, "0 or more (GB)")
+    require(value >= 0, f"data.{key}", value, "0 (all) or more")
+  require(config.data.memory >= 0, "data.memory", config.data.memory, "0 or more (GB)")
   for condition in config.evaluate.conditions:
     _choose("evaluate.conditions", condition, configs.CONDITIONS)
   # What the others are compared with, and whose victims `measure` looks at.
   defences = config.evaluate.defences
-  _require("none" in defences, "evaluate.defences", defences, 'a list that holds "none"')
+  require("none" in defences, "evaluate.defences", defences, 'a list that holds "none"')
   fraction = config.evaluate.clean_fraction
-  _require(0 < fraction < 1, "evaluate.clean_fraction", fraction, "in (0, 1)")
-  _require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")
-  _require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
-  _require(measure.epochs >= 0, "measure.epochs", measure.epochs, "0 (none) or more")
-  _require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")
-  _require(measure.bins >= 2, "measure.bins", measure.bins, "2 or more")
+  require(0 < fraction < 1, "evaluate.clean_fraction", fraction, "in (0, 1)")
+  require(len(config.evaluate.seeds) > 0, "evaluate.seeds", config.evaluate.seeds, "one or more")
+  require(measure.samples >= 0, "measure.samples", measure.samples, "0 (all) or more")
+  require(measure.epochs >= 0, "measure.epochs", measure.epochs, "0 (none) or more")
+  require(measure.projections >= 1, "measure.projections", measure.projections, "1 or more")
+  require(measure.bins >= 2, "measure.bins", measure.bins, "2 or more")
   names = measure.estimators
-  _require(
-    len(set(names)) == len(names) > 0, "measure.estimators", names, "different, and not none"
-  )
+  require(len(set(names)) == len(names) > 0, "measure.estimators", names, "different, and not none")
   for name in names:
     _choose("measure.estimators", name, configs.ESTIMATORS)
   for key, known in (
@@ -140,39 +136,40 @@ def validate(config: Config) -> None:
   ):
     _choose(f"measure.{key}", getattr(measure, key), known)
   for key in ("slice_dimensions", "neighbours", "critic_steps"):
-    _require(getattr(measure, key) >= 1, f"measure.{key}", getattr(measure, key), "1 or more")
-  _require(measure.critic_batch >= 2, "measure.critic_batch", measure.critic_batch, "2 or more")
-  _require(measure.variant in (1, 2), "measure.variant", measure.variant, "1 or 2")
+    require(getattr(measure, key) >= 1, f"measure.{key}", getattr(measure, key), "1 or more")
+  require(measure.critic_batch >= 2, "measure.critic_batch", measure.critic_batch, "2 or more")
+  require(measure.variant in (1, 2), "measure.variant", measure.variant, "1 or 2")
   scale = measure.bandwidth_scale
-  _require(scale > 0, "measure.bandwidth_scale", scale, "positive")
+  require(scale > 0, "measure.bandwidth_scale", scale, "positive")
   layers = measure.layers
-  _require(len(set(layers)) == len(layers) > 0, "measure.layers", layers, "different, and not none")
+  require(len(set(layers)) == len(layers) > 0, "measure.layers", layers, "different, and not none")
   for key in ("bootstrap", "null"):
     value = getattr(measure, key)
-    _require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")
+    require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")
 
   _validate_arena(config.arena)
 
 
 def _validate_arena(arena: Arena) -> None:
-  _require(len(arena.seeds) > 0, "arena.seeds", arena.seeds, "one or more")
+  require(len(arena.seeds) > 0, "arena.seeds", arena.seeds, "one or more")
   for key in ("seeds", "defended_seeds"):
     seeds = getattr(arena, key)
-    _require(all(0 <= seed < 2**32 for seed in seeds), f"arena.{key}", seeds, "below 2**32")
+    require(all(0 <= seed < 2**32 for seed in seeds), f"arena.{key}", seeds, "below 2**32")
   for key in ("methods", "victims", "defences", "seeds", "defended_seeds"):
     values = getattr(arena, key)
-    _require(len(set(values)) == len(values), f"arena.{key}", values, "without repetitions")
+    require(len(set(values)) == len(values), f"arena.{key}", values, "without repetitions")
   for name in arena.datasets:
     fine = bool(configs.FOLDER.fullmatch(name)) and name != "report"
-    _require(fine, "arena.datasets", name, "of letters, digits, _, + and -, and not 'report'")
-  _require(len(arena.defences) > 0, "arena.defences", arena.defences, "one or more")
+    require(fine, "arena.datasets", name, "of letters, digits, _, + and -, and not 'report'")
+  require(len(arena.defences) > 0, "arena.defences", arena.defences, "one or more")
   _choose("arena.published", arena.published, configs.PUBLISHED)
 
 
-def _require(fine: bool, key: str, value: Any, allowed: str) -> None:
+def require(fine: bool, key: str, value: Any, allowed: str) -> None:
+  """Raises a UserError that names a config key and what it must be, unless its value is fine."""
   if not fine:
     raise UserError(f"Config key {key} is {value!r}; it must be {allowed}.")
 
 
 def _choose(key: str, value: str, known: tuple[str, ...]) -> None:
-  _require(value in known, key, value, f"one of {', '.join(known)}")
+  require(value in known, key, value, f"one of {', '.join(known)}")

@@ -93,13 +93,13 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
     UserError: they cannot be read, are pickled, or have another type, count, shape or other labels.
   """
   shape = dataset.train.images.shape
-  if path.is_dir() and (path / "index.csv").is_file():
+  if (path / "index.csv").is_file():
     split = release.read(path, shape)
     images, labels = split.images, split.labels
-  elif path.is_dir() and not (path / "poisoned.npz").exists():
-    images, labels = _pngs(path, dataset)
-  elif path.is_dir():
+  elif (path / "poisoned.npz").exists():
     images, labels = _arrays(path / "poisoned.npz")
+  elif path.is_dir():
+    images, labels = _pngs(path, dataset)
   else:
     images, labels = _arrays(path)
   if images.dtype != np.uint8:

@@ -51,20 +51,17 @@ def for_method(config: Config, name: str) -> Config:
 
 def _changed(config: Config, recipe: Any, prefix: str, sections: tuple[str, ...]) -> Config:
   """`config` with what a recipe, a dict of sections, says in place of its own."""
-  _require_dict(recipe, prefix, f"of {', '.join(sections)}")
+  allowed = f"a dict of {', '.join(sections)}"
+  validation.require(isinstance(recipe, dict), prefix, recipe, allowed)
   changed = {}
   for section, changes in recipe.items():
     if section not in sections:
       raise UserError(
         f"Config key {prefix}.{section} changes what all share; a recipe has {', '.join(sections)}."
       )
-    _require_dict(changes, f"{prefix}.{section}", "of settings")
+    key = f"{prefix}.{section}"
+    validation.require(isinstance(changes, dict), key, changes, "a dict of settings")
     own = getattr(config, section)
     values = dataclasses.asdict(own) | changes
-    changed[section] = frozen(type(own), values, f"{prefix}.{section}.")
+    changed[section] = frozen(type(own), values, f"{key}.")
   return dataclasses.replace(config, **changed)
-
-
-def _require_dict(value: Any, key: str, what: str) -> None:
-  if not isinstance(value, dict):
-    raise UserError(f"Config key {key} is {value!r}; it must be a dict {what}.")
