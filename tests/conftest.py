@@ -33,11 +33,17 @@ jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.fixture(autouse=True)
+def own_mesh():
+  """Ends with each test what it made the program's mesh, so that no other test runs on it."""
+  with jax.set_mesh(None):
+    yield
+
+
 @pytest.fixture
 def use_devices():
   """Returns `use(n)`, which makes a mesh over n CPU devices the program's until the test ends."""
-  with jax.set_mesh(None):
-    yield lambda count: runtime.start(count, ())
+  return lambda count: runtime.start(count, ())
 
 
 @pytest.fixture

@@ -15,19 +15,12 @@ from miue_jax import runtime
 from miue_jax.errors import UserError
 
 
-@pytest.fixture
-def free_mesh():
-  """Lets a test set the program's mesh; what was set before comes back afterwards."""
-  with jax.set_mesh(None):
-    yield
-
-
 def bits(key):
   return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
-def test_start_makes_one_axis_over_the_devices_asked_for(free_mesh, count):
+def test_start_makes_one_axis_over_the_devices_asked_for(count):
   mesh = runtime.start(count, (16, 8))
   assert mesh.shape == {"data": count}
   assert list(mesh.devices) == jax.devices()[:count]
@@ -35,20 +28,18 @@ def test_start_makes_one_axis_over_the_devices_asked_for(free_mesh, count):
 
 
 @pytest.mark.parametrize(("sizes", "cores", "count"), [((8, 4), 3, 2), ((9,), 4, 3), ((7,), 4, 1)])
-def test_start_takes_as_many_cores_as_divide_every_batch(
-  free_mesh, monkeypatch, sizes, cores, count
-):
+def test_start_takes_as_many_cores_as_divide_every_batch(monkeypatch, sizes, cores, count):
   monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
   assert runtime.start(0, sizes).size == count
 
 
-def test_more_devices_than_there_are_is_an_error(free_mesh):
+def test_more_devices_than_there_are_is_an_error():
   offered = len(jax.devices())
   with pytest.raises(UserError, match=rf"devices={offered + 1} but this machine offers {offered} "):
     runtime.start(offered + 1, (1,))
 
 
-def test_a_batch_that_devices_do_not_divide_is_an_error(free_mesh):
+def test_a_batch_that_devices_do_not_divide_is_an_error():
   with pytest.raises(UserError, match=r"\[6, 8\] must be divisible by the 4 devices"):
     runtime.start(4, (8, 6, 8))
 

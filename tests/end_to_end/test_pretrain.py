@@ -69,7 +69,7 @@ def test_the_benchmark_names_it_and_refuses_other_networks(run, fork, weights, t
   assert not (tmp_path / "refused" / "results.jsonl").exists()
   result = run(*flags, f"--workdir={tmp_path / 'table'}")
   assert result.code == 0, result
-  assert "Victim small_cnn from five" in result.out
+  assert "victim small_cnn from five" in result.out
   assert {row["victim"] for row in rows(tmp_path / "table")} == {"small_cnn from five"}
   before = content(tmp_path / "table")
   assert run(*flags, f"--workdir={tmp_path / 'table'}").code == 0
