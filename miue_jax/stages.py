@@ -137,11 +137,10 @@ def generate(experiment: Experiment) -> None:
     logging.info("The poison in %s is finished.", workdir.poison)
     if processes.is_lead():
       artefact.load(workdir.poison, dataset)  # it raises where something is wrong
-    Checkpoints(states).delete()  # left there by a kill between saving the poison and this
-    return
-  made = members.generate(dataset, config, states, experiment.progress)
-  processes.from_lead(lambda: _keep(made, experiment))
-  Checkpoints(states).delete()
+  else:
+    made = members.generate(dataset, config, states, experiment.progress)
+    processes.from_lead(lambda: _keep(made, experiment))
+  Checkpoints(states).delete()  # also of a poison after whose saving the program was killed
 
 
 def _keep(made: Generated, experiment: Experiment) -> None:

@@ -47,6 +47,14 @@ def use_devices():
 
 
 @pytest.fixture
+def quick_compiler():
+  """Leaves most optimisations out: for programs that take longer to compile than to run."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def reporter():
   """Returns `reporter(stop_at)`: a quiet `Reporter` that sends SIGTERM after step `stop_at`."""
 

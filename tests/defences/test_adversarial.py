@@ -13,6 +13,8 @@ from miue_jax.data.dataset import Split
 from miue_jax.defences import adversarial
 from miue_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 RADIUS = 4
 
 

@@ -14,6 +14,8 @@ from miue_jax.data.dataset import Split
 from miue_jax.defences import purification
 from miue_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 TINY = purification.Training(width=8, steps=300, batch_size=16, learning_rate=4e-3)
 
 

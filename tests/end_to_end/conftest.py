@@ -64,6 +64,7 @@ def server(environment):
     for key, value in environment.items():
       patch.setenv(key, value)
     patch.setenv("JAX_NUM_CPU_DEVICES", "4")
+    patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # they take longer than they save here
     patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{pathlib.Path(__file__).parent}")
     process = context.Process()  # the first one starts the server, in this environment
     process.start()

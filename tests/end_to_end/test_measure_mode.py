@@ -79,6 +79,7 @@ ALL = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
 EVERY = (
   f"--config.measure.estimators={ALL}",
   "--config.measure.projections=8",
+  "--config.measure.critic_steps=200",
   "--config.measure.bootstrap=0",
   "--config.measure.null=0",
 )
@@ -97,7 +98,9 @@ def unmeasured_copy(finished, folder, changed):
 @pytest.fixture
 def unmeasured(finished, tmp_path):
   """A copy of a finished run whose settings ask for every estimator."""
-  changed = {"estimators": ALL, "projections": 8, "bootstrap": 0, "null": 0}
+  changed = {
+    "estimators": ALL, "projections": 8, "critic_steps": 200, "bootstrap": 0, "null": 0
+  }  # fmt: skip
   return unmeasured_copy(finished, tmp_path, changed)
 
 

@@ -18,6 +18,8 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import alternating, miue
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 COUNT, CLASSES, BATCH = 22, 3, 16
 # What is compiled depends on steps, augmentation and kind of delta: most tests share it.
 CONFIG = Config(

@@ -16,6 +16,8 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import miue
 from miue_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 COUNT, BATCH, CLASSES, SEED = 22, 16, 3, 5
 SHAPE = (4, 4, 1)
 METHOD = Method(

@@ -17,6 +17,8 @@ from miue_jax.data.dataset import Dataset, Split
 from miue_jax.errors import UserError
 from miue_jax.methods import ntga
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 COUNT, CLASSES, BATCH = 44, 3, 16  # three blocks, the last one partial
 BLOCKS = -(-COUNT // BATCH)
 CONFIG = Config(

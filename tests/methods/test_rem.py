@@ -12,6 +12,8 @@ from miue_jax import methods, runtime
 from miue_jax.config import Config, Method, Model, Sgd
 from miue_jax.methods import METHODS, rem, sem
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
   seed=5,

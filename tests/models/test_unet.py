@@ -8,6 +8,8 @@ import pytest
 from miue_jax import models
 from miue_jax.models import unet
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (13, 10, 1)])
 def test_outputs_have_the_shape_of_the_images_and_lie_within_one(shape):
