@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from program import ROOT, TINY, ended, forked, meeting
+from program import ROOT, TINY, Fork, ended, meeting
 
 
 @pytest.fixture(scope="session")
@@ -72,35 +72,58 @@ def server(environment):
   return context
 
 
-@pytest.fixture
-def fork(server, tmp_path_factory):
-  """`fork(*flags)` is `run` without the seconds for imports, in an empty folder."""
-  return lambda *flags: forked(server, [flags], [tmp_path_factory.mktemp("process")])[0]
+@pytest.fixture(scope="session")
+def start_fork(server, tmp_path_factory):
+  """`start_fork(*flags)` is `start` without the seconds for imports.
 
-
-@pytest.fixture
-def fork_pod(server, tmp_path_factory):
-  """`fork_pod(*flags)` forks one connected process for each tuple of flags, None for an absent one.
-
-  Each runs in the folder given, or in an empty one of its own.
+  The program runs in `folder`, by default an empty one of its own.
   """
+  started = []
 
-  def start(*flags, folders=None):
-    present = [number for number, given in enumerate(flags) if given is not None]
-    places = folders or [tmp_path_factory.mktemp("process") for _ in flags]
-    variables = meeting(len(flags))
-    return forked(server, *([of[i] for i in present] for of in (flags, places, variables)))
+  def start(*flags, folder=None, **variables):
+    place = folder or tmp_path_factory.mktemp("process")
+    started.append(Fork(server, flags, place, variables))
+    return started[-1]
 
-  return start
+  yield start
+  for process in started:
+    if process.poll() is None:
+      process.kill()
 
 
 @pytest.fixture(scope="session")
-def start_pod(start):
-  """`start_pod(processes, devices, *flags)` starts connected processes, each with `devices`."""
+def fork(start_fork):
+  """`fork(*flags)` starts a fork and waits for it."""
+  return lambda *flags: ended(start_fork(*flags))
+
+
+@pytest.fixture(scope="session")
+def fork_pod(start_fork):
+  """`fork_pod(*flags)` starts one connected fork for each tuple of flags and waits for all.
+
+  None stands for a process that does not come. Each runs in the folder given for it.
+  """
+
+  def run(*flags, folders=None):
+    processes = [
+      start_fork(*given, folder=folder, **variables)
+      for given, folder, variables in zip(
+        flags, folders or [None] * len(flags), meeting(len(flags)), strict=True
+      )
+      if given is not None
+    ]
+    return [ended(process) for process in processes]
+
+  return run
+
+
+@pytest.fixture(scope="session")
+def start_pod(start_fork):
+  """`start_pod(processes, devices, *flags)` starts connected forks, each with `devices`."""
 
   def pod(processes, devices, *flags):
     return [
-      start(*flags, JAX_NUM_CPU_DEVICES=str(devices), **variables)
+      start_fork(*flags, JAX_NUM_CPU_DEVICES=str(devices), **variables)
       for variables in meeting(processes)
     ]
 

@@ -47,7 +47,7 @@ class Result:
 
 
 def ended(process) -> Result:
-  """Waits for a `subprocess.Popen`."""
+  """Waits for a `subprocess.Popen` or a `Fork`."""
   out, err = process.communicate(timeout=_SECONDS)
   return Result(process.returncode, out, err)
 
@@ -67,25 +67,37 @@ def meeting(processes) -> list[dict[str, str]]:
   ]
 
 
-def forked(context, flags, folders, variables=({},)) -> list[Result]:
-  """Runs the program in forks of `context`'s server at once, each inside its folder."""
-  started = []
-  for given, folder, extra in zip(flags, folders, variables, strict=True):
-    files = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
-    arguments = (list(map(str, given)), folder, extra, *files)
-    started.append((context.Process(target=_main, args=arguments), files))
-    started[-1][0].start()
-  for process, _ in started:
-    process.join(_SECONDS)
-  return [
-    Result(process.exitcode, *(file.read_text() for file in files)) for process, files in started
-  ]
+class Fork:
+  """The program in a fork of `context`'s server, to be watched and stopped as a `Popen` is."""
+
+  def __init__(self, context, flags, folder, variables):
+    self._files = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
+    arguments = (list(map(str, flags)), folder, variables, *self._files)
+    self._process = context.Process(target=_main, args=arguments)
+    self._process.start()
+    self.kill = self._process.kill
+
+  def poll(self):
+    return self._process.exitcode
+
+  returncode = property(poll)
+
+  def send_signal(self, signum):
+    os.kill(self._process.pid, signum)
+
+  def communicate(self, timeout=None):
+    self._process.join(timeout)
+    return tuple(file.read_text() for file in self._files)
 
 
 def _main(flags, folder, variables, *files):
+  import jax
+
   from miue_jax import main
 
   os.environ.update(variables)
+  if devices := variables.get("JAX_NUM_CPU_DEVICES"):
+    jax.config.update("jax_num_cpu_devices", int(devices))  # jax was imported before
   for number, path in enumerate(files, 1):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
   os.chdir(folder)

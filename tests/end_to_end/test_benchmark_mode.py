@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from program import ROOT, ended, epochs, forked, wait_until
+from program import ROOT, ended, epochs, wait_until
 
 from miue_jax import config, release
 from miue_jax import poison as artefact
@@ -46,14 +46,17 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def contest(server, recipe, tmp_path_factory):
+def start_contest(start_fork, recipe):
+  """`start_contest(workdir, *flags)` starts the arena in a fork."""
+  return lambda workdir, *flags: start_fork(
+    "--mode=benchmark", recipe, f"--workdir={workdir}", *flags
+  )
+
+
+@pytest.fixture(scope="module")
+def contest(start_contest):
   """`contest(workdir, *flags)` runs the arena in a fork."""
-
-  def run(workdir, *flags):
-    given = ("--mode=benchmark", recipe, f"--workdir={workdir}", *flags)
-    return forked(server, [given], [tmp_path_factory.mktemp("process")])[0]
-
-  return run
+  return lambda workdir, *flags: ended(start_contest(workdir, *flags))
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +126,8 @@ def test_another_recipe_for_a_finished_poison_is_refused(whole, contest):
   assert "method.epsilon (0.0235" in sentence
 
 
-def test_kills_change_nothing(whole, start, recipe, contest, tmp_path):
-  flags = ("--mode=benchmark", recipe, f"--workdir={tmp_path}")
-  process = start(*flags)
+def test_kills_change_nothing(whole, start_contest, contest, tmp_path):
+  process = start_contest(tmp_path)
   wait_until(lambda: len(rows_of(tmp_path)) >= 2, process)
   process.kill()
   assert ended(process).code == -signal.SIGKILL
@@ -134,10 +136,10 @@ def test_kills_change_nothing(whole, start, recipe, contest, tmp_path):
   assert rows_of(tmp_path) == rows_of(whole[0])
 
 
-def test_a_signal_saves_and_the_same_command_continues(start, recipe, contest, tmp_path):
+def test_a_signal_saves_and_the_same_command_continues(start_contest, contest, tmp_path):
   flags = ("--config.victim_fit.epochs=100", "--config.victim_fit.checkpoint_every=1000",
            "--config.arena.methods=('lsp',)", "--config.arena.defences=('none',)")  # fmt: skip
-  process = start("--mode=benchmark", recipe, f"--workdir={tmp_path}", *flags)
+  process = start_contest(tmp_path, *flags)
   wait_until(lambda: 5 in epochs(tmp_path, "clean seed 0"), process)
   process.send_signal(signal.SIGTERM)
   result = ended(process)
@@ -149,10 +151,9 @@ def test_a_signal_saves_and_the_same_command_continues(start, recipe, contest, t
     assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
 
 
-def test_several_programs_fill_one_table(whole, server, recipe, tmp_path, tmp_path_factory):
-  given = ("--mode=benchmark", recipe, f"--workdir={tmp_path}")
-  folders = [tmp_path_factory.mktemp("process") for _ in range(2)]
-  for result in forked(server, [given] * 2, folders, [{}] * 2):
+def test_several_programs_fill_one_table(whole, start_contest, tmp_path):
+  for process in [start_contest(tmp_path) for _ in range(2)]:
+    result = ended(process)
     assert result.code == 0, result
   by_cell = [sorted(rows_of(folder), key=str) for folder in (tmp_path, whole[0])]
   assert by_cell[0] == by_cell[1]

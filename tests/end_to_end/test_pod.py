@@ -41,10 +41,10 @@ def assert_same_delta(delta, expected):
 
 
 @pytest.mark.slow
-def test_two_processes_make_what_one_makes(start, start_pod, tmp_path):
+def test_two_processes_make_what_one_makes(start_fork, start_pod, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
   flags = (*TINY, "--config.evaluate.conditions=('poison',)")
-  assert ended(start(*flags, f"--workdir={one}", **FOUR)).code == 0
+  assert ended(start_fork(*flags, f"--workdir={one}", **FOUR)).code == 0
   lead, other = map(ended, start_pod(2, 2, *flags, f"--workdir={two}"))
   assert (lead.code, other.code) == (0, 0), (lead, other)
   assert_same_delta(delta_of(two), delta_of(one))
@@ -67,7 +67,7 @@ def test_two_processes_make_what_one_makes(start, start_pod, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_stops_one_stops_all_and_a_restart_continues(start, start_pod, tmp_path):
+def test_what_stops_one_stops_all_and_a_restart_continues(start_fork, start_pod, tmp_path):
   whole, parts, moved = (tmp_path / name for name in ("whole", "parts", "moved"))
   results = [ended(process) for process in start_pod(2, 2, *LONG, f"--workdir={whole}")]
   assert [result.code for result in results] == [0, 0], results
@@ -101,7 +101,7 @@ def test_what_stops_one_stops_all_and_a_restart_continues(start, start_pod, tmp_
   assert np.array_equal(delta_of(parts), delta_of(whole))
   # Eight epochs of a network in training turn the last bits of a sum into another delta, but the
   # run is the same one.
-  assert ended(start(*LONG, f"--workdir={moved}", **FOUR)).code == 0
+  assert ended(start_fork(*LONG, f"--workdir={moved}", **FOUR)).code == 0
   for name in ("source_loss", "objective"):
     np.testing.assert_allclose(history_of(moved)[name], history_of(whole)[name], rtol=0.02)
 

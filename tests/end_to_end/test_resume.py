@@ -14,7 +14,7 @@ STOPPED = (*TINY, "--config.method.epochs=6", "--config.method.checkpoint_every=
            "--config.victim_fit.epochs=6", "--config.victim_fit.checkpoint_every=100",
            "--config.evaluate.conditions=('clean', 'poison')")  # fmt: skip
 EVERY = 2  # epochs between checkpoints
-KILLED = (*TINY, "--config.method.epochs=100", f"--config.method.checkpoint_every={EVERY}",
+KILLED = (*TINY, "--config.method.epochs=60", f"--config.method.checkpoint_every={EVERY}",
           "--mode=generate")  # fmt: skip
 
 
@@ -62,16 +62,16 @@ def test_a_signal_before_the_work_starts(start, tmp_path, signum):
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_little_and_change_nothing(start, run, tmp_path):
+def test_ten_kills_lose_little_and_change_nothing(start_fork, fork, tmp_path):
   whole, killed = tmp_path / "whole", tmp_path / "killed"
-  assert run(*KILLED, f"--workdir={whole}").code == 0
+  assert fork(*KILLED, f"--workdir={whole}").code == 0
 
   moments, last = random.Random(0), 0
   for _ in range(10):
     before = len(epochs(killed, "generate"))
-    process = start(*KILLED, f"--workdir={killed}")
+    process = start_fork(*KILLED, f"--workdir={killed}")
     wait_until(lambda before=before: len(epochs(killed, "generate")) > before, process)
-    time.sleep(moments.uniform(0, 0.4))
+    time.sleep(moments.uniform(0, 0.3))
     process.kill()
     assert ended(process).code == -signal.SIGKILL
     sitting = epochs(killed, "generate")[before:]
@@ -79,7 +79,7 @@ def test_ten_kills_lose_little_and_change_nothing(start, run, tmp_path):
     assert last - EVERY < sitting[0] <= last + 1
     last = sitting[-1]
   assert not (killed / "poison").exists()
-  assert run(*KILLED, f"--workdir={killed}").code == 0
+  assert fork(*KILLED, f"--workdir={killed}").code == 0
 
   assert np.array_equal(delta_of(killed), delta_of(whole))
   assert not (killed / "checkpoints" / "generate").exists()
