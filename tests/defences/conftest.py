@@ -22,7 +22,7 @@ def batch():
 
 
 @pytest.fixture
-def augmented(use_devices):
+def augmented(use_devices, quick_compiler):
   """`augmented(augment, keys, images, labels, devices)`: images, and soft labels as NumPy."""
 
   def run(augment, keys, images, labels, devices=1):
@@ -33,9 +33,7 @@ def augmented(use_devices):
 
     data = jax.P(AXIS)
     sharded = jax.shard_map(local, in_specs=(data, data, data), out_specs=data)
-    # Without the optimisations, which take longer than they save here.
-    quick = jax.jit(sharded, compiler_options={"xla_backend_optimization_level": 0})
-    images, targets = quick(keys, images, labels)
+    images, targets = jax.jit(sharded)(keys, images, labels)
     soft = np.asarray(targets.weights)[..., None] * np.eye(CLASSES)[np.asarray(targets.labels)]
     return np.asarray(images), soft.sum(axis=1)
 

@@ -1,7 +1,5 @@
 """UEraser: what is drawn, what is chosen, and when."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,7 @@ import pytest
 from miue_jax import defences, hooks, runtime
 from miue_jax.defences import ueraser
 
-# Without the optimisations, which take longer than they save here.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def keys(count, seed=0):
@@ -25,8 +22,8 @@ def test_the_hardest_of_five_augmentations_is_learned():
   def loss(images):
     return jnp.abs(jnp.mean(images, axis=(1, 2, 3)) - target)
 
-  chosen = quick_jit(lambda k, x: ueraser.hardest(k, x, loss))(keys(6), images)
-  draw = quick_jit(ueraser.transformed)
+  chosen = jax.jit(lambda k, x: ueraser.hardest(k, x, loss))(keys(6), images)
+  draw = jax.jit(ueraser.transformed)
   drawn = [
     np.asarray(draw(jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(keys(6)), images))
     for n in range(5)
@@ -80,7 +77,7 @@ def test_plasma_covers_any_size_and_range():
 def test_each_toning_acts_on_half_of_the_images():
   count = 400
   flat = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (count, 8, 8, 3))
-  toned = np.asarray(quick_jit(jax.vmap(ueraser._toned))(keys(count), flat))
+  toned = np.asarray(jax.jit(jax.vmap(ueraser._toned))(keys(count), flat))
   untouched = (toned == flat).all(axis=(1, 2, 3))
   even = np.ptp(toned, axis=(1, 2)).max(axis=1) == 0
   # No plasma: 1/4 of the images; no plasma and no change of channels: 1/8 + 1/8 of 1/6.

@@ -9,6 +9,8 @@ from miue_jax import models
 from miue_jax.config import Model
 from miue_jax.models import densenet, mobilenet, resnet, small_cnn, vit, wide_resnet
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 SHAPE = (16, 16, 3)
 SMALL = Model(width=4)
 MODULES = {
@@ -46,8 +48,7 @@ def _step(module, devices, variables, images, labels):
   sharded = jax.shard_map(
     step, mesh=mesh, in_specs=(every, data, data), out_specs=(data, (every, data), every)
   )
-  quick = jax.jit(sharded, compiler_options={"xla_backend_optimization_level": 0})
-  return quick(variables, images, labels)
+  return jax.jit(sharded)(variables, images, labels)
 
 
 @pytest.mark.parametrize("name", MODULES)
