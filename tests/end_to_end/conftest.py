@@ -22,9 +22,19 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start(environment):
+def started():
+  """Where to put the processes that are to end with the session at the latest."""
+  processes = []
+  yield processes
+  for process in processes:
+    if process.poll() is None:
+      process.kill()
+      process.communicate()
+
+
+@pytest.fixture(scope="session")
+def start(environment, started):
   """`start(*flags, **variables)` starts `python -m miue_jax.main` in the root of the checkout."""
-  started = []
 
   def start(*flags, **variables):
     process = subprocess.Popen(
@@ -39,11 +49,7 @@ def start(environment):
     started.append(process)
     return process
 
-  yield start
-  for process in started:
-    if process.poll() is None:
-      process.kill()
-      process.communicate()
+  return start
 
 
 @pytest.fixture(scope="session")
@@ -73,22 +79,19 @@ def server(environment):
 
 
 @pytest.fixture(scope="session")
-def start_fork(server, tmp_path_factory):
-  """`start_fork(*flags)` is `start` without the seconds for imports.
+def start_fork(server, started, tmp_path_factory):
+  """`start_fork(*flags, **variables)` is `start` without the seconds for imports.
 
-  The program runs in `folder`, by default an empty one of its own.
+  The program runs in `folder`, by default an empty one of its own, and on four devices if
+  `JAX_NUM_CPU_DEVICES` is not among the variables.
   """
-  started = []
 
   def start(*flags, folder=None, **variables):
     place = folder or tmp_path_factory.mktemp("process")
     started.append(Fork(server, flags, place, variables))
     return started[-1]
 
-  yield start
-  for process in started:
-    if process.poll() is None:
-      process.kill()
+  return start
 
 
 @pytest.fixture(scope="session")

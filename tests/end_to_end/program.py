@@ -72,6 +72,8 @@ class Fork:
 
   def __init__(self, context, flags, folder, variables):
     self._files = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
+    for file in self._files:
+      file.touch()  # a fork may be killed before it opens them
     arguments = (list(map(str, flags)), folder, variables, *self._files)
     self._process = context.Process(target=_main, args=arguments)
     self._process.start()

@@ -76,13 +76,8 @@ def test_files_that_cannot_be_measured(fork, features, tmp_path):
 
 
 ALL = ("histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj")
-EVERY = (
-  f"--config.measure.estimators={ALL}",
-  "--config.measure.projections=8",
-  "--config.measure.critic_steps=200",
-  "--config.measure.bootstrap=0",
-  "--config.measure.null=0",
-)
+SETTINGS = {"estimators": ALL, "projections": 8, "critic_steps": 200, "bootstrap": 0, "null": 0}
+EVERY = tuple(f"--config.measure.{key}={value}" for key, value in SETTINGS.items())
 
 
 def unmeasured_copy(finished, folder, changed):
@@ -98,10 +93,7 @@ def unmeasured_copy(finished, folder, changed):
 @pytest.fixture
 def unmeasured(finished, tmp_path):
   """A copy of a finished run whose settings ask for every estimator."""
-  changed = {
-    "estimators": ALL, "projections": 8, "critic_steps": 200, "bootstrap": 0, "null": 0
-  }  # fmt: skip
-  return unmeasured_copy(finished, tmp_path, changed)
+  return unmeasured_copy(finished, tmp_path, SETTINGS)
 
 
 def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):

@@ -30,12 +30,11 @@ QUICK = dataclasses.replace(CONFIG, model=LINEAR, victim=LINEAR, devices=1)
 @pytest.fixture(scope="module")
 def costs():
   """Costs of the programs on one device, and of those that communicate on four."""
-  with jax.set_mesh(None):
-    found = {}
-    for count in (1, 4):
-      with jax.set_mesh(plan.pod(count)):
-        found[count] = {name: programs.build(name, CONFIG, SIZES).cost() for name in programs.NAMES}
-    yield found
+  found = {}
+  for count in (1, 4):
+    with jax.set_mesh(plan.pod(count)):
+      found[count] = {name: programs.build(name, CONFIG, SIZES).cost() for name in programs.NAMES}
+  return found
 
 
 @pytest.mark.parametrize(("name", "problem"), [("ap", "has other steps"), ("qq", "is unknown")])
