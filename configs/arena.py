@@ -14,7 +14,7 @@ import math
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 # Steps that shrink make a tenth of the papers' epochs enough.
 _ALTERNATING = {"epochs": 16, "step_size_start": 1.6 / 255, "step_size_end": 0.6 / 255}

@@ -23,7 +23,7 @@ import math
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 # What a variant changes in `method`.
 METHODS = {

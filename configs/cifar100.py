@@ -9,7 +9,7 @@ Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18, as long as for
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -12,7 +12,7 @@ are two tables: in one, every recipe would meet every defence. The page has a dr
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 VARIANTS = ("defences", "settings")
 

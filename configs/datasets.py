@@ -11,7 +11,7 @@ report has one table for each and one with all side by side. For others, change 
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 # By data set: what differs from what all share, which is below.
 DATASETS = {

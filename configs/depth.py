@@ -10,7 +10,7 @@ order.
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 # As in configs/arena.py.
 _MIUE = {

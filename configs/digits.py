@@ -9,7 +9,7 @@ step are what makes data this small and easy unlearnable, and with 10 epochs for
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

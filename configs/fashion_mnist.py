@@ -9,7 +9,7 @@ Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ When the proof convinces you, protect every picture, the held-out ones too, in a
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -11,7 +11,7 @@ arithmetic of configs/cifar10.py; `--mode=plan` says how long that takes on whic
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ one rank clean X-rays in the wrong order (docs/medical.md).
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -10,7 +10,7 @@ python -m miue_jax.main --config=configs/npz.py --config.data.path=FILE.npz
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ times 73,257 / 50,000.
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

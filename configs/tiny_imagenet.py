@@ -10,7 +10,7 @@ twice the images, so eight times as long as configs/cifar10.py.
 
 import ml_collections
 
-from miue_jax import config
+from miue_jax.settings import config
 
 
 def get_config() -> ml_collections.ConfigDict:

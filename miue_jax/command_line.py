@@ -12,8 +12,9 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from miue_jax import config, files, validation
-from miue_jax.errors import UserError
+from miue_jax.machine import files
+from miue_jax.settings import config, validation
+from miue_jax.settings.errors import UserError
 
 DEFAULT_CONFIG = "configs/digits.py"
 

@@ -16,8 +16,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from miue_jax import command_line
-from miue_jax import config as configs
-from miue_jax.errors import UserError
+from miue_jax.settings import config as configs
+from miue_jax.settings.errors import UserError
 
 MODES = (
   "run",
@@ -94,7 +94,7 @@ def main() -> None:
     return
 
   # Only now: it takes seconds, which a mistaken flag should not cost.
-  from miue_jax import processes
+  from miue_jax.machine import processes
 
   try:
     with processes.together(_DISTRIBUTED.value, _TIMEOUT.value):
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _plan(config: configs.Config) -> str:
-  from miue_jax.performance import plan, sizes
+  from miue_jax.plan import plan, sizes
 
   logging.set_verbosity(logging.WARNING)  # what libraries say at INFO is no result
   options = plan.Options(
@@ -124,7 +124,7 @@ def _measured(config: configs.Config) -> str:
   """Features that somebody brings: one process, no workdir."""
   if _MODE.value != "measure" or not (_FEATURES.value and _RELEASED.value):
     raise UserError("--features and --released belong together, and to --mode=measure.")
-  from miue_jax import stages
+  from miue_jax.experiment import stages
 
   logging.set_verbosity(logging.WARNING)  # as for a plan
   files = _FEATURES.value, _RELEASED.value
@@ -133,7 +133,8 @@ def _measured(config: configs.Config) -> str:
 
 def _result(config: configs.Config) -> str:
   """Runs the mode, together with the other processes, and returns what to print."""
-  from miue_jax import processes, progress, stages, workdir
+  from miue_jax.experiment import stages, workdir
+  from miue_jax.machine import processes, progress
 
   mode, root = _MODE.value, pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
   settings = {"--mode": mode} | workdir.flat(dataclasses.asdict(config))
@@ -154,9 +155,9 @@ def _result(config: configs.Config) -> str:
 
 
 def _benchmark(config: configs.Config, folder) -> str:
-  from miue_jax import arena
+  from miue_jax.experiment import grid
 
-  table = arena.run(config, folder, _command())
+  table = grid.run(config, folder, _command())
   return f"{table}\nReport: {folder.report / 'arena.html'}"
 
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax import runtime
-from miue_jax.progress import Progress
+from miue_jax.machine import meshes, signals
+from miue_jax.machine.progress import Progress
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -43,7 +43,7 @@ def own_mesh():
 @pytest.fixture
 def use_devices():
   """Returns `use(n)`, which makes a mesh over n CPU devices the program's until the test ends."""
-  return lambda count: runtime.start(count, ())
+  return lambda count: meshes.start(count, ())
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def reporter():
 @pytest.fixture
 def no_transfers(monkeypatch):
   """Makes every transfer inside an epoch loop an error unless the code asks for it by name."""
-  stop_on_signal = runtime.stop_on_signal
+  stop_on_signal = signals.stop_on_signal
 
   @contextlib.contextmanager
   def guarded():
@@ -80,7 +80,7 @@ def no_transfers(monkeypatch):
         jax.numpy.add(np.ones(3), 1)  # the guard is awake
       yield
 
-  monkeypatch.setattr(runtime, "stop_on_signal", guarded)
+  monkeypatch.setattr(signals, "stop_on_signal", guarded)
 
 
 @pytest.fixture

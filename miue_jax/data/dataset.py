@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from miue_jax.data import reader
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

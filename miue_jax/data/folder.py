@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from miue_jax import config
 from miue_jax.data import pixels
 from miue_jax.data.pool import Pool, Pools
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 
-from miue_jax import config
 from miue_jax.data import pixels
 from miue_jax.data.pool import Pool, Pools
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 # Train images, train labels, test images, test labels. MedMNIST's val_* is not read: the source
 # model and the victims train for a fixed number of epochs, so nothing is selected on it.

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 # What a source may hold. Pillow would also open formats that run programs of their own (EPS).
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")

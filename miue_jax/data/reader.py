@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from miue_jax import allocator
 from miue_jax.data import pixels
-from miue_jax.errors import UserError
+from miue_jax.machine.cpu import allocator
+from miue_jax.settings.errors import UserError
 
 _SHA256_BYTES = 32
 _BLOCK_BYTES = 2**25  # of decoded images that `scan` holds at a time

@@ -4,10 +4,10 @@ import numpy as np
 from absl import logging
 from sklearn import datasets
 
-from miue_jax import config
 from miue_jax.data import dataset, folder, npz, pixels, reader, tfds
 from miue_jax.data.pool import Draw, Pool, Pools, stratified
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 
 def digits(data: config.Data) -> Pools:

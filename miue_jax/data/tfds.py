@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from miue_jax import config
 from miue_jax.data import pixels, reader
 from miue_jax.data.pool import Pool, Pools
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 _DEFAULT_TEST_SPLIT = config.Data.test_split
 

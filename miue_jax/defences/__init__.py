@@ -13,12 +13,12 @@ from miue_jax.defences import (
   projection,
   purification,
   squeezing,
-  trivial,
   ueraser,
 )
 from miue_jax.defences.augmentations import augmentation
 from miue_jax.defences.defence import Defence
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
+from miue_jax.transforms import trivialaugment
 
 PLAIN: dict[str, Callable[[], Defence]] = {
   "none": lambda: Defence("none"),
@@ -28,7 +28,7 @@ PLAIN: dict[str, Callable[[], Defence]] = {
   "mixup": lambda: augmentation("mixup", augmentations.mixup),
   "blur": lambda: augmentation("blur", augmentations.blur),
   "noise": lambda: augmentation("noise", augmentations.noise),
-  "trivialaugment": lambda: augmentation("trivialaugment", trivial.trivial_augment),
+  "trivialaugment": lambda: augmentation("trivialaugment", trivialaugment.trivial_augment),
   "ueraser": ueraser.ueraser,
   "projection": projection.orthogonal_projection,
   "vae": purification.variational,

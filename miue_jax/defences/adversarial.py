@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import fit, runtime
-from miue_jax import hooks as hooks_lib
-from miue_jax.config import Fit
-from miue_jax.data import lanes
 from miue_jax.data.dataset import Split
 from miue_jax.defences.defence import Defence
-from miue_jax.hooks import Targets
-from miue_jax.runtime import AXIS
+from miue_jax.machine import loops, prng, sharding
+from miue_jax.machine.meshes import AXIS
+from miue_jax.settings.config import Fit
+from miue_jax.train import fit, lanes
+from miue_jax.transforms import hooks as hooks_lib
+from miue_jax.transforms.hooks import Targets
 
 STEPS = 10
 STEP_SIZE = 2 / 255
@@ -62,14 +62,14 @@ def pgd(keys: jax.Array, images: jax.Array, loss: hooks_lib.Loss, *, radius: flo
 
   shape = images.shape[1:]
   start = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-radius, maxval=radius))(keys)
-  return runtime.iterated(step, projected(images + start), STEPS)
+  return loops.iterated(step, projected(images + start), STEPS)
 
 
 def robust_accuracy(
   module: nn.Module, state: fit.State, test: Split, seed: int, *, attack: hooks_lib.Adversary
 ) -> dict[str, float]:
   """Accuracy (percent) on test images that `attack` changed, as a column of a row."""
-  key, count = runtime.stream(seed, "attack"), len(test)
+  key, count = prng.stream(seed, "attack"), len(test)
   devices = jax.sharding.get_mesh().size
   batch = -(-min(fit.EVALUATION_BATCH, count) // devices) * devices
   hits = _attacked(module, attack, jax.sharding.get_mesh())
@@ -78,7 +78,7 @@ def robust_accuracy(
     rows = np.arange(start, start + batch)
     ids = np.where(rows < count, rows, lanes.EMPTY).astype(np.int32)
     examples = lanes.Layout(ids, count).place(test)
-    correct += int(np.sum(runtime.fetch(hits(state.variables, key, examples))))
+    correct += int(np.sum(sharding.fetch(hits(state.variables, key, examples))))
   return {"robust_test_accuracy": round(100 * correct / count, 3)}
 
 
@@ -93,7 +93,7 @@ def _attacked(module: nn.Module, attack: hooks_lib.Adversary, mesh: jax.sharding
 
     targets = Targets.hard(examples.labels)
     images = attack(
-      runtime.example_keys(key, examples.ids),
+      prng.example_keys(key, examples.ids),
       examples.images.astype(jnp.float32) / 255,
       lambda images: targets.loss(logits(images)),
     )

@@ -8,10 +8,10 @@ to its neighbour, however large the batch, and results do not depend on the numb
 import jax
 import jax.numpy as jnp
 
-from miue_jax import hooks as hooks_lib
 from miue_jax.defences.defence import Defence
-from miue_jax.hooks import Targets
-from miue_jax.runtime import AXIS
+from miue_jax.machine.meshes import AXIS
+from miue_jax.transforms import hooks as hooks_lib
+from miue_jax.transforms.hooks import Targets
 
 NOISE = 8 / 255  # standard deviation
 BLUR = (0.1, 2.0)  # pixels, range of the standard deviation

@@ -6,12 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from miue_jax import hooks as hooks_lib
-from miue_jax.config import Fit
 from miue_jax.data.dataset import Split
 from miue_jax.data.reader import LazyImages
-from miue_jax.errors import UserError
-from miue_jax.fit import State
+from miue_jax.settings.config import Fit
+from miue_jax.settings.errors import UserError
+from miue_jax.train.fit import State
+from miue_jax.transforms import hooks as hooks_lib
 
 # (training images, clean images or None, seed) -> training images, uint8 as well.
 Preprocess = Callable[[Split, Split | None, int], Split]

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax import objectives, runtime
+from miue_jax import objectives
 from miue_jax.data.dataset import Split
 from miue_jax.data.reader import LazyImages
 from miue_jax.defences.defence import Defence
+from miue_jax.machine import sharding
 
 EPOCHS = 20
 LEARNING_RATE = 0.1  # a tenth after half and after three quarters of the epochs
@@ -63,13 +64,13 @@ def fit_linear(train: Split, seed: int) -> np.ndarray:
     return optax.apply_updates(weights, updates), state
 
   start = generator.uniform(-1, 1, (pixels, classes)).astype(np.float32) / np.sqrt(pixels)
-  weights = runtime.replicate(start.astype(np.float32))
-  state = runtime.replicate(optimiser.init(weights))
+  weights = sharding.replicate(start.astype(np.float32))
+  state = sharding.replicate(optimiser.init(weights))
   for _ in range(EPOCHS):
     for rows in generator.permutation(len(train))[: steps * batch].reshape(steps, batch):
-      examples = runtime.replicate((train.images[rows], train.labels[rows].astype(np.int32)))
+      examples = sharding.replicate((train.images[rows], train.labels[rows].astype(np.int32)))
       weights, state = step(weights, state, *examples)
-  return runtime.fetch(weights)
+  return sharding.fetch(weights)
 
 
 def remove(images: np.ndarray, basis: np.ndarray) -> np.ndarray:

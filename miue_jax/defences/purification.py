@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax import runtime
 from miue_jax.data.dataset import Split
 from miue_jax.defences import generative
 from miue_jax.defences.defence import Defence, in_memory
-from miue_jax.errors import UserError
-from miue_jax.runtime import AXIS
+from miue_jax.machine import prng, sharding
+from miue_jax.machine.meshes import AXIS
+from miue_jax.settings.errors import UserError
 
 LEVELS = 1000  # of noise: variances grow linearly from 1e-4 to 0.02 (Ho et al., DDPM, 2020)
 EVALUATIONS = 20  # of the diffusion model for an image; fewer where there are fewer levels
@@ -55,7 +55,7 @@ def variational(training: Training = Training()) -> Defence:
     in_memory(train, "vae")
     model = generative.Autoencoder(training.width, train.images.shape[1:])
     start = jnp.zeros((1, *train.images.shape[1:]))
-    key = runtime.stream(seed, "purifier")
+    key = prng.stream(seed, "purifier")
     params = jax.jit(model.init)(key, start, jnp.zeros((1, generative.LATENT)))["params"]
     params = fit(functools.partial(evidence_loss, model), params, clean, training, seed)
 
@@ -95,7 +95,7 @@ def diffusion(level: int, training: Training = Training()) -> Defence:
     in_memory(train, name)
     model = generative.UNet(training.width)
     start = jnp.zeros((1, *train.images.shape[1:]))
-    params = jax.jit(model.init)(runtime.stream(seed, "purifier"), start, jnp.zeros(1))["params"]
+    params = jax.jit(model.init)(prng.stream(seed, "purifier"), start, jnp.zeros(1))["params"]
 
     def noise_of(params, noisy, levels):
       return model.apply({"params": params}, noisy, levels)
@@ -161,7 +161,7 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
   def sample(params, keys, images):
     noisy = noised(keys, images)
     for index in range(count):  # dispatched one by one: a CPU's loops are slow, unrolling is long
-      noisy = step(params, keys, noisy, runtime.replicate(np.int32(index)))
+      noisy = step(params, keys, noisy, sharding.replicate(np.int32(index)))
     return noisy
 
   return sample
@@ -182,20 +182,20 @@ def fit(loss: Loss, params: Any, clean: Split, training: Training, seed: int) ->
     updates, state = optimiser.update(gradient, state, params)
     return optax.apply_updates(params, updates), state, value
 
-  params = runtime.replicate(params)
-  state, value = runtime.replicate(optimiser.init(params)), np.inf
+  params = sharding.replicate(params)
+  state, value = sharding.replicate(optimiser.init(params)), np.inf
   for index in range(training.steps):
     rows = generator.integers(0, len(clean), batch)
     images = _placed(clean.images, rows)
-    params, state, value = step(params, state, runtime.stream(seed, "purifier", index), images)
-  if not np.isfinite(runtime.fetch(value)):
+    params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
+  if not np.isfinite(sharding.fetch(value)):
     raise UserError(
       "The purifier's loss is not finite: give it more clean images (evaluate.clean_fraction)."
     )
   return params
 
 
-_keys = jax.jit(runtime.example_keys)
+_keys = jax.jit(prng.example_keys)
 
 
 @jax.jit
@@ -212,18 +212,18 @@ def _to_levels(images: jax.Array) -> jax.Array:
 
 def _replaced(train: Split, purify: Callable, training: Training, seed: int) -> Split:
   """The split with `purify(keys, images)` of its images, batch by batch."""
-  key, batch = runtime.stream(seed, "purify"), _batch(training)
+  key, batch = prng.stream(seed, "purify"), _batch(training)
   result = np.empty_like(train.images)
   for start in range(0, len(train), batch):
     rows = np.minimum(np.arange(start, start + batch), len(train) - 1)
-    keys = _keys(key, runtime.shard(rows.astype(np.int32)))
+    keys = _keys(key, sharding.shard(rows.astype(np.int32)))
     purified = _to_levels(purify(keys, _to_model(_placed(train.images, rows))))
-    result[start : start + batch] = runtime.fetch(purified)[: len(train) - start]
+    result[start : start + batch] = sharding.fetch(purified)[: len(train) - start]
   return dataclasses.replace(train, images=result)
 
 
 def _placed(images: np.ndarray, rows: np.ndarray) -> jax.Array:
-  return runtime.shard_rows(lambda part: images[rows[part]], (len(rows), *images.shape[1:]))
+  return sharding.shard_rows(lambda part: images[rows[part]], (len(rows), *images.shape[1:]))
 
 
 def _batch(training: Training) -> int:

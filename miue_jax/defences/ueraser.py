@@ -10,10 +10,10 @@ Here the losses that are compared come from the model in inference mode.
 import jax
 import jax.numpy as jnp
 
-from miue_jax import hooks as hooks_lib
 from miue_jax.defences.defence import Defence
-from miue_jax.defences.trivial import trivial_augment
-from miue_jax.hooks import Targets
+from miue_jax.transforms import hooks as hooks_lib
+from miue_jax.transforms.hooks import Targets
+from miue_jax.transforms.trivialaugment import trivial_augment
 
 DRAWS = 5
 SHARE = 0.25  # of the epochs, with several draws

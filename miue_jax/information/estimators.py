@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from miue_jax.errors import UserError
 from miue_jax.information import gaussian, histogram, kde, knn, neural, projection, samples
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 INTERVAL = (
   "estimate -+ Student's t times the standard deviation over random halves of the samples, drawn "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 _LEVEL = 0.05
 _RESAMPLES = 20_000

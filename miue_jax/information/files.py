@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from miue_jax import files
-from miue_jax.errors import UserError
+from miue_jax.machine import files
+from miue_jax.settings.errors import UserError
 
 
 def load(path: str | os.PathLike, key: str = "") -> np.ndarray:

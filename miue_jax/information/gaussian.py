@@ -10,9 +10,9 @@ import numpy as np
 from scipy import special
 from sklearn import covariance as sklearn_covariance
 
-from miue_jax.errors import UserError
 from miue_jax.information import samples
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 COVARIANCES = ("empirical", "ledoit_wolf")
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from miue_jax.errors import UserError
 from miue_jax.information import projection
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 CORRECTIONS = ("none", "miller_madow")
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax.errors import UserError
 from miue_jax.information import samples
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 BANDWIDTHS = ("scott", "silverman")
 

@@ -17,9 +17,9 @@ import numpy as np
 from scipy import special
 from scipy.spatial import cKDTree
 
-from miue_jax.errors import UserError
 from miue_jax.information import samples
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 # Breaks ties, in standard deviations: far below what matters, just above the step of a float32.
 _JITTER = 1e-6

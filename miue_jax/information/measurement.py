@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from miue_jax.config import Measure
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.data.reader import LazyImages
-from miue_jax.errors import UserError
 from miue_jax.information import files, histogram, separability, theory
 from miue_jax.information.estimators import ESTIMATORS, Estimate
+from miue_jax.settings.config import Measure
+from miue_jax.settings.errors import UserError
 
 # These look at all features at once; the others are made for a few and see random projections.
 NEURAL = ("mine", "infonce", "nwj")

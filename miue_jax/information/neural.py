@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax.errors import UserError
 from miue_jax.information import samples
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 MIN_SAMPLES = 100
 

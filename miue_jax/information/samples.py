@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 MIN_SAMPLES = 8
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn import exceptions, linear_model, model_selection, pipeline, preprocessing
 
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 _MIN_PER_CLASS = 4
 

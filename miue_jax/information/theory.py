@@ -16,8 +16,8 @@ import numpy as np
 from scipy import stats
 from sklearn import covariance
 
-from miue_jax.errors import UserError
 from miue_jax.information import projection
+from miue_jax.settings.errors import UserError
 
 MIN_SAMPLES = 8  # of a class
 

@@ -13,22 +13,24 @@ import jax
 import numpy as np
 import optax
 
-from miue_jax import fit, hooks, models, perturb, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
-from miue_jax.data import lanes
+from miue_jax import budget, models
 from miue_jax.data.dataset import Dataset
+from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
-from miue_jax.methods import observation, squeezes
+from miue_jax.methods import observation
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.train import fit, lanes
+from miue_jax.transforms import hooks, recompression
 
 # (source model, optimiser, config) -> the step of a source pass, as `fit.train_step` makes it.
-SourceStep = Callable[[nn.Module, optax.GradientTransformation, Config], runtime.Step]
+SourceStep = Callable[[nn.Module, optax.GradientTransformation, Config], loops.Step]
 
 # (source model, settings, number of classes) -> the step of a delta pass.
-DeltaStep = Callable[[nn.Module, Method, int], runtime.Step]
+DeltaStep = Callable[[nn.Module, Method, int], loops.Step]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Bilevel:
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
   companion: deltas.Companion | None = None
-  squeeze: squeezes.Squeeze = squeezes.untouched
+  squeeze: recompression.Squeeze = recompression.untouched
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -114,7 +116,7 @@ def schedule(config: Config, layout: lanes.Layout) -> tuple[Segment, ...]:
 
 def source_step(
   bilevel: Bilevel, module: nn.Module, optimiser: optax.GradientTransformation, config: Config
-) -> runtime.Step:
+) -> loops.Step:
   """The step of a source pass, `((State, Sums), Pass, index) -> (State, Sums)`."""
   if bilevel.source_step:
     return bilevel.source_step(module, optimiser, config)
@@ -127,7 +129,7 @@ def source_step(
   )
 
 
-def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int) -> runtime.Step:
+def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int) -> loops.Step:
   """The step of a delta pass, as `delta.sign_step` returns it."""
   if bilevel.delta_step:
     return bilevel.delta_step(module, method, classes)
@@ -161,7 +163,7 @@ def generate(
     progress: makes the reporter of a stage.
 
   Raises:
-    runtime.Interrupted: a signal came; the state is saved.
+    signals.Interrupted: a signal came; the state is saved.
     UserError: a loss is not finite, fewer images than one batch, or a budget in another norm.
   """
   method, train = config.method, dataset.train
@@ -175,21 +177,21 @@ def generate(
   perturbed = deltas.perturbed_rows(chosen, layout)
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
-  train_run = runtime.repeated(source_step(bilevel, module, optimiser, config))
-  delta_run = runtime.repeated(delta_step(bilevel, module, method, classes))
+  train_run = loops.repeated(source_step(bilevel, module, optimiser, config))
+  delta_run = loops.repeated(delta_step(bilevel, module, method, classes))
 
   observer = None
   if config.measure.epochs:
     observer = observation.Observer(dataset, config, module, layout, chosen)
   names, image = _columns(method), train.images.shape[1:]
-  key = runtime.stream(config.seed, "companion")
+  key = prng.stream(config.seed, "companion")
   loop = _Loop(
-    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), image),
+    fit.init(module, optimiser, prng.stream(config.seed, "weights"), image),
     deltas.first_delta(dataset, method, layout, config.seed),
     fit.Sums.zero(),
-    runtime.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
-    runtime.replicate(np.float32(0)),
-    runtime.replicate(deltas.companion_state(bilevel.companion, module, key, image)),
+    sharding.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
+    sharding.replicate(np.float32(0)),
+    sharding.replicate(deltas.companion_state(bilevel.companion, module, key, image)),
     observer.nothing() if observer else None,
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
@@ -197,11 +199,11 @@ def generate(
   report = progress("generate", segments[-1].stop, method.epochs, position)
   clock = fit.Clock(loop.seconds)
 
-  with runtime.stop_on_signal():
+  with signals.stop_on_signal():
     for segment in segments:
       if stopped or segment.stop <= position:
         continue
-      key = runtime.stream(config.seed, segment.kind, segment.epoch)
+      key = prng.stream(config.seed, segment.kind, segment.epoch)
       bounds = position - segment.first, segment.steps
 
       def tick(index, before=segment.first):
@@ -216,7 +218,7 @@ def generate(
           seed = (config.seed, segment.epoch)
           loop = loop.replace(delta=deltas.first_delta(dataset, method, layout, seed))
         data = fit.Pass(table, None, delta_order(key, table.ids), key)
-        sizes = runtime.replicate(_sizes(method, segment.epoch))
+        sizes = sharding.replicate(_sizes(method, segment.epoch))
         constants = deltas.DeltaPass(loop.source, data, perturbed, *sizes)
         (delta, sums, beside), reached = delta_run(
           (loop.delta, loop.sums, loop.beside), constants, *bounds, tick=tick
@@ -226,10 +228,10 @@ def generate(
       position = segment.first + reached
       if reached < segment.steps:
         checkpoints.save(position, loop.replace(seconds=clock.read()))
-        raise runtime.Interrupted(runtime.received())
+        raise signals.Interrupted(signals.received())
       loop = _recorded(loop, segment, names)
       if segment.kind == "delta":
-        row = runtime.fetch(loop.history)[segment.epoch - 1]
+        row = sharding.fetch(loop.history)[segment.epoch - 1]
         scalars = dict(zip(names, row, strict=True))
         if observer and segment.epoch in observer.epochs:
           seen, found = observer.look(loop.seen, segment.epoch, loop.source, loop.delta)
@@ -241,7 +243,7 @@ def generate(
   report.close()
 
   released = deltas.released(layout, table, loop.delta, perturbed, method)
-  history = runtime.fetch(loop.history).astype(np.float64).round(6)
+  history = sharding.fetch(loop.history).astype(np.float64).round(6)
   return Generated(
     released,
     float(loop.seconds),
@@ -262,8 +264,8 @@ def _columns(method: Method) -> tuple[str, ...]:
 
 def _sizes(method: Method, epoch: int) -> tuple[np.float32, np.float32]:
   """Step size and radius of an epoch's delta pass."""
-  step = perturb.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end)
-  radius = perturb.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs)
+  step = budget.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end)
+  radius = budget.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs)
   return np.float32(step), np.float32(radius)
 
 
@@ -273,14 +275,14 @@ def _recorded(loop: _Loop, segment: Segment, names: tuple[str, ...]) -> _Loop:
   what = "the source model" if learned else "delta"
   columns = slice(0, 2) if learned else slice(2, len(names))
   values = loop.sums.read(f"{what}, epoch {segment.epoch}")
-  history = np.array(runtime.fetch(loop.history))
+  history = np.array(sharding.fetch(loop.history))
   history[segment.epoch - 1, columns] = values[: len(names[columns])]
-  return loop.replace(history=runtime.replicate(history), sums=fit.Sums.zero())
+  return loop.replace(history=sharding.replicate(history), sums=fit.Sums.zero())
 
 
 def _easy(loop: _Loop, method: Method) -> bool:
   """Whether an epoch left the source model fewer errors than `method.stop_error` percent."""
   if not method.stop_error:
     return False
-  accuracy = runtime.fetch(loop.history)[:, -1]
+  accuracy = sharding.fetch(loop.history)[:, -1]
   return bool(np.any(100 - accuracy < method.stop_error))

@@ -18,15 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import fit, models, objectives, perturb, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
+from miue_jax import budget, models, objectives
 from miue_jax.data.dataset import Dataset
-from miue_jax.errors import UserError
+from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit
 
 
 def generate(
@@ -102,7 +104,7 @@ def attack(
     companion: learns beside delta and adds a term to `objective`.
 
   Raises:
-    runtime.Interrupted: a signal came; the state is saved.
+    signals.Interrupted: a signal came; the state is saved.
     UserError: as `alternating.generate`, or one perturbation for each class.
   """
   method, train = config.method, dataset.train
@@ -123,25 +125,25 @@ def attack(
   perturbed = deltas.perturbed_rows(chosen, layout)
   source_order = fit.shuffler(config.source.batch_size)
   delta_order = fit.shuffler(method.batch_size)
-  train_run = runtime.repeated(
+  train_run = loops.repeated(
     fit.train_step(module, optimiser, fit.plain_inputs(config.source.augment), jax.P(AXIS))
   )
-  delta_run = runtime.repeated(deltas.delta_step(module, method, objective, companion=companion))
-  keep_run = runtime.repeated(_keep_step(module, method, objective))
+  delta_run = loops.repeated(deltas.delta_step(module, method, objective, companion=companion))
+  keep_run = loops.repeated(_keep_step(module, method, objective))
   sizes = tuple(map(np.float32, (method.step_size_start, method.epsilon)))
 
   delta = deltas.first_delta(dataset, method, layout, config.seed)
-  key, image = runtime.stream(config.seed, "companion"), train.images.shape[1:]
+  key, image = prng.stream(config.seed, "companion"), train.images.shape[1:]
   loop = _Loop(
-    fit.init(module, optimiser, runtime.stream(config.seed, "weights"), image),
+    fit.init(module, optimiser, prng.stream(config.seed, "weights"), image),
     delta,
     jax.tree.map(jnp.copy, delta),
-    runtime.shard(np.full(len(layout.ids), np.inf, np.float32)),
+    sharding.shard(np.full(len(layout.ids), np.inf, np.float32)),
     fit.Sums.zero(),
-    runtime.replicate(np.zeros((method.epochs, 2), np.float32)),
-    runtime.replicate(np.zeros(method.restarts, np.float32)),
-    runtime.replicate(np.float32(0)),
-    runtime.replicate(deltas.companion_state(companion, module, key, image)),
+    sharding.replicate(np.zeros((method.epochs, 2), np.float32)),
+    sharding.replicate(np.zeros(method.restarts, np.float32)),
+    sharding.replicate(np.float32(0)),
+    sharding.replicate(deltas.companion_state(companion, module, key, image)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   total, stages = training + method.restarts * restart_steps, method.epochs + method.restarts
@@ -150,12 +152,12 @@ def attack(
 
   def leave(reached: int):
     checkpoints.save(reached, loop.replace(seconds=clock.read()))
-    raise runtime.Interrupted(runtime.received())
+    raise signals.Interrupted(signals.received())
 
-  with runtime.stop_on_signal():
+  with signals.stop_on_signal():
     for epoch in range(position // train_steps + 1, method.epochs + 1):
       before = (epoch - 1) * train_steps
-      key = runtime.stream(config.seed, "source", epoch)
+      key = prng.stream(config.seed, "source", epoch)
       data = fit.Pass(table, None, source_order(key, table.ids), key)
       (source, sums), done = train_run(
         (loop.source, loop.sums),
@@ -184,9 +186,9 @@ def attack(
       if done == 0:
         start = deltas.first_delta(dataset, method, layout, (config.seed, restart))
         loop = loop.replace(delta=start)
-      key = runtime.stream(config.seed, "delta", restart)
+      key = prng.stream(config.seed, "delta", restart)
       data = fit.Pass(table, None, delta_order(key, table.ids), key)
-      constants = deltas.DeltaPass(loop.source, data, perturbed, *runtime.replicate(sizes))
+      constants = deltas.DeltaPass(loop.source, data, perturbed, *sharding.replicate(sizes))
       if done < sign_steps:
         (delta, sums, beside), done = delta_run(
           (loop.delta, loop.sums, loop.beside),
@@ -220,7 +222,7 @@ def attack(
   report.close()
 
   released = deltas.released(layout, table, loop.best, perturbed, method)
-  learned, objective_means = runtime.fetch((loop.learned, loop.objective))
+  learned, objective_means = sharding.fetch((loop.learned, loop.objective))
   columns = (*learned.astype(np.float64).T, objective_means.astype(np.float64))
   names = ("source_loss", "source_accuracy", "objective")
   return Generated(
@@ -233,24 +235,24 @@ def attack(
 
 def _with(values: jax.Array, index: int, value) -> jax.Array:
   """A replicated array with one entry replaced."""
-  changed = np.array(runtime.fetch(values))
+  changed = np.array(sharding.fetch(values))
   changed[index] = value
-  return runtime.replicate(changed)
+  return sharding.replicate(changed)
 
 
-def _keep_step(module, method: Method, objective: deltas.Objective) -> runtime.Step:
+def _keep_step(module, method: Method, objective: deltas.Objective) -> loops.Step:
   """Keeps the better delta of every image of a batch.
 
   The step is `((best, lowest), DeltaPass, index) -> (best, lowest)`; `DeltaPass.data.delta` holds
   the candidates. They are judged by the images as they are, without augmentation.
   """
-  parts = perturb.resolution(method.epsilon_start)
+  parts = budget.resolution(method.epsilon_start)
 
   def local(carry, constants, index):
     best, lowest = carry
     rows, batch = constants.data.batch(index)
     candidate = constants.data.delta[rows]
-    images = batch.images.astype(jnp.float32) / 255 + perturb.unpack(candidate, parts)
+    images = batch.images.astype(jnp.float32) / 255 + budget.unpack(candidate, parts)
     features, logits = module.apply(constants.source.variables, images, train=False)
     weights = constants.perturbed[rows].astype(jnp.float32)
     losses = objective(features, logits, batch.labels, weights)

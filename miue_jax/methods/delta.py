@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import fit, hooks, objectives, perturb, runtime
-from miue_jax.config import Config, Method
-from miue_jax.data import lanes
-from miue_jax.data.augment import augment
+from miue_jax import budget, objectives
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.pool import Draw, stratified
-from miue_jax.errors import UserError
-from miue_jax.methods import squeezes
-from miue_jax.runtime import AXIS
+from miue_jax.machine import loops, prng, sharding
+from miue_jax.machine.meshes import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit, lanes
+from miue_jax.transforms import hooks, recompression
+from miue_jax.transforms.augment import augment
 
 # (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
 Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -106,7 +107,7 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
 
 def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
   """Which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
-  return runtime.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
+  return sharding.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
 
 
 def first_delta(
@@ -117,17 +118,17 @@ def first_delta(
   rows = dataset.num_classes if method.class_wise else len(layout.ids)
   if method.init == "zeros":
     spec = jax.P() if method.class_wise else jax.P(AXIS)
-    return runtime.zeros((rows, *image_shape), np.int16, spec)
+    return sharding.zeros((rows, *image_shape), np.int16, spec)
 
   def noise(ids: np.ndarray) -> np.ndarray:
     uniform = _uniform(ids, image_shape, seed)
-    parts = perturb.resolution(method.epsilon_start)
-    return perturb.pack(np.float32(method.epsilon) * (2 * uniform - 1), parts)
+    parts = budget.resolution(method.epsilon_start)
+    return budget.pack(np.float32(method.epsilon) * (2 * uniform - 1), parts)
 
   if method.class_wise:
-    return runtime.replicate(noise(np.arange(rows)))
+    return sharding.replicate(noise(np.arange(rows)))
   ids = np.maximum(layout.ids, 0)
-  return runtime.shard_rows(lambda part: noise(ids[part]), (rows, *image_shape))
+  return sharding.shard_rows(lambda part: noise(ids[part]), (rows, *image_shape))
 
 
 def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
@@ -137,7 +138,7 @@ def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...
   """
   generator = np.random.default_rng(seed)
   noise = np.empty((len(ids), *shape), np.float32)
-  for block in perturb.blocks((ids.max() + 1, *shape)):
+  for block in budget.blocks((ids.max() + 1, *shape)):
     drawn = generator.random((block.stop - block.start, *shape), np.float32)
     inside = (block.start <= ids) & (ids < block.stop)
     noise[inside] = drawn[ids[inside] - block.start]
@@ -152,13 +153,13 @@ def released(
   Every process must call this. Gives up the table's images and delta: the caller is done with them,
   and what comes next needs the memory.
   """
-  patterns = runtime.fetch(delta) if method.class_wise else None
-  parts = perturb.resolution(method.epsilon_start)
+  patterns = sharding.fetch(delta) if method.class_wise else None
+  parts = budget.resolution(method.epsilon_start)
 
   def realised(rows) -> np.ndarray:
     images, labels, chosen, stored = rows
-    exact = perturb.unpack(patterns[labels] if method.class_wise else stored, parts)
-    result = perturb.realise(images, exact, method.epsilon, method.rounding)
+    exact = budget.unpack(patterns[labels] if method.class_wise else stored, parts)
+    result = budget.realise(images, exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
 
@@ -169,15 +170,17 @@ def released(
   return result
 
 
-def source_inputs(config: Config, squeeze: squeezes.Squeeze = squeezes.untouched) -> fit.Inputs:
+def source_inputs(
+  config: Config, squeeze: recompression.Squeeze = recompression.untouched
+) -> fit.Inputs:
   """Images that the source model learns from: what a victim would see, squeezed or not."""
   method, kind = config.method, config.source.augment
-  parts = perturb.resolution(method.epsilon_start)
+  parts = budget.resolution(method.epsilon_start)
 
   def inputs(batch, perturbation, rows, keys):
     images = batch.images.astype(jnp.float32) / 255
     stored, perturbed = perturbation
-    delta = perturb.unpack(stored[batch.labels if method.class_wise else rows], parts)
+    delta = budget.unpack(stored[batch.labels if method.class_wise else rows], parts)
     delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
     if method.augment_poisoned:
       return augment(kind, keys, squeeze(keys, _added(images, delta, method)))
@@ -212,8 +215,8 @@ def delta_step(
   objective: Objective,
   adversary: hooks.Adversary | None = None,
   companion: Companion | None = None,
-  squeeze: squeezes.Squeeze = squeezes.untouched,
-) -> runtime.Step:
+  squeeze: recompression.Squeeze = recompression.untouched,
+) -> loops.Step:
   """The sign step of an objective that judges one view of the batch at a time.
 
   Args:
@@ -225,14 +228,14 @@ def delta_step(
     companion: adds its term to every view, of which it sees the clean images as well.
     squeeze: what every poisoned image loses before it is augmented.
   """
-  on_device = runtime.loops_on_device()
+  on_device = loops.loops_on_device()
 
   def loss(constants, batch, images, weights, index):
     total = jax.lax.psum(jnp.sum(weights), AXIS)
 
     def view(delta, key):
       delta = delta[batch.labels] if method.class_wise else delta
-      keys = runtime.example_keys(key, batch.ids)
+      keys = prng.example_keys(key, batch.ids)
       poisoned = squeeze(keys, _added(images, delta, method))
       return augment(method.augment, keys, poisoned) if method.augment_poisoned else poisoned
 
@@ -251,7 +254,7 @@ def delta_step(
       losses, hits = [], []
       for draw in range(method.draws if method.augment_poisoned else 1):
         key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
-        keys = runtime.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
+        keys = prng.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
         inputs = view(delta, key), batch.labels, keys
         features, logits = in_parts(judged, inputs, method, on_device)
         rowwise = objective(features, logits, batch.labels, weights)
@@ -268,7 +271,7 @@ def delta_step(
   return sign_step(method, loss)
 
 
-def sign_step(method: Method, loss: Loss) -> runtime.Step:
+def sign_step(method: Method, loss: Loss) -> loops.Step:
   """One sign step on one batch, `(carry, DeltaPass, index) -> carry`.
 
   The carry is `(delta, Sums, state of the companion)`. Index counts sign steps: batch
@@ -279,7 +282,7 @@ def sign_step(method: Method, loss: Loss) -> runtime.Step:
     method: the settings.
     loss: what delta minimises.
   """
-  parts = perturb.resolution(method.epsilon_start)
+  parts = budget.resolution(method.epsilon_start)
 
   def local(carry, constants, index):
     table, sums, beside = carry
@@ -289,18 +292,18 @@ def sign_step(method: Method, loss: Loss) -> runtime.Step:
     weights = _weights(batch.labels, valid, method.balanced)
     if not method.augment_poisoned:
       # As in the authors' recipe an image is transformed once per visit and delta added after it.
-      keys = runtime.example_keys(constants.data.key, batch.ids)
+      keys = prng.example_keys(constants.data.key, batch.ids)
       images = augment(method.augment, keys, images)
 
     loss_of = loss(constants, batch, images, weights, index)
     stored = table if method.class_wise else table[rows]
-    delta = perturb.unpack(stored, parts)
+    delta = budget.unpack(stored, parts)
     (value, (hits, beside)), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta, beside)
-    moved = perturb.descend(delta, gradient, constants.step_size)
+    moved = budget.descend(delta, gradient, constants.step_size)
     if method.class_wise:
-      table = perturb.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
+      table = budget.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
     else:
-      moved = perturb.pack(perturb.project(images, moved, constants.epsilon), parts)
+      moved = budget.pack(budget.project(images, moved, constants.epsilon), parts)
       table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, stored))
     correct = count = 0.0
     if method.stop_error:

@@ -34,17 +34,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax import fit, models, objectives, perturb, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
-from miue_jax.data.augment import augment
+from miue_jax import budget, models, objectives
 from miue_jax.data.dataset import Dataset
-from miue_jax.errors import UserError
+from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
 from miue_jax.models import unet
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit
+from miue_jax.transforms.augment import augment
 
 ETA = 1.5
 RESPONSE_RATE = 1e-4  # of the Adam steps towards the follower's best response
@@ -92,17 +94,17 @@ def generate(
   generator = unet.UNet(config.model.width, config.model.dtype)
   classifier = models.build(config.model, dataset.num_classes, image)
   rates = optax.sgd(method.generator_learning_rate), fit.sgd(config.source, method.epochs, steps)
-  run = runtime.repeated(step(generator, classifier, rates, config))
+  run = loops.repeated(step(generator, classifier, rates, config))
   shuffle = fit.shuffler(config.source.batch_size)
 
   loop = _Loop(
     Players(
-      fit.init(generator, rates[0], runtime.stream(config.seed, "generator"), image),
-      fit.init(classifier, rates[1], runtime.stream(config.seed, "weights"), image),
+      fit.init(generator, rates[0], prng.stream(config.seed, "generator"), image),
+      fit.init(classifier, rates[1], prng.stream(config.seed, "weights"), image),
     ),
     (fit.Sums.zero(), fit.Sums.zero()),
-    runtime.replicate(np.zeros((method.epochs, 3), np.float32)),
-    runtime.replicate(np.float32(0)),
+    sharding.replicate(np.zeros((method.epochs, 3), np.float32)),
+    sharding.replicate(np.float32(0)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   report = progress("generate", method.epochs * steps, method.epochs, position)
@@ -110,12 +112,12 @@ def generate(
 
   def leave():
     checkpoints.save(position, loop.replace(seconds=clock.read()))
-    raise runtime.Interrupted(runtime.received())
+    raise signals.Interrupted(signals.received())
 
-  with runtime.stop_on_signal():
+  with signals.stop_on_signal():
     for epoch in range(position // steps + 1, method.epochs + 1):
       before = (epoch - 1) * steps
-      key = runtime.stream(config.seed, "game", epoch)
+      key = prng.stream(config.seed, "game", epoch)
       data = fit.Pass(table, perturbed, shuffle(key, table.ids), key)
       (players, sums), done = run(
         (loop.players, loop.sums),
@@ -131,28 +133,28 @@ def generate(
       payoff, _ = sums[1].read(f"the generator, epoch {epoch}")
       values = {"source_loss": loss, "source_accuracy": accuracy, "objective": payoff}
       report.report(position, epoch, values)
-      history = np.array(runtime.fetch(loop.history))
+      history = np.array(sharding.fetch(loop.history))
       history[epoch - 1] = list(values.values())
       loop = loop.replace(
-        history=runtime.replicate(history),
+        history=sharding.replicate(history),
         sums=(fit.Sums.zero(), fit.Sums.zero()),
         seconds=clock.read(),
       )
       if epoch % method.checkpoint_every == 0 or epoch == method.epochs:
         checkpoints.save(position, loop)
 
-    key = runtime.stream(config.seed, "delta")
+    key = prng.stream(config.seed, "delta")
     data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
     batches = layout.steps(method.batch_size, partial=True)
-    delta = runtime.zeros((len(layout.ids), *image), np.int16, jax.P(AXIS))
-    apply = runtime.repeated(_apply_step(generator, method))
+    delta = sharding.zeros((len(layout.ids), *image), np.int16, jax.P(AXIS))
+    apply = loops.repeated(_apply_step(generator, method))
     delta, done = apply(delta, (loop.players.generator, data), 0, batches)
     if done < batches:
       leave()
   report.close()
 
   released = deltas.released(layout, table, delta, perturbed, method)
-  columns = runtime.fetch(loop.history).astype(np.float64).round(6).T
+  columns = sharding.fetch(loop.history).astype(np.float64).round(6).T
   names = ("source_loss", "source_accuracy", "objective")
   return Generated(
     released,
@@ -167,7 +169,7 @@ def step(
   classifier: nn.Module,
   rates: tuple[optax.GradientTransformation, optax.GradientTransformation],
   config: Config,
-) -> runtime.Step:
+) -> loops.Step:
   """One move of both players, `((Players, two Sums), Pass, index) -> (Players, two Sums)`.
 
   `Pass.delta` says which rows are perturbed.
@@ -184,7 +186,7 @@ def step(
   def local(carry, constants, index):
     players, (learned, paid) = carry
     rows, batch = constants.batch(index)
-    keys = runtime.example_keys(constants.key, batch.ids)
+    keys = prng.example_keys(constants.key, batch.ids)
     images = augment(config.source.augment, keys, batch.images.astype(jnp.float32) / 255)
     perturbed = constants.delta[rows][:, None, None, None]
 
@@ -225,7 +227,7 @@ def step(
       updates, opt_state = response_rate.update(gradient, opt_state, params)
       return optax.apply_updates(params, updates), opt_state
 
-    response, _ = runtime.iterated(improve, (theta, response_rate.init(theta)), method.steps)
+    response, _ = loops.iterated(improve, (theta, response_rate.init(theta)), method.steps)
 
     def gap(own, theta):
       images, batch_stats = poisoned(own)
@@ -290,16 +292,16 @@ def _product(one: Any, other: Any) -> jax.Array:
   return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), one, other)))
 
 
-def _apply_step(generator: nn.Module, method: Method) -> runtime.Step:
+def _apply_step(generator: nn.Module, method: Method) -> loops.Step:
   """Perturbs one batch, `(packed delta, (generator's State, Pass), index) -> packed delta`."""
-  parts = perturb.resolution(method.epsilon_start)
+  parts = budget.resolution(method.epsilon_start)
 
   def local(table, constants, index):
     state, data = constants
     rows, batch = data.batch(index)
     images = batch.images.astype(jnp.float32) / 255
     outputs = generator.apply(state.variables, images, train=False)
-    return table.at[rows].set(perturb.pack(method.epsilon * outputs, parts))
+    return table.at[rows].set(budget.pack(method.epsilon * outputs, parts))
 
   spec = (jax.P(), fit.pass_spec(jax.P(AXIS)))
   return jax.shard_map(local, in_specs=(jax.P(AXIS), spec, jax.P()), out_specs=jax.P(AXIS))

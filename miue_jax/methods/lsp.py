@@ -14,13 +14,13 @@ import time
 
 import numpy as np
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset
-from miue_jax.errors import UserError
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import untrained
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import UserError
 
 PATCH = 8  # pixels
 _SEPARATION = 10.0  # of a corner from the origin, along every axis

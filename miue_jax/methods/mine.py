@@ -24,15 +24,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
 from miue_jax.information import neural
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import alternating, ap, em
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
 
 _WIDTH = 64  # of T's hidden layers
 _LEARNING_RATE = 1e-3

@@ -10,12 +10,13 @@ it squeezes (expectation over transformations: Athalye et al., ICML 2018). Not i
 poison loses to squeezing; docs/robust.md says what it keeps and what it costs.
 """
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods import alternating, miue, squeezes
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
+from miue_jax.methods import alternating, miue
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
+from miue_jax.settings.config import Config, Method
+from miue_jax.transforms import recompression
 
 
 def generate(
@@ -28,5 +29,5 @@ def generate(
 def bilevel(method: Method) -> alternating.Bilevel:
   """What each side does."""
   return alternating.Bilevel(
-    miue.objective(method), squeeze=squeezes.random_squeeze(method.squeezes)
+    miue.objective(method), squeeze=recompression.random_squeeze(method.squeezes)
   )

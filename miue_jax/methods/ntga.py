@@ -22,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import fit, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.errors import UserError
+from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit
 
 TIME = 64.0  # t, at a learning rate of 1 on half the mean over images and classes
 DEPTH = 5  # hidden layers of the paper's fully-connected network
@@ -70,22 +71,22 @@ def generate(
   table = layout.place(train)
   chosen = deltas.chosen_images(train.labels, method, config.seed)
   perturbed = deltas.perturbed_rows(chosen, layout)
-  key = runtime.stream(config.seed, "delta")
+  key = prng.stream(config.seed, "delta")
   data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
-  sizes = runtime.replicate(tuple(map(np.float32, (method.step_size_start, method.epsilon))))
+  sizes = sharding.replicate(tuple(map(np.float32, (method.step_size_start, method.epsilon))))
   constants = deltas.DeltaPass(None, data, perturbed, *sizes)
-  run = runtime.repeated(_step(method, dataset.num_classes, blocks))
+  run = loops.repeated(_step(method, dataset.num_classes, blocks))
 
   loop = _Loop(
     deltas.first_delta(dataset, method, layout, config.seed),
     fit.Sums.zero(),
-    runtime.replicate(np.zeros(blocks, np.float32)),
-    runtime.replicate(np.float32(0)),
+    sharding.replicate(np.zeros(blocks, np.float32)),
+    sharding.replicate(np.float32(0)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   report = progress("generate", blocks * method.steps, blocks, position)
   clock = fit.Clock(loop.seconds)
-  with runtime.stop_on_signal():
+  with signals.stop_on_signal():
     for block in range(position // method.steps, blocks):
       stop = (block + 1) * method.steps
       (delta, sums, _), position = run(
@@ -94,11 +95,11 @@ def generate(
       loop = loop.replace(delta=delta, sums=sums, seconds=clock.read())
       if position < stop:
         checkpoints.save(position, loop)
-        raise runtime.Interrupted(runtime.received())
+        raise signals.Interrupted(signals.received())
       objective, _ = sums.read(f"delta, block {block + 1}")
-      history = np.array(runtime.fetch(loop.history))
+      history = np.array(sharding.fetch(loop.history))
       history[block] = objective
-      loop = loop.replace(history=runtime.replicate(history), sums=fit.Sums.zero())
+      loop = loop.replace(history=sharding.replicate(history), sums=fit.Sums.zero())
       report.report(position, block + 1, {"objective": objective})
       if (block + 1) % method.checkpoint_every == 0 or block + 1 == blocks:
         checkpoints.save(position, loop)
@@ -109,11 +110,11 @@ def generate(
     released,
     float(loop.seconds),
     None if chosen.all() else np.flatnonzero(chosen),
-    {"objective": runtime.fetch(loop.history).astype(np.float64).round(6).tolist()},
+    {"objective": sharding.fetch(loop.history).astype(np.float64).round(6).tolist()},
   )
 
 
-def _step(method: Method, classes: int, blocks: int) -> runtime.Step:
+def _step(method: Method, classes: int, blocks: int) -> loops.Step:
   """One sign step on a block, as `delta.sign_step` returns it."""
 
   def targets(labels):

@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import fit, perturb, processes, runtime
-from miue_jax.config import Config
-from miue_jax.data import lanes
+from miue_jax import budget
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
-from miue_jax.errors import UserError
 from miue_jax.information import measurement, theory
-from miue_jax.runtime import AXIS
+from miue_jax.machine import processes, sharding
+from miue_jax.machine.meshes import AXIS
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit, lanes
 
 # Of an observation, nats: in the history and in the log.
 NAMES = ("information", "half_log_det")
@@ -80,7 +81,7 @@ class Observer:
 
   def nothing(self) -> jax.Array:
     """No observation yet: NaN, float32 `[epochs, 2]`, replicated."""
-    return runtime.replicate(np.full((len(self.epochs), len(NAMES)), np.nan, np.float32))
+    return sharding.replicate(np.full((len(self.epochs), len(NAMES)), np.nan, np.float32))
 
   def look(
     self, seen: jax.Array, epoch: int, source: fit.State, delta: jax.Array
@@ -101,13 +102,13 @@ class Observer:
     values = processes.from_lead(
       functools.partial(measurement.observation, before, after, self._labels, self._measure)
     )
-    rows = np.array(runtime.fetch(seen))
+    rows = np.array(sharding.fetch(seen))
     rows[self.epochs.index(epoch)] = values
-    return runtime.replicate(rows), dict(zip(NAMES, values, strict=True))
+    return sharding.replicate(rows), dict(zip(NAMES, values, strict=True))
 
   def history(self, seen: jax.Array) -> dict[str, list[float]]:
     """What was observed, by name, with the epochs."""
-    rows = runtime.fetch(seen).astype(np.float64).round(5)
+    rows = sharding.fetch(seen).astype(np.float64).round(5)
     there = ~np.isnan(rows).any(axis=1)
     columns = dict(zip(NAMES, rows[there].T.tolist(), strict=True))
     return {"observed_epoch": np.array(self.epochs)[there].tolist()} | columns
@@ -115,19 +116,19 @@ class Observer:
   def _released(self, delta: jax.Array) -> np.ndarray:
     """The images as published if generation ended here, uint8 `[samples, H, W, C]`."""
     method, released = self._method, self._clean.copy()
-    parts = perturb.resolution(method.epsilon_start)
-    patterns = runtime.fetch(delta) if method.class_wise else None
+    parts = budget.resolution(method.epsilon_start)
+    patterns = sharding.fetch(delta) if method.class_wise else None
     for start in range(0, len(released), _BLOCK):
       block = slice(start, start + _BLOCK)
       if patterns is None:
         # The last block is as long as the others: one shape is one compilation.
         rows = np.resize(self._rows[block], _BLOCK)
-        stored = runtime.fetch(_gathered(delta, runtime.replicate(rows)))
+        stored = sharding.fetch(_gathered(delta, sharding.replicate(rows)))
         stored = stored[: len(released[block])]
       else:
         stored = patterns[self._labels[block]]
-      exact = perturb.unpack(stored, parts)
-      change = perturb.realise(self._clean[block], exact, method.epsilon, method.rounding)
+      exact = budget.unpack(stored, parts)
+      change = budget.realise(self._clean[block], exact, method.epsilon, method.rounding)
       change[~self._perturbed[block]] = 0
       released[block] = self._clean[block] + change.astype(np.int16)
     return released

@@ -13,12 +13,12 @@ import time
 
 import numpy as np
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import untrained
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
+from miue_jax.settings.config import Config
 
 _BLOCK = 1024  # images read at a time
 

@@ -12,12 +12,13 @@ The authors change sides after every batch, here it is after every pass. They ma
 against the finished source model; here the last pass does, since every pass starts anew.
 """
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods import adversary, alternating, em
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
+from miue_jax.methods import alternating, em
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
+from miue_jax.settings.config import Config, Method
+from miue_jax.transforms import pgd
 
 
 def generate(
@@ -29,7 +30,7 @@ def generate(
 
 def bilevel(method: Method) -> alternating.Bilevel:
   """What each side does."""
-  worst = adversary.pgd(method)
+  worst = pgd.pgd(method)
   return alternating.Bilevel(
     em.objective(method), source_adversary=worst, delta_adversary=worst, fresh=True
   )

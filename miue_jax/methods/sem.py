@@ -9,12 +9,13 @@ REM, but that delta is made against random noise instead of an adversary: a tent
 
 import dataclasses
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset
-from miue_jax.methods import adversary, alternating, rem
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
+from miue_jax.methods import alternating, rem
 from miue_jax.methods.generated import Generated
-from miue_jax.progress import Reporter
+from miue_jax.settings.config import Config, Method
+from miue_jax.transforms import pgd
 
 
 def generate(
@@ -26,4 +27,4 @@ def generate(
 
 def bilevel(method: Method) -> alternating.Bilevel:
   """What each side does."""
-  return dataclasses.replace(rem.bilevel(method), delta_adversary=adversary.uniform(method))
+  return dataclasses.replace(rem.bilevel(method), delta_adversary=pgd.uniform(method))

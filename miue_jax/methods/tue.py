@@ -22,19 +22,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax import fit, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method
-from miue_jax.data.augment import augment
 from miue_jax.data.dataset import Dataset
-from miue_jax.errors import UserError
+from miue_jax.machine import loops, prng
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
+from miue_jax.machine.progress import Reporter
 from miue_jax.methods import alternating
 from miue_jax.methods import delta as deltas
 from miue_jax.methods.generated import Generated
-from miue_jax.methods.squeezes import grayscale
 from miue_jax.objectives import MIN_NORM
-from miue_jax.progress import Reporter
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit
+from miue_jax.transforms.augment import augment
+from miue_jax.transforms.recompression import grayscale
 
 _OUTPUTS = 128  # of the projection, as in SimCLR
 _COLOUR = zlib.crc32(b"colour")  # names its random stream
@@ -134,7 +135,7 @@ def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes:
 
 def _source_step(
   module: nn.Module, optimiser: optax.GradientTransformation, config: Config
-) -> runtime.Step:
+) -> loops.Step:
   """One SGD step on L_con; the sums count images whose second view is nearest to the first."""
   inputs = deltas.source_inputs(config)
 
@@ -143,7 +144,7 @@ def _source_step(
     rows, batch = constants.batch(index)
 
     def view(number):
-      keys = runtime.example_keys(jax.random.fold_in(constants.key, number), batch.ids)
+      keys = prng.example_keys(jax.random.fold_in(constants.key, number), batch.ids)
       return _coloured(keys, inputs(batch, constants.delta, rows, keys))
 
     images = jnp.concatenate([view(0), view(1)])
@@ -170,9 +171,9 @@ def _source_step(
   return jax.shard_map(local, in_specs=(jax.P(), spec, jax.P()), out_specs=jax.P())
 
 
-def _delta_step(module: nn.Module, method: Method, classes: int) -> runtime.Step:
+def _delta_step(module: nn.Module, method: Method, classes: int) -> loops.Step:
   """One sign step on `L_con + zeta L_csd`; L_con is averaged over `method.draws` pairs of views."""
-  on_device = runtime.loops_on_device()
+  on_device = loops.loops_on_device()
 
   def loss(constants, batch, images, weights, index):
     total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)
@@ -182,7 +183,7 @@ def _delta_step(module: nn.Module, method: Method, classes: int) -> runtime.Step
 
     def projected(delta, number):
       key = jax.random.fold_in(constants.data.key, number)
-      keys = runtime.example_keys(key, batch.ids)
+      keys = prng.example_keys(key, batch.ids)
       view = _coloured(keys, augment(method.augment, keys, images + delta))
       return deltas.in_parts(source, view, method, on_device)[1]
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miue_jax import perturb, processes
-from miue_jax.config import Config
+from miue_jax import budget
 from miue_jax.data.dataset import Dataset
+from miue_jax.machine import processes
 from miue_jax.methods.delta import chosen_images
 from miue_jax.methods.generated import Generated
+from miue_jax.settings.config import Config
 
 # (generator, clean images uint8 [n, H, W, C], labels [n]) -> float32 delta [n, H, W, C] in [0, 1]
 # pixel units, before it is brought into its budget. The generator belongs to these images.
@@ -35,13 +36,13 @@ def generate(dataset: Dataset, config: Config, pattern: Pattern, started: float)
   if not processes.is_lead():
     return Generated(None, 0.0, perturbed, {})
   shape = train.images.shape
-  delta = np.empty(shape, perturb.stored_type(method.epsilon, method.norm))
+  delta = np.empty(shape, budget.stored_type(method.epsilon, method.norm))
   size = max(1, _BLOCK_VALUES // int(np.prod(shape[1:])))
   for start in range(0, len(train), size):
     part = slice(start, start + size)
     images = train.images[part]
     exact = pattern(np.random.default_rng((config.seed, start)), images, train.labels[part])
-    delta[part] = perturb.realise(images, exact, method.epsilon, method.rounding, method.norm)
+    delta[part] = budget.realise(images, exact, method.epsilon, method.rounding, method.norm)
   delta[~chosen] = 0
   return Generated(delta, time.monotonic() - started, perturbed, {})
 

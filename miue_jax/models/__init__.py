@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from miue_jax import config
-from miue_jax.errors import UserError
 from miue_jax.models import (
   densenet,
   layers,
@@ -30,6 +28,8 @@ from miue_jax.models import (
   vit,
   wide_resnet,
 )
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 MODELS: dict[str, Callable[[config.Model, int], nn.Module]] = {
   "small_cnn": small_cnn.SmallCNN,

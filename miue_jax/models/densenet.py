@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 
 class DenseLayer(nn.Module):

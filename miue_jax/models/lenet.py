@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 
 class LeNet5(nn.Module):

@@ -5,8 +5,8 @@ import functools
 import jax
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 
 class MLP(nn.Module):

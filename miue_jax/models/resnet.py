@@ -10,8 +10,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 
 class BasicBlock(nn.Module):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers, wide_resnet
+from miue_jax.settings import config
 
 REDUCTION = 16
 

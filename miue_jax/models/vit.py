@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from miue_jax import config, runtime
+from miue_jax.machine import meshes, prng
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 _dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
 _tiny_normal = nn.initializers.normal(0.02)
@@ -34,8 +35,8 @@ class Dropout(nn.Module):
     """`[batch, ...]` -> the same shape; without `train` nothing changes."""
     if not train or self.rate == 0:
       return x
-    rows = jax.lax.axis_index(runtime.AXIS) * len(x) + jnp.arange(len(x))
-    keys = runtime.example_keys(self.make_rng("dropout"), rows)
+    rows = jax.lax.axis_index(meshes.AXIS) * len(x) + jnp.arange(len(x))
+    keys = prng.example_keys(self.make_rng("dropout"), rows)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 

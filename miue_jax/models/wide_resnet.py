@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 from flax import linen as nn
 
-from miue_jax import config
 from miue_jax.models import layers
+from miue_jax.settings import config
 
 
 class PreActBlock(nn.Module):

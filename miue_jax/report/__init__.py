@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from miue_jax.errors import UserError
 from miue_jax.report import arena_files, arena_markdown, arena_page, page
 from miue_jax.report.arena import Axes
 from miue_jax.report.arena import Content as ArenaContent
@@ -17,6 +16,7 @@ from miue_jax.report.arena import gather as gather_arena
 from miue_jax.report.content import Examples, gather
 from miue_jax.report.information import table as information_table
 from miue_jax.report.tables import table
+from miue_jax.settings.errors import UserError
 
 __all__ = [
   "ArenaContent",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 CONTROLS = ("clean", "random", "restored")
 IDENTITY = ("dataset", "victim", "defence", "method", "seed")

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.errors import UserError
 from miue_jax.report import tables
 from miue_jax.report import verdict as verdict_lib
 from miue_jax.report.aggregate import Condition, Row, aggregate, finite
 from miue_jax.report.course import Course, observed
+from miue_jax.settings.errors import UserError
 
 GAIN = 16  # of the perturbation in the pictures
 

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 
-from miue_jax import config, processes, runtime
 from miue_jax.data import pixels, sources
+from miue_jax.machine import meshes, processes
+from miue_jax.settings import config
 
 
 def main(output: str, folder: str, memory: str = "0", then: str = "") -> None:
@@ -15,7 +16,7 @@ def main(output: str, folder: str, memory: str = "0", then: str = "") -> None:
 
   Standard output belongs to jax's collectives, which say hello there.
   """
-  runtime.start(0, ())
+  meshes.start(0, ())
   read, decode = [], pixels.decode
 
   def recorded(file, name, **settings):

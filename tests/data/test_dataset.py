@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from miue_jax.data import dataset, reader
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 
 def tiny(**changes):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue_jax import config
 from miue_jax.data import folder, sources
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 
 def load(path, need_test=False, test_fraction=0.0, **settings):

@@ -3,9 +3,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from miue_jax import config
 from miue_jax.data import sources
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 4, 5, 3), np.uint8)

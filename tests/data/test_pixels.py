@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from miue_jax.data import pixels
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 4, 3), np.uint8)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue_jax import config
-from miue_jax.data import lanes, reader, sources
-from miue_jax.errors import UserError
+from miue_jax.data import reader, sources
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
 
 ROOT = pathlib.Path(__file__).parents[2]
 RNG = np.random.default_rng(0)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from miue_jax import config
 from miue_jax.data import sources
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 
 def load(need_test=True, **settings):

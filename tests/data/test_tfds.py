@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
-from miue_jax import config
 from miue_jax.data import reader, sources
-from miue_jax.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

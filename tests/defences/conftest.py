@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import hooks, runtime
-from miue_jax.runtime import AXIS
+from miue_jax.machine import prng
+from miue_jax.machine.meshes import AXIS
+from miue_jax.transforms import hooks
 
 CLASSES = 4
 SHAPE = (12, 10, 3)
@@ -17,7 +18,7 @@ def batch():
   """Keys, images and labels of one global batch."""
   rng = np.random.default_rng(0)
   images = rng.random((8, *SHAPE), np.float32)
-  keys = runtime.example_keys(jax.random.key(0), jnp.arange(8))
+  keys = prng.example_keys(jax.random.key(0), jnp.arange(8))
   return keys, images, rng.integers(0, CLASSES, 8, np.int32)
 
 

@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import defences, fit, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Fit
+from miue_jax import defences
 from miue_jax.data.dataset import Split
 from miue_jax.defences import adversarial
+from miue_jax.machine import prng
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.models import layers
+from miue_jax.settings.config import Fit
+from miue_jax.train import fit
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -52,7 +54,7 @@ def make_split(count, low=60, high=200, seed=0):
 
 def attack(rng, images, labels, radius):
   state = linear_state(rng)
-  keys = runtime.example_keys(jax.random.key(0), jnp.arange(len(images)))
+  keys = prng.example_keys(jax.random.key(0), jnp.arange(len(images)))
 
   def loss(images):
     logits = Linear().apply(state.variables, images)[1]

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from miue_jax import defences, runtime
+from miue_jax import defences
 from miue_jax.defences import augmentations
-from miue_jax.hooks import Targets
+from miue_jax.machine import prng
+from miue_jax.transforms.hooks import Targets
 
 NAMES = ("cutout", "cutmix", "mixup", "blur", "noise")
 
 
 def many(count, side=8):
-  keys = runtime.example_keys(jax.random.key(3), jnp.arange(count))
+  keys = prng.example_keys(jax.random.key(3), jnp.arange(count))
   return keys, np.random.default_rng(1).random((count, side, side, 1), np.float32)
 
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from miue_jax import defences
-from miue_jax.errors import UserError
+from miue_jax.settings.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import scipy
 
-from miue_jax import defences, runtime
+from miue_jax import defences
 from miue_jax.data import reader
 from miue_jax.data.dataset import Split
 from miue_jax.defences import purification
-from miue_jax.errors import UserError
+from miue_jax.machine import prng
+from miue_jax.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -77,7 +78,7 @@ def test_a_perfect_model_of_one_image_gives_that_image(level, use_devices):
     own = share[levels][:, None, None, None]
     return (noisy - jnp.sqrt(own) * image) / jnp.sqrt(1 - own)
 
-  keys = runtime.example_keys(jax.random.key(0), jnp.arange(5))
+  keys = prng.example_keys(jax.random.key(0), jnp.arange(5))
   given = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (5, 4, 4, 1)), jnp.float32)
   found = purification.sampler(noise_of, level)(None, keys, given)
   np.testing.assert_allclose(found, np.broadcast_to(image, found.shape), atol=2e-3)
@@ -96,7 +97,7 @@ def test_a_perfect_model_of_gaussian_pixels_samples_their_posterior(use_devices,
 
   rng = np.random.default_rng(0)
   given = (0.1 * rng.standard_normal((count, 2, 2, 1))).astype(np.float32)
-  keys = runtime.example_keys(jax.random.key(0), jnp.arange(count))
+  keys = prng.example_keys(jax.random.key(0), jnp.arange(count))
   found = np.asarray(purification.sampler(noise_of, level)(None, keys, given))
   assert found.var() == pytest.approx(variance, rel=0.08)
   # Posterior sampling: the correlation is the share of variance that the signal has at the top.

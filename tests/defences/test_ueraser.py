@@ -5,14 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import defences, hooks, runtime
+from miue_jax import defences
 from miue_jax.defences import ueraser
+from miue_jax.machine import prng
+from miue_jax.transforms import hooks
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def keys(count, seed=0):
-  return runtime.example_keys(jax.random.key(seed), jnp.arange(count))
+  return prng.example_keys(jax.random.key(seed), jnp.arange(count))
 
 
 def test_the_hardest_of_five_augmentations_is_learned():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from program import ROOT, ended, epochs, wait_until
 
-from miue_jax import config, release
-from miue_jax import poison as artefact
+from miue_jax.artefact import poison as artefact
+from miue_jax.artefact import release
 from miue_jax.data import sources
+from miue_jax.settings import config
 
 RECIPE = '''"""A table that takes seconds."""
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from program import TINY, content
 
-from miue_jax import config
 from miue_jax.data import sources
+from miue_jax.settings import config
 
 
 def read_class_folders(root):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from program import ROOT, TINY, ended, epochs, meeting, wait_until
 
-from miue_jax import runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax.machine import sharding
+from miue_jax.machine.checkpoint import Checkpoints
 
 LONG = (*TINY, "--config.method.epochs=8", "--config.method.checkpoint_every=1", "--mode=generate")
 ADVICE = "check that all were started"
@@ -196,19 +196,19 @@ def squares(rows):
   read.extend(range(rows.start, rows.stop))
   return np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] ** 2
 with processes.together("auto", 60):
-  runtime.start(0, ())
+  mesh.start(0, ())
   state = {
-    "delta": runtime.shard_rows(squares, (20, 1)),
-    "params": runtime.replicate(np.float32([1.5, -2.5])),
+    "delta": sharding.shard_rows(squares, (20, 1)),
+    "params": sharding.replicate(np.float32([1.5, -2.5])),
   }
   assert read == list(range(10) if processes.is_lead() else range(10, 20)), read
   expected = np.arange(20, dtype=np.float32)[:, None] ** 2
-  for runtime._BLOCK_BYTES in (1, 32, 2**20):  # blocks of 1, 2 and all 5 rows of a device
+  for sharding._BLOCK_BYTES in (1, 32, 2**20):  # blocks of 1, 2 and all 5 rows of a device
     found = np.full_like(expected, -1)
-    for rows, values in runtime.row_blocks(state["delta"], np.asarray, (1,)):
+    for rows, values in sharding.row_blocks(state["delta"], np.asarray, (1,)):
       found[rows] = values
     assert np.array_equal(found, expected) if processes.is_lead() else (found == -1).all()
-  assert np.array_equal(runtime.fetch(state["delta"]), expected)
+  assert np.array_equal(sharding.fetch(state["delta"]), expected)
   Checkpoints(pathlib.Path(sys.argv[1])).save(7, state)
 """
 
@@ -231,8 +231,8 @@ def test_two_processes_hold_and_save_their_own_rows_which_any_number_of_devices_
   for devices in (4, 1, 5):
     use_devices(devices)
     like = {
-      "delta": runtime.shard(np.zeros((20, 1), np.float32)),
-      "params": runtime.replicate(np.zeros(2, np.float32)),
+      "delta": sharding.shard(np.zeros((20, 1), np.float32)),
+      "params": sharding.replicate(np.zeros(2, np.float32)),
     }
     position, state = Checkpoints(tmp_path).restore(like)
     assert position == 7

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from miue_jax import config
 from miue_jax.data import sources
+from miue_jax.settings import config
 
 SCRIPT = pathlib.Path(__file__).with_name("torch_victim.py")
 FLAGS = (

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
-from miue_jax.information import ESTIMATORS, closed_forms, estimators, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import ESTIMATORS, estimators
 from miue_jax.information.samples import Point
+from miue_jax.settings.errors import UserError
 
 POINTWISE = ("histogram", "kde", "knn", "gaussian")
 QUIET = {"bootstrap": 0, "null": 0}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miue_jax.errors import UserError
 from miue_jax.information.explanations import correlate
+from miue_jax.settings.errors import UserError
 
 # Accuracy gap and gap of the histogram estimate on CIFAR-10 (Zhu et al., ICLR 2026).
 RIVALS = ("EM", "AP", "NTGA", "AR", "SEM", "GUE", "TUE")

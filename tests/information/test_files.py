@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
 from miue_jax.information import ESTIMATORS, files
+from miue_jax.settings.errors import UserError
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
-from miue_jax.information import closed_forms, gaussian, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import gaussian
+from miue_jax.settings.errors import UserError
 
 
 @pytest.mark.parametrize(("samples", "features"), [(40, 5), (200, 5), (200, 25), (2000, 25)])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from miue_jax.errors import UserError
-from miue_jax.information import closed_forms, histogram, projection, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import histogram, projection
+from miue_jax.settings.errors import UserError
 
 
 def plug_in(x, y, bins):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from miue_jax.errors import UserError
-from miue_jax.information import closed_forms, kde, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import kde
+from miue_jax.settings.errors import UserError
 
 
 @pytest.mark.parametrize("bandwidth", ["scott", "silverman"])

@@ -5,8 +5,9 @@ import pytest
 from scipy import special
 from sklearn import feature_selection
 
-from miue_jax.errors import UserError
-from miue_jax.information import closed_forms, knn, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import knn
+from miue_jax.settings.errors import UserError
 
 
 def naive(x, y, k, variant):

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from miue_jax import config
-from miue_jax.config import Measure
-from miue_jax.errors import UserError
-from miue_jax.information import ESTIMATORS, closed_forms, histogram, measurement
+from benchmarks import closed_forms
+from miue_jax.information import ESTIMATORS, histogram, measurement
+from miue_jax.settings import config
+from miue_jax.settings.config import Measure
+from miue_jax.settings.errors import UserError
 
 QUICK = {"bootstrap": 0, "null": 0, "projections": 8}
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
-from miue_jax.information import closed_forms, neural, tasks
+from benchmarks import closed_forms, tasks
+from miue_jax.information import neural
+from miue_jax.settings.errors import UserError
 
 BOUNDS = {"mine": neural.mine, "nwj": neural.nwj, "infonce": neural.infonce}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
 from miue_jax.information import separability
+from miue_jax.settings.errors import UserError
 
 
 def test_class_wise_perturbations_are_separable_and_noise_is_not():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import covariance
 
-from miue_jax.errors import UserError
 from miue_jax.information import theory
+from miue_jax.settings.errors import UserError
 
 
 def classes(samples=300, d=4, spread=1.0, seed=0):

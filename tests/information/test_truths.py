@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from miue_jax.information import ESTIMATORS, tasks
+from benchmarks import tasks
+from miue_jax.information import ESTIMATORS
 
 BY_NAME = {task.name: task for task in tasks.TASKS}
 QUIET = {"bootstrap": 0, "null": 0}

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from miue_jax import models, objectives, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import ROUNDINGS, Config, Method, Model, Sgd
-from miue_jax.data import lanes
+from miue_jax import models, objectives
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
+from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import alternating, miue
+from miue_jax.settings.config import ROUNDINGS, Config, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -165,7 +166,7 @@ def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   fetch = lanes.Layout.fetch
 
   def record(layout, tree, work, shape):
-    tables.append((layout.ids, work(runtime.fetch(tree))))
+    tables.append((layout.ids, work(sharding.fetch(tree))))
     return fetch(layout, tree, work, shape)
 
   monkeypatch.setattr(lanes.Layout, "fetch", record)
@@ -188,7 +189,7 @@ def test_padding_and_balance_weigh_as_stated(generate):
   labels = DATASET.train.labels
   plain = generate("plain", loss=label_itself)
   layout = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed)
-  order = lanes.shuffle(runtime.stream(CONFIG.seed, "delta", 1), layout.ids, BATCH)
+  order = lanes.shuffle(prng.stream(CONFIG.seed, "delta", 1), layout.ids, BATCH)
   batches = [labels[ids[ids >= 0]] for ids in layout.ids[np.asarray(order).T[:2]]]
   assert [len(batch) for batch in batches] == [16, 6]
   expected = np.mean([batch.mean() for batch in batches])
@@ -231,7 +232,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate, class_wise):
   expected = generate("whole", class_wise=class_wise)
   for name, steps in STOPS.items():
     for step in steps:
-      with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+      with pytest.raises(signals.Interrupted, match="SIGTERM"):
         generate(name, stop_at=step, class_wise=class_wise)
     resumed = generate(name, class_wise=class_wise)
     assert resumed.delta.tobytes() == expected.delta.tobytes()
@@ -245,7 +246,7 @@ def test_a_finished_run_is_not_repeated(generate):
 
 
 def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
-  expected, repeated = generate("python"), runtime.repeated
+  expected, repeated = generate("python"), loops.repeated
   mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="gpu")]))
 
   def repeated_on_device(step):
@@ -253,13 +254,13 @@ def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
       patch.setattr(jax.sharding, "get_mesh", lambda: mesh)
       return repeated(step)
 
-  monkeypatch.setattr(runtime, "repeated", repeated_on_device)
-  monkeypatch.setattr(runtime, "_CHUNK", 3)
+  monkeypatch.setattr(loops, "repeated", repeated_on_device)
+  monkeypatch.setattr(loops, "_CHUNK", 3)
   made = generate("device")
   assert np.mean(made.delta == expected.delta) >= 0.995
   np.testing.assert_allclose(made.history["objective"], expected.history["objective"], rtol=1e-4)
   # A signal is answered at the end of a chunk, and the run continues from there.
-  with pytest.raises(runtime.Interrupted):
+  with pytest.raises(signals.Interrupted):
     generate("parts", stop_at=SOURCE_STEPS + 3)
   assert generate("parts").delta.tobytes() == made.delta.tobytes()
 

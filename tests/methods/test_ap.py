@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from miue_jax import perturb, runtime
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data import lanes
+from miue_jax import budget
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
+from miue_jax.machine import signals
 from miue_jax.methods import ap
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -93,7 +94,7 @@ def test_every_image_keeps_its_best_restart(generate):
   assert (more.lowest <= fewer.lowest)[filled].all()
   assert (more.lowest < fewer.lowest)[filled].any()
   ids = real[filled]
-  delta = perturb.unpack(more.best[filled], perturb.resolution(8 / 255))
+  delta = budget.unpack(more.best[filled], budget.resolution(8 / 255))
   poisoned = DATASET.train.images[ids].astype(np.float32) / 255 + delta
   _, logits = Tiny(Model(), CLASSES).apply(more.source.variables, poisoned)
   losses = ap.targeted(Method())(None, logits, LABELS[ids], None)
@@ -132,7 +133,7 @@ STOPS = (
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected, _ = generate("whole", restarts=2)
   for step in STOPS:
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", restarts=2, stop_at=step)
   resumed, _ = generate("parts", restarts=2)
   assert resumed.delta.tobytes() == expected.delta.tobytes()

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.machine import loops
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS
 from miue_jax.models import layers
+from miue_jax.settings.config import Config, Method, Model, Sgd
 
 COUNT, BATCH, CLASSES, FEATURES = 64, 32, 4, 8
 SHAPE = (8, 8, 3)
@@ -58,7 +59,7 @@ def collectives(hlo):
 def steps(tmp_path, use_devices, monkeypatch, reporter):
   """Returns `steps(**method)`: compiled HLO of the source step and of the delta step."""
   monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-  compiled, repeated = [], runtime.repeated
+  compiled, repeated = [], loops.repeated
 
   def recorded(step):
     run = repeated(step)
@@ -70,7 +71,7 @@ def steps(tmp_path, use_devices, monkeypatch, reporter):
 
     return recording
 
-  monkeypatch.setattr(runtime, "repeated", recorded)
+  monkeypatch.setattr(loops, "repeated", recorded)
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (COUNT, *SHAPE), np.uint8)
   split = Split(images, np.arange(COUNT, dtype=np.int32) % CLASSES)

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy import signal
 
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import cuda
+from miue_jax.settings.config import Config, Method
 
 CLASSES = 7
 

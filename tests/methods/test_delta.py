@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax import fit, perturb, runtime
-from miue_jax.config import Config, Method, Sgd
-from miue_jax.data import lanes
+from miue_jax import budget
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
+from miue_jax.machine import prng, sharding
 from miue_jax.methods import delta as deltas
+from miue_jax.settings.config import Config, Method, Sgd
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit, lanes
 
 COUNT, CLASSES = 22, 3
 
@@ -43,7 +44,7 @@ def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
   images, labels = dataset.train.images[:6], jnp.array(dataset.train.labels[:6])
   perturbed = np.array([True, False, True, True, False, False])
   shape = (CLASSES if class_wise else 6, 6, 6, 1)
-  delta = perturb.pack(jnp.full(shape, 5 / 255), perturb.resolution(method.epsilon_start))
+  delta = budget.pack(jnp.full(shape, 5 / 255), budget.resolution(method.epsilon_start))
   table = lanes.Table(jnp.array(images), labels, jnp.arange(6))
   keys = jax.random.split(jax.random.key(0), 6)
   seen = 255 * inputs(table, (delta, jnp.array(perturbed)), jnp.arange(6), keys)
@@ -84,15 +85,15 @@ def test_a_choice_of_no_image_is_an_error():
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
   use_devices(2)
-  monkeypatch.setattr(perturb, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
+  monkeypatch.setattr(budget, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
   dataset = make_dataset()
   method = Method(init="random", class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
   stored = deltas.first_delta(dataset, method, layout, 3)
   stored = (
-    runtime.fetch(stored) if class_wise else layout.fetch(stored, np.asarray, stored.shape[1:])
+    sharding.fetch(stored) if class_wise else layout.fetch(stored, np.asarray, stored.shape[1:])
   )
-  found = perturb.unpack(stored, perturb.resolution(method.epsilon_start))
+  found = budget.unpack(stored, budget.resolution(method.epsilon_start))
   count = CLASSES if class_wise else COUNT
   noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
   expected = np.float32(1 / 255) * (2 * noise - 1)
@@ -108,18 +109,18 @@ def step(use_devices):
     use_devices(2)
     method = dataclasses.replace(Method(batch_size=8, augment="none"), **changes)
     layout = lanes.lay_out(len(dataset.train), (8,), 0)
-    table, key = layout.place(dataset.train), runtime.stream(0)
+    table, key = layout.place(dataset.train), prng.stream(0)
     data = fit.Pass(table, None, fit.shuffler(8)(key, table.ids), key)
-    sizes = runtime.replicate((np.float32(3 / 255), np.float32(8 / 255)))
-    state = runtime.replicate(fit.State({}, {}, ()))
-    constants = deltas.DeltaPass(state, data, runtime.shard(layout.ids >= 0), *sizes)
+    sizes = sharding.replicate((np.float32(3 / 255), np.float32(8 / 255)))
+    state = sharding.replicate(fit.State({}, {}, ()))
+    constants = deltas.DeltaPass(state, data, sharding.shard(layout.ids >= 0), *sizes)
     start = deltas.first_delta(dataset, method, layout, 0)
     made = jax.jit(deltas.delta_step(Pixels(), method, objective, adversary))(
       (start, fit.Sums.zero(), None), constants, jnp.int32(index)
     )
     stored = layout.fetch(made[0], np.asarray, made[0].shape[1:])
-    sums = runtime.fetch(made[1])
-    return 255 * perturb.unpack(stored, perturb.resolution(method.epsilon_start)), sums
+    sums = sharding.fetch(made[1])
+    return 255 * budget.unpack(stored, budget.resolution(method.epsilon_start)), sums
 
   return run
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import Recorded, Tiny, noisy_dataset
 
-from miue_jax import methods, models, runtime
-from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax import methods, models
+from miue_jax.machine import signals
 from miue_jax.methods import em
+from miue_jax.settings.config import Config, Method, Model, Sgd
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -82,7 +83,7 @@ def test_without_a_limit_it_does_not_stop(generate):
 def test_a_run_that_stopped_goes_on_no_more(generate):
   expected, states = generate("whole")
   for step in (1, EPOCH, EPOCH + 3, states.position):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", stop_at=step)
   for _ in range(2):
     resumed, again = generate("parts")

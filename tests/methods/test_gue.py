@@ -10,14 +10,15 @@ import optax
 import pytest
 from tiny import Tiny
 
-from miue_jax import fit, methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data import lanes
+from miue_jax import methods, models
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
+from miue_jax.machine import prng, sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import gue
 from miue_jax.models import unet
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
+from miue_jax.train import fit, lanes
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -141,12 +142,12 @@ def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices)
   players = gue.Players(
     *(fit.State(p, s, rate.init(p)) for p, s, rate in zip(params, stats, rates, strict=True))
   )
-  table = runtime.shard(lanes.Table(pixels, labels, np.arange(8, dtype=np.int32)))
-  order = runtime.shard(np.tile(np.arange(8 // devices, dtype=np.int32), devices)[:, None])
-  data = fit.Pass(table, runtime.shard(mask), order, runtime.stream(0))
+  table = sharding.shard(lanes.Table(pixels, labels, np.arange(8, dtype=np.int32)))
+  order = sharding.shard(np.tile(np.arange(8 // devices, dtype=np.int32), devices)[:, None])
+  data = fit.Pass(table, sharding.shard(mask), order, prng.stream(0))
   move = jax.jit(gue.step(generator, classifier, rates, config))
   players, (learned, paid) = move(
-    (runtime.replicate(players), (fit.Sums.zero(), fit.Sums.zero())), data, jnp.int32(0)
+    (sharding.replicate(players), (fit.Sums.zero(), fit.Sums.zero())), data, jnp.int32(0)
   )
   found = players.generator.params["weights"], players.classifier.params["Dense_0"]["kernel"]
   np.testing.assert_allclose(found[0] - own, expected[0] - own, rtol=0.01, atol=1e-7)
@@ -213,7 +214,7 @@ def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
   for step in (1, STEPS, 2 * STEPS):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", stop_at=step)
   resumed = generate("parts")
   assert resumed.delta.tobytes() == expected.delta.tobytes()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
 from miue_jax.methods import lsp
+from miue_jax.settings.config import Config, Method
+from miue_jax.settings.errors import UserError
 
 CLASSES = 10
 

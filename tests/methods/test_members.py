@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from miue_jax import models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.machine import signals
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import members, miue
+from miue_jax.settings.config import Config, Method, Model, Sgd
 
 COUNT = 20
 METHOD = Method(epochs=2, batch_size=8, steps=1, augment="none", init="random", fraction=0.5)
@@ -72,7 +73,7 @@ def test_a_run_that_stops_in_its_second_member_ends_in_the_same_bytes(generate, 
     started.append(start)
     return reporter(5 if len(started) == 2 else None)(name, steps, epochs, start)
 
-  with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+  with pytest.raises(signals.Interrupted, match="SIGTERM"):
     generate("parts", 2, stops_in_the_second)
   assert started == [0, 0]
   started.append(None)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, runtime
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.errors import UserError
+from miue_jax import methods
 from miue_jax.information import neural
+from miue_jax.machine import sharding, signals
+from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import METHODS, em, mine
-from miue_jax.performance import programs, sizes
-from miue_jax.runtime import AXIS
+from miue_jax.plan import programs, sizes
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
 
 COUNT, CLASSES, BATCH = 44, 3, 16
 CONFIG = Config(
@@ -120,7 +121,7 @@ def test_the_critic_learns_what_two_sides_have_in_common(use_devices):
       local, in_specs=(jax.P(), jax.P(AXIS), jax.P(AXIS), jax.P(AXIS)), out_specs=jax.P()
     )
   )
-  state = runtime.replicate(companion.start(jax.random.key(0), 3))
+  state = sharding.replicate(companion.start(jax.random.key(0), 3))
   ones = jnp.ones(64)
   for clean, poisoned in zip(first[1:], second[1:], strict=True):
     _, state = step(state, clean, poisoned, ones)
@@ -180,7 +181,7 @@ def test_one_pattern_for_a_class_is_made_as_well(generate):
 def test_an_interrupted_run_ends_in_the_same_bytes(generate, name, stops):
   expected, _ = generate("whole", name=name)
   for step in stops:
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", name=name, stop_at=step)
   resumed, _ = generate("parts", name=name)
   assert resumed.delta.tobytes() == expected.delta.tobytes()
@@ -211,8 +212,8 @@ def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
         out_specs=(jax.P(AXIS), jax.P()),
       )
     )
-    state = runtime.replicate(companion.start(jax.random.key(0), 5))
-    rows, state = step(state, *map(runtime.shard, (clean, poisoned, weights)))
+    state = sharding.replicate(companion.start(jax.random.key(0), 5))
+    rows, state = step(state, *map(sharding.shard, (clean, poisoned, weights)))
     # The moments of Adam are the gradient; its first step has one size whatever the gradient's.
     found.append((rows, state.average, *jax.tree.leaves(state.opt_state)))
   for others in found[1:]:

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.data import lanes
-from miue_jax.data.augment import augment
+from miue_jax import methods, models
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.machine import prng
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import miue
 from miue_jax.models import layers
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.train import lanes
+from miue_jax.transforms.augment import augment
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -138,7 +139,7 @@ def central_differences(function, x, step=1e-5):
 
 def transform(kind, key, ids):
   """The augmentation of these examples as a function on float64 `[batch, H, W, C]`."""
-  keys = runtime.example_keys(key, ids)
+  keys = prng.example_keys(key, ids)
   index = np.arange(1, np.prod(SHAPE) + 1, dtype=np.float32).reshape(1, *SHAPE)
   # Augmentation only moves pixels, and brings in zeros: where did each come from?
   source = np.asarray(augment(kind, keys, np.repeat(index, len(ids), axis=0))).astype(int)
@@ -160,7 +161,7 @@ def sign_steps(dataset, method, chosen):
     left = (method.epochs - epoch + 1) / method.epochs
     alpha = left * (method.step_size_start - method.step_size_end) + method.step_size_end
     radius = method.epsilon_start if epoch <= method.epsilon_epochs else method.epsilon
-    key = runtime.stream(SEED, "delta", epoch)
+    key = prng.stream(SEED, "delta", epoch)
     order = np.asarray(lanes.shuffle(key, layout.ids, BATCH)).T
     values = []
     for index in range(-(-COUNT // BATCH) * method.steps):

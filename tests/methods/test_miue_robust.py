@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, runtime
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.methods import METHODS, miue_robust, squeezes
+from miue_jax import methods
+from miue_jax.machine import signals
+from miue_jax.methods import METHODS, miue_robust
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.transforms import recompression
 
 COUNT, CLASSES = 48, 3
 CONFIG = Config(
@@ -52,7 +54,7 @@ def test_features_collapse_in_gray_as_well(generate):
   for name in ("miue", "miue_robust"):
     made, state = generate(name, name)
     poisoned = jnp.array(DATASET.train.images + made.delta, jnp.float32) / 255
-    gained[name] = cohesion(state, poisoned), cohesion(state, squeezes.grayscale(poisoned))
+    gained[name] = cohesion(state, poisoned), cohesion(state, recompression.grayscale(poisoned))
   plain, robust = gained["miue"], gained["miue_robust"]
   assert min(plain[0], robust[0], robust[1]) > 0.8
   assert robust[1] > plain[1] + 0.3
@@ -83,7 +85,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
   expected, _ = generate("whole", **settings)
   for step in (3, COUNT // 8 + 5, EPOCH + 2):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", stop_at=step, **settings)
   resumed, _ = generate("parts", **settings)
   assert resumed.delta.tobytes() == expected.delta.tobytes()

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from miue_jax import methods, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Sgd
-from miue_jax.data import lanes
+from miue_jax import methods
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
+from miue_jax.machine import prng, signals
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import ntga
+from miue_jax.settings.config import Config, Method, Sgd
+from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -134,7 +135,7 @@ def test_unseen_images_are_predicted_worse(generate):
   assert all(later < first for first, later in zip(*rising, strict=True))
   images, labels = DATASET.train.images, DATASET.train.labels
   layout = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed)
-  key = runtime.stream(CONFIG.seed, "delta")
+  key = prng.stream(CONFIG.seed, "delta")
   order = layout.ids[np.asarray(lanes.shuffle(key, jnp.asarray(layout.ids), BATCH)).T]
   blocks = [ids[ids >= 0] for ids in order[:BLOCKS]]
   assert [len(ids) for ids in blocks][:2] == [BATCH, BATCH]
@@ -158,7 +159,7 @@ def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
   for step in (1, 4, 6):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", stop_at=step)
   resumed = generate("parts")
   assert resumed.delta.tobytes() == expected.delta.tobytes()

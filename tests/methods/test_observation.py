@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
-from miue_jax import models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Measure, Method, Model, Sgd
+from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.errors import UserError
 from miue_jax.information import histogram, measurement, theory
+from miue_jax.machine import sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import miue, observation
+from miue_jax.settings.config import Config, Measure, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
 
 COUNT, CLASSES, BATCH = 45, 3, 16
 MEASURE = Measure(epochs=2, samples=30, projections=20, bins=4)
@@ -60,7 +61,7 @@ def looks(monkeypatch):
   found, look, observe = [], observation.Observer.look, measurement.observation
 
   def looked(self, seen, epoch, source, delta):
-    found.append([runtime.fetch(source.variables)])
+    found.append([sharding.fetch(source.variables)])
     return look(self, seen, epoch, source, delta)
 
   def observed(before, after, labels, settings):
@@ -145,7 +146,7 @@ def test_an_interrupted_run_has_the_same_history(generate):
   expected = generate("whole")
   # Inside a source pass, right after a look that no regular checkpoint holds, and between looks.
   for step in (2 * EPOCH - 1, 2 * EPOCH, 2 * EPOCH + 1, 3 * EPOCH + SOURCE_STEPS, 4 * EPOCH):
-    with pytest.raises(runtime.Interrupted):
+    with pytest.raises(signals.Interrupted):
       generate("parts", stop_at=step, checkpoint_every=3)
   resumed = generate("parts", checkpoint_every=3)
   assert resumed.delta.tobytes() == expected.delta.tobytes()

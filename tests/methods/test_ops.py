@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import ops
+from miue_jax.settings.config import Config, Method
 
 CLASSES = 6
 

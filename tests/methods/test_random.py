@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from miue_jax.config import Config, Method
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import random
+from miue_jax.settings.config import Config, Method
 
 
 def run(**method):

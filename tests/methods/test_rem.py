@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, runtime
-from miue_jax.config import Config, Method, Model, Sgd
+from miue_jax import methods
+from miue_jax.machine import signals
 from miue_jax.methods import METHODS, rem, sem
+from miue_jax.settings.config import Config, Method, Model, Sgd
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -112,7 +113,7 @@ def test_sem_makes_delta_against_chance_alone():
 def test_an_interrupted_run_ends_in_the_same_bytes(generate, name):
   expected, _ = generate("whole", name, **AUGMENTED)
   for step in (2, SOURCE_STEPS, EPOCH + SOURCE_STEPS + 3):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", name, stop_at=step, **AUGMENTED)
   resumed, _ = generate("parts", name, **AUGMENTED)
   assert resumed.delta.tobytes() == expected.delta.tobytes()

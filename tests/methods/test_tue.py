@@ -9,12 +9,13 @@ import optax
 import pytest
 from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods, models, runtime
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Config, Method, Model, Sgd
-from miue_jax.errors import UserError
+from miue_jax import methods, models
+from miue_jax.machine import signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import tue
-from miue_jax.runtime import AXIS
+from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.errors import UserError
 
 COUNT, BATCH = 44, 16
 CONFIG = Config(
@@ -150,7 +151,7 @@ def test_the_contrast_falls(generate):
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
   for step in (1, SOURCE_STEPS, SOURCE_STEPS + 5):
-    with pytest.raises(runtime.Interrupted, match="SIGTERM"):
+    with pytest.raises(signals.Interrupted, match="SIGTERM"):
       generate("parts", stop_at=step)
   resumed = generate("parts")
   assert resumed.delta.tobytes() == expected.delta.tobytes()

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from miue_jax import perturb
-from miue_jax import poison as artefact
-from miue_jax.config import Config, Method
+from miue_jax import budget
+from miue_jax.artefact import poison as artefact
 from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods import METHODS, untrained
+from miue_jax.settings.config import Config, Method
 
 NAMES = ("ar", "cuda", "lsp", "ops", "random")
 CLASSES = 4
@@ -35,7 +35,7 @@ def run(name, dataset, seed=3, **method):
 @hypothesis.settings(deadline=None, max_examples=8)
 @hypothesis.given(
   levels=st.floats(0.51, 127),
-  norm=st.sampled_from(perturb.NORMS),
+  norm=st.sampled_from(budget.NORMS),
   shape=st.sampled_from([(16, 16, 3), (12, 17, 1)]),
   seed=st.integers(0, 2**32 - 1),
 )
@@ -54,7 +54,7 @@ def test_every_image_keeps_its_budget(name, levels, norm, shape, seed):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("norm", perturb.NORMS)
+@pytest.mark.parametrize("norm", budget.NORMS)
 def test_the_artefact_takes_it_and_gives_the_images_back(name, norm, tmp_path):
   dataset, epsilon = make_dataset(), 6 / 255
   delta = run(name, dataset, norm=norm, epsilon=epsilon).delta

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from miue_jax.checkpoint import Checkpoints
-from miue_jax.config import Model
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.models import layers
+from miue_jax.settings.config import Model
 
 
 class Tiny(nn.Module):

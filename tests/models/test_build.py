@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
-from miue_jax.errors import UserError
+from miue_jax.settings.config import Model
+from miue_jax.settings.errors import UserError
 
 SHAPE = (16, 16, 3)
 FEATURES = {  # at width 6, of a 16x16x3 image or the smallest that the network takes

@@ -4,8 +4,8 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import densenet
+from miue_jax.settings.config import Model
 
 
 # For CIFAR-10 as in the widely used pytorch-cifar (Liu, 2017), for ImageNet as in torchvision.

@@ -6,8 +6,8 @@ import optax
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import densenet, mobilenet, resnet, small_cnn, vit, wide_resnet
+from miue_jax.settings.config import Model
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

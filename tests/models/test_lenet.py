@@ -6,7 +6,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from miue_jax import models
-from miue_jax.config import Model
+from miue_jax.settings.config import Model
 
 
 @pytest.mark.parametrize(

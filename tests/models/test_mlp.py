@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
+from miue_jax.settings.config import Model
 
 
 @pytest.mark.parametrize(

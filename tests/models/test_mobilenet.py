@@ -4,8 +4,8 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import mobilenet
+from miue_jax.settings.config import Model
 
 
 # The paper's 3.4 M (Table 4) are 3,504,872 in torchvision; 10 classes need 990 * 1281 fewer. The

@@ -4,8 +4,8 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import senet
+from miue_jax.settings.config import Model
 
 
 def test_number_of_parameters():

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from miue_jax import models
-from miue_jax.config import Model
+from miue_jax.settings.config import Model
 
 
 def test_features_and_logits_match_numpy():

@@ -4,8 +4,8 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import vgg
+from miue_jax.settings.config import Model
 
 
 # 10 classes, biases included: as in the widely used pytorch-cifar (Liu, 2017); the same numbers are

@@ -6,11 +6,12 @@ import numpy as np
 import oracle
 import pytest
 
-from miue_jax import fit, models, runtime
-from miue_jax.config import Model, Sgd
-from miue_jax.data import lanes
+from miue_jax import models
 from miue_jax.data.dataset import Split
+from miue_jax.machine import loops, prng, sharding
 from miue_jax.models import vit
+from miue_jax.settings.config import Model, Sgd
+from miue_jax.train import fit, lanes
 
 
 def test_number_of_parameters_of_vit_s():
@@ -185,11 +186,11 @@ def _trained(steps=2):
   split = Split(rng.integers(0, 256, (24, 8, 8, 3), np.uint8), rng.integers(0, 3, 24, np.int32))
   optimiser = fit.sgd(Sgd(), 1, steps)
   state = fit.init(module, optimiser, jax.random.key(0), (8, 8, 3))
-  table, key = lanes.lay_out(24, (8,), 0).place(split), runtime.stream(0, "fit", 0)
+  table, key = lanes.lay_out(24, (8,), 0).place(split), prng.stream(0, "fit", 0)
   constants = fit.Pass(table, None, fit.shuffler(8)(key, table.ids), key)
   step = fit.train_step(module, optimiser, fit.plain_inputs("flip"), jax.P("data"))
-  (state, sums), _ = runtime.repeated(step)((state, fit.Sums.zero()), constants, 0, steps)
-  return runtime.fetch(state.params), sums.read("vit")[0]
+  (state, sums), _ = loops.repeated(step)((state, fit.Sums.zero()), constants, 0, steps)
+  return sharding.fetch(state.params), sums.read("vit")[0]
 
 
 def test_a_fit_with_dropout_does_not_depend_on_the_number_of_devices(use_devices):

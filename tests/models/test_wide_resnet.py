@@ -6,8 +6,8 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.config import Model
 from miue_jax.models import wide_resnet
+from miue_jax.settings.config import Model
 
 
 # 10 classes. WRN-28-10, with 4 blocks a stage, is 36.5 M in Table 5 of the paper, 36,479,194 in

@@ -4,8 +4,8 @@ import statistics
 import numpy as np
 import pytest
 
-from miue_jax.errors import UserError
 from miue_jax.report.aggregate import aggregate, mean_curve, statistic
+from miue_jax.settings.errors import UserError
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(make_row):

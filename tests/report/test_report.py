@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from miue_jax import report
-from miue_jax.errors import UserError
 from miue_jax.report import figures, tables
+from miue_jax.settings.errors import UserError
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "<script>alert('x')</script> & \"q\" $a$ | b"

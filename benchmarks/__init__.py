@@ -1,0 +1,1 @@
+"""Benchmarks: speed, PyTorch peer, scaling, estimators on tasks of known information."""

@@ -1,0 +1,1 @@
+"""The artefact: a poison, its export, poisons made elsewhere, image quality."""

@@ -1,0 +1,348 @@
+"""Poison + dataset -> a tree of images with an index, and back again with the key alone.
+
+An export holds one or both of
+
+    index.csv                    path, label, class, sha256 of the file; rows in the dataset's order
+    train/<class>/<name>.png     poisoned training images, 8-bit gray or RGB, without metadata
+
+    poisoned.npz                 x_train uint8 [N, H, W, C], y_train int32 [N], class_names [K]
+
+and nothing of the key: neither delta nor manifest. `train/` can be read as it is by loaders that
+take folders for classes. They number classes by sorted folder name. That is the dataset's numbering
+where its class names are sorted, or are numbers in order: those are padded with zeros, so that "10"
+stays behind "09". Elsewhere the loader's labels differ from those in the index.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import pathlib
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from miue_jax.artefact import poison as artefact
+from miue_jax.artefact.poison import Poison
+from miue_jax.data import npz, pixels
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.reader import LazyImages
+from miue_jax.machine import files
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError
+
+FORMATS = ("png", "npz")
+_HEADER = ["path", "label", "class", "sha256"]
+# Names end up in paths of at most 255 bytes a component, with a number and ".png" behind them.
+_NAME_BYTES = 200
+_BLOCK = 1024  # images queued at a time; a million futures would take gigabytes
+
+
+class _Row(NamedTuple):
+  """One example of an index."""
+
+  path: str  # below the export, with "/"
+  label: int
+  class_name: str
+  sha256: str  # of the file, in hexadecimal; what `sha256sum` prints
+
+
+def export(
+  dataset: Dataset,
+  poison: Poison,
+  directory: str | os.PathLike,
+  formats: Sequence[str] = ("png",),
+) -> pathlib.Path:
+  """Writes the poisoned training images; see the head of this file for what and where.
+
+  The folder appears complete or not at all. Folders and files keep the names of classes and of
+  `dataset.train.files`, except where a file system would object; images without a name are numbered
+  in the dataset's order.
+
+  Args:
+    dataset: the clean images.
+    poison: made for them.
+    directory: a new or empty folder.
+    formats: any of `FORMATS`.
+
+  Returns:
+    `directory`.
+
+  Raises:
+    UserError: the poison belongs to another dataset, a format is unknown, the folder is not empty,
+      or the disk is full, read-only or not ours.
+  """
+  if not formats or not set(formats) <= set(FORMATS):
+    raise UserError(f"Export formats {list(formats)} are not possible: use {' or '.join(FORMATS)}.")
+  artefact.check_dataset(poison.manifest, dataset)
+  labels, names = dataset.train.labels, dataset.class_names
+  with files.new_directory(directory) as folder:
+    images = artefact.apply(poison, dataset.train.images)
+    if "png" in formats:
+      rows = [
+        _Row(path, label, names[label], "")
+        for path, label in zip(paths(dataset), labels.tolist(), strict=True)
+      ]
+      _write_png(folder, images, rows)
+    if "npz" in formats:
+      _write_npz(folder / "poisoned.npz", images, labels, names)
+  return pathlib.Path(directory)
+
+
+def read(directory: str | os.PathLike, shape: tuple[int, ...]) -> Split:
+  """Reads the PNGs of an export, verified by its index.
+
+  Args:
+    directory: what `export` wrote, with an `index.csv`.
+    shape: `(N, H, W, C)` of its images.
+
+  Raises:
+    UserError: a file is missing, altered, outside of it or not of this shape.
+  """
+  directory = pathlib.Path(directory)
+  rows = _read_index(directory / "index.csv", shape[0])
+  images = _read_png(directory, rows, shape)
+  return Split(images, np.array([row.label for row in rows], np.int32))
+
+
+def restore(
+  directory: str | os.PathLike, poison_directory: str | os.PathLike, output: str | os.PathLike
+) -> pathlib.Path:
+  """Turns an export and its poison back into the clean images, bit for bit.
+
+  The clean dataset is not needed: the fingerprint in the manifest proves the result.
+
+  Args:
+    directory: what `export` wrote.
+    poison_directory: what `poison.save` wrote.
+    output: a new or empty folder; receives the same tree of PNGs with an index of its own, and
+      `clean.npz` in place of `poisoned.npz`.
+
+  Returns:
+    `output`.
+
+  Raises:
+    UserError: there is no export; a file of it is missing, altered or outside of it (the message
+      says which); poison and export do not belong together; or the disk is full, read-only or not
+      ours.
+  """
+  directory, output = pathlib.Path(directory), pathlib.Path(output)
+  index, archive = directory / "index.csv", directory / "poisoned.npz"
+  if not index.is_file() and not archive.is_file():
+    raise UserError(
+      f"There is no export in {directory} (neither index.csv nor poisoned.npz): correct the path."
+    )
+  poison = artefact.load(poison_directory)
+  with files.new_directory(output) as folder:
+    if index.is_file():
+      rows = _read_index(index, poison.manifest["shape"][0])
+      images = _read_png(directory, rows, poison.delta.shape)
+      labels = np.array([row.label for row in rows], np.int32)
+      _write_png(folder, _proven(poison, images, labels, index), rows)
+    if archive.is_file():
+      pools = npz.load(config.Data(source="npz", path=str(archive)))
+      images = pools.train.read(np.arange(len(pools.train.labels)))
+      labels = pools.train.labels.astype(np.int32)
+      clean = _proven(poison, images, labels, archive)
+      _write_npz(folder / "clean.npz", clean, labels, pools.class_names)
+  return output
+
+
+def _proven(
+  poison: Poison, images: np.ndarray, labels: np.ndarray, path: pathlib.Path
+) -> np.ndarray:
+  clean = artefact.restore(poison, images)
+  name = poison.manifest["dataset"]
+  if Dataset(name, Split(clean, labels), None, ()).fingerprint != poison.manifest["fingerprint"]:
+    raise UserError(
+      f"Images and labels of {path} do not restore to {name!r}: use the poison they were exported "
+      "with, and the index as it was exported."
+    )
+  return clean
+
+
+def paths(dataset: Dataset) -> list[str]:
+  """Where each training image goes, relative to the export."""
+  folders = _distinct(map(_safe, _padded(dataset.class_names)))
+  if sorted(folders) != folders:
+    logging.info(
+      "Class names of %s are not sorted: loaders of folders will number classes differently from "
+      "index.csv.",
+      dataset.name,
+    )
+  count = len(dataset.train)
+  names = dataset.train.files or [f"{i:0{len(str(count - 1))}d}" for i in range(count)]
+  safe = ("/".join(map(_safe, name.split("/"))) for name in names)
+  stems = _distinct(
+    f"train/{folders[label]}/{name}"
+    for label, name in zip(dataset.train.labels.tolist(), safe, strict=True)
+  )
+  return [f"{stem}.png" for stem in stems]
+
+
+def _padded(names: Sequence[str]) -> Sequence[str]:
+  """Numbers in order get leading zeros, so that they are in order as strings, too."""
+  padded = [name.zfill(max(map(len, names))) for name in names]
+  numbers = all(re.fullmatch("[0-9]+", name) for name in names)
+  return padded if numbers and padded == sorted(padded) else names
+
+
+def _safe(name: str) -> str:
+  """`name` as one component of a path on any common file system."""
+  name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
+  name = name.encode()[:_NAME_BYTES].decode(errors="ignore").rstrip(" .")
+  return f"_{name[1:]}" if name.startswith(".") else name or "_"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+  """Numbers repeated names: `["a", "A"]` -> `["a", "A_2"]`, for file systems that ignore case."""
+  taken, result = set(), []
+  for name in names:
+    candidate, number = name, 1
+    while (key := unicodedata.normalize("NFC", candidate).casefold()) in taken:
+      number += 1
+      candidate = f"{name}_{number}"
+    taken.add(key)
+    result.append(candidate)
+  return result
+
+
+def _write_png(folder: pathlib.Path, images: np.ndarray | LazyImages, rows: Sequence[_Row]) -> None:
+  """Writes the images and an index of them; the rows' own sha256 are ignored."""
+  for parent in {pathlib.PurePosixPath(row.path).parent for row in rows}:
+    (folder / parent).mkdir(parents=True, exist_ok=True)
+
+  def write(i: int) -> str:
+    content = _encode(images[i])
+    (folder / rows[i].path).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+  digests = _on_all_cores(write, len(rows), "Wrote")
+  with open(
+    folder / "index.csv", "w", encoding="utf-8", errors="surrogateescape", newline=""
+  ) as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_HEADER)
+    writer.writerows(row._replace(sha256=digest) for row, digest in zip(rows, digests, strict=True))
+
+
+def _encode(image: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+  return buffer.getvalue()
+
+
+def _write_npz(
+  path: pathlib.Path,
+  images: np.ndarray | LazyImages,
+  labels: np.ndarray,
+  class_names: Sequence[str],
+) -> None:
+  """Writes what `np.savez_compressed` would, but the images, which may be lazy, in blocks."""
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with archive.open("x_train.npy", "w", force_zip64=True) as file:
+      header = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, images.shape))}
+      np.lib.format.write_array_header_1_0(file, header)
+      for start in range(0, len(images), _BLOCK):
+        file.write(images[start : start + _BLOCK].tobytes())
+    for name, values in (("y_train", labels), ("class_names", np.array(class_names))):
+      with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
+  """Reads an untrusted index that must have `count` rows."""
+  with files.reported("read", path):
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+  try:
+    header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+  except (csv.Error, ValueError) as error:
+    raise UserError(f"{path} is not an index ({error}): copy it again.") from error
+  if header != _HEADER or len(lines) != count:
+    raise UserError(
+      f"{path} must have the columns {', '.join(_HEADER)} and {count} rows, one for each image; it "
+      f"has {', '.join(header)} and {len(lines)} rows."
+    )
+  rows = [_parsed(path, number, line, count) for number, line in enumerate(lines, 2)]
+  if len({row.path for row in rows}) != count:
+    raise UserError(f"{path} lists a file twice: copy it again.")
+  return rows
+
+
+def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> _Row:
+  """Checks one line of an index. No dataset has more classes than its `count` images."""
+  if (
+    len(line) != len(_HEADER)
+    or not re.fullmatch("[0-9]{1,9}", line[1])
+    or int(line[1]) >= count
+    or not re.fullmatch("[0-9a-f]{64}", line[3])
+  ):
+    raise UserError(f"Row {number} of {path} is damaged: copy the index again.")
+  name, label, class_name, sha256 = line
+  parts = name.split("/")
+  if (
+    parts[0] != "train"
+    or not name.endswith(".png")
+    or any(part in ("", ".", "..") for part in parts)
+    or re.search(r"[\\:\0]", name)
+  ):
+    raise UserError(
+      f"Row {number} of {path} names {name!r}, which is not a PNG below train/: copy the index "
+      "again."
+    )
+  return _Row(name, int(label), class_name, sha256)
+
+
+def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, ...]) -> np.ndarray:
+  """Reads and verifies every file of an index.
+
+  Returns:
+    uint8 `[N, H, W, C]`.
+
+  Raises:
+    UserError: a file is missing, altered, no image of this shape, or a link that leaves
+      `directory`.
+  """
+  images = np.empty(shape, np.uint8)
+  root = directory.resolve()
+
+  def read(i: int) -> str | None:
+    path = directory / rows[i].path
+    if not path.is_file():
+      return f"{path} is missing"
+    if not path.resolve().is_relative_to(root):
+      return f"{path} is a link that leaves {directory}"
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != rows[i].sha256:
+      return f"{path} was altered after the export"
+    image = pixels.decode(io.BytesIO(content), str(path), gray=shape[-1] == 1, size=0)
+    if image.shape != shape[1:]:
+      return f"{path} is {list(image.shape)} instead of {list(shape[1:])}"
+    images[i] = image
+    return None
+
+  with files.reported("read", directory):
+    problems = [problem for problem in _on_all_cores(read, len(rows), "Read") if problem]
+  if problems:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise UserError(f"{problems[0]}{more}: put the exported file back.")
+  return images
+
+
+def _on_all_cores(work: Callable[[int], Any], count: int, verb: str) -> list[Any]:
+  """Returns `[work(0), ..., work(count - 1)]`; zlib and hashlib release the interpreter lock."""
+  pool, results = futures.ThreadPoolExecutor(os.cpu_count()), []
+  try:
+    for start in range(0, count, _BLOCK):
+      results.extend(pool.map(work, range(start, min(start + _BLOCK, count))))
+      logging.log_every_n_seconds(logging.INFO, "%s %d of %d images.", 5, verb, len(results), count)
+  finally:
+    pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.
+  return results

@@ -1,0 +1,188 @@
+"""The folder of one experiment: what lies where, and whether it belongs to this config."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from miue_jax.data.dataset import Dataset
+from miue_jax.machine import files, processes
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+  """Paths of one experiment.
+
+  Attributes:
+    root: the folder.
+  """
+
+  root: pathlib.Path
+
+  @property
+  def config(self) -> pathlib.Path:
+    """The settings, and the fingerprint of the data."""
+    return self.root / "config.json"
+
+  @property
+  def log(self) -> pathlib.Path:
+    """The plain log, appended to."""
+    return self.root / "log.txt"
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    """Event files."""
+    return self.root / "tensorboard"
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    """States of generation and victims."""
+    return self.root / "checkpoints"
+
+  @property
+  def poison(self) -> pathlib.Path:
+    """The artefact: delta.npy and manifest.json."""
+    return self.root / "poison"
+
+  @property
+  def results(self) -> pathlib.Path:
+    """One JSON row per trained victim."""
+    return self.root / "results.jsonl"
+
+  @property
+  def measurement(self) -> pathlib.Path:
+    """Mutual-information estimates."""
+    return self.root / "measurement.json"
+
+  @property
+  def report(self) -> pathlib.Path:
+    """index.html, report.md, report.json."""
+    return self.root / "report"
+
+  @property
+  def images(self) -> pathlib.Path:
+    """The default place of an export."""
+    return self.root / "images"
+
+  @property
+  def restored(self) -> pathlib.Path:
+    """The default place of restored images."""
+    return self.root / "restored"
+
+
+def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
+  """Makes the folder, or checks that an existing one was made by the same config.
+
+  Nothing is written yet: a config whose data cannot be read must not claim the folder.
+
+  Raises:
+    UserError: it was made by another config (the message names the keys), or cannot be written.
+  """
+  workdir = Workdir(pathlib.Path(path))
+  settings = dataclasses.asdict(config)
+  with files.reported("write", workdir.root):
+    workdir.root.mkdir(parents=True, exist_ok=True)
+  stored = _stored(workdir)
+  if stored is None:
+    return workdir
+  # A key that the folder's config lacks is younger than the folder, which was made as by default.
+  defaults, old, new = (
+    flat(json.loads(json.dumps(content)))
+    for content in (dataclasses.asdict(Config()), stored["config"], settings)
+  )
+  old = defaults | old
+  differing = sorted(
+    key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_change(key)
+  )
+  if differing:
+    shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)
+    raise UserError(
+      f"{workdir.root} was made by another config; these keys differ: {shown}. Choose another "
+      "--workdir, or the config that made this one."
+    )
+  return workdir
+
+
+def _may_change(key: str) -> bool:
+  """Whether a key says which cells the arena's table has, not what is in one: a table may grow.
+
+  Each method's recipe is held to the workdir of its poison.
+  """
+  return key.startswith("arena.") and key != "arena.poison_per_seed"
+
+
+def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
+  """Ties the folder to its config and data, or checks that the data are still the same.
+
+  Raises:
+    UserError: the training images or labels changed since the folder was made, differ between
+      processes, or a process does not see the folder.
+  """
+  fingerprint = dataset.fingerprint
+  processes.require_same(
+    {"the training images": fingerprint}, "give all processes the same files and data settings"
+  )
+  if processes.from_lead(lambda: _stored(workdir) is None):
+    content = {"config": dataclasses.asdict(config), "fingerprint": fingerprint}
+    processes.from_lead(lambda: write_json(workdir.config, content))
+  stored = _stored(workdir)
+  if stored is None:
+    raise UserError(
+      f"This process does not see what process 0 wrote to {workdir.root}: choose a --workdir on "
+      "storage that all processes share."
+    )
+  if stored["fingerprint"] != fingerprint:
+    raise UserError(
+      f"The training images of {dataset.name} changed since {workdir.root} was made: put them "
+      "back, or choose another --workdir."
+    )
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  """Writes one of our JSON files, whole or not at all."""
+  with files.replacing(path) as file:
+    file.write(json.dumps(content, indent=2).encode())
+
+
+def read_json(path: pathlib.Path) -> dict:
+  """Reads one of our JSON files.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  with files.reported("read", path):
+    stored = path.read_bytes()
+  try:
+    content = json.loads(stored)
+  except ValueError as error:
+    raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
+  if not isinstance(content, dict):
+    raise UserError(f"{path} is damaged: delete it to make it again.")
+  return content
+
+
+def _stored(workdir: Workdir) -> dict[str, Any] | None:
+  if not workdir.config.exists():
+    return None
+  with files.reported("read", workdir.config):
+    content = workdir.config.read_bytes()
+  try:
+    stored = json.loads(content)
+    if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str):
+      return stored
+  except (ValueError, KeyError, TypeError):
+    pass
+  raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Nested settings by their dotted names."""
+  result = {}
+  for key, value in settings.items():
+    if isinstance(value, dict):
+      result |= flat(value, f"{prefix}{key}.")
+    else:
+      result[prefix + key] = value
+  return result

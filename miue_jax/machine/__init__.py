@@ -1,0 +1,1 @@
+"""The machine: devices, random keys, loops, signals, processes, checkpoints, progress, files."""

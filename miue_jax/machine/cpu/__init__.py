@@ -1,0 +1,1 @@
+"""Workarounds for XLA's CPU backend: memory that is kept, and fast convolutions."""

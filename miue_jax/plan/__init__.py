@@ -1,0 +1,1 @@
+"""The cost of a run, from compiled programs, before anything is spent."""

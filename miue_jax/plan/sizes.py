@@ -1,0 +1,81 @@
+"""How large a dataset is: known for public ones, else read."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from miue_jax.data import sources
+from miue_jax.settings.config import Data
+from miue_jax.settings.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """How large a dataset is.
+
+  Attributes:
+    image: height, width, channels.
+    train: number of training images.
+    test: number of test images, 1 or more.
+    classes: number of classes.
+  """
+
+  image: tuple[int, int, int]
+  train: int
+  test: int
+  classes: int
+
+
+_DIGITS = 1797
+# Of datasets that everybody has in the same form.
+_PUBLIC = {
+  "cifar10": Sizes((32, 32, 3), 50_000, 10_000, 10),
+  "cifar100": Sizes((32, 32, 3), 50_000, 10_000, 100),
+  "svhn_cropped": Sizes((32, 32, 3), 73_257, 26_032, 10),
+  "mnist": Sizes((28, 28, 1), 60_000, 10_000, 10),
+  "fashion_mnist": Sizes((28, 28, 1), 60_000, 10_000, 10),
+}
+
+
+def known(data: Data) -> Sizes | None:
+  """Sizes of a public dataset without reading it; None where only reading tells."""
+  if data.classes or (data.train_split, data.test_split) != (Data.train_split, Data.test_split):
+    return None
+  if data.source == "digits":
+    test = round(data.test_fraction * _DIGITS)
+    size = Sizes((32, 32, 1), _DIGITS - test, max(test, 1), 10)
+  elif data.source == "tfds" and data.name in _PUBLIC:
+    size = _PUBLIC[data.name]
+  else:
+    return None
+  side = (data.size, data.size) if data.size else size.image[:2]
+  train = min(size.train, data.max_train or size.train)
+  test = min(size.test, data.max_test or size.test)
+  return Sizes((*side, size.image[2]), train, test, size.classes)
+
+
+def read(data: Data) -> Sizes:
+  """Sizes of a dataset, by loading it.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  loaded = sources.load(data, need_test=False)
+  test = 0 if loaded.test is None else len(loaded.test)
+  return Sizes(
+    tuple(loaded.train.images.shape[1:]), len(loaded.train), max(test, 1), loaded.num_classes
+  )
+
+
+def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
+  """What was typed after `--image_shape=`, read as height, width and channels; None as it is.
+
+  Raises:
+    UserError: it is not three numbers from 1.
+  """
+  if not numbers:
+    return None
+  if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+    raise UserError(
+      f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3."
+    )
+  return tuple(int(number) for number in numbers)

@@ -1,0 +1,1 @@
+"""Training: the step, the loop, predictions, the layout of examples on devices."""

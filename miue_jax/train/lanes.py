@@ -1,0 +1,114 @@
+"""How examples lie on devices: in lanes, so that no image or perturbation ever crosses devices.
+
+Every example is given a fixed random lane; lanes are spread over devices in order. A batch takes
+one example from every lane, each epoch in a new order inside the lane. A table of L lanes can be
+read with any batch size that divides L: neighbouring lanes then join.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from miue_jax.data.dataset import Split
+from miue_jax.machine import prng, sharding
+
+EMPTY = -1
+
+
+@flax.struct.dataclass
+class Table:
+  """Examples in storage order, sharded over the mesh.
+
+  Attributes:
+    images: uint8 `[rows, H, W, C]`.
+    labels: int32 `[rows]`.
+    ids: index of the example in its split, int32 `[rows]`; `EMPTY` for padding.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  ids: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Which example lies in which row.
+
+  Attributes:
+    ids: int32 `[rows]`, `EMPTY` for padding.
+    count: number of examples.
+  """
+
+  ids: np.ndarray
+  count: int
+
+  def steps(self, batch_size: int, partial: bool) -> int:
+    """Batches in one pass; `partial` counts the last, padded one.
+
+    Without it the (count mod batch_size) examples left over differ from epoch to epoch.
+    """
+    return math.ceil(self.count / batch_size) if partial else self.count // batch_size
+
+  def place(self, split: Split) -> Table:
+    """Puts a split on the devices in this layout; reads the images of this process's rows alone."""
+    rows = np.maximum(self.ids, 0)
+    shape = (len(rows), *split.images.shape[1:])
+    return Table(
+      sharding.shard_rows(lambda part: split.images[rows[part]], shape),
+      *sharding.shard((split.labels[rows].astype(np.int32), self.ids)),
+    )
+
+  def fetch(
+    self, tree: Any, work: Callable[[Any], np.ndarray], shape: tuple[int, ...]
+  ) -> np.ndarray | None:
+    """What is made of rows that lie as the table's do, in example order `[count, *shape]`.
+
+    On the lead alone, None elsewhere; every process must call this. Arguments as of
+    `sharding.row_blocks`.
+    """
+    result = None
+    for rows, made in sharding.row_blocks(tree, work, shape):
+      result = np.empty((self.count, *shape), made.dtype) if result is None else result
+      ids = self.ids[rows]
+      result[ids[ids >= 0]] = made[ids >= 0]
+    return result
+
+
+def lay_out(count: int, batch_sizes: tuple[int, ...], seed: int) -> Layout:
+  """Deals `count` examples at random into as many lanes as all batch sizes divide.
+
+  Lane l of L holds `floor((l+1) count / L) - floor(l count / L)` examples, so that lanes joined for
+  a smaller batch are as even as lanes made for it.
+  """
+  lanes = math.lcm(*batch_sizes)
+  depth = math.ceil(count / lanes)
+  bounds = np.arange(lanes + 1) * count // lanes
+  order = np.random.default_rng(seed).permutation(count).astype(np.int32)
+  ids = np.full((lanes, depth), EMPTY, np.int32)
+  sizes = np.diff(bounds)
+  ids[np.arange(depth)[None, :] < sizes[:, None]] = order
+  return Layout(ids.reshape(-1), count)
+
+
+def shuffle(key: jax.Array, ids: jax.Array, lanes: int) -> jax.Array:
+  """Order in which the examples of each lane are taken, padding last.
+
+  Args:
+    key: of this pass.
+    ids: `[rows]` (inside `shard_map`: the local rows).
+    lanes: number of (local) lanes, a divisor of rows.
+
+  Returns:
+    Rows of the table, int32 `[lanes, rows / lanes]`; column t is batch t.
+  """
+  bits = jax.vmap(lambda k: jax.random.bits(k, dtype=jnp.uint32))(prng.example_keys(key, ids))
+  # The lowest bit gives way to padding, which sorts behind everything.
+  bits = jnp.where(ids == EMPTY, jnp.uint32(0xFFFFFFFF), bits >> 1).reshape(lanes, -1)
+  order = jnp.argsort(bits, axis=1).astype(jnp.int32)
+  return order + jnp.arange(lanes, dtype=jnp.int32)[:, None] * bits.shape[1]

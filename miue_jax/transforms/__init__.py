@@ -1,0 +1,1 @@
+"""Transformations of images inside a step, for attacks and for victims."""

@@ -1,0 +1,178 @@
+"""TrivialAugment: one random operation of random strength for every image, on the device.
+
+Mueller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021,
+with its wide ranges: the operations of Pillow, each drawn with probability 1/14, at one of 31
+strengths. Pixels stay floats: results differ from Pillow's by its rounding to levels.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from miue_jax.transforms.hooks import Targets
+
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+TONAL = (
+  "identity",
+  "autocontrast",
+  "equalize",
+  "solarize",
+  "posterize",
+  "colour",
+  "contrast",
+  "brightness",
+  "sharpness",
+)
+OPERATIONS = GEOMETRIC + TONAL
+STRENGTHS = 31
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def trivial_augment(
+  keys: jax.Array, images: jax.Array, targets: Targets
+) -> tuple[jax.Array, Targets]:
+  """Draws an operation and a strength for every image."""
+
+  def one(key, image):
+    which, strength, sign = jax.random.split(key, 3)
+    return operation(
+      image,
+      jax.random.randint(which, (), 0, len(OPERATIONS)),
+      jax.random.randint(strength, (), 0, STRENGTHS) / (STRENGTHS - 1),
+      jax.random.rademacher(sign, dtype=jnp.float32),
+    )
+
+  return jax.vmap(one)(keys, images), targets
+
+
+def operation(
+  image: jax.Array, which: jax.Array, strength: jax.Array, sign: jax.Array
+) -> jax.Array:
+  """Applies one operation.
+
+  Args:
+    image: float `[height, width, channel]` in [0, 1].
+    which: index in `OPERATIONS`.
+    strength: in [0, 1]; operations without strength ignore it.
+    sign: 1 or -1, the direction of a geometric operation.
+  """
+  image = _transform(image, _affine(image.shape, which, strength * sign))
+  tonal = jnp.maximum(which - len(GEOMETRIC), 0)  # the geometric ones are the identity here
+  return jax.lax.select_n(tonal, *(tone(image, strength) for tone in _TONES))
+
+
+def _affine(shape: tuple[int, ...], which: jax.Array, strength: jax.Array) -> jax.Array:
+  """Maps (x, y, 1) of the result to (x, y) of the image, `[2, 3]`; pixel centres lie at 1/2."""
+  height, width = shape[:2]
+  shear, shift, angle = 0.99 * strength, 32.0 * strength, -jnp.deg2rad(135.0 * strength)
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  zero, one = jnp.zeros(()), jnp.ones(())
+  x, y = width / 2, height / 2
+  rotation = [cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y]
+  rows = [
+    [one, shear, zero, zero, one, zero],
+    [one, zero, zero, shear, one, zero],
+    [one, zero, shift, zero, one, zero],
+    [one, zero, zero, zero, one, shift],
+    rotation,
+    [one, zero, zero, zero, one, zero],
+  ]
+  matrices = jnp.stack([jnp.stack(row) for row in rows])
+  return matrices[jnp.minimum(which, len(GEOMETRIC))].reshape(2, 3)
+
+
+def _transform(image: jax.Array, affine: jax.Array) -> jax.Array:
+  """Nearest neighbours of affinely moved coordinates; black outside."""
+  height, width = image.shape[:2]
+  x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
+  column, row = (
+    jnp.floor(a * x + b * y + c).astype(jnp.int32) for a, b, c in (affine[0], affine[1])
+  )
+  inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+  moved = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
+  return jnp.where(inside[..., None], moved, 0.0)
+
+
+def _autocontrast(image, strength):
+  del strength
+  low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+  stretched = (image - low[None, None, :]) / jnp.maximum(high - low, 1e-6)[None, None, :]
+  return jnp.where((high > low)[None, None, :], stretched, image)
+
+
+def _equalize(image, strength):
+  del strength
+  return jax.vmap(_equalized, in_axes=2, out_axes=2)(image)
+
+
+def _equalized(channel: jax.Array) -> jax.Array:
+  """Flattens the histogram of one channel `[height, width]` as Pillow does."""
+  levels = _levels(channel)
+  histogram = jnp.zeros(256, jnp.int32).at[levels].add(1)
+  step = (levels.size - histogram[levels.max()]) // 255
+  table = (step // 2 + jnp.cumsum(histogram) - histogram) // jnp.maximum(step, 1)
+  flat = jnp.minimum(table, 255)[levels] / 255
+  return jnp.where(step > 0, flat, channel)
+
+
+def _solarize(image, strength):
+  threshold = 256 * (1 - strength)
+  return jnp.where(_levels(image) < threshold, image, 1 - image)
+
+
+def _posterize(image, strength):
+  kept = 8 - jnp.round(6 * strength).astype(jnp.int32)
+  drop = 8 - kept
+  return ((_levels(image) >> drop) << drop) / 255
+
+
+def _colour(image, strength):
+  return _enhanced(_luma(image), image, strength)
+
+
+def _contrast(image, strength):
+  return _enhanced(jnp.mean(_luma(image)), image, strength)
+
+
+def _brightness(image, strength):
+  return _enhanced(0.0, image, strength)
+
+
+def _sharpness(image, strength):
+  """The blurred image keeps its border, as in Pillow."""
+  height, width = image.shape[:2]
+  weights = {(1, 1): 5}
+  smooth = sum(
+    weights.get((i, j), 1) * image[i : height - 2 + i, j : width - 2 + j]
+    for i in range(3)
+    for j in range(3)
+  )
+  return _enhanced(image.at[1:-1, 1:-1].set(smooth / 13), image, strength)
+
+
+def _enhanced(without: jax.Array | float, image: jax.Array, strength: jax.Array) -> jax.Array:
+  """Between (and beyond) an image without some property and the image: factor 0.01 to 2."""
+  factor = 0.01 + 1.99 * strength
+  return jnp.clip(without + factor * (image - without), 0.0, 1.0)
+
+
+def _luma(image: jax.Array) -> jax.Array:
+  if image.shape[-1] == 1:
+    return image
+  return jnp.sum(image * jnp.array(_LUMA)[None, None, :], axis=-1, keepdims=True)
+
+
+def _levels(image: jax.Array) -> jax.Array:
+  return jnp.round(255 * image).astype(jnp.int32)
+
+
+_TONES = (
+  lambda image, strength: image,
+  _autocontrast,
+  _equalize,
+  _solarize,
+  _posterize,
+  _colour,
+  _contrast,
+  _brightness,
+  _sharpness,
+)

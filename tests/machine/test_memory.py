@@ -1,0 +1,45 @@
+"""Peak memory of a block, against an allocation of known size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from miue_jax.machine import memory
+
+SIZE = 200_000_000
+
+pytestmark = pytest.mark.skipif(not memory._CLEAR.exists(), reason="only Linux tells")
+
+
+def peak(path, size):
+  with memory.recorded(path):
+    np.ones(size, np.uint8)
+  return memory.read(path)
+
+
+def test_what_a_block_holds_at_most_is_found(tmp_path):
+  small = peak(tmp_path / "small.json", 1)
+  large = peak(tmp_path / "large.json", SIZE)
+  after = peak(tmp_path / "after.json", 1)
+  assert large - small == pytest.approx(SIZE, rel=0.2)
+  assert after - small == pytest.approx(0, abs=0.2 * SIZE)  # an earlier peak does not count
+
+
+def test_the_larger_of_two_sittings_stays(tmp_path):
+  path = tmp_path / "memory.json"
+  large = peak(path, SIZE)
+  assert peak(path, 1) == large
+
+
+def test_a_block_that_fails_is_recorded(tmp_path):
+  with pytest.raises(RuntimeError), memory.recorded(tmp_path / "memory.json"):
+    raise RuntimeError
+  assert memory.read(tmp_path / "memory.json") > 0
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", json.dumps({"peak_memory_bytes": None})])
+def test_what_cannot_be_read_is_not_known(tmp_path, text):
+  (tmp_path / "memory.json").write_text(text)
+  assert memory.read(tmp_path / "memory.json") is None
+  assert memory.read(tmp_path / "absent.json") is None

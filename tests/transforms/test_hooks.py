@@ -1,0 +1,33 @@
+"""Soft labels against NumPy in float64 and optax."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from miue_jax.transforms import hooks
+
+
+def test_soft_targets_are_mixtures_of_onehot_labels():
+  rng = np.random.default_rng(0)
+  logits = rng.standard_normal((6, 4)).astype(np.float32)
+  labels = rng.integers(0, 4, (6, 2))
+  share = rng.random(6)
+  weights = np.stack([share, 1 - share], axis=1)
+  soft = (weights[..., None] * np.eye(4)[labels]).sum(axis=1)
+  targets = hooks.Targets(jnp.array(labels), jnp.array(weights, jnp.float32))
+  shifted = logits - np.log(np.exp(logits.astype(float)).sum(axis=1, keepdims=True))
+  np.testing.assert_allclose(targets.loss(logits), -(soft * shifted).sum(axis=1), rtol=1e-5)
+  np.testing.assert_allclose(
+    targets.loss(logits), optax.softmax_cross_entropy(logits, jnp.float32(soft)), rtol=1e-5
+  )
+  expected = soft[np.arange(6), logits.argmax(axis=1)]
+  np.testing.assert_allclose(targets.correct(logits), expected, rtol=1e-6)
+
+
+def test_hard_targets_are_labels():
+  logits = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
+  labels = jnp.array([0, 1, 2, 0, 1])
+  targets = hooks.Targets.hard(labels)
+  expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  np.testing.assert_array_equal(targets.loss(logits), expected)
+  np.testing.assert_array_equal(targets.correct(logits), logits.argmax(axis=1) == labels)
