@@ -1,12 +1,12 @@
 r"""One table over digits, a prefix of CIFAR-10 and chest X-rays, sized for two CPU cores.
 
 Methods by recipes that fit a small network, without a defence and under JPEG-50, victims of three
-seeds. Every data set has its own section of `arena.datasets` and its own folder in the workdir; the
-report has one table for each and one with all side by side. For others, change the dict.
+seeds. Every data set has its own section of `compare.datasets` and its own folder in the workdir.
+The report has one table for each and one with all side by side. For others, change the dict.
 
-    python -m miue_jax.main --config=configs/datasets.py --mode=benchmark \
-        --config.arena.datasets.cifar10_prefix.data.path=FILE.npz \
-        --config.arena.datasets.pneumonia.data.path=pneumoniamnist.npz
+    python -m miue_jax.main --config=configs/datasets.py --mode=compare \
+        --config.compare.datasets.cifar10_prefix.data.path=FILE.npz \
+        --config.compare.datasets.pneumonia.data.path=pneumoniamnist.npz
 """
 
 import ml_collections
@@ -30,7 +30,7 @@ DATASETS = {
   },
   "cifar10_prefix": {
     "data": {"source": "npz", "path": "cifar10_prefix.npz", "max_train": 5120},
-    "arena": {"published": "cifar10"},
+    "compare": {"published": "cifar10"},
   },
   "pneumonia": {"data": {"source": "npz", "path": "pneumoniamnist.npz"}},
 }
@@ -54,9 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.victim_fit.learning_rate = 0.1
   c.victim_fit.weight_decay = 5e-4
 
-  c.arena.datasets = DATASETS
-  c.arena.methods = ("random", "em", "lsp", "miue")
-  c.arena.recipes = {"lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}}}
-  c.arena.defences = ("none", "jpeg50")
-  c.arena.defended_seeds = (0,)
+  c.compare.datasets = DATASETS
+  c.compare.methods = ("random", "em", "lsp", "miue")
+  c.compare.recipes = {"lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}}}
+  c.compare.defences = ("none", "jpeg50")
+  c.compare.defended_seeds = (0,)
   return c

@@ -1,18 +1,18 @@
 r"""Does the depth of a victim matter? MI-UE against six networks on a prefix of CIFAR-10.
 
-The arena (configs/arena.py) with one method, one seed and no defence; the victims are a linear
+The table of configs/compare.py with one method, one seed and no defence. The victims are a linear
 classifier, networks of two and three layers, LeNet-5, VGG-11 and ResNet-18, the latter three narrow
 enough for two CPU cores. The page has accuracy and mutual information over the victims in this
 order.
 
-    python -m miue_jax.main --config=configs/depth.py --config.data.path=FILE.npz --mode=benchmark
+    python -m miue_jax.main --config=configs/depth.py --config.data.path=FILE.npz --mode=compare
 """
 
 import ml_collections
 
 from miue_jax.settings import config
 
-# As in configs/arena.py.
+# As in configs/compare.py.
 _MIUE = {
   "epochs": 16,
   "step_size_start": 1.6 / 255,
@@ -42,8 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.victim_fit.learning_rate = 0.02  # a linear classifier overshoots by 0.1
   c.victim_fit.weight_decay = 5e-4
 
-  c.arena.methods = ("miue",)
-  c.arena.recipes = {"miue": {"method": _MIUE}}
-  c.arena.victims = ("linear", "mlp2", "mlp3", "lenet5", "vgg11_bn", "resnet18")
-  c.arena.seeds = (0,)
+  c.compare.methods = ("miue",)
+  c.compare.recipes = {"miue": {"method": _MIUE}}
+  c.compare.victims = ("linear", "mlp2", "mlp3", "lenet5", "vgg11_bn", "resnet18")
+  c.compare.seeds = (0,)
   return c

@@ -25,12 +25,12 @@ def largest_change(epsilon: float, norm: str) -> int:
 
 
 def stored_type(epsilon: float, norm: str) -> np.dtype:
-  """What a realised perturbation is stored in: int8, or int16 where changes may exceed 127."""
+  """What a quantised perturbation is stored in: int8, or int16 where changes may exceed 127."""
   return np.dtype(np.int8 if largest_change(epsilon, norm) <= 127 else np.int16)
 
 
 def exceeds(delta: np.ndarray, epsilon: float, norm: str) -> np.ndarray:
-  """Which images of a realised perturbation break their budget, bool `[N]`.
+  """Which images of a quantised perturbation break their budget, bool `[N]`.
 
   Args:
     delta: integers `[N, H, W, C]` in 255ths.
@@ -98,7 +98,7 @@ def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
   return (slice(start, start + size) for start in range(0, shape[0], size))
 
 
-def realise(
+def quantise(
   images: np.ndarray,
   delta: np.ndarray,
   epsilon: float,
@@ -128,7 +128,7 @@ def realise(
     level = to_level(np.clip(clean + 255 * exact, 0, 255))
     return np.clip(level.astype(np.int16) - clean, -limit, limit)
 
-  realised = np.empty(images.shape, stored_type(epsilon, norm))
+  quantised = np.empty(images.shape, stored_type(epsilon, norm))
   for block in blocks(images.shape):
     clean = images[block].astype(np.int16)
     exact = np.asarray(delta[block], np.float32)
@@ -141,12 +141,12 @@ def realise(
         result[over] = stored(clean[over], smaller)
         still = exceeds(result[over], epsilon, norm)
         over, smaller = over[still], smaller[still]
-    realised[block] = result
-  return realised
+    quantised[block] = result
+  return quantised
 
 
 def random_noise(images: np.ndarray, epsilon: float, seed: int) -> np.ndarray:
-  """Uniform noise in `[-epsilon, epsilon]`, realised: the control every table needs.
+  """Uniform noise in `[-epsilon, epsilon]`, quantised: the control every table needs.
 
   Args:
     images: clean, uint8 `[N, H, W, C]`.
@@ -158,4 +158,4 @@ def random_noise(images: np.ndarray, epsilon: float, seed: int) -> np.ndarray:
   """
   generator = np.random.default_rng(seed)
   noise = generator.uniform(-epsilon, epsilon, images.shape).astype(np.float32)
-  return realise(images, noise, epsilon)
+  return quantise(images, noise, epsilon)

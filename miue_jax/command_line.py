@@ -19,7 +19,10 @@ from miue_jax.settings.errors import UserError
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
-_OPEN_KEYS = ("config.arena.recipes.", "config.arena.datasets.")  # the recipe says which there are
+_OPEN_KEYS = (
+  "config.compare.recipes.",
+  "config.compare.datasets.",
+)
 
 
 def run(work: Callable[[], None]) -> None:
@@ -84,7 +87,7 @@ def parse(argv: Sequence[str]) -> list[str]:
   except Exception as error:  # A recipe is a program: it can raise anything.
     hint = ""
     if any(arg.lstrip("-").startswith(_OPEN_KEYS) for arg in argv):
-      hint = " Below arena.recipes and arena.datasets a flag changes what is there, no more."
+      hint = " Below compare.recipes and compare.datasets a flag changes what is there, no more."
     raise UserError(
       f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it.{hint}"
     ) from error

@@ -28,7 +28,7 @@ MODES = (
   "export",
   "restore",
   "plan",
-  "benchmark",
+  "compare",
   "pretrain",
 )
 FORMATS = ("png", "npz")
@@ -45,7 +45,7 @@ _MODE = flags.DEFINE_enum(
   "run",
   MODES,
   "run = generate, evaluate, measure, report; or one stage alone; plan: what a run will cost; "
-  "benchmark: methods against defences, as config.arena says; pretrain: a victim on clean images.",
+  "compare: methods against defences, as config.compare says; pretrain: a victim on clean images.",
 )
 _IMAGES = flags.DEFINE_string("images", None, "restore: the export to undo; WORKDIR/images.")
 _OUTPUT = flags.DEFINE_string(
@@ -145,8 +145,8 @@ def _result(config: configs.Config) -> str:
   folder = workdir.open_workdir(root, config)
   with progress.logged_to(folder.log):
     try:
-      if mode == "benchmark":
-        return _benchmark(config, folder)
+      if mode == "compare":
+        return _compare(config, folder)
       needs_test = mode not in ("generate", "export")
       return _staged(stages.start(config, folder, _command(), need_test=needs_test), stages)
     except processes.Interrupted as stop:
@@ -154,11 +154,11 @@ def _result(config: configs.Config) -> str:
       raise
 
 
-def _benchmark(config: configs.Config, folder) -> str:
+def _compare(config: configs.Config, folder) -> str:
   from miue_jax.experiment import grid
 
   table = grid.run(config, folder, _command())
-  return f"{table}\nReport: {folder.report / 'arena.html'}"
+  return f"{table}\nReport: {folder.report / 'compare.html'}"
 
 
 def _staged(experiment, stages) -> str:

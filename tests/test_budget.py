@@ -74,9 +74,9 @@ def test_projection_is_feasible_nearest_and_idempotent(images, delta, epsilon):
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
 def test_stored_images_keep_the_budget(rounding, images, delta, epsilon):
-  realised = budget.realise(images, delta, epsilon, rounding)
-  assert realised.dtype == np.int8
-  poisoned = images.astype(int) + realised
+  quantised = budget.quantise(images, delta, epsilon, rounding)
+  assert quantised.dtype == np.int8
+  poisoned = images.astype(int) + quantised
   assert np.abs(poisoned - images).max() <= round(255 * epsilon)
   assert poisoned.min() >= 0
   assert poisoned.max() <= 255
@@ -85,18 +85,18 @@ def test_stored_images_keep_the_budget(rounding, images, delta, epsilon):
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
 def test_an_image_keeps_its_l2_budget_and_uses_it(rounding, images, delta, epsilon):
-  realised = budget.realise(images, delta, epsilon, rounding, "l2")
-  assert realised.dtype == np.int8
-  assert not budget.exceeds(realised, epsilon, "l2").any()
-  change = realised.astype(np.float64).reshape(len(realised), -1)
+  quantised = budget.quantise(images, delta, epsilon, rounding, "l2")
+  assert quantised.dtype == np.int8
+  assert not budget.exceeds(quantised, epsilon, "l2").any()
+  change = quantised.astype(np.float64).reshape(len(quantised), -1)
   assert np.sqrt((change**2).mean(axis=1)).max() <= 255 * epsilon * (1 + 1e-12)
-  assert (images + realised.astype(int)).min() >= 0
-  assert (images + realised.astype(int)).max() <= 255
+  assert (images + quantised.astype(int)).min() >= 0
+  assert (images + quantised.astype(int)).max() <= 255
   # What kept the budget before is not scaled down.
   small = delta * np.float32(epsilon / 2)
-  plain = budget.realise(images, small, 127 / 255, rounding)
+  plain = budget.quantise(images, small, 127 / 255, rounding)
   kept = ~budget.exceeds(plain, epsilon, "l2")
-  found = budget.realise(images, small, epsilon, rounding, "l2")
+  found = budget.quantise(images, small, epsilon, rounding, "l2")
   np.testing.assert_array_equal(found[kept], plain[kept])
 
 
@@ -105,19 +105,19 @@ def test_an_l2_budget_is_per_image_and_scales_it_down_as_a_whole():
   delta = np.zeros(images.shape, np.float32)
   delta[0] = np.linspace(-40, 40, 100).reshape(10, 10, 1) / 255  # root mean square 23.3
   delta[1, 0, 0] = 90 / 255  # root mean square 9
-  realised = budget.realise(images, delta, 10 / 255, norm="l2")
-  assert 9.8 <= np.sqrt((realised[0].astype(float) ** 2).mean()) <= 10
-  ratio = np.linalg.norm(realised[0]) / np.linalg.norm(255 * delta[0])
-  assert np.abs(realised[0] - 255 * delta[0] * ratio).max() < 1
-  np.testing.assert_array_equal(realised[1], np.rint(255 * delta[1]))
+  quantised = budget.quantise(images, delta, 10 / 255, norm="l2")
+  assert 9.8 <= np.sqrt((quantised[0].astype(float) ** 2).mean()) <= 10
+  ratio = np.linalg.norm(quantised[0]) / np.linalg.norm(255 * delta[0])
+  assert np.abs(quantised[0] - 255 * delta[0] * ratio).max() < 1
+  np.testing.assert_array_equal(quantised[1], np.rint(255 * delta[1]))
 
 
 @hypothesis.given(images=images, target=images)
 def test_without_a_norm_any_image_can_be_reached(images, target):
   delta = target.astype(np.float32) / 255 - images.astype(np.float32) / 255
-  realised = budget.realise(images, delta, 8 / 255, norm="none")
-  assert realised.dtype == np.int16
-  np.testing.assert_array_equal(images + realised, target)
+  quantised = budget.quantise(images, delta, 8 / 255, norm="none")
+  assert quantised.dtype == np.int16
+  np.testing.assert_array_equal(images + quantised, target)
 
 
 def test_what_exceeds_a_budget_is_named_image_by_image():
@@ -132,9 +132,9 @@ def test_what_exceeds_a_budget_is_named_image_by_image():
 @hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
 def test_nearest_is_within_half_a_level_of_what_was_asked(images, delta, epsilon):
   delta = np.clip(delta, -epsilon, epsilon)
-  realised = budget.realise(images, delta.astype(np.float32), epsilon)
+  quantised = budget.quantise(images, delta.astype(np.float32), epsilon)
   asked = np.clip(images + 255 * delta.astype(np.float64), 0, 255)
-  assert np.abs(images + realised.astype(int) - asked).max() <= 0.5 + 1e-4
+  assert np.abs(images + quantised.astype(int) - asked).max() <= 0.5 + 1e-4
 
 
 @hypothesis.given(images=images, levels=hnp.arrays(np.int8, SHAPE, elements=st.integers(-8, 8)))
@@ -144,14 +144,14 @@ def test_whole_levels_survive_both_roundings(images, levels):
   clean = images.astype(np.float32) / 255
   delta = np.clip(clean + levels / np.float32(255), 0, 1).astype(np.float32) - clean
   for rounding in ROUNDINGS:
-    np.testing.assert_array_equal(budget.realise(images, delta, 8 / 255, rounding), expected)
+    np.testing.assert_array_equal(budget.quantise(images, delta, 8 / 255, rounding), expected)
 
 
 def test_truncation_drops_the_fraction_and_nearest_rounds():
   images = np.full((1, 1, 4, 1), 100, np.uint8)
   delta = np.array([2.7, 2.2, -2.2, -2.7], np.float32).reshape(1, 1, 4, 1) / 255
-  nearest = budget.realise(images, delta, 8 / 255, "nearest")
-  truncated = budget.realise(images, delta, 8 / 255, "truncate")
+  nearest = budget.quantise(images, delta, 8 / 255, "nearest")
+  truncated = budget.quantise(images, delta, 8 / 255, "truncate")
   assert nearest.ravel().tolist() == [3, 2, -2, -3]
   assert truncated.ravel().tolist() == [2, 2, -3, -3]
 
@@ -161,8 +161,8 @@ def test_many_images_are_realised_in_blocks(monkeypatch):
   images = rng.integers(0, 256, (11, 2, 2, 3), np.uint8)
   levels = rng.integers(-8, 9, images.shape)
   monkeypatch.setattr(budget, "_BLOCK_VALUES", 4 * 12)
-  realised = budget.realise(images, (levels / 255).astype(np.float32), 8 / 255)
-  np.testing.assert_array_equal(images + realised.astype(int), np.clip(images + levels, 0, 255))
+  quantised = budget.quantise(images, (levels / 255).astype(np.float32), 8 / 255)
+  np.testing.assert_array_equal(images + quantised.astype(int), np.clip(images + levels, 0, 255))
 
 
 def test_random_noise_is_uniform_over_the_levels():

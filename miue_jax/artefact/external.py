@@ -1,4 +1,4 @@
-"""Poisoned images that were made elsewhere, as one more method of the arena.
+"""Poisoned images that were made elsewhere, as one more method of the comparison.
 
 They are the training images in their order, uint8: an `.npy` file; an `.npz` file with the array
 `x_train`, `train_images` or only one; or a folder: one that `--mode=export` wrote, PNGs by the
@@ -42,12 +42,12 @@ def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
     name, equals, path = item.partition("=")
     if not equals or not path or not FOLDER.fullmatch(name):
       raise UserError(
-        f"arena.bring holds {item!r}: write NAME=PATH, with a name of letters, digits and _ . + -."
+        f"compare.bring holds {item!r}: write NAME=PATH, where NAME has letters, digits and _.+-"
       )
     if name in paths:
-      raise UserError(f"arena.bring names {name!r} twice: give every path a name of its own.")
+      raise UserError(f"compare.bring names {name!r} twice: give every path a name of its own.")
     if not os.path.exists(path):
-      raise UserError(f"arena.bring says {item!r} but there is no {path}: correct the path.")
+      raise UserError(f"compare.bring says {item!r} but there is no {path}: correct the path.")
     paths[name] = pathlib.Path(path)
   return paths
 

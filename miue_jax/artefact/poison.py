@@ -78,11 +78,11 @@ def make(
   norm: str = "linf",
   extra: dict[str, Any] | None = None,
 ) -> Poison:
-  """Measures a realised perturbation and writes its manifest.
+  """Measures a quantised perturbation and writes its manifest.
 
   Args:
     dataset: whose training images are perturbed.
-    delta: `[N, H, W, C]` in 255ths, after rounding and clipping (`budget.realise`).
+    delta: `[N, H, W, C]` in 255ths, after rounding and clipping (`budget.quantise`).
     method: its name.
     epsilon: the budget, in [0, 1] pixel units.
     config: the whole experiment; anything JSON can hold.

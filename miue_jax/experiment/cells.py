@@ -25,32 +25,32 @@ class Cell(NamedTuple):
 
 def tables(config: Config, workdir: Workdir) -> list[tuple[Config, Workdir]]:
   """Settings and folder of the table of each data set; what was given where none is listed."""
-  names = config.arena.datasets
+  names = config.compare.datasets
   tables = [(recipes.for_dataset(config, name), Workdir(workdir.root / name)) for name in names]
   return tables or [(config, workdir)]
 
 
 def victims_of(config: Config) -> tuple[str, ...]:
   """Names of the victims' networks."""
-  return config.arena.victims or (config.victim.name,)
+  return config.compare.victims or (config.victim.name,)
 
 
 def seeds_of(config: Config, defence: str) -> tuple[int, ...]:
   """Seeds of the victims with this defence."""
-  return (defence != "none" and config.arena.defended_seeds) or config.arena.seeds
+  return (defence != "none" and config.compare.defended_seeds) or config.compare.seeds
 
 
 def names_of(config: Config) -> tuple[str, ...]:
   """Lines of the table."""
-  return (CLEAN, *config.arena.methods, *external.parse(config.arena.bring))
+  return (CLEAN, *config.compare.methods, *external.parse(config.compare.bring))
 
 
 def every(config: Config) -> Iterator[Cell]:
   """Every cell, column by column and seed by seed: an early look compares like with like."""
-  arena = config.arena
-  for seed in dict.fromkeys(arena.seeds + arena.defended_seeds):
+  compare = config.compare
+  for seed in dict.fromkeys(compare.seeds + compare.defended_seeds):
     for victim in victims_of(config):
-      for defence in arena.defences:
+      for defence in compare.defences:
         if seed in seeds_of(config, defence):
           for name in names_of(config):
             yield Cell(name, victim, defence, seed)
@@ -58,12 +58,12 @@ def every(config: Config) -> Iterator[Cell]:
 
 def poison_seed(config: Config, seed: int) -> int:
   """The seed of the poison that victims of `seed` learn from."""
-  return seed if config.arena.poison_per_seed else config.seed
+  return seed if config.compare.poison_per_seed else config.seed
 
 
 def poison_seeds(config: Config) -> tuple[int, ...]:
   """Seeds of all poisons of a method."""
-  seeds = config.arena.seeds + config.arena.defended_seeds
+  seeds = config.compare.seeds + config.compare.defended_seeds
   return tuple(dict.fromkeys(poison_seed(config, seed) for seed in seeds))
 
 
@@ -71,7 +71,7 @@ def generation(experiment: Experiment, name: str, seed: int) -> Experiment:
   """The experiment that makes one poison; `name` may be that of brought images."""
   root = experiment.workdir.root / "poisons" / name / str(seed)
   config = dataclasses.replace(experiment.config, seed=seed)
-  if name in config.arena.methods:
+  if name in config.compare.methods:
     config = recipes.for_method(config, name)
   return dataclasses.replace(experiment, config=config, workdir=Workdir(root))
 
@@ -94,5 +94,5 @@ def measurements(workdir: Workdir) -> pathlib.Path:
 
 def states(cell: Cell, workdir: Workdir) -> pathlib.Path:
   """The folder of the victim's states while it is trained and measured."""
-  folder = workdir.checkpoints / "arena" / cell.method / cell.victim
+  folder = workdir.checkpoints / "compare" / cell.method / cell.victim
   return folder / f"{cell.defence}-{cell.seed}"

@@ -83,7 +83,7 @@ def _noisy(clean: np.ndarray | LazyImages, epsilon: float, seed: int) -> np.ndar
     for row, index in enumerate(ids):
       bits = np.random.PCG64(seed).advance(int(index) * values)
       noise[row] = np.random.Generator(bits).uniform(-epsilon, epsilon, images.shape[1:])
-    return (images.astype(np.int16) + budget.realise(images, noise, epsilon)).astype(np.uint8)
+    return (images.astype(np.int16) + budget.quantise(images, noise, epsilon)).astype(np.uint8)
 
   return clean.map(add_noise)
 

@@ -1,4 +1,4 @@
-"""What goes with the accuracy gap of the arena's poisons: each explanation, for each victim."""
+"""Correlates explanations of a poison's strength with its accuracy gap, for each victim."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

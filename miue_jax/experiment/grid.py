@@ -74,12 +74,12 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
     except UserError as error:
       if folder == workdir:
         raise
-      raise UserError(f"Data set {folder.root.name!r} of the arena: {error}") from error
+      raise UserError(f"Data set {folder.root.name!r} of the comparison: {error}") from error
   experiments = [table.experiment for table in tables]
   _require_distinct([experiment.dataset.name for experiment in experiments])
   counts = processes.from_lead(lambda: [len(missing(experiment)) for experiment in experiments])
   total = sum(1 for part, _ in places for _ in cells.every(part))
-  logging.info("Arena: %d of %d victims are still to be trained.", sum(counts), total)
+  logging.info("Comparison: %d of %d victims are still to be trained.", sum(counts), total)
   text = ""
   for wait in (False, True):  # first what nobody else works at
     for table in tables:
@@ -99,20 +99,22 @@ def check(config: Config) -> None:
     UserError: an unknown method, victim or defence (the message lists what is known), a name that
       is used twice, or nothing to compare.
   """
-  arena, brought = config.arena, external.parse(config.arena.bring)
-  if not arena.methods and not brought:
-    raise UserError("There is nothing to compare: set arena.methods or arena.bring.")
+  compare, brought = config.compare, external.parse(config.compare.bring)
+  if not compare.methods and not brought:
+    raise UserError("There is nothing to compare: set compare.methods or compare.bring.")
   for name in brought:
-    if name in arena.methods or name == CLEAN:
-      raise UserError(f"arena.bring uses the name {name!r}, which is taken: choose another one.")
-  for name in arena.methods:
+    if name in compare.methods or name == CLEAN:
+      raise UserError(f"compare.bring uses the name {name!r}, which is taken: choose another one.")
+  for name in compare.methods:
     made = recipes.for_method(config, name).method.name
     if name == CLEAN or made not in METHODS:
-      raise UserError(f"Unknown method {made!r} in arena.methods; known: {_listed(METHODS)}.")
-  for name in arena.victims:
+      raise UserError(f"Unknown method {made!r} in compare.methods; known: {_listed(METHODS)}.")
+  for name in compare.victims:
     if name not in models.MODELS:
-      raise UserError(f"Unknown victim {name!r} in arena.victims; known: {_listed(models.MODELS)}.")
-  for name in arena.defences:
+      raise UserError(
+        f"Unknown victim {name!r} in compare.victims; known: {_listed(models.MODELS)}."
+      )
+  for name in compare.defences:
     defences.build(name)
 
 
@@ -124,7 +126,7 @@ def _opened(config: Config, workdir: Workdir, command: str) -> _Table:
   claims = Claims(workdir.root / "claims")
   with claims.claim("brought", wait=True):
     brought = _brought(experiment)
-  for name, seed in itertools.product(config.arena.methods, cells.poison_seeds(config)):
+  for name, seed in itertools.product(config.compare.methods, cells.poison_seeds(config)):
     made = cells.generation(experiment, name, seed)
     workdirs.open_workdir(made.workdir.root, made.config)
   todo = processes.from_lead(lambda: _unfinished(experiment))
@@ -135,7 +137,7 @@ def _require_distinct(names: list[str]) -> None:
   for name in names:
     if names.count(name) > 1:
       raise UserError(
-        f"Two data sets of the arena are called {name!r}: give each a data.name of its own."
+        f"Two data sets of the comparison are called {name!r}: give each a data.name of its own."
       )
 
 
@@ -149,7 +151,7 @@ def _check_fit(experiment: Experiment) -> None:
   shape, devices = dataset.train.images.shape[1:], jax.sharding.get_mesh().size
   for name in cells.victims_of(config):
     stages.check_victim(dataclasses.replace(config.victim, name=name), config, dataset)
-  for name in config.arena.methods:
+  for name in config.compare.methods:
     made = recipes.for_method(config, name)
     models.build(made.model, dataset.num_classes, shape)
     stages.check_classes(made.method, dataset)
@@ -158,11 +160,11 @@ def _check_fit(experiment: Experiment) -> None:
         f"The batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "
         f"the {devices} devices: change its recipe or set devices."
       )
-  if any(defences.build(name).needs_clean for name in config.arena.defences):
+  if any(defences.build(name).needs_clean for name in config.compare.defences):
     evaluate.clean_share(dataset.test, config)
-  if config.arena.published == "cifar10" and (dataset.num_classes, shape) != (10, (32, 32, 3)):
+  if config.compare.published == "cifar10" and (dataset.num_classes, shape) != (10, (32, 32, 3)):
     raise UserError(
-      f"arena.published=cifar10, but {dataset.name} has {dataset.num_classes} classes and images "
+      f"compare.published=cifar10, but {dataset.name} has {dataset.num_classes} classes and images "
       f"of shape {list(shape)}: leave it empty for other data."
     )
 
@@ -199,7 +201,7 @@ def _unmeasured(experiment: Experiment) -> list[Cell]:
 
 def _is_measured(cell: Cell, config: Config) -> bool:
   """Whether the table shows the information of this victim: of one for each line and network."""
-  return cell.defence == "none" and cell.seed == config.arena.seeds[0]
+  return cell.defence == "none" and cell.seed == config.compare.seeds[0]
 
 
 def _claimed(cell: Cell, table: _Table, wait: bool) -> None:
@@ -318,7 +320,7 @@ def _brought(experiment: Experiment) -> dict[str, Poison]:
     UserError: they cannot be used, or are not those that an earlier sitting was given.
   """
   config, poisons = experiment.config, {}
-  for name, path in external.parse(config.arena.bring).items():
+  for name, path in external.parse(config.compare.bring).items():
     poison = external.make(name, path, experiment.dataset, config.method, config.seed)
     folder = cells.generation(experiment, name, config.seed).workdir.poison
     if processes.from_lead((folder / "manifest.json").exists):

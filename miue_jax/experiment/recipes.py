@@ -1,51 +1,51 @@
-"""What the arena's data sets and methods change in the settings that they share."""
+"""What the comparison's data sets and methods change in the settings that they share."""
 
 import dataclasses
 from typing import Any
 
 from miue_jax.settings import validation
-from miue_jax.settings.config import Arena, Config
+from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.frozen import frozen
 
 METHOD_SECTIONS = ("model", "source", "method")  # what makes a poison
 _DATASET_SECTIONS = (
-  "data", *METHOD_SECTIONS, "victim", "victim_fit", "evaluate", "measure", "arena"
+  "data", *METHOD_SECTIONS, "victim", "victim_fit", "evaluate", "measure", "compare"
 )  # fmt: skip
 
 
 def for_dataset(config: Config, name: str) -> Config:
-  """The settings of the table of one of `arena.datasets`; by default its data have its name.
+  """The settings of the table of one of `compare.datasets`; by default its data have its name.
 
   Raises:
     UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
   """
-  alone = dataclasses.replace(config, arena=dataclasses.replace(config.arena, datasets={}))
+  alone = dataclasses.replace(config, compare=dataclasses.replace(config.compare, datasets={}))
   named = dataclasses.replace(alone, data=dataclasses.replace(alone.data, name=name))
-  prefix = f"arena.datasets.{name}"
-  made = _changed(named, config.arena.datasets[name], prefix, _DATASET_SECTIONS)
-  if made.arena.datasets:
-    raise UserError(f"Config key {prefix}.arena.datasets: a data set holds no others.")
+  prefix = f"compare.datasets.{name}"
+  made = _changed(named, config.compare.datasets[name], prefix, _DATASET_SECTIONS)
+  if made.compare.datasets:
+    raise UserError(f"Config key {prefix}.compare.datasets: a data set holds no others.")
   try:
     validation.validate(made)
   except UserError as error:
-    raise UserError(f"Data set {name!r} of the arena cannot be used: {error}") from error
+    raise UserError(f"Data set {name!r} of the comparison cannot be used: {error}") from error
   return made
 
 
 def for_method(config: Config, name: str) -> Config:
-  """The settings by which the arena makes the poison called `name`; that is also its method's name.
+  """The settings by which the comparison makes the poison called `name`; that is also its method's name.
 
   Raises:
     UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
   """
   named = dataclasses.replace(config, method=dataclasses.replace(config.method, name=name))
-  recipe = config.arena.recipes.get(name, {})
-  made = _changed(named, recipe, f"arena.recipes.{name}", METHOD_SECTIONS)
+  recipe = config.compare.recipes.get(name, {})
+  made = _changed(named, recipe, f"compare.recipes.{name}", METHOD_SECTIONS)
   try:
-    validation.validate(dataclasses.replace(made, arena=Arena()))
+    validation.validate(dataclasses.replace(made, compare=Compare()))
   except UserError as error:
-    raise UserError(f"Method {name!r} of the arena cannot be made: {error}") from error
+    raise UserError(f"Method {name!r} of the comparison cannot be made: {error}") from error
   return made
 
 

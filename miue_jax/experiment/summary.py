@@ -1,4 +1,4 @@
-"""The arena's report, as far as its tables are filled."""
+"""The comparison's report, as far as its tables are filled."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -35,11 +35,11 @@ def _content(experiment: Experiment) -> report.ArenaContent:
     victims=tuple(
       evaluate.victim_name(name, config.victim_fit) for name in cells.victims_of(config)
     ),
-    seeds={defence: cells.seeds_of(config, defence) for defence in config.arena.defences},
+    seeds={defence: cells.seeds_of(config, defence) for defence in config.compare.defences},
   )
   facts = {}
   for name in axes.methods[1:]:
-    seed = config.seed if name in external.parse(config.arena.bring) else None
+    seed = config.seed if name in external.parse(config.compare.bring) else None
     facts[name] = _facts(experiment, name, seed)
   rows = evaluate.read(workdir.results)
   measurements = evaluate.read(cells.measurements(workdir))
@@ -50,7 +50,7 @@ def _content(experiment: Experiment) -> report.ArenaContent:
     measurements=measurements,
     explanations=explain.by_victim(axes, rows, measurements),
     facts=facts,
-    published=config.arena.published,
+    published=config.compare.published,
   )
 
 

@@ -106,11 +106,11 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
 
 
 def _may_change(key: str) -> bool:
-  """Whether a key says which cells the arena's table has, not what is in one: a table may grow.
+  """Whether a key says which cells the comparison's table has, not what is in one: a table may grow.
 
   Each method's recipe is held to the workdir of its poison.
   """
-  return key.startswith("arena.") and key != "arena.poison_per_seed"
+  return key.startswith("compare.") and key != "compare.poison_per_seed"
 
 
 def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:

@@ -41,7 +41,7 @@ class Bilevel:
     objective: what delta minimises; None where `delta_step` says that.
     source_adversary: moves the poisoned images before the source model learns from them.
     delta_adversary: moves the poisoned images before `objective` judges them.
-    companion: learns beside delta and adds a term to `objective`.
+    auxiliary: learns beside delta and adds a term to `objective`.
     squeeze: what poisoned images lose before either side sees them.
     fresh: delta starts anew in every pass, from another draw where `method.init` is random; else it
       continues from the pass before.
@@ -53,7 +53,7 @@ class Bilevel:
   objective: deltas.Objective | None = None
   source_adversary: hooks.Adversary | None = None
   delta_adversary: hooks.Adversary | None = None
-  companion: deltas.Companion | None = None
+  auxiliary: deltas.Auxiliary | None = None
   squeeze: recompression.Squeeze = recompression.untouched
   fresh: bool = False
   outputs: int = 0
@@ -87,7 +87,7 @@ class Segment:
 class _Loop:
   """What a checkpoint holds; `history` has a row for each epoch, NaN where nothing was recorded.
 
-  `beside` is the companion's state and `seen` belongs to the observer; None without one.
+  `beside` is the auxiliary's state and `seen` belongs to the observer; None without one.
   """
 
   source: fit.State
@@ -138,7 +138,7 @@ def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int
     method,
     bilevel.objective,
     bilevel.delta_adversary,
-    bilevel.companion,
+    bilevel.auxiliary,
     bilevel.squeeze,
   )
 
@@ -191,7 +191,7 @@ def generate(
     fit.Sums.zero(),
     sharding.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
     sharding.replicate(np.float32(0)),
-    sharding.replicate(deltas.companion_state(bilevel.companion, module, key, image)),
+    sharding.replicate(deltas.auxiliary_state(bilevel.auxiliary, module, key, image)),
     observer.nothing() if observer else None,
   )
   position, loop = checkpoints.restore(loop) or (0, loop)

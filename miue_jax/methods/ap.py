@@ -71,7 +71,7 @@ def maximising(method: Method) -> deltas.Objective:
 class _Loop:
   """What a checkpoint holds.
 
-  `best` is the delta kept so far, `lowest` each row's loss with it, `beside` the companion's state.
+  `best` is the delta kept so far, `lowest` each row's loss with it, `beside` the auxiliary's state.
   """
 
   source: fit.State
@@ -91,7 +91,7 @@ def attack(
   objective: deltas.Objective,
   checkpoints: Checkpoints,
   progress: Reporter,
-  companion: deltas.Companion | None = None,
+  auxiliary: deltas.Auxiliary | None = None,
 ) -> Generated:
   """Trains the source model on clean images, then moves delta against it.
 
@@ -101,7 +101,7 @@ def attack(
     objective: what delta minimises, and by which an image's restarts are compared.
     checkpoints: see there.
     progress: see there.
-    companion: learns beside delta and adds a term to `objective`.
+    auxiliary: learns beside delta and adds a term to `objective`.
 
   Raises:
     signals.Interrupted: a signal came; the state is saved.
@@ -128,7 +128,7 @@ def attack(
   train_run = loops.repeated(
     fit.train_step(module, optimiser, fit.plain_inputs(config.source.augment), jax.P(AXIS))
   )
-  delta_run = loops.repeated(deltas.delta_step(module, method, objective, companion=companion))
+  delta_run = loops.repeated(deltas.delta_step(module, method, objective, auxiliary=auxiliary))
   keep_run = loops.repeated(_keep_step(module, method, objective))
   sizes = tuple(map(np.float32, (method.step_size_start, method.epsilon)))
 
@@ -143,7 +143,7 @@ def attack(
     sharding.replicate(np.zeros((method.epochs, 2), np.float32)),
     sharding.replicate(np.zeros(method.restarts, np.float32)),
     sharding.replicate(np.float32(0)),
-    sharding.replicate(deltas.companion_state(companion, module, key, image)),
+    sharding.replicate(deltas.auxiliary_state(auxiliary, module, key, image)),
   )
   position, loop = checkpoints.restore(loop) or (0, loop)
   total, stages = training + method.restarts * restart_steps, method.epochs + method.restarts

@@ -33,7 +33,7 @@ _ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
 
 
 @dataclasses.dataclass(frozen=True)
-class Companion:
+class Auxiliary:
   """A network that learns from features while delta moves, and has a say in where it goes.
 
   Attributes:
@@ -156,15 +156,15 @@ def released(
   patterns = sharding.fetch(delta) if method.class_wise else None
   parts = budget.resolution(method.epsilon_start)
 
-  def realised(rows) -> np.ndarray:
+  def quantised(rows) -> np.ndarray:
     images, labels, chosen, stored = rows
     exact = budget.unpack(patterns[labels] if method.class_wise else stored, parts)
-    result = budget.realise(images, exact, method.epsilon, method.rounding)
+    result = budget.quantise(images, exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
 
   rows = (table.images, table.labels, perturbed, None if method.class_wise else delta)
-  result = layout.fetch(rows, realised, table.images.shape[1:])
+  result = layout.fetch(rows, quantised, table.images.shape[1:])
   for done in (table.images, delta):
     done.delete()
   return result
@@ -189,20 +189,20 @@ def source_inputs(
   return inputs
 
 
-def companion_state(
-  companion: Companion | None, module: nn.Module, key: jax.Array, image: tuple[int, ...]
+def auxiliary_state(
+  auxiliary: Auxiliary | None, module: nn.Module, key: jax.Array, image: tuple[int, ...]
 ) -> Any:
-  """Where a companion of a source model of images `[H, W, C]` starts; None without one."""
-  if companion is None:
+  """Where a auxiliary of a source model of images `[H, W, C]` starts; None without one."""
+  if auxiliary is None:
     return None
   images = jax.ShapeDtypeStruct((1, *image), jnp.float32)
   (features, _), _ = jax.eval_shape(module.init_with_output, key, images)
-  return companion.start(key, features.shape[1])
+  return auxiliary.start(key, features.shape[1])
 
 
 # (constants, batch, images, weights, index) of the local rows -> what `delta` of these rows costs,
-# given the companion's state: its loss over the global batch, which rows count as right, and the
-# companion's state afterwards.
+# given the auxiliary's state: its loss over the global batch, which rows count as right, and the
+# auxiliary's state afterwards.
 Loss = Callable[
   [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array],
   Callable[[jax.Array, Any], tuple[jax.Array, tuple[jax.Array, Any]]],
@@ -214,7 +214,7 @@ def delta_step(
   method: Method,
   objective: Objective,
   adversary: hooks.Adversary | None = None,
-  companion: Companion | None = None,
+  auxiliary: Auxiliary | None = None,
   squeeze: recompression.Squeeze = recompression.untouched,
 ) -> loops.Step:
   """The sign step of an objective that judges one view of the batch at a time.
@@ -225,7 +225,7 @@ def delta_step(
     objective: what delta minimises, averaged over `method.draws` views.
     adversary: moves every view of the poisoned images before the objective judges it; the gradient
       takes what it adds for a constant.
-    companion: adds its term to every view, of which it sees the clean images as well.
+    auxiliary: adds its term to every view, of which it sees the clean images as well.
     squeeze: what every poisoned image loses before it is augmented.
   """
   on_device = loops.loops_on_device()
@@ -258,9 +258,9 @@ def delta_step(
         inputs = view(delta, key), batch.labels, keys
         features, logits = in_parts(judged, inputs, method, on_device)
         rowwise = objective(features, logits, batch.labels, weights)
-        if companion:
+        if auxiliary:
           clean, _ = in_parts(source, view(jnp.zeros_like(delta), key), method, on_device)
-          term, beside = companion.term(beside, clean, features, weights)
+          term, beside = auxiliary.term(beside, clean, features, weights)
           rowwise += term
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
         hits.append(jnp.argmax(logits, axis=1) == batch.labels)
@@ -274,7 +274,7 @@ def delta_step(
 def sign_step(method: Method, loss: Loss) -> loops.Step:
   """One sign step on one batch, `(carry, DeltaPass, index) -> carry`.
 
-  The carry is `(delta, Sums, state of the companion)`. Index counts sign steps: batch
+  The carry is `(delta, Sums, state of the auxiliary)`. Index counts sign steps: batch
   `index // steps`, step `index % steps`. With `method.stop_error` the sums count correct
   predictions as well: of the images of a batch as its last step found them.
 

@@ -10,7 +10,7 @@ class Generated:
   """A finished perturbation, before it becomes an artefact.
 
   Attributes:
-    delta: realised, integers `[N, H, W, C]` in 255ths, in example order; None but on the lead
+    delta: quantised, integers `[N, H, W, C]` in 255ths, in example order; None but on the lead
       process.
     seconds: spent, over all sittings.
     perturbed: ids of the perturbed images, None when all are.

@@ -50,12 +50,12 @@ def generate_ap(
 ) -> Generated:
   """Makes a targeted AP poison of less information; arguments and errors as `ap.attack`."""
   method = config.method
-  return ap.attack(dataset, config, ap.targeted(method), checkpoints, progress, companion(method))
+  return ap.attack(dataset, config, ap.targeted(method), checkpoints, progress, auxiliary(method))
 
 
 def bilevel(method: Method) -> alternating.Bilevel:
   """What each side does."""
-  return alternating.Bilevel(em.objective(method), companion=companion(method))
+  return alternating.Bilevel(em.objective(method), auxiliary=auxiliary(method))
 
 
 @flax.struct.dataclass
@@ -73,7 +73,7 @@ class State:
   average: jax.Array
 
 
-def companion(method: Method) -> deltas.Companion:
+def auxiliary(method: Method) -> deltas.Auxiliary:
   """T and its term, `zeta I_T`."""
   critic, optimiser = neural.Critic(_WIDTH), neural.optimiser(_LEARNING_RATE)
 
@@ -102,7 +102,7 @@ def companion(method: Method) -> deltas.Companion:
     own, log_others = parts(params, poisoned)
     return method.zeta * (own - log_others), State(params, opt_state, average)
 
-  return deltas.Companion(start, term)
+  return deltas.Auxiliary(start, term)
 
 
 def bound(

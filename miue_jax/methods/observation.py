@@ -128,7 +128,7 @@ class Observer:
       else:
         stored = patterns[self._labels[block]]
       exact = budget.unpack(stored, parts)
-      change = budget.realise(self._clean[block], exact, method.epsilon, method.rounding)
+      change = budget.quantise(self._clean[block], exact, method.epsilon, method.rounding)
       change[~self._perturbed[block]] = 0
       released[block] = self._clean[block] + change.astype(np.int16)
     return released

@@ -42,7 +42,7 @@ def generate(dataset: Dataset, config: Config, pattern: Pattern, started: float)
     part = slice(start, start + size)
     images = train.images[part]
     exact = pattern(np.random.default_rng((config.seed, start)), images, train.labels[part])
-    delta[part] = budget.realise(images, exact, method.epsilon, method.rounding, method.norm)
+    delta[part] = budget.quantise(images, exact, method.epsilon, method.rounding, method.norm)
   delta[~chosen] = 0
   return Generated(delta, time.monotonic() - started, perturbed, {})
 

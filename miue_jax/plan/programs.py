@@ -180,7 +180,7 @@ def _delta(config: Config, sizes: Sizes) -> Program:
       jnp.float32(method.step_size_start),
       jnp.float32(method.epsilon),
     )
-    beside = deltas.companion_state(bilevel.companion, module, jax.random.key(0), sizes.image)
+    beside = deltas.auxiliary_state(bilevel.auxiliary, module, jax.random.key(0), sizes.image)
     return (delta, _no_sums(), beside), constants, jnp.int32(0)
 
   delta_spec = _delta_spec(config)

@@ -78,7 +78,7 @@ def write(
 def write_arena(
   directory: Path, contents: Sequence[ArenaContent], config: Mapping[str, Any], command: str
 ) -> str:
-  """Writes `arena.html`, `arena.md`, `arena.csv` and `arena.tex` into `directory`, as `write` does.
+  """Writes `compare.html`, `compare.md`, `compare.csv` and `compare.tex` into `directory`, as `write` does.
 
   Args:
     directory: made if missing.
@@ -96,10 +96,10 @@ def write_arena(
   _replace_all(
     directory,
     {
-      "arena.csv": arena_files.to_csv(contents),
-      "arena.tex": arena_files.latex(contents),
-      "arena.md": text,
-      "arena.html": arena_page.html(contents, config, command),
+      "compare.csv": arena_files.to_csv(contents),
+      "compare.tex": arena_files.latex(contents),
+      "compare.md": text,
+      "compare.html": arena_page.html(contents, config, command),
     },
   )
   return text

@@ -9,7 +9,7 @@ from miue_jax.report import arena, arena_curves, arena_explanations, arena_figur
 def html(contents: Sequence[arena.Content], config: Mapping[str, Any], command: str) -> str:
   """The page of all tables."""
   return page.rendered(
-    "arena.html.jinja",
+    "compare.html.jinja",
     title=arena.title(contents),
     side_by_side=arena.side_by_side(contents) if len(contents) > 1 else None,
     tables=[(content, *_drawn(content, f"{i}")) for i, content in enumerate(contents)],

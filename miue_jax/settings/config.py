@@ -165,8 +165,8 @@ class Measure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arena:
-  """`--mode=benchmark`: data sets x methods x victims x defences x seeds in one table."""
+class Compare:
+  """`--mode=compare`: data sets x methods x victims x defences x seeds in one table."""
 
   # By the name of its folder in the workdir: what is different for a data set, by section, such as
   # {"digits": {"data": {"source": "digits"}, "victim": {"width": 8}}}; empty: `data` alone.
@@ -199,7 +199,7 @@ class Config:
   victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")
   evaluate: Evaluate = Evaluate()
   measure: Measure = Measure()
-  arena: Arena = Arena()
+  compare: Compare = Compare()
 
   @property
   def batch_sizes(self) -> tuple[int, ...]:

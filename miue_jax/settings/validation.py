@@ -6,7 +6,7 @@ import ml_collections
 
 from miue_jax.budget import NORMS, budget
 from miue_jax.settings import config as configs
-from miue_jax.settings.config import Arena, Config
+from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.frozen import frozen
 
@@ -147,22 +147,22 @@ def validate(config: Config) -> None:
     value = getattr(measure, key)
     require(value == 0 or value >= 2, f"measure.{key}", value, "0 (none) or at least 2")
 
-  _validate_arena(config.arena)
+  _validate_arena(config.compare)
 
 
-def _validate_arena(arena: Arena) -> None:
-  require(len(arena.seeds) > 0, "arena.seeds", arena.seeds, "one or more")
+def _validate_arena(compare: Compare) -> None:
+  require(len(compare.seeds) > 0, "compare.seeds", compare.seeds, "one or more")
   for key in ("seeds", "defended_seeds"):
-    seeds = getattr(arena, key)
-    require(all(0 <= seed < 2**32 for seed in seeds), f"arena.{key}", seeds, "below 2**32")
+    seeds = getattr(compare, key)
+    require(all(0 <= seed < 2**32 for seed in seeds), f"compare.{key}", seeds, "below 2**32")
   for key in ("methods", "victims", "defences", "seeds", "defended_seeds"):
-    values = getattr(arena, key)
-    require(len(set(values)) == len(values), f"arena.{key}", values, "without repetitions")
-  for name in arena.datasets:
+    values = getattr(compare, key)
+    require(len(set(values)) == len(values), f"compare.{key}", values, "without repetitions")
+  for name in compare.datasets:
     fine = bool(configs.FOLDER.fullmatch(name)) and name != "report"
-    require(fine, "arena.datasets", name, "of letters, digits, _, + and -, and not 'report'")
-  require(len(arena.defences) > 0, "arena.defences", arena.defences, "one or more")
-  _choose("arena.published", arena.published, configs.PUBLISHED)
+    require(fine, "compare.datasets", name, "of letters, digits, _, + and -, and not 'report'")
+  require(len(compare.defences) > 0, "compare.defences", compare.defences, "one or more")
+  _choose("compare.published", compare.published, configs.PUBLISHED)
 
 
 def require(fine: bool, key: str, value: Any, allowed: str) -> None:

@@ -62,13 +62,13 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.s
 
 @st.composite
 def images_and_deltas(draw):
-  """Any images; any pattern within any budget, realised by a loop over Python's integers."""
+  """Any images; any pattern within any budget, quantised by a loop over Python's integers."""
   shape, budget = draw(shapes), draw(st.integers(1, 127))
   images = draw(hnp.arrays(np.uint8, shape))
   pattern = draw(hnp.arrays(np.int8, shape, elements=st.integers(-budget, budget)))
   pairs = zip(images.ravel().tolist(), pattern.ravel().tolist(), strict=True)
-  realised = [min(max(x + d, 0), 255) - x for x, d in pairs]
-  return images, np.array(realised, np.int8).reshape(shape), budget
+  quantised = [min(max(x + d, 0), 255) - x for x, d in pairs]
+  return images, np.array(quantised, np.int8).reshape(shape), budget
 
 
 @hypothesis.settings(deadline=None, max_examples=60)

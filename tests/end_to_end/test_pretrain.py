@@ -60,10 +60,10 @@ def test_it_starts_with_what_was_learned_of_other_classes(run, weights, tmp_path
 
 
 def test_the_benchmark_names_it_and_refuses_other_networks(run, fork, weights, tmp_path):
-  flags = (*DIGITS, OTHERS, f"--config.victim_fit.start_from={weights}", "--mode=benchmark")
-  flags += ("--config.arena.methods=('random',)", "--config.arena.seeds=(0,)")
+  flags = (*DIGITS, OTHERS, f"--config.victim_fit.start_from={weights}", "--mode=compare")
+  flags += ("--config.compare.methods=('random',)", "--config.compare.seeds=(0,)")
   sentence = fork(
-    *flags, "--config.arena.victims=('small_cnn', 'lenet5')", f"--workdir={tmp_path / 'refused'}"
+    *flags, "--config.compare.victims=('small_cnn', 'lenet5')", f"--workdir={tmp_path / 'refused'}"
   ).sentence()
   assert "The pretrained network is another one" in sentence
   assert not (tmp_path / "refused" / "results.jsonl").exists()

@@ -1,4 +1,4 @@
-"""Explanations of the accuracy gap, from rows and measurements as the arena writes them."""
+"""Explanations of the accuracy gap, from rows and measurements as the comparison writes them."""
 
 import numpy as np
 import pytest

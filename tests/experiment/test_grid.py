@@ -16,10 +16,10 @@ from miue_jax.experiment.cells import Cell
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.machine.processes import Interrupted
 from miue_jax.report import arena_figures
-from miue_jax.settings.config import Arena, Config
+from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
 
-ARENA = Arena(
+ARENA = Compare(
   methods=("a", "b"),
   recipes={"a": {"method": {"name": "random"}}, "b": {"method": {"name": "random"}}},
   victims=("linear", "mlp2"),
@@ -36,7 +36,7 @@ def experiment(tmp_path):
   rng = np.random.default_rng(0)
   split = Split(rng.integers(0, 256, (20, 8, 8, 1), np.uint8), np.arange(20, dtype=np.int32) % 2)
   dataset = Dataset("d", split, split, ("x", "y"))
-  return stages.Experiment(Config(arena=ARENA), Workdir(tmp_path), dataset, "")
+  return stages.Experiment(Config(compare=ARENA), Workdir(tmp_path), dataset, "")
 
 
 def filled(path):
@@ -45,8 +45,8 @@ def filled(path):
 
 
 @pytest.fixture
-def contested(experiment, monkeypatch):
-  """`contested(fails, poisons_fail, measuring_fails)` runs the arena without training.
+def comparisoned(experiment, monkeypatch):
+  """`comparisoned(fails, poisons_fail, measuring_fails)` runs the comparison without training.
 
   All are functions that say with which exception a cell, the poison of a method or the measurement
   of a method fails. Returns the trained cells, the poisons made and the table.
@@ -56,10 +56,10 @@ def contested(experiment, monkeypatch):
     fails=lambda cell: None,
     poisons_fail=lambda name: None,
     measuring_fails=lambda name: None,
-    arena=ARENA,
+    compare=ARENA,
   ):
     trained, made = [], []
-    config = dataclasses.replace(experiment.config, arena=arena)
+    config = dataclasses.replace(experiment.config, compare=compare)
     started = dataclasses.replace(experiment, config=config)
 
     def rows(dataset, poison, config, *, results, checkpoints, progress):
@@ -110,7 +110,7 @@ def contested(experiment, monkeypatch):
 
 
 def test_every_combination_once_and_column_by_column():
-  every = list(cells.every(Config(arena=ARENA)))
+  every = list(cells.every(Config(compare=ARENA)))
   assert len(every) == len(set(every))
   lines, victims = ("clean", "a", "b"), ("linear", "mlp2")
   plain = {Cell(m, v, "none", s) for m in lines for v in victims for s in (0, 1)}
@@ -123,36 +123,36 @@ def test_every_combination_once_and_column_by_column():
   assert seeds == sorted(seeds)
 
 
-def test_each_poison_is_made_once(contested, experiment):
-  trained, made, _ = contested()
+def test_each_poison_is_made_once(comparisoned, experiment):
+  trained, made, _ = comparisoned()
   assert made == [("a", 0), ("b", 0)]
   assert [cell[:4] for cell in trained] == list(cells.every(experiment.config))
   assert {cell[4] for cell in trained} == {None, 0}
-  assert contested()[:2] == ([], [])  # everything is there
+  assert comparisoned()[:2] == ([], [])  # everything is there
 
 
-def test_each_seed_may_have_its_own_poison(contested):
-  trained, made, _ = contested(arena=dataclasses.replace(ARENA, poison_per_seed=True))
+def test_each_seed_may_have_its_own_poison(comparisoned):
+  trained, made, _ = comparisoned(compare=dataclasses.replace(ARENA, poison_per_seed=True))
   assert sorted(made) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
   assert all(made_by in (None, seed) for *_, seed, made_by in trained)
 
 
-def test_a_cell_that_fails_is_marked_and_tried_again(contested, experiment):
+def test_a_cell_that_fails_is_marked_and_tried_again(comparisoned, experiment):
   failing = Cell("a", "linear", "none", 1)
-  trained, _, text = contested(
+  trained, _, text = comparisoned(
     lambda cell: UserError("Not finite: step 3.") if cell == failing else None
   )
   assert len(trained) == len(list(cells.every(experiment.config))) - 1
   assert "a / linear / none / 1: Not finite: step 3." in text
   (line,) = (experiment.workdir.root / "lost.jsonl").read_text().splitlines()
   assert json.loads(line)["reason"] == "Not finite: step 3."
-  trained, _, text = contested()
+  trained, _, text = comparisoned()
   assert [cell[:4] for cell in trained] == [failing]
   assert "Not finite" not in text
 
 
-def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(contested, experiment):
-  trained, made, text = contested(
+def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(comparisoned, experiment):
+  trained, made, text = comparisoned(
     poisons_fail=lambda name: UserError("Diverged.") if name == "b" else None
   )
   assert {cell[0] for cell in trained} == {"clean", "a"}
@@ -161,16 +161,16 @@ def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(contested, ex
   assert text.count("Diverged.") == 1
 
 
-def test_what_another_program_has_is_left_until_the_end(contested, experiment):
+def test_what_another_program_has_is_left_until_the_end(comparisoned, experiment):
   theirs = Cell("a", "linear", "none", 0)
   last = list(cells.every(experiment.config))[-1]
   with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
-    trained, _, _ = contested(lambda cell: holder.let_go(other) if cell == last else None)
+    trained, _, _ = comparisoned(lambda cell: holder.let_go(other) if cell == last else None)
   assert [cell[:4] for cell in trained][-2:] == [last, theirs]
   assert len(trained) == len(list(cells.every(experiment.config)))
 
 
-def test_what_another_program_did_meanwhile_is_not_repeated(contested, experiment):
+def test_what_another_program_did_meanwhile_is_not_repeated(comparisoned, experiment):
   theirs = Cell("a", "linear", "bits2", 1)
   last = list(cells.every(experiment.config))[-1]
   row = {"dataset": "d", "test_accuracy": 50.0, "peak_test_accuracy": 60.0} | theirs._asdict()
@@ -181,53 +181,53 @@ def test_what_another_program_did_meanwhile_is_not_repeated(contested, experimen
       holder.let_go(other)
 
   with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
-    trained, _, _ = contested(finish)
+    trained, _, _ = comparisoned(finish)
   assert theirs not in [cell[:4] for cell in trained]
   assert sorted(filled(experiment.workdir.results)) == sorted(cells.every(experiment.config))
 
 
-def test_a_poison_that_another_program_makes_is_waited_for(contested, experiment):
+def test_a_poison_that_another_program_makes_is_waited_for(comparisoned, experiment):
   with holder.holding(experiment.workdir.root / "claims", "poison", "a", 0) as other:
     last = [cell for cell in cells.every(experiment.config) if cell.method != "a"][-1]
-    trained, made, _ = contested(lambda cell: holder.let_go(other) if cell == last else None)
+    trained, made, _ = comparisoned(lambda cell: holder.let_go(other) if cell == last else None)
   methods = [cell[0] for cell in trained]
   assert set(methods[methods.index("a") :]) == {"a"}
   assert made == [("b", 0), ("a", 0)]
 
 
-def test_one_undefended_victim_of_each_line_is_measured(contested, experiment):
+def test_one_undefended_victim_of_each_line_is_measured(comparisoned, experiment):
   path = experiment.workdir.root / "measurements.jsonl"
-  _, _, text = contested()
+  _, _, text = comparisoned()
   victims = [Cell(m, v, "none", 0) for v in ("linear", "mlp2") for m in ("clean", "a", "b")]
   assert filled(path) == victims
   assert not list(experiment.workdir.checkpoints.rglob("state"))
   (line, _) = [line.split("|") for line in text.splitlines() if "| a " in line and "1.250" in line]
   assert [cell.strip() for cell in line[-3:-1]] == ["1.250", "0.750"]
   before = path.read_bytes()
-  contested()
+  comparisoned()
   assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
   "error", [UserError("Damaged."), np.linalg.LinAlgError("SVD did not converge"), MemoryError()]
 )
-def test_a_measurement_that_fails_is_made_up_for_without_training(contested, experiment, error):
+def test_a_measurement_that_fails_is_made_up_for_without_training(comparisoned, experiment, error):
   path = experiment.workdir.root / "measurements.jsonl"
-  trained, _, text = contested(measuring_fails=lambda name: error if name == "a" else None)
+  trained, _, text = comparisoned(measuring_fails=lambda name: error if name == "a" else None)
   assert len(trained) == len(list(cells.every(experiment.config)))
   assert {cell.method for cell in filled(path)} == {"clean", "b"}
   assert "1.250" not in text
-  trained, _, text = contested()
+  trained, _, text = comparisoned()
   assert trained == []
   assert {cell.method for cell in filled(path)} == {"clean", "a", "b"}
   assert "1.250" in text
   assert not list(experiment.workdir.checkpoints.rglob("state"))
 
 
-def test_a_table_whose_victims_are_gone_has_no_measurements(contested, experiment):
-  _, _, text = contested()
+def test_a_table_whose_victims_are_gone_has_no_measurements(comparisoned, experiment):
+  _, _, text = comparisoned()
   (experiment.workdir.root / "measurements.jsonl").unlink()
-  trained, _, later = contested()
+  trained, _, later = comparisoned()
   assert trained == []
   assert "| MI gap (nats) |" in text
   assert "| MI gap (nats) |" not in later
@@ -235,18 +235,18 @@ def test_a_table_whose_victims_are_gone_has_no_measurements(contested, experimen
 
 
 @pytest.mark.parametrize("error", [Interrupted(15), ValueError("a mistake of ours")])
-def test_what_is_no_loss_ends_the_run(contested, error):
+def test_what_is_no_loss_ends_the_run(comparisoned, error):
   with pytest.raises(type(error)):
-    contested(lambda cell: error if cell.method == "a" else None)
+    comparisoned(lambda cell: error if cell.method == "a" else None)
 
 
-def test_the_report_is_told_what_made_each_poison(contested, monkeypatch):
+def test_the_report_is_told_what_made_each_poison(comparisoned, monkeypatch):
   given, gather = {}, report.gather_arena
   monkeypatch.setattr(
     report, "gather_arena", lambda *axes, **facts: given.update(facts) or gather(*axes, **facts)
   )
   recipes = ARENA.recipes | {"b": {"method": {"name": "random", "fraction": 0.5}}}
-  contested(arena=dataclasses.replace(ARENA, recipes=recipes))
+  comparisoned(compare=dataclasses.replace(ARENA, recipes=recipes))
   settings = {name: fact["settings"] for name, fact in given["facts"].items()}
   assert {name: set(one) for name, one in settings.items()} == {
     name: {"model", "source", "method"} for name in "ab"

@@ -8,7 +8,7 @@ import pytest
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import workdir as workdirs
-from miue_jax.settings.config import Arena, Config, Evaluate, Method
+from miue_jax.settings.config import Compare, Config, Evaluate, Method
 from miue_jax.settings.errors import UserError
 
 CONFIG = Config(evaluate=Evaluate(seeds=(0, 1)))
@@ -60,13 +60,13 @@ def test_a_folder_that_is_older_than_a_key_had_its_default(tmp_path):
 
 
 def test_the_arena_may_grow_but_not_change(tmp_path):
-  config = dataclasses.replace(CONFIG, arena=Arena(methods=("em",)))
+  config = dataclasses.replace(CONFIG, compare=Compare(methods=("em",)))
   workdirs.bind(workdirs.open_workdir(tmp_path, config), config, make_dataset())
   recipes = {"ap": {"method": {"epochs": 3}}}
-  larger = Arena(methods=("em", "ap"), recipes=recipes, seeds=(4,), defences=("none", "bits2"))
-  workdirs.open_workdir(tmp_path, dataclasses.replace(CONFIG, arena=larger))
-  other = dataclasses.replace(CONFIG, arena=Arena(poison_per_seed=True))
-  with pytest.raises(UserError, match=r"arena\.poison_per_seed"):
+  larger = Compare(methods=("em", "ap"), recipes=recipes, seeds=(4,), defences=("none", "bits2"))
+  workdirs.open_workdir(tmp_path, dataclasses.replace(CONFIG, compare=larger))
+  other = dataclasses.replace(CONFIG, compare=Compare(poison_per_seed=True))
+  with pytest.raises(UserError, match=r"compare\.poison_per_seed"):
     workdirs.open_workdir(tmp_path, other)
 
 

@@ -107,13 +107,13 @@ def test_a_batch_without_pairs_has_no_information_and_a_gradient(use_devices, we
 
 def test_the_critic_learns_what_two_sides_have_in_common(use_devices):
   use_devices(2)
-  companion = mine.companion(Method(zeta=1.0))
+  auxiliary = mine.auxiliary(Method(zeta=1.0))
   rng = np.random.default_rng(2)
   first = rng.normal(size=(301, 64, 3)).astype(np.float32)
   second = 0.9 * first + np.sqrt(1 - 0.9**2) * rng.normal(size=first.shape).astype(np.float32)
 
   def local(state, clean, poisoned, weights):
-    rows, state = companion.term(state, clean, poisoned, weights)
+    rows, state = auxiliary.term(state, clean, poisoned, weights)
     return jax.lax.pmean(jnp.mean(rows), AXIS), state
 
   step = jax.jit(
@@ -121,7 +121,7 @@ def test_the_critic_learns_what_two_sides_have_in_common(use_devices):
       local, in_specs=(jax.P(), jax.P(AXIS), jax.P(AXIS), jax.P(AXIS)), out_specs=jax.P()
     )
   )
-  state = sharding.replicate(companion.start(jax.random.key(0), 3))
+  state = sharding.replicate(auxiliary.start(jax.random.key(0), 3))
   ones = jnp.ones(64)
   for clean, poisoned in zip(first[1:], second[1:], strict=True):
     _, state = step(state, clean, poisoned, ones)
@@ -198,7 +198,7 @@ def test_the_number_of_devices_does_not_matter(generate, name):
 
 
 def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
-  companion = mine.companion(Method(zeta=0.5))
+  auxiliary = mine.auxiliary(Method(zeta=0.5))
   rng = np.random.default_rng(3)
   clean, poisoned = rng.normal(size=(2, 16, 5)).astype(np.float32)
   weights = np.array([1] * 13 + [0] * 3, np.float32)
@@ -207,12 +207,12 @@ def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
     use_devices(devices)
     step = jax.jit(
       jax.shard_map(
-        companion.term,
+        auxiliary.term,
         in_specs=(jax.P(), jax.P(AXIS), jax.P(AXIS), jax.P(AXIS)),
         out_specs=(jax.P(AXIS), jax.P()),
       )
     )
-    state = sharding.replicate(companion.start(jax.random.key(0), 5))
+    state = sharding.replicate(auxiliary.start(jax.random.key(0), 5))
     rows, state = step(state, *map(sharding.shard, (clean, poisoned, weights)))
     # The moments of Adam are the gradient; its first step has one size whatever the gradient's.
     found.append((rows, state.average, *jax.tree.leaves(state.opt_state)))

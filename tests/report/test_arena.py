@@ -1,4 +1,4 @@
-"""The arena's tables: statistics against NumPy, marks, and files that other programs can read."""
+"""Tables of a comparison: statistics against NumPy, marks, files that other programs read."""
 
 import csv
 import dataclasses
@@ -193,14 +193,14 @@ def test_every_special_character_of_latex_is_set_as_written():
 
 def test_files_say_the_same_twice(tmp_path, rows, lost):
   contents = [arena.gather(AXES, rows, lost, [], {}, FACTS, "cifar10")]
-  config = {"name": "x", "arena": {"recipes": {"em": {"method": {"epochs": 1}}}}}
+  config = {"name": "x", "compare": {"recipes": {"em": {"method": {"epochs": 1}}}}}
   text = report.write_arena(tmp_path / "a", contents, config, "python <x>")
   report.write_arena(tmp_path / "b", contents, config, "python <x>")
   names = {path.name for path in (tmp_path / "a").iterdir()}
-  assert names == {"arena.html", "arena.md", "arena.csv", "arena.tex"}
+  assert names == {"compare.html", "compare.md", "compare.csv", "compare.tex"}
   for name in names:
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-  assert text == (tmp_path / "a" / "arena.md").read_text()
+  assert text == (tmp_path / "a" / "compare.md").read_text()
   assert "**25.0 ± 5.0 / 27.0 ± 5.0 [24.17]**" in text
 
 
@@ -220,21 +220,21 @@ def test_several_data_sets_stand_side_by_side(tmp_path, rows, content):
     ]
   for name in ("digits", "other"):
     assert text.count(f"## {name}, victim small_cnn") == 1
-  page = (tmp_path / "arena.html").read_text()
+  page = (tmp_path / "compare.html").read_text()
   assert page.count("<h2>Without a defence</h2>") == text.count("## Without a defence") == 1
   ids = re.findall(r' id="([^"]+)"', page)
   assert len(ids) == len(set(ids))
-  lines = csv.DictReader(io.StringIO((tmp_path / "arena.csv").read_text()))
+  lines = csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text()))
   found = [(line["dataset"], line["method"]) for line in lines if line["defence"] == "none"]
   assert found == [("digits", name) for name in AXES.methods] + [
     ("other", name) for name in ("clean", "em")
   ]
-  assert (tmp_path / "arena.tex").read_text().count(r"\begin{table*}") == 2
+  assert (tmp_path / "compare.tex").read_text().count(r"\begin{table*}") == 2
 
 
 def test_the_page_is_self_contained_and_escapes(tmp_path, content):
   report.write_arena(tmp_path, [content], {"name": "<b>x</b>"}, "python '<script>'")
-  page = (tmp_path / "arena.html").read_text()
+  page = (tmp_path / "compare.html").read_text()
   assert "<script" not in page
   assert "&lt;lost&gt;" in page
   assert "<strong>25.0 ± 5.0 / 27.0 ± 5.0</strong>" in page

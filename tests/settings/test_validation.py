@@ -63,15 +63,15 @@ def test_every_recipe_is_valid(path, variant):
   assert frozen.name
   assert module.__doc__
   for table, _ in cells.tables(frozen, Workdir(pathlib.Path())):
-    for name in table.arena.methods:
+    for name in table.compare.methods:
       arena_recipes.for_method(table, name)
 
 
 def test_an_override_in_one_recipe_of_the_arena_leaves_the_others_alone():
-  settings = load(RECIPES[0].parent / "arena.py").get_config()
-  settings.arena.recipes.miue.method.epochs = 3
+  settings = load(RECIPES[0].parent / "compare.py").get_config()
+  settings.compare.recipes.miue.method.epochs = 3
   frozen = validation.freeze(settings)
-  methods = {name: arena_recipes.for_method(frozen, name) for name in frozen.arena.methods}
+  methods = {name: arena_recipes.for_method(frozen, name) for name in frozen.compare.methods}
   epochs = {name: made.method.epochs for name, made in methods.items()}
   assert [name for name, count in epochs.items() if count == 3] == ["miue"]
 
@@ -187,12 +187,12 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("evaluate.defences", ("jpeg10",)),
     ("evaluate.clean_fraction", 0.0),
     ("evaluate.clean_fraction", 1.0),
-    ("arena.methods", ("em", "em")),
-    ("arena.defences", ()),
-    ("arena.seeds", ()),
-    ("arena.seeds", (0, 0)),
-    ("arena.defended_seeds", (-1,)),
-    ("arena.published", "svhn"),
+    ("compare.methods", ("em", "em")),
+    ("compare.defences", ()),
+    ("compare.seeds", ()),
+    ("compare.seeds", (0, 0)),
+    ("compare.defended_seeds", (-1,)),
+    ("compare.published", "svhn"),
     ("victim_fit.schedule", "linear"),
     ("measure.projections", 0),
     ("measure.bins", 1),

@@ -1,13 +1,13 @@
-r"""The arena on a prefix of CIFAR-10 as one .npz file (configs/npz.py), sized for two CPU cores.
+r"""Compares ten methods on a prefix of CIFAR-10 (configs/npz.py), sized for two CPU cores.
 
 Ten methods by recipes that fit a small network and some thousand images, without a defence over
 three seeds and under seven defences with one: 110 victims in some 110 minutes, of which adversarial
-training takes a third (docs/arena.md); the same command resumes.
+training takes a third (docs/comparison.md); the same command resumes.
 
-    python -m miue_jax.main --config=configs/arena.py --config.data.path=FILE.npz --mode=benchmark
+    python -m miue_jax.main --config=configs/compare.py --config.data.path=FILE.npz --mode=compare
 
-For poisoned images of your own, add `--config.arena.bring="('mine=POISONED.npz',)"`. For a part of
-the table, name it: `--config.arena.methods="('em', 'miue')" --config.arena.defences="('none',)"`.
+For poisoned images of your own, add `--config.compare.bring="('mine=POISONED.npz',)"`. For a part
+of the table, add `--config.compare.methods="('em', 'miue')"`.
 """
 
 import math
@@ -55,7 +55,7 @@ RECIPES = {
 def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   c = config.default()
-  c.name = "arena"
+  c.name = "compare"
   c.data.source = "npz"
   c.data.name = "cifar10-prefix"
   c.data.max_train = 5120
@@ -71,9 +71,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.victim_fit.learning_rate = 0.1
   c.victim_fit.weight_decay = 5e-4
 
-  c.arena.methods = tuple(RECIPES)
-  c.arena.recipes = RECIPES
-  c.arena.defences = (
+  c.compare.methods = tuple(RECIPES)
+  c.compare.recipes = RECIPES
+  c.compare.defences = (
     "none",
     "grayscale",
     "jpeg10",
@@ -83,7 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
     "at4",
     "projection",
   )
-  c.arena.seeds = (0, 1, 2)
-  c.arena.defended_seeds = (0,)
-  c.arena.published = "cifar10"
+  c.compare.seeds = (0, 1, 2)
+  c.compare.defended_seeds = (0,)
+  c.compare.published = "cifar10"
   return c

@@ -1,4 +1,4 @@
-"""The arena as a user starts it: a table of methods against defences."""
+"""The comparison as a user starts it: a table of methods against defences."""
 
 import csv
 import json
@@ -26,14 +26,14 @@ def get_config():
   c.source.batch_size = c.method.batch_size = c.victim_fit.batch_size = 40
   c.method.epochs = c.method.steps = 1
   c.victim_fit.epochs, c.victim_fit.learning_rate = 3, 0.1
-  c.arena.methods = ("lsp", "patterns")
-  c.arena.recipes = {
+  c.compare.methods = ("lsp", "patterns")
+  c.compare.recipes = {
     "lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}},
     "patterns": {"method": {"name": "random", "class_wise": True}},
     "diverges": {"method": {"name": "em"}, "source": {"learning_rate": 1e30}},
   }
-  c.arena.defences = ("none", "bits2")
-  c.arena.seeds = (0,)
+  c.compare.defences = ("none", "bits2")
+  c.compare.seeds = (0,)
   c.measure.projections, c.measure.bootstrap, c.measure.null = 16, 0, 2
   return c
 '''
@@ -47,24 +47,24 @@ def recipe(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start_contest(start_fork, recipe):
-  """`start_contest(workdir, *flags)` starts the arena in a fork."""
+def start_comparison(start_fork, recipe):
+  """`start_comparison(workdir, *flags)` starts the comparison in a fork."""
   return lambda workdir, *flags: start_fork(
-    "--mode=benchmark", recipe, f"--workdir={workdir}", *flags
+    "--mode=compare", recipe, f"--workdir={workdir}", *flags
   )
 
 
 @pytest.fixture(scope="module")
-def contest(start_contest):
-  """`contest(workdir, *flags)` runs the arena in a fork."""
-  return lambda workdir, *flags: ended(start_contest(workdir, *flags))
+def comparison(start_comparison):
+  """`comparison(workdir, *flags)` runs the comparison in a fork."""
+  return lambda workdir, *flags: ended(start_comparison(workdir, *flags))
 
 
 @pytest.fixture(scope="module")
-def whole(contest, tmp_path_factory):
+def whole(comparison, tmp_path_factory):
   """The workdir of a finished table, and how the run ended."""
-  workdir = tmp_path_factory.mktemp("whole") / "arena"
-  return workdir, contest(workdir)
+  workdir = tmp_path_factory.mktemp("whole") / "compare"
+  return workdir, comparison(workdir)
 
 
 def rows_of(workdir):
@@ -75,7 +75,7 @@ def rows_of(workdir):
 
 def cells_of(workdir):
   """Lines of the CSV by method and defence."""
-  with open(workdir / "report" / "arena.csv", newline="") as file:
+  with open(workdir / "report" / "compare.csv", newline="") as file:
     return {(line["method"], line["defence"]): line for line in csv.DictReader(file)}
 
 
@@ -95,8 +95,8 @@ def test_one_command_fills_the_table(whole):
       assert float(cell["gap"]) == pytest.approx(clean - row["test_accuracy"])
     assert cell["published"] == ""  # these are no photographs
   assert result.out.startswith("# Who makes digits unlearnable")
-  assert result.out.endswith(f"Report: {workdir / 'report' / 'arena.html'}\n")
-  for name in ("arena.html", "arena.md", "arena.csv", "arena.tex"):
+  assert result.out.endswith(f"Report: {workdir / 'report' / 'compare.html'}\n")
+  for name in ("compare.html", "compare.md", "compare.csv", "compare.tex"):
     assert (workdir / "report" / name).stat().st_size > 0
   for method in ("lsp", "patterns"):
     manifest = artefact.load(workdir / "poisons" / method / "0" / "poison").manifest
@@ -110,50 +110,50 @@ def test_one_command_fills_the_table(whole):
   assert {defence for _, defence in cells} == {"bits2"}  # what is left was not measured
 
 
-def test_the_same_command_repeats_nothing(whole, contest):
+def test_the_same_command_repeats_nothing(whole, comparison):
   workdir, _ = whole
   before = (workdir / "results.jsonl").read_bytes()
   made = (workdir / "poisons" / "lsp" / "0" / "poison" / "manifest.json").stat().st_mtime_ns
-  result = contest(workdir)
+  result = comparison(workdir)
   assert result.code == 0, result
   assert "0 of 6 victims are still to be trained" in result.err
   assert (workdir / "results.jsonl").read_bytes() == before
   assert (workdir / "poisons/lsp/0/poison/manifest.json").stat().st_mtime_ns == made
 
 
-def test_another_recipe_for_a_finished_poison_is_refused(whole, contest):
-  sentence = contest(whole[0], "--config.arena.recipes.lsp.method.epsilon=0.03").sentence()
+def test_another_recipe_for_a_finished_poison_is_refused(whole, comparison):
+  sentence = comparison(whole[0], "--config.compare.recipes.lsp.method.epsilon=0.03").sentence()
   assert "poisons/lsp/0 was made by another config" in sentence
   assert "method.epsilon (0.0235" in sentence
 
 
-def test_kills_change_nothing(whole, start_contest, contest, tmp_path):
-  process = start_contest(tmp_path)
+def test_kills_change_nothing(whole, start_comparison, comparison, tmp_path):
+  process = start_comparison(tmp_path)
   wait_until(lambda: len(rows_of(tmp_path)) >= 2, process)
   process.kill()
   assert ended(process).code == -signal.SIGKILL
   assert 2 <= len(rows_of(tmp_path)) < 6
-  assert contest(tmp_path).code == 0
+  assert comparison(tmp_path).code == 0
   assert rows_of(tmp_path) == rows_of(whole[0])
 
 
-def test_a_signal_saves_and_the_same_command_continues(start_contest, contest, tmp_path):
+def test_a_signal_saves_and_the_same_command_continues(start_comparison, comparison, tmp_path):
   flags = ("--config.victim_fit.epochs=100", "--config.victim_fit.checkpoint_every=1000",
-           "--config.arena.methods=('lsp',)", "--config.arena.defences=('none',)")  # fmt: skip
-  process = start_contest(tmp_path, *flags)
+           "--config.compare.methods=('lsp',)", "--config.compare.defences=('none',)")  # fmt: skip
+  process = start_comparison(tmp_path, *flags)
   wait_until(lambda: 5 in epochs(tmp_path, "clean seed 0"), process)
   process.send_signal(signal.SIGTERM)
   result = ended(process)
   assert result.code == 128 + signal.SIGTERM, result
   assert "the same command continues" in result.err
   assert 100 not in epochs(tmp_path, "clean seed 0")
-  assert contest(tmp_path, *flags).code == 0
+  assert comparison(tmp_path, *flags).code == 0
   for stage in ("clean seed 0", "lsp seed 0"):
     assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
 
 
-def test_several_programs_fill_one_table(whole, start_contest, tmp_path):
-  for process in [start_contest(tmp_path) for _ in range(2)]:
+def test_several_programs_fill_one_table(whole, start_comparison, tmp_path):
+  for process in [start_comparison(tmp_path) for _ in range(2)]:
     result = ended(process)
     assert result.code == 0, result
   by_cell = [sorted(rows_of(folder), key=str) for folder in (tmp_path, whole[0])]
@@ -163,9 +163,9 @@ def test_several_programs_fill_one_table(whole, start_contest, tmp_path):
   assert sorted(json.loads(line)["method"] for line in lines) == ["clean", "lsp", "patterns"]
 
 
-def test_what_fails_is_marked_and_the_rest_goes_on(contest, tmp_path):
-  methods = "--config.arena.methods=('diverges', 'lsp')"
-  result = contest(tmp_path, methods)
+def test_what_fails_is_marked_and_the_rest_goes_on(comparison, tmp_path):
+  methods = "--config.compare.methods=('diverges', 'lsp')"
+  result = comparison(tmp_path, methods)
   assert result.code == 0, result
   assert {row["method"] for row in rows_of(tmp_path)} == {"clean", "lsp"}
   cells = cells_of(tmp_path)
@@ -176,31 +176,31 @@ def test_what_fails_is_marked_and_the_rest_goes_on(contest, tmp_path):
   assert "lost" in next(line for line in result.out.splitlines() if "| diverges |" in line)
   assert "not finite" in result.out
   # The next sitting tries them again, here without success either.
-  assert "2 of 6 victims are still to be trained" in contest(tmp_path, methods).err
+  assert "2 of 6 victims are still to be trained" in comparison(tmp_path, methods).err
 
 
-def test_several_data_sets_make_one_table(contest, whole, tmp_path):
+def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   np.savez(
     tmp_path / "noise.npz",
     x_train=np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), np.uint8),
     y_train=np.arange(90) % 3,
   )
-  narrower = "'source': {'batch_size': 20}, 'arena': {'methods': ('lsp',), 'defences': ('none',)}"
+  narrower = "'source': {'batch_size': 20}, 'compare': {'methods': ('lsp',), 'defences': ('none',)}"
   noise = f"{{'data': {{'source': 'npz', 'path': '{tmp_path}/noise.npz'}}, {narrower}}}"
-  flags = (f"--config.arena.datasets={{'digits': {{}}, 'noise': {noise}}}",)
-  workdir = tmp_path / "arena"
-  result = contest(workdir, *flags)
+  flags = (f"--config.compare.datasets={{'digits': {{}}, 'noise': {noise}}}",)
+  workdir = tmp_path / "compare"
+  result = comparison(workdir, *flags)
   assert result.code == 0, result
   assert result.out.startswith("# Who makes digits and noise unlearnable")
   # The recipe's own data set comes to what it comes to alone.
   assert rows_of(workdir / "digits") == rows_of(whole[0])
   assert [row["method"] for row in rows_of(workdir / "noise")] == ["clean", "lsp"]
   assert artefact.load(workdir / "noise/poisons/lsp/0/poison").delta.shape == (72, 16, 16, 3)
-  with open(workdir / "report" / "arena.csv", newline="") as file:
+  with open(workdir / "report" / "compare.csv", newline="") as file:
     lines = [(line["dataset"], line["method"], line["defence"]) for line in csv.DictReader(file)]
   assert lines[6:] == [("noise", "clean", "none"), ("noise", "lsp", "none")]
   assert {line[0] for line in lines[:6]} == {"digits"}
-  assert "0 of 8 victims are still to be trained" in contest(workdir, *flags).err
+  assert "0 of 8 victims are still to be trained" in comparison(workdir, *flags).err
 
 
 def brought(folder):
@@ -218,13 +218,13 @@ def brought(folder):
   return np.abs(delta).max()
 
 
-def test_bring_your_own_poison(contest, tmp_path):
+def test_bring_your_own_poison(comparison, tmp_path):
   largest = brought(tmp_path)
   bring = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"
-  flags = ("--config.arena.methods=()", f"--config.arena.bring={bring}")
-  result = contest(tmp_path / "arena", *flags)
+  flags = ("--config.compare.methods=()", f"--config.compare.bring={bring}")
+  result = comparison(tmp_path / "compare", *flags)
   assert result.code == 0, result
-  cells = cells_of(tmp_path / "arena")
+  cells = cells_of(tmp_path / "compare")
   for defence in ("none", "bits2"):
     file, folder = cells["file", defence], cells["folder", defence]
     assert file["test_accuracy"] == folder["test_accuracy"] != ""
@@ -234,46 +234,46 @@ def test_bring_your_own_poison(contest, tmp_path):
   assert f"not kept: {largest}/255" in result.out
 
   # A table may grow, but a name keeps its images.
-  assert contest(tmp_path / "arena", *flags, "--config.arena.methods=('lsp',)").code == 0
-  assert len(rows_of(tmp_path / "arena")) == 8
+  assert comparison(tmp_path / "compare", *flags, "--config.compare.methods=('lsp',)").code == 0
+  assert len(rows_of(tmp_path / "compare")) == 8
   with np.load(tmp_path / "images.npz") as archive:
     np.savez(tmp_path / "images.npz", x_train=archive["x_train"] // 2)
-  assert "another name" in contest(tmp_path / "arena", *flags).sentence()
+  assert "another name" in comparison(tmp_path / "compare", *flags).sentence()
 
 
 @pytest.mark.parametrize(
   ("flags", "words"),
   [
-    (["--config.arena.methods=('magic',)"], ["'magic'", "ap, ", "miue"]),
-    (["--config.arena.methods=('clean',)"], ["'clean'", "known"]),
-    (["--config.arena.methods=('lsp', 'lsp')"], ["arena.methods", "repetitions"]),
-    (["--config.arena.victims=('magic',)"], ["'magic'", "resnet18"]),
-    (["--config.arena.defences=('magic',)"], ["'magic'", "grayscale", "jpeg1 to jpeg95"]),
-    (["--config.arena.methods=()"], ["nothing to compare"]),
-    (["--config.arena.seeds=()"], ["arena.seeds"]),
-    (["--config.arena.published=svhn"], ["arena.published", "cifar10"]),
-    (["--config.arena.published=cifar10"], ["digits", "[32, 32, 1]"]),
-    (["--config.arena.victims=('sl_vit',)", "--config.data.size=30"], ["30x30", "patches"]),
-    (["--config.arena.recipes.lsp.method.epochs=2"], ["'epochs'", "a flag changes what is there"]),
-    (["--config.arena.recipes.lsp.method.epsilon=2.0"], ["'lsp'", "method.epsilon"]),
-    (["--config.arena.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
-    (["--config.devices=4", "--config.arena.recipes.lsp.method.epsilon=0.02",
+    (["--config.compare.methods=('magic',)"], ["'magic'", "ap, ", "miue"]),
+    (["--config.compare.methods=('clean',)"], ["'clean'", "known"]),
+    (["--config.compare.methods=('lsp', 'lsp')"], ["compare.methods", "repetitions"]),
+    (["--config.compare.victims=('magic',)"], ["'magic'", "resnet18"]),
+    (["--config.compare.defences=('magic',)"], ["'magic'", "grayscale", "jpeg1 to jpeg95"]),
+    (["--config.compare.methods=()"], ["nothing to compare"]),
+    (["--config.compare.seeds=()"], ["compare.seeds"]),
+    (["--config.compare.published=svhn"], ["compare.published", "cifar10"]),
+    (["--config.compare.published=cifar10"], ["digits", "[32, 32, 1]"]),
+    (["--config.compare.victims=('sl_vit',)", "--config.data.size=30"], ["30x30", "patches"]),
+    (["--config.compare.recipes.lsp.method.epochs=2"], ["'epochs'", "a flag changes what is there"]),
+    (["--config.compare.recipes.lsp.method.epsilon=2.0"], ["'lsp'", "method.epsilon"]),
+    (["--config.compare.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
+    (["--config.devices=4", "--config.compare.recipes.lsp.method.epsilon=0.02",
       "--config.method.batch_size=42"], ["42", "4 devices"]),
-    (["--config.arena.datasets={'x': {'data': {'source': 'npz', 'path': 'absent.npz'}}}"],
-     ["Data set 'x' of the arena", "absent.npz"]),
-    (["--config.arena.datasets.x.data.size=8"], ["'x'", "a flag changes what is there"]),
-    (["--config.arena.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
+    (["--config.compare.datasets={'x': {'data': {'source': 'npz', 'path': 'absent.npz'}}}"],
+     ["Data set 'x' of the comparison", "absent.npz"]),
+    (["--config.compare.datasets.x.data.size=8"], ["'x'", "a flag changes what is there"]),
+    (["--config.compare.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
      ["called 'x'", "data.name"]),
-    (["--config.arena.datasets={'x': {'arena': {'methods': ('magic',)}}}"], ["'magic'"]),
-    (["--config.arena.bring=('x',)"], ["'x'", "NAME=PATH"]),
-    (["--config.arena.bring=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
-    (["--config.arena.bring=('lsp=.',)"], ["'lsp'", "taken"]),
-    (["--config.arena.bring=('x=absent.npz',)"], ["absent.npz", "correct the path"]),
+    (["--config.compare.datasets={'x': {'compare': {'methods': ('magic',)}}}"], ["'magic'"]),
+    (["--config.compare.bring=('x',)"], ["'x'", "NAME=PATH"]),
+    (["--config.compare.bring=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
+    (["--config.compare.bring=('lsp=.',)"], ["'lsp'", "taken"]),
+    (["--config.compare.bring=('x=absent.npz',)"], ["absent.npz", "correct the path"]),
   ],
   ids=lambda value: value[0].partition("=")[2] if value[0].startswith("-") else None,
 )  # fmt: skip
-def test_mistakes_are_named_before_any_work(contest, tmp_path, flags, words):
-  sentence = contest(tmp_path, *flags).sentence()
+def test_mistakes_are_named_before_any_work(comparison, tmp_path, flags, words):
+  sentence = comparison(tmp_path, *flags).sentence()
   assert all(word in sentence for word in words), sentence
   assert not (tmp_path / "poisons").exists()
   assert not (tmp_path / "results.jsonl").exists()
@@ -286,7 +286,7 @@ def test_the_recipe_for_cifar10_names_what_is_there(fork, tmp_path):
     "y_train": np.arange(20) % 4,
   }
   np.savez(tmp_path / "four.npz", **arrays)
-  flags = [f"--config={ROOT}/configs/arena.py", f"--config.data.path={tmp_path}/four.npz"]
-  sentence = fork(*flags, "--mode=benchmark").sentence()
-  assert "arena.published=cifar10" in sentence
+  flags = [f"--config={ROOT}/configs/compare.py", f"--config.data.path={tmp_path}/four.npz"]
+  sentence = fork(*flags, "--mode=compare").sentence()
+  assert "compare.published=cifar10" in sentence
   assert "4 classes" in sentence
