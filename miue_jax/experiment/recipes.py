@@ -34,7 +34,7 @@ def for_dataset(config: Config, name: str) -> Config:
 
 
 def for_method(config: Config, name: str) -> Config:
-  """The settings by which the comparison makes the poison called `name`; that is also its method's name.
+  """Returns the settings by which a comparison makes the poison called `name`.
 
   Raises:
     UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.

@@ -106,7 +106,7 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
 
 
 def _may_change(key: str) -> bool:
-  """Whether a key says which cells the comparison's table has, not what is in one: a table may grow.
+  """Returns whether a key only says which cells a table has: a table may grow.
 
   Each method's recipe is held to the workdir of its poison.
   """

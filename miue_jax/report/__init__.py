@@ -78,7 +78,7 @@ def write(
 def write_arena(
   directory: Path, contents: Sequence[ArenaContent], config: Mapping[str, Any], command: str
 ) -> str:
-  """Writes `compare.html`, `compare.md`, `compare.csv` and `compare.tex` into `directory`, as `write` does.
+  """Writes `compare.html`, `.md`, `.csv` and `.tex` into `directory`, as `write` does.
 
   Args:
     directory: made if missing.

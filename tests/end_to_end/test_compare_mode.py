@@ -254,7 +254,7 @@ def test_bring_your_own_poison(comparison, tmp_path):
     (["--config.compare.published=svhn"], ["compare.published", "cifar10"]),
     (["--config.compare.published=cifar10"], ["digits", "[32, 32, 1]"]),
     (["--config.compare.victims=('sl_vit',)", "--config.data.size=30"], ["30x30", "patches"]),
-    (["--config.compare.recipes.lsp.method.epochs=2"], ["'epochs'", "a flag changes what is there"]),
+    (["--config.compare.recipes.lsp.method.epochs=2"], ["'epochs'", "what is there"]),
     (["--config.compare.recipes.lsp.method.epsilon=2.0"], ["'lsp'", "method.epsilon"]),
     (["--config.compare.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
     (["--config.devices=4", "--config.compare.recipes.lsp.method.epsilon=0.02",
