@@ -37,7 +37,8 @@ def over_images(config: Config, sizes: Sizes, counts: Sequence[int]) -> list[dic
   rows = []
   for count in counts:
     size = dataclasses.replace(sizes, train=count)
-    steps = [programs.build(name, config, size) for name in ("source", "delta")]
+    built = programs.build(config, size)
+    steps = [built[name] for name in ("source", "delta")]
     watches = [Stopwatch(step) for step in steps]
     began = time.perf_counter()
     for step, watch in zip(steps, watches, strict=True):
@@ -56,11 +57,12 @@ def over_devices(config: Config, sizes: Sizes) -> list[dict[str, float]]:
   rows = []
   available = max(len(jax.devices()), len(jax.devices("cpu")))
   for count in DEVICES:
-    batches = (config.method.batch_size, config.source.batch_size)
+    batches = (config.method.batch_size, config.method.source.batch_size)
     if count > available or any(batch % count for batch in batches):
       continue
     with jax.set_mesh(plan.pod(count)):
-      sent = {name: programs.build(name, config, sizes).cost().sent for name in ("delta", "source")}
+      built = programs.build(config, sizes)
+      sent = {name: built[name].cost().sent for name in ("delta", "source")}
     rows.append({"devices": count, **sent})
   return rows
 

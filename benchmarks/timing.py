@@ -19,16 +19,16 @@ from benchmarks import estimator_speed, torch_peer
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.information import histogram
 from miue_jax.machine.progress import Progress
-from miue_jax.methods import members
+from miue_jax.methods import ensemble
 from miue_jax.plan import chips, plan, programs
 from miue_jax.plan.cost import Cost
 from miue_jax.plan.sizes import Sizes, known
 from miue_jax.plan.stopwatch import Stopwatch, spread
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.train import prediction
 
-STAGES = (*programs.NAMES, "measure", "information")
+STAGES = ("delta", "source", "victim", "evaluate", "measure", "information")
 PEERS = ("auto", "torch", "none")
 _FEATURES = 512  # of a ResNet-18
 
@@ -66,7 +66,7 @@ def sizes_for(config: Config, settings: Settings) -> Sizes:
   return Sizes(
     settings.image_shape or found.image,
     train,
-    fit.EVALUATION_BATCH,
+    prediction.EVALUATION_BATCH,
     settings.classes or found.classes,
   )
 
@@ -92,7 +92,7 @@ def run(config: Config, settings: Settings) -> dict[str, Any]:
     if stage == "information":
       information = estimator_speed.run(settings.repeats)
       continue
-    program = programs.build(stage, config, sizes)
+    program = programs.build(config, sizes)[stage]
     watch, row = _stage(program, settings)
     stages.append(row)
     if stage in ("delta", "source") and peer is None:
@@ -117,9 +117,9 @@ def check_plan(config: Config, settings: Settings) -> dict[str, float]:
   """
   sizes = sizes_for(config, settings)
   names = ("delta", "source")
-  runs = programs.runs(config, sizes)
+  built = programs.build(config, sizes)
   timings = plan.calibrate(config, sizes)
-  predicted = plan.seconds(timings, {name: runs[name] for name in names})
+  predicted = plan.seconds(timings, {name: built[name].total for name in names})
   generator = np.random.default_rng(0)
   images = generator.integers(0, 256, (sizes.train, *sizes.image), np.uint8)
   labels = (generator.permutation(sizes.train) % sizes.classes).astype(np.int32)
@@ -132,7 +132,7 @@ def check_plan(config: Config, settings: Settings) -> dict[str, float]:
       return Progress(root / "tensorboard", *arguments)
 
     began = time.perf_counter()
-    members.generate(dataset, config, root / "states", progress)
+    ensemble.generate(dataset, config.method, config.seed, root / "states", progress)
     measured = time.perf_counter() - began
   return {"predicted": predicted, "measured": measured, "ratio": measured / predicted}
 

@@ -27,11 +27,11 @@ def unavailable(config: Config) -> str | None:
   method = config.method
   if importlib.util.find_spec("torch") is None:
     return "PyTorch is not installed (pip install 'miue-jax[torch]')"
-  if config.model.name != "resnet18" or config.model.stem != "small":
+  if config.method.model.name != "resnet18" or config.method.model.stem != "small":
     return "the PyTorch side knows resnet18 with the small stem alone"
   if method.name != "miue" or method.class_wise or method.balanced or method.augment_poisoned:
     return "the PyTorch side knows miue sample-wise, unbalanced and augmented before delta alone"
-  if not {method.augment, config.source.augment} <= {"none", "flip"}:
+  if not {method.augment, config.method.source.augment} <= {"none", "flip"}:
     return "the PyTorch side knows the augmentations none and flip alone"
   return None
 
@@ -58,7 +58,7 @@ class Peer:
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = resnet18(torch, config.model.width, sizes.image[2], sizes.classes)
+    network = resnet18(torch, config.method.model.width, sizes.image[2], sizes.classes)
     network = network.to(self._device, memory_format=layout)
     count = _POOL * batch
     images = np.random.default_rng(0).integers(0, 256, (count, *sizes.image), np.uint8)
@@ -97,7 +97,7 @@ class Peer:
       clean = self._flipped(images[rows].float() / 255, method.augment)
       delta = deltas[rows].detach().requires_grad_()
       with self._precision(config):
-        features, _ = network(_normalised(torch, clean + delta, config.model.normalise))
+        features, _ = network(_normalised(torch, clean + delta, config.method.model.normalise))
       loss = mi_reduction(torch, features.float(), labels[rows], method)
       (gradient,) = torch.autograd.grad(loss, delta)
       moved = delta.detach() - method.step_size_start * gradient.sign()
@@ -107,7 +107,7 @@ class Peer:
     return step
 
   def _source(self, config: Config, network: Any, images: Any, labels: Any) -> Callable:
-    torch, recipe = self._torch, config.source
+    torch, recipe = self._torch, config.method.source
     network.train()
     deltas = torch.zeros(images.shape, device=self._device)
     deltas = deltas.contiguous(memory_format=_layout_of(torch, images))
@@ -121,7 +121,7 @@ class Peer:
     def step(rows):
       seen = self._flipped(images[rows].float() / 255, recipe.augment) + deltas[rows]
       with self._precision(config):
-        _, logits = network(_normalised(torch, seen, config.model.normalise))
+        _, logits = network(_normalised(torch, seen, config.method.model.normalise))
       loss = torch.nn.functional.cross_entropy(logits.float(), labels[rows])
       optimiser.zero_grad()
       loss.backward()
@@ -136,7 +136,7 @@ class Peer:
     return self._torch.where(chosen, images.flip(3), images)
 
   def _precision(self, config: Config) -> Any:
-    low = config.model.dtype == "bfloat16"
+    low = config.method.model.dtype == "bfloat16"
     return self._torch.autocast(self._device, self._torch.bfloat16, enabled=low)
 
 

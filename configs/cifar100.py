@@ -7,15 +7,13 @@ Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18, as long as for
     python -m miue_jax.main --config=configs/cifar100.py
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "cifar100"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.recipe("cifar100", method)
   c.seed = 7
   c.data.source = "tfds"
   c.data.name = "cifar100"

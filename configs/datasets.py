@@ -9,22 +9,25 @@ The report has one table for each and one with all side by side. For others, cha
         --config.compare.datasets.pneumonia.data.path=pneumoniamnist.npz
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
-
-# By data set: what differs from what all share, which is below.
+# What differs between the data sets, by name of the data set.
 DATASETS = {
   "digits": {
     "data": {"source": "digits"},
-    "source": {"augment": "crop", "weight_decay": 1e-4},
-    "method": {
-      "epochs": 20,
-      "batch_size": 128,
-      "step_size_start": 1 / 255,
-      "step_size_end": 1 / 255,
-      "augment": "crop",
-      "augment_poisoned": True,
+    "compare": {
+      "shared": {
+        **common.shared(16),
+        "source": {**common.shared(16)["source"], "augment": "crop", "weight_decay": 1e-4},
+        "epochs": 20,
+        "batch_size": 128,
+        "step_size_start": 1 / 255,
+        "step_size_end": 1 / 255,
+        "augment": "crop",
+        "augment_poisoned": True,
+      },
+      "recipes": {"em": {"steps": 10, "source_steps": 0, "stop_error": 0.0}},
     },
     "victim_fit": {"epochs": 15, "augment": "crop"},
   },
@@ -38,25 +41,13 @@ DATASETS = {
 
 def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
-  c = config.default()
-  c.name = "datasets"
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 16
-  c.source.augment = "crop_flip"
-  c.source.weight_decay = 5e-4
-
-  c.method.epochs = 16
-  c.method.batch_size = 256
-  c.method.step_size_start = 1.6 / 255
-  c.method.step_size_end = 0.6 / 255
-
-  c.victim_fit.epochs = 20
-  c.victim_fit.learning_rate = 0.1
-  c.victim_fit.weight_decay = 5e-4
-
+  c = common.small("datasets")
   c.compare.datasets = DATASETS
   c.compare.methods = ("random", "em", "lsp", "miue")
-  c.compare.recipes = {"lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}}}
+  c.compare.shared = common.shared(16)
+  steps = {**common.SMALL["miue"], "augment": "flip", "augment_poisoned": False}
+  em = {"steps": 10, "source_steps": 0, "stop_error": 0.0}
+  c.compare.recipes = {"miue": steps, "em": {**steps, **em}}
   c.compare.defences = ("none", "jpeg50")
   c.compare.defended_seeds = (0,)
   return c

@@ -7,28 +7,28 @@ step are what makes data this small and easy unlearnable, and with 10 epochs for
     python -m miue_jax.main --config=configs/digits.py
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "digits"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.small("digits", method)
   c.data.source = "digits"
-
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 16
-  c.source.augment = "crop"
-  c.method.epochs = 20
-  c.method.batch_size = 128
-  c.method.step_size_start = 1 / 255
-  c.method.step_size_end = 1 / 255
-  c.method.augment = "crop"
-  c.method.augment_poisoned = True
+  common.adjust(
+    c.method,
+    {
+      "source": {"augment": "crop", "weight_decay": 1e-4},
+      "augment": "crop",
+      "augment_poisoned": True,
+      "batch_size": 128,
+      "checkpoint_every": 5,
+    },
+  )
+  if method == "miue":
+    c.method.update(epochs=20, step_size_start=1 / 255, step_size_end=1 / 255)
 
   c.victim_fit.epochs = 15
-  c.victim_fit.learning_rate = 0.1
+  c.victim_fit.weight_decay = 1e-4
   c.victim_fit.augment = "crop"
   return c

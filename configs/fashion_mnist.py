@@ -7,31 +7,22 @@ Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
     python -m miue_jax.main --config=configs/fashion_mnist.py
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "fashion_mnist"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.small("fashion_mnist", method)
   c.data.source = "tfds"
   c.data.name = "fashion_mnist"
   c.data.max_train = 10_000
   c.data.max_test = 2_000
-
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 16
-  c.source.augment = "crop_flip"
-  c.method.epochs = 8
-  c.method.batch_size = 256
-  c.method.step_size_start = 1 / 255
-  c.method.step_size_end = 1 / 255
-  c.method.augment = "crop_flip"
-  c.method.augment_poisoned = True
-  c.method.checkpoint_every = 1
+  common.adjust(c.method, {"source": {"weight_decay": 1e-4}})
+  if method == "miue":
+    c.method.update(epochs=8, step_size_start=1 / 255, step_size_end=1 / 255)
+    c.method.update(augment="crop_flip", augment_poisoned=True)
 
   c.victim_fit.epochs = 15
-  c.victim_fit.learning_rate = 0.1
+  c.victim_fit.weight_decay = 1e-4
   return c

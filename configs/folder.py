@@ -12,33 +12,20 @@ When the proof convinces you, protect every picture, the held-out ones too, in a
         --config.data.test_fraction=0 --workdir=runs/all --mode=generate
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "folder"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.small("folder", method, width=24)
   c.data.source = "folder"
   c.data.size = 64
-
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 24
-  c.source.batch_size = 64
-  c.source.augment = "crop_flip"
-  c.source.weight_decay = 5e-4
-  c.method.epochs = 10
-  c.method.batch_size = 128
-  c.method.step_size_start = 1.6 / 255
-  c.method.step_size_end = 1.6 / 255
-  c.method.augment = "crop_flip"
-  c.method.augment_poisoned = True
-  c.method.checkpoint_every = 1
+  common.adjust(c.method, {"source": {"batch_size": 64}, "batch_size": 128})
+  if method == "miue":
+    c.method.update(epochs=10, step_size_start=1.6 / 255, step_size_end=1.6 / 255)
+    c.method.update(augment="crop_flip", augment_poisoned=True)
 
   c.victim_fit.batch_size = 64
   c.victim_fit.epochs = 30
-  c.victim_fit.learning_rate = 0.1
-  c.victim_fit.weight_decay = 5e-4
   return c

@@ -9,18 +9,16 @@ arithmetic of configs/cifar10.py; `--mode=plan` says how long that takes on whic
     python -m miue_jax.main --config=configs/imagenet100.py --config.data.path=DIR
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "imagenet100"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.recipe("imagenet100", method)
   c.data.source = "folder"
   c.data.size = 224
-  c.model.dtype = "bfloat16"
+  common.adjust(c.method, {"model": {"dtype": "bfloat16"}})
   c.victim.stem = "imagenet"
   c.victim.dtype = "bfloat16"
   return c

@@ -13,33 +13,21 @@ one rank clean X-rays in the wrong order (docs/medical.md).
     python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "medmnist"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.small("medmnist", method)
   c.data.source = "npz"
-
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 16
-  c.source.augment = "crop_flip"
-  c.method.epochs = 4
-  c.method.batch_size = 256
-  c.method.step_size_start = 1 / 255
-  c.method.step_size_end = 1 / 255
-  c.method.augment = "none"
-  c.method.balanced = True
-  c.method.class_wise = True
-  c.method.init = "random"
-  c.method.class_fractions = (0.8, 1.0)
-  c.method.members = 3
-  c.method.checkpoint_every = 1
+  common.adjust(c.method, {"source": {"weight_decay": 1e-4}, "class_fractions": (0.8, 1.0)})
+  c.method.ensemble = 3
+  if method == "miue":
+    c.method.update(epochs=4, step_size_start=1 / 255, step_size_end=1 / 255)
+    c.method.update(augment="none", balanced=True, class_wise=True, init="random")
 
   c.victim_fit.epochs = 10
-  c.victim_fit.learning_rate = 0.1
+  c.victim_fit.weight_decay = 1e-4
   c.evaluate.conditions = ("clean", "random", "poison", "restored")
   return c

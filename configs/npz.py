@@ -8,28 +8,12 @@ recipe for all of CIFAR-10 is configs/cifar10.py.
 python -m miue_jax.main --config=configs/npz.py --config.data.path=FILE.npz
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "npz"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.small("npz", method, width=24)
   c.data.source = "npz"
-
-  c.model.name = c.victim.name = "small_cnn"
-  c.model.width = c.victim.width = 24
-  c.source.augment = "crop_flip"
-  c.source.weight_decay = 5e-4
-  c.method.epochs = 16
-  c.method.batch_size = 256
-  c.method.step_size_start = 1.6 / 255
-  c.method.step_size_end = 0.6 / 255
-  c.method.checkpoint_every = 1
-
-  c.victim_fit.epochs = 20
-  c.victim_fit.learning_rate = 0.1
-  c.victim_fit.weight_decay = 5e-4
   return c

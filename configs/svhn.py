@@ -7,20 +7,17 @@ times 73,257 / 50,000.
     python -m miue_jax.main --config=configs/svhn.py
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "svhn"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.recipe("svhn", method)
   c.data.source = "tfds"
   c.data.name = "svhn_cropped"
-  c.source.augment = "crop"
-  c.method.augment = "crop"
-  c.method.augment_poisoned = True
+  crops = {"source": {"augment": "crop"}, "augment": "crop", "augment_poisoned": True}
+  common.adjust(c.method, crops)
   c.victim_fit.augment = "crop"
   c.victim_fit.learning_rate = 0.1
   return c

@@ -8,18 +8,16 @@ twice the images, so eight times as long as configs/cifar10.py.
     python -m miue_jax.main --config=configs/tiny_imagenet.py --config.data.path=DIR
 """
 
+import common
 import ml_collections
 
-from miue_jax.settings import config
 
-
-def get_config() -> ml_collections.ConfigDict:
-  """Returns the recipe."""
-  c = config.default()
-  c.name = "tiny_imagenet"
+def get_config(method: str = "miue") -> ml_collections.ConfigDict:
+  """Returns the recipe, with the settings of a method."""
+  c = common.recipe("tiny_imagenet", method)
   c.data.source = "folder"
   c.data.size = 64
-  c.model.dtype = "bfloat16"
+  common.adjust(c.method, {"model": {"dtype": "bfloat16"}})
   c.victim.stem = "imagenet"  # the reference victim from 64x64 up
   c.victim.dtype = "bfloat16"
   return c

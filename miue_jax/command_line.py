@@ -1,9 +1,9 @@
 """What the programs share: what was typed -> flags and config, or one sentence about a mistake."""
 
-import difflib
 import os
 import pathlib
 import re
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -13,16 +13,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from miue_jax.machine import files
-from miue_jax.settings import config, validation
+from miue_jax.settings import config, schema
 from miue_jax.settings.errors import UserError
 
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
-_OPEN_KEYS = (
-  "config.compare.recipes.",
-  "config.compare.datasets.",
-)
 
 
 def run(work: Callable[[], None]) -> None:
@@ -52,8 +48,11 @@ def recipe() -> config.Config:
     UserError: a value that no stage could work with, or a recipe that cannot be read.
   """
   holder = flags.FLAGS["config"]
+  # It takes seconds, which --help should not cost.
+  from miue_jax.methods import settings_of
+
   with files.reported("load", config_flags.get_config_filename(holder)):
-    return validation.freeze(holder.value)
+    return config.freeze(holder.value.to_dict(), settings_of())
 
 
 def _fail(message: str) -> NoReturn:
@@ -65,17 +64,20 @@ def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags and loads the recipe.
 
   Args:
-    argv: the program and its arguments.
+    argv: The program and its arguments.
 
   Returns:
-    The program and what is not a flag.
+    The program and its positional arguments.
 
   Raises:
-    UserError: an unknown flag, key or recipe, a value of the wrong type, or a broken recipe.
+    UserError: A flag, key or recipe is unknown, a value has the wrong type, or a recipe is broken.
   """
-  _check_keys(argv)
+  if {"--help", "-help", "--helpfull", "--version"} & set(argv):
+    return flags.FLAGS(argv)
+  argv = _located(argv)
   try:
-    return flags.FLAGS(_located(argv))
+    _check_keys(argv)
+    return flags.FLAGS(argv)
   except UserError:
     raise
   except flags.UnrecognizedFlagError as error:
@@ -85,55 +87,68 @@ def parse(argv: Sequence[str]) -> list[str]:
     text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
     raise UserError(" ".join(text.split())) from error
   except Exception as error:  # A recipe is a program: it can raise anything.
-    hint = ""
-    if any(arg.lstrip("-").startswith(_OPEN_KEYS) for arg in argv):
-      hint = " Below compare.recipes and compare.datasets a flag changes what is there, no more."
     raise UserError(
-      f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it.{hint}"
+      f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it."
     ) from error
 
 
 def _check_keys(argv: Sequence[str]) -> None:
-  """Raises a UserError for a `--config.key` that no recipe has."""
-  for arg in argv[1:]:
-    found = re.match(r"--?config\.([^=\[]+)", arg)
-    settings, path = config.default(), found[1].split(".") if found else []
-    if found and arg.lstrip("-").startswith(_OPEN_KEYS):
-      path = path[:2]
-    for depth, key in enumerate(path, 1):
-      if not isinstance(settings, ml_collections.ConfigDict) or key not in settings:
-        known = settings.keys() if isinstance(settings, ml_collections.ConfigDict) else ()
-        close = difflib.get_close_matches(key, known, n=1) or sorted(known)
-        hint = f"known here: {', '.join(close)}" if close else "it has no keys below it"
-        raise UserError(f"Unknown config key {'.'.join(path[:depth])}; {hint}.")
-      settings = settings[key]
+  """Raises a UserError for a `--config.key` that the recipe does not have."""
+  changed = [found[1] for arg in argv[1:] if (found := re.match(r"--?config\.([^=\[]+)", arg))]
+  if not changed:
+    return
+  path, _, variant = _value(argv, "config").partition(":")
+  settings = runpy.run_path(path)["get_config"](*([variant] if variant else []))
+  for key in changed:
+    if key == "method.name":
+      raise UserError(
+        "A method comes with its settings, so a flag cannot change method.name: name the method "
+        f"behind the recipe, as in --config={path}:em."
+      )
+    section = settings
+    for depth, part in enumerate(parts := key.split("."), 1):
+      known = section.keys() if isinstance(section, ml_collections.ConfigDict) else ()
+      if part not in known:
+        prefix = "".join(f"{name}." for name in parts[: depth - 1])
+        raise UserError(schema.unknown(part, sorted(known), prefix))
+      section = section[part]
+
+
+def _value(argv: Sequence[str], name: str) -> str:
+  """Returns the value of the last `--name=value`."""
+  return next(arg.partition("=")[2] for arg in reversed(argv) if arg.startswith(f"--{name}="))
 
 
 def _located(argv: Sequence[str]) -> list[str]:
   """Lets `configs/NAME.py` mean the packaged recipe where the current folder has none.
 
+  Recipes may import their neighbours and the packaged ones, such as `common`.
+
   Raises:
-    UserError: there is no such recipe at all.
+    UserError: There is no such recipe at all.
   """
-  argv = list(argv)
+  argv = [re.sub("^-(config)(?==|$)", r"--\1", arg) for arg in argv]
   for i in range(len(argv) - 2, 0, -1):
-    if argv[i] in ("--config", "-config"):
+    if argv[i] == "--config":
       argv[i : i + 2] = [f"--config={argv[i + 1]}"]
-  if not any(arg.split("=")[0] in ("--config", "-config") for arg in argv):
+  if not any(arg.startswith("--config=") for arg in argv):
     argv.insert(1, f"--config={DEFAULT_CONFIG}")
+  roots = (_PACKAGE, _PACKAGE.parent)  # installed; a checkout
+  folders = [str(root / "configs") for root in roots if (root / "configs").is_dir()]
   for i, arg in enumerate(argv):
-    name, equals, value = arg.partition("=")
-    if name not in ("--config", "-config") or not equals:
+    if not arg.startswith("--config="):
       continue
-    path, colon, variant = value.partition(":")
-    if os.path.isfile(path):
-      continue
-    relative = pathlib.Path(path).parts[-2:]
-    roots = (_PACKAGE, _PACKAGE.parent)  # installed; a checkout
-    places = (root.joinpath(*relative) for root in roots)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None or relative[0] != "configs":
-      recipes = sorted({file.stem for root in roots for file in root.glob("configs/*.py")})
-      raise UserError(f"There is no recipe {path!r}; known: {', '.join(recipes)}, in configs/.")
-    argv[i] = f"--config={found}{colon}{variant}"
+    path, colon, variant = arg.removeprefix("--config=").partition(":")
+    if not os.path.isfile(path):
+      relative = pathlib.Path(path).parts[-2:]
+      places = (root.joinpath(*relative) for root in roots)
+      found = next((place for place in places if place.is_file()), None)
+      if found is None or relative[0] != "configs":
+        recipes = sorted({file.stem for root in roots for file in root.glob("configs/*.py")})
+        known = ", ".join(name for name in recipes if name != "common")
+        raise UserError(f"There is no recipe {path!r}; known: {known}, in configs/.")
+      path = str(found)
+    argv[i] = f"--config={path}{colon}{variant}"
+    folders.insert(0, str(pathlib.Path(path).absolute().parent))
+  sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
   return argv

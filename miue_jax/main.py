@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from miue_jax import command_line
 from miue_jax.settings import config as configs
+from miue_jax.settings import schema
 from miue_jax.settings.errors import UserError
 
 MODES = (
@@ -106,7 +107,7 @@ def main() -> None:
 
 
 def _plan(config: configs.Config) -> str:
-  from miue_jax.plan import plan, sizes
+  from miue_jax.plan import plan, sizes, text
 
   logging.set_verbosity(logging.WARNING)  # what libraries say at INFO is no result
   options = plan.Options(
@@ -117,7 +118,7 @@ def _plan(config: configs.Config) -> str:
     _TRAIN_IMAGES.value,
     _CLASSES.value,
   )
-  return plan.report(config, options)
+  return text.markdown(plan.make(config, options))
 
 
 def _measured(config: configs.Config) -> str:
@@ -137,7 +138,7 @@ def _result(config: configs.Config) -> str:
   from miue_jax.machine import processes, progress
 
   mode, root = _MODE.value, pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
-  settings = {"--mode": mode} | workdir.flat(dataclasses.asdict(config))
+  settings = {"--mode": mode} | schema.flat(dataclasses.asdict(config))
   processes.require_same(settings, "start all processes with the same flags")
   if mode == "restore":
     paths = (_path(_IMAGES.value), _path(_OUTPUT.value))

@@ -19,7 +19,7 @@ from miue_jax.defences.defence import Defence
 from miue_jax.machine import loops, prng, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Fit
-from miue_jax.train import fit, lanes
+from miue_jax.train import lanes, prediction, step
 from miue_jax.transforms import hooks as hooks_lib
 from miue_jax.transforms.hooks import Targets
 
@@ -66,12 +66,12 @@ def pgd(keys: jax.Array, images: jax.Array, loss: hooks_lib.Loss, *, radius: flo
 
 
 def robust_accuracy(
-  module: nn.Module, state: fit.State, test: Split, seed: int, *, attack: hooks_lib.Adversary
+  module: nn.Module, state: step.State, test: Split, seed: int, *, attack: hooks_lib.Adversary
 ) -> dict[str, float]:
   """Accuracy (percent) on test images that `attack` changed, as a column of a row."""
   key, count = prng.stream(seed, "attack"), len(test)
   devices = jax.sharding.get_mesh().size
-  batch = -(-min(fit.EVALUATION_BATCH, count) // devices) * devices
+  batch = -(-min(prediction.EVALUATION_BATCH, count) // devices) * devices
   hits = _attacked(module, attack, jax.sharding.get_mesh())
   correct = 0
   for start in range(0, count, batch):

@@ -10,7 +10,7 @@ from miue_jax.data.dataset import Split
 from miue_jax.data.reader import LazyImages
 from miue_jax.settings.config import Fit
 from miue_jax.settings.errors import UserError
-from miue_jax.train.fit import State
+from miue_jax.train.step import State
 from miue_jax.transforms import hooks as hooks_lib
 
 # (training images, clean images or None, seed) -> training images, uint8 as well.

@@ -27,7 +27,7 @@ from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Reporter
 from miue_jax.settings.config import Config, Fit
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.train import fit, prediction
 
 # Key of a row: dataset, method, victim, defence and seed make a cell of the table.
 CELL = ("dataset", "method", "victim", "defence", "seed")
@@ -167,7 +167,7 @@ def _trained(
     hooks=defence.hooks,
     validation=clean if defence.stops_early else None,
   )
-  _, logits = fit.Predictor(module)(fitted.state, test.images)
+  _, logits = prediction.Predictor(module)(fitted.state, test.images)
   row = {
     "num_classes": dataset.num_classes,
     "epochs": recipe.epochs,

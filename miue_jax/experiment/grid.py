@@ -20,7 +20,6 @@ from miue_jax.experiment.workdir import Workdir
 from miue_jax.machine import memory, meshes, processes
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.locks import Claims
-from miue_jax.methods import METHODS
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
@@ -106,9 +105,9 @@ def check(config: Config) -> None:
     if name in compare.methods or name == CLEAN:
       raise UserError(f"compare.bring uses the name {name!r}, which is taken: choose another one.")
   for name in compare.methods:
-    made = recipes.for_method(config, name).method.name
-    if name == CLEAN or made not in METHODS:
-      raise UserError(f"Unknown method {made!r} in compare.methods; known: {_listed(METHODS)}.")
+    if name == CLEAN:
+      raise UserError(f"compare.methods names {CLEAN!r}, which every table has: leave it out.")
+    recipes.for_method(config, name)
   for name in compare.victims:
     if name not in models.MODELS:
       raise UserError(
@@ -153,8 +152,7 @@ def _check_fit(experiment: Experiment) -> None:
     stages.check_victim(dataclasses.replace(config.victim, name=name), config, dataset)
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
-    models.build(made.model, dataset.num_classes, shape)
-    stages.check_classes(made.method, dataset)
+    stages.check_method(made.method, dataset)
     if any(size % devices for size in made.batch_sizes):
       raise UserError(
         f"The batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "

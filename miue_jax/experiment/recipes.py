@@ -1,67 +1,88 @@
-"""What the comparison's data sets and methods change in the settings that they share."""
+"""Applies the changes that a comparison makes for each data set and each method."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from miue_jax.settings import validation
-from miue_jax.settings.config import Compare, Config
-from miue_jax.settings.errors import UserError
-from miue_jax.settings.frozen import frozen
+from miue_jax.methods import METHODS
+from miue_jax.settings import schema
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import SettingError, UserError
 
-METHOD_SECTIONS = ("model", "source", "method")  # what makes a poison
-_DATASET_SECTIONS = (
-  "data", *METHOD_SECTIONS, "victim", "victim_fit", "evaluate", "measure", "compare"
-)  # fmt: skip
+_SECTIONS = ("data", "method", "victim", "victim_fit", "evaluate", "measure", "compare")
 
 
 def for_dataset(config: Config, name: str) -> Config:
-  """The settings of the table of one of `compare.datasets`; by default its data have its name.
+  """Returns the settings of the table of one of `compare.datasets`.
+
+  By default its data have its name.
 
   Raises:
-    UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
+    UserError: Its changes have an unknown key or a value that makes no sense.
   """
   alone = dataclasses.replace(config, compare=dataclasses.replace(config.compare, datasets={}))
   named = dataclasses.replace(alone, data=dataclasses.replace(alone.data, name=name))
-  prefix = f"compare.datasets.{name}"
-  made = _changed(named, config.compare.datasets[name], prefix, _DATASET_SECTIONS)
-  if made.compare.datasets:
-    raise UserError(f"Config key {prefix}.compare.datasets: a data set holds no others.")
-  try:
-    validation.validate(made)
-  except UserError as error:
-    raise UserError(f"Data set {name!r} of the comparison cannot be used: {error}") from error
-  return made
+  prefix, changes = f"compare.datasets.{name}", config.compare.datasets[name]
+  _require_dict(prefix, changes, f"a dict of {', '.join(_SECTIONS)}")
+  for section in changes:
+    if section not in _SECTIONS:
+      raise UserError(
+        f"Setting {prefix}.{section} changes what all data sets share; a data set changes "
+        f"{', '.join(_SECTIONS)}."
+      )
+    _require_dict(f"{prefix}.{section}", changes[section], "a dict of settings")
+  made = {
+    section: schema.make(
+      type(getattr(named, section)),
+      merged(dataclasses.asdict(getattr(named, section)), values),
+      f"{prefix}.{section}.",
+    )
+    for section, values in changes.items()
+  }
+  changed = dataclasses.replace(named, **made)
+  if changed.compare.datasets:
+    raise UserError(f"Setting {prefix}.compare.datasets: a data set holds no others.")
+  return changed
 
 
 def for_method(config: Config, name: str) -> Config:
   """Returns the settings by which a comparison makes the poison called `name`.
 
+  The method's defaults are changed by `compare.shared`, where it has such settings, and then by its
+  recipe.
+
   Raises:
-    UserError: its recipe has an unknown key, a value of the wrong type or one that makes no sense.
+    UserError: The method is unknown, or its recipe has an unknown key or a value that makes no
+      sense.
   """
-  named = dataclasses.replace(config, method=dataclasses.replace(config.method, name=name))
-  recipe = config.compare.recipes.get(name, {})
-  made = _changed(named, recipe, f"compare.recipes.{name}", METHOD_SECTIONS)
-  try:
-    validation.validate(dataclasses.replace(made, compare=Compare()))
-  except UserError as error:
-    raise UserError(f"Method {name!r} of the comparison cannot be made: {error}") from error
-  return made
+  compare, prefix = config.compare, f"compare.recipes.{name}"
+  recipe = compare.recipes.get(name, {})
+  _require_dict(prefix, recipe, "a dict of settings")
+  method = recipe.get("name", name)
+  if method not in METHODS:
+    known = ", ".join(sorted(METHODS))
+    raise UserError(f"Unknown method {method!r} in compare.methods; known: {known}.")
+  kind = METHODS[method].settings
+  values = merged(dataclasses.asdict(kind()), _present(compare.shared, dataclasses.asdict(kind())))
+  settings = schema.make(kind, merged(values, recipe) | {"name": method}, f"{prefix}.")
+  return dataclasses.replace(config, method=settings)
 
 
-def _changed(config: Config, recipe: Any, prefix: str, sections: tuple[str, ...]) -> Config:
-  """`config` with what a recipe, a dict of sections, says in place of its own."""
-  allowed = f"a dict of {', '.join(sections)}"
-  validation.require(isinstance(recipe, dict), prefix, recipe, allowed)
-  changed = {}
-  for section, changes in recipe.items():
-    if section not in sections:
-      raise UserError(
-        f"Config key {prefix}.{section} changes what all share; a recipe has {', '.join(sections)}."
-      )
-    key = f"{prefix}.{section}"
-    validation.require(isinstance(changes, dict), key, changes, "a dict of settings")
-    own = getattr(config, section)
-    values = dataclasses.asdict(own) | changes
-    changed[section] = frozen(type(own), values, f"{key}.")
-  return dataclasses.replace(config, **changed)
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns nested settings with changes in place of their values."""
+  return dict(values) | {
+    key: merged(values[key], value)
+    if isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+    else value
+    for key, value in changes.items()
+  }
+
+
+def _present(changes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the changes of settings that exist."""
+  return {key: value for key, value in changes.items() if key in values}
+
+
+def _require_dict(key: str, value: Any, allowed: str) -> None:
+  if not isinstance(value, Mapping):
+    raise SettingError(key, f"is {value!r}; it must be {allowed}.")

@@ -16,14 +16,15 @@ from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
 from miue_jax.experiment import evaluate as victims
 from miue_jax.experiment import measure as measuring
+from miue_jax.experiment import observation
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.information import measurement as information
 from miue_jax.machine import meshes, processes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
-from miue_jax.methods import METHODS, members
-from miue_jax.methods.generated import Generated
+from miue_jax.methods import AlternatingSettings, ensemble
+from miue_jax.methods.method import Generated, check_classes
 from miue_jax.settings.config import Config, Measure, Method, Model
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
@@ -59,33 +60,25 @@ def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) ->
   Raises:
     UserError: unknown method, unfit devices, data that cannot be read or changed since last time.
   """
-  if config.method.name not in METHODS:
-    raise UserError(
-      f"Unknown method {config.method.name!r}; choose one of {', '.join(sorted(METHODS))}."
-    )
   for name in config.evaluate.defences:
     defences.build(name)
   meshes.start(config.devices, config.batch_sizes)
   dataset = sources.load(config.data, need_test=need_test)
-  check_classes(config.method, dataset)
-  models.build(config.model, dataset.num_classes, dataset.train.images.shape[1:])
+  check_method(config.method, dataset)
   check_victim(config.victim, config, dataset)
   workdirs.bind(workdir, config, dataset)
   return Experiment(config, workdir, dataset, command)
 
 
-def check_classes(method: Method, dataset: Dataset) -> None:
-  """Raises a UserError where a method is to perturb classes that the dataset does not have."""
-  if method.only_class >= dataset.num_classes:
-    raise UserError(
-      f"Config key method.only_class of method {method.name!r} is {method.only_class}; "
-      f"{dataset.name} has classes 0..{dataset.num_classes - 1}."
-    )
-  if len(method.class_fractions) not in (0, dataset.num_classes):
-    raise UserError(
-      f"Config key method.class_fractions of method {method.name!r} names "
-      f"{len(method.class_fractions)} fractions; {dataset.name} has {dataset.num_classes} classes."
-    )
+def check_method(method: Method, dataset: Dataset) -> None:
+  """Checks a method's classes and source model against the images.
+
+  Raises:
+    UserError: The dataset lacks a class, or the images do not fit the source model.
+  """
+  check_classes(method, dataset.name, dataset.num_classes)
+  if model := getattr(method, "model", None):
+    models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
 
 
 def check_victim(victim: Model, config: Config, dataset: Dataset) -> None:
@@ -139,9 +132,17 @@ def generate(experiment: Experiment) -> None:
     if processes.is_lead():
       artefact.load(workdir.poison, dataset)  # it raises where something is wrong
   else:
-    made = members.generate(dataset, config, states, experiment.progress)
+    observer = observation.Observer(dataset, config) if _observes(config) else None
+    made = ensemble.generate(
+      dataset, config.method, config.seed, states, experiment.progress, observer
+    )
     processes.from_lead(lambda: _keep(made, experiment))
   Checkpoints(states).delete()  # also of a poison after whose saving the program was killed
+
+
+def _observes(config: Config) -> bool:
+  """Returns whether generation is observed: the method must alternate."""
+  return bool(config.measure.epochs) and isinstance(config.method, AlternatingSettings)
 
 
 def _keep(made: Generated, experiment: Experiment) -> None:

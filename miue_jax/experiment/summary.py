@@ -8,7 +8,6 @@ from miue_jax import budget, report
 from miue_jax.artefact import external
 from miue_jax.experiment import cells, evaluate, explain
 from miue_jax.experiment import workdir as workdirs
-from miue_jax.experiment.recipes import METHOD_SECTIONS
 from miue_jax.experiment.stages import Experiment
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.machine import memory, processes
@@ -77,5 +76,5 @@ def _facts(experiment: Experiment, name: str, seed: int | None) -> dict[str, Any
     "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
     "psnr_db": first["psnr_db"],
     "ssim": first["ssim"],
-    "settings": {key: first["config"][key] for key in METHOD_SECTIONS} if made else None,
+    "settings": {"method": first["config"]["method"]} if made else None,
   }

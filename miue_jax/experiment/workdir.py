@@ -9,6 +9,7 @@ from miue_jax.data.dataset import Dataset
 from miue_jax.machine import files, processes
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
+from miue_jax.settings.schema import flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +88,16 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   stored = _stored(workdir)
   if stored is None:
     return workdir
-  # A key that the folder's config lacks is younger than the folder, which was made as by default.
+  if "model" in stored["config"]:
+    raise UserError(
+      f"{workdir.root} was made by version 0.1, whose settings had other names: choose another "
+      "--workdir. Its poison remains usable: --mode=restore works in that folder."
+    )
+  # A key that the folder's config lacks is younger than the folder: it had its default.
+  default = dataclasses.replace(Config(), method=type(config.method)())
   defaults, old, new = (
     flat(json.loads(json.dumps(content)))
-    for content in (dataclasses.asdict(Config()), stored["config"], settings)
+    for content in (dataclasses.asdict(default), stored["config"], settings)
   )
   old = defaults | old
   differing = sorted(
@@ -175,14 +182,3 @@ def _stored(workdir: Workdir) -> dict[str, Any] | None:
   except (ValueError, KeyError, TypeError):
     pass
   raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Nested settings by their dotted names."""
-  result = {}
-  for key, value in settings.items():
-    if isinstance(value, dict):
-      result |= flat(value, f"{prefix}{key}.")
-    else:
-      result[prefix + key] = value
-  return result

@@ -1,4 +1,9 @@
-"""Ways to make a poison. A method is `generate(dataset, config, ...) -> Generated`."""
+"""Methods of making poisons, by name.
+
+`METHODS` is the plug-in system: an entry is an object with `settings`, `phases` and `generate`, as
+`method.Method` describes them, and `METHODS["mine"] = Alternating(Settings, objective=...)` adds
+one.
+"""
 
 from miue_jax.methods import (
   ap,
@@ -17,34 +22,81 @@ from miue_jax.methods import (
   sem,
   tue,
 )
+from miue_jax.methods.alternating import Alternating
+from miue_jax.methods.attack import Attack, AttackSettings
+from miue_jax.methods.method import Generated, Method, Sizes
+from miue_jax.methods.pattern import Pattern
+from miue_jax.methods.settings import AdversarialSettings, AlternatingSettings, PatternSettings
+from miue_jax.settings.schema import settings
+from miue_jax.transforms import pgd
 
-METHODS = {
-  "ap": ap.generate,
-  "ap_max": ap.generate_maximising,
-  "ap_mine": mine.generate_ap,
-  "ar": ar.generate,
-  "cuda": cuda.generate,
-  "em": em.generate,
-  "em_mine": mine.generate_em,
-  "gue": gue.generate,
-  "lsp": lsp.generate,
-  "miue": miue.generate,
-  "miue_robust": miue_robust.generate,
-  "ntga": ntga.generate,
-  "ops": ops.generate,
-  "random": random.generate,
-  "rem": rem.generate,
-  "sem": sem.generate,
-  "tue": tue.generate,
+METHODS: dict[str, Method] = {
+  "ap": Attack(ap.Settings, objective=ap.targeted),
+  "ap_max": Attack(ap.MaximisingSettings, objective=ap.maximising),
+  "ap_mine": Attack(mine.ApSettings, objective=ap.targeted, auxiliary=mine.auxiliary),
+  "ar": Pattern(ar.Settings, ar.pattern),
+  "cuda": Pattern(cuda.Settings, cuda.pattern),
+  "em": Alternating(em.Settings, objective=em.cross_entropy),
+  "em_mine": Alternating(mine.EmSettings, objective=em.cross_entropy, auxiliary=mine.auxiliary),
+  "gue": gue.Game(gue.Settings),
+  "lsp": Pattern(lsp.Settings, lsp.pattern),
+  "miue": Alternating(miue.Settings, objective=miue.objective),
+  "miue_robust": Alternating(
+    miue_robust.Settings, objective=miue.objective, transformation=miue_robust.transformation
+  ),
+  "ntga": ntga.Kernel(ntga.Settings),
+  "ops": Pattern(ops.Settings, ops.pattern),
+  "random": Pattern(random.Settings, random.pattern),
+  "rem": Alternating(
+    rem.Settings,
+    objective=em.cross_entropy,
+    source_adversary=pgd.pgd,
+    delta_adversary=pgd.pgd,
+    fresh=True,
+  ),
+  "sem": Alternating(
+    sem.Settings,
+    objective=em.cross_entropy,
+    source_adversary=pgd.pgd,
+    delta_adversary=pgd.uniform,
+    fresh=True,
+  ),
+  "tue": Alternating(
+    tue.Settings, outputs=tue.OUTPUTS, source_step=tue.source_step, delta_step=tue.delta_step
+  ),
 }
 
-# What the two sides of a method do, for `programs`, which builds their steps without data.
-BILEVEL = {
-  "em": em.bilevel,
-  "em_mine": mine.bilevel,
-  "miue": miue.bilevel,
-  "miue_robust": miue_robust.bilevel,
-  "rem": rem.bilevel,
-  "sem": sem.bilevel,
-  "tue": tue.bilevel,
-}
+__all__ = [
+  "METHODS",
+  "AdversarialSettings",
+  "Alternating",
+  "AlternatingSettings",
+  "Attack",
+  "AttackSettings",
+  "Generated",
+  "Method",
+  "Pattern",
+  "PatternSettings",
+  "Sizes",
+  "ap",
+  "ar",
+  "cuda",
+  "em",
+  "gue",
+  "lsp",
+  "mine",
+  "miue",
+  "miue_robust",
+  "ntga",
+  "ops",
+  "random",
+  "rem",
+  "sem",
+  "settings",
+  "tue",
+]
+
+
+def settings_of() -> dict[str, type]:
+  """Returns the settings class of every method, by name."""
+  return {name: method.settings for name, method in METHODS.items()}

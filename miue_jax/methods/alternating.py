@@ -1,6 +1,6 @@
-"""The loop that bi-level methods share: fit the source model, move delta, repeat.
+"""Provides the loop of bi-level methods: train the source model, move delta, repeat.
 
-A method states what each side does; this file holds the order of things, checkpoints and records.
+A method declares its two sides as an `Alternating`; this file holds the order of steps.
 """
 
 import dataclasses
@@ -10,279 +10,274 @@ from typing import Any
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from miue_jax import budget, models
+from miue_jax import budget
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine import loops, prng, sharding
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.meshes import AXIS
 from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
-from miue_jax.methods import observation
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
-from miue_jax.train import fit, lanes
-from miue_jax.transforms import hooks, recompression
+from miue_jax.methods import sign_step, source
+from miue_jax.methods.delta import Delta, DeltaPass
+from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
+from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.train import lanes, loop, step
+from miue_jax.transforms import hooks
+from miue_jax.transforms.recompression import Squeeze, untouched
 
-# (source model, optimiser, config) -> the step of a source pass, as `fit.train_step` makes it.
-SourceStep = Callable[[nn.Module, optax.GradientTransformation, Config], loops.Step]
+# (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
+SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
 
 # (source model, settings, number of classes) -> the step of a delta pass.
-DeltaStep = Callable[[nn.Module, Method, int], loops.Step]
+DeltaStep = Callable[[nn.Module, Any, int], loops.Step]
+
+
+@flax.struct.dataclass
+class State:
+  """The state of a generation; a checkpoint holds one.
+
+  Attributes:
+    source: The source model.
+    delta: The perturbation.
+    sums: Running sums of the current pass.
+    history: One row for each epoch, NaN where nothing was recorded.
+    seconds: Time spent, over all sittings.
+    auxiliary: State of the auxiliary network; None without one.
+  """
+
+  source: step.State
+  delta: Delta
+  sums: step.Sums
+  history: jax.Array
+  seconds: jax.Array
+  auxiliary: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Bilevel:
-  """What a method states about its two sides.
+class Alternating:
+  """A method that alternates source training on poisoned images with sign steps on delta.
+
+  Fields that make something take the settings of the method.
 
   Attributes:
-    objective: what delta minimises; None where `delta_step` says that.
-    source_adversary: moves the poisoned images before the source model learns from them.
-    delta_adversary: moves the poisoned images before `objective` judges them.
-    auxiliary: learns beside delta and adds a term to `objective`.
-    squeeze: what poisoned images lose before either side sees them.
-    fresh: delta starts anew in every pass, from another draw where `method.init` is random; else it
-      continues from the pass before.
-    outputs: of the source model; 0: one for each class.
-    source_step: takes the place of `fit.train_step` on cross-entropy.
-    delta_step: takes the place of `delta.delta_step` on `objective`.
+    settings: Class of its settings.
+    objective: Loss that delta minimises; None where `delta_step` is given.
+    source_adversary: Makes what moves the poisoned images before the source model learns from them.
+    delta_adversary: Makes what moves the poisoned images before `objective` judges them.
+    auxiliary: Makes a network that learns while delta moves and adds a term to `objective`.
+    transformation: Makes the input transformation of poisoned images, for both sides.
+    fresh: Whether delta starts anew in every pass, from another draw where `init` is random.
+    outputs: Number of outputs of the source model; 0: one for each class.
+    source_step: Takes the place of the training step on cross-entropy.
+    delta_step: Takes the place of the sign step on `objective`.
   """
 
-  objective: deltas.Objective | None = None
-  source_adversary: hooks.Adversary | None = None
-  delta_adversary: hooks.Adversary | None = None
-  auxiliary: deltas.Auxiliary | None = None
-  squeeze: recompression.Squeeze = recompression.untouched
+  settings: type[AlternatingSettings]
+  objective: sign_step.Objective | None = None
+  source_adversary: Callable[[Any], hooks.Adversary] | None = None
+  delta_adversary: Callable[[Any], hooks.Adversary] | None = None
+  auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
+  transformation: Callable[[Any], Squeeze] | None = None
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
   delta_step: DeltaStep | None = None
 
+  def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
+    """Returns the two kinds of steps; see `method.Method`."""
+    layout = deltas.lay_out(sizes.train, settings, seed)
+    source_steps, delta_steps = _steps(settings, layout)
+    module, optimiser = network = source.network(
+      settings, self.outputs or sizes.classes, sizes.image, source_steps
+    )
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
-  """Steps of one side without a break.
+    def delta(rows: int) -> tuple[Delta, jax.Array]:
+      return Delta.zeros(settings, rows, sizes.classes, sizes.image), jnp.ones(rows, bool)
 
-  Attributes:
-    kind: "source" or "delta".
-    epoch: counted from 1.
-    first: steps of the whole schedule before this segment.
-    stop: the same after it.
-  """
+    def arguments(images, labels):
+      moving, perturbed = delta(len(images))
+      state = step.fresh_state(module, optimiser, jax.random.key(0), sizes.image)
+      data = step.example_pass(layout, images, labels, settings.batch_size, None)
+      constants = DeltaPass(state, data, perturbed, jnp.float32(settings.step_size_start))
+      auxiliary = self._auxiliary_state(settings, module, jax.random.key(0), sizes.image)
+      return (moving, step.Sums.empty(), auxiliary), constants
 
-  kind: str
-  epoch: int
-  first: int
-  stop: int
+    train_step = self._source_step(module, optimiser, settings)
+    trained = source.phase(
+      settings,
+      sizes,
+      layout,
+      network,
+      train_step,
+      source_steps,
+      delta,
+      source.spec(settings),
+    )
+    moved = Phase(
+      "delta",
+      settings.batch_size,
+      delta_steps,
+      settings.epochs,
+      settings.steps,
+      len(layout.ids),
+      self._delta_step(module, settings, sizes.classes),
+      arguments,
+      ((Delta.spec(settings), jax.P(), jax.P()), DeltaPass.spec(settings)),
+    )
+    return trained, moved
 
-  @property
-  def steps(self) -> int:
-    """How many."""
-    return self.stop - self.first
+  def generate(
+    self,
+    dataset: Dataset,
+    settings: Any,
+    seed: int,
+    checkpoints: Checkpoints,
+    progress: Reporter,
+    observer: Observer | None = None,
+  ) -> Generated:
+    """Alternates the two sides; see `method.Method`.
 
+    Ends after `settings.epochs`, or after the first epoch in which the source model errs on less
+    than `settings.stop_error` percent of the poisoned images.
+    """
+    train, classes = dataset.train, dataset.num_classes
+    layout = deltas.lay_out(len(train), settings, seed)
+    source_steps, delta_steps = _steps(settings, layout)
+    image = train.images.shape[1:]
+    module, optimiser = source.network(settings, self.outputs or classes, image, source_steps)
+    table = layout.place(train)
+    chosen = deltas.chosen_images(train.labels, settings, seed)
+    perturbed = deltas.perturbed_rows(chosen, layout)
+    source_order = step.shuffler(settings.source.batch_size)
+    delta_order = step.shuffler(settings.batch_size)
+    train_run = loops.repeated(self._source_step(module, optimiser, settings))
+    delta_run = loops.repeated(self._delta_step(module, settings, classes))
+    names = _names(settings)
+    observed = observer.names if observer else ()
 
-@flax.struct.dataclass
-class _Loop:
-  """What a checkpoint holds; `history` has a row for each epoch, NaN where nothing was recorded.
+    def source_segment(epoch: int) -> loop.Segment:
+      def run(state, first, stop, tick):
+        key = prng.stream(seed, "source", epoch)
+        data = step.Pass(table, (state.delta, perturbed), source_order(key, table.ids), key)
+        carry, done = train_run((state.source, state.sums), data, first, stop, tick=tick)
+        return state.replace(source=carry[0], sums=carry[1]), done
 
-  `beside` is the auxiliary's state and `seen` belongs to the observer; None without one.
-  """
+      def finish(state):
+        values = state.sums.read(f"the source model, epoch {epoch}")
+        return _recorded(state, epoch, slice(0, 2), values), None
 
-  source: fit.State
-  delta: jax.Array
-  sums: fit.Sums
-  history: jax.Array
-  seconds: jax.Array
-  beside: Any = None
-  seen: jax.Array | None = None
+      return loop.Segment(epoch, source_steps, run, finish)
 
+    def delta_segment(epoch: int) -> loop.Segment:
+      def run(state, first, stop, tick):
+        if self.fresh and first == 0:
+          start = deltas.first_delta(dataset, settings, layout, (seed, epoch))
+          state = state.replace(delta=start)
+        key = prng.stream(seed, "delta", epoch)
+        data = step.Pass(table, None, delta_order(key, table.ids), key)
+        size = sharding.replicate(np.float32(_step_size(settings, epoch)))
+        constants = DeltaPass(state.source, data, perturbed, size)
+        carry = (state.delta, state.sums, state.auxiliary)
+        (delta, sums, auxiliary), done = delta_run(carry, constants, first, stop, tick=tick)
+        return state.replace(delta=delta, sums=sums, auxiliary=auxiliary), done
 
-def schedule(config: Config, layout: lanes.Layout) -> tuple[Segment, ...]:
-  """All steps of a method that does not stop before `method.epochs`."""
-  method, whole = config.method, layout.steps(config.source.batch_size, partial=False)
-  steps = {
-    "source": min(method.source_steps or whole, whole),
-    "delta": layout.steps(method.batch_size, partial=True) * method.steps,
-  }
-  segments, position = [], 0
-  for epoch in range(1, method.epochs + 1):
-    for kind, count in steps.items():
-      segments.append(Segment(kind, epoch, position, position + count))
-      position += count
-  return tuple(segments)
+      def finish(state):
+        values = state.sums.read(f"delta, epoch {epoch}")
+        state = _recorded(state, epoch, slice(2, len(names)), values[: len(names) - 2])
+        if observer and epoch in observer.epochs:
+          values = observer.look(state.source, state.delta, layout)
+          state = _recorded(state, epoch, slice(len(names), None), values)
+        row = sharding.fetch(state.history)[epoch - 1]
+        scalars = dict(zip((*names, *observed), row, strict=True))
+        return state, {name: value for name, value in scalars.items() if not np.isnan(value)}
 
+      save = epoch % settings.checkpoint_every == 0 or epoch == settings.epochs
+      return loop.Segment(epoch, delta_steps, run, finish, save)
 
-def source_step(
-  bilevel: Bilevel, module: nn.Module, optimiser: optax.GradientTransformation, config: Config
-) -> loops.Step:
-  """The step of a source pass, `((State, Sums), Pass, index) -> (State, Sums)`."""
-  if bilevel.source_step:
-    return bilevel.source_step(module, optimiser, config)
-  return fit.train_step(
-    module,
-    optimiser,
-    deltas.source_inputs(config, bilevel.squeeze),
-    (jax.P() if config.method.class_wise else jax.P(AXIS), jax.P(AXIS)),
-    hooks.Hooks(adversary=bilevel.source_adversary),
-  )
+    state = State(
+      step.init(module, optimiser, prng.stream(seed, "weights"), image),
+      deltas.first_delta(dataset, settings, layout, seed),
+      step.Sums.zero(),
+      loop.no_history(settings.epochs, len(names) + len(observed)),
+      sharding.replicate(np.float32(0)),
+      # The name of the stream is part of the results, so it stays.
+      sharding.replicate(
+        self._auxiliary_state(settings, module, prng.stream(seed, "companion"), image)
+      ),
+    )
+    epochs = range(1, settings.epochs + 1)
+    state = loop.drive(
+      state,
+      [side(epoch) for epoch in epochs for side in (source_segment, delta_segment)],
+      name="generate",
+      checkpoints=checkpoints,
+      progress=progress,
+      finished=lambda state: _easy(state, settings),
+    )
+    history = dict(zip((*names, *observed), sharding.fetch(state.history).T, strict=True))
+    quantised = deltas.quantised(layout, table, state.delta, perturbed, settings)
+    result = generated(quantised, state.seconds, chosen, history)
+    if observer:
+      result.history["observed_epoch"] = list(observer.epochs[: len(result.history[observed[0]])])
+    return result
 
+  def _source_step(self, module: nn.Module, optimiser: Any, settings: Any) -> loops.Step:
+    if self.source_step:
+      return self.source_step(module, optimiser, settings)
+    adversary = self.source_adversary(settings) if self.source_adversary else None
+    inputs = source.inputs(settings, self._transformation(settings))
+    acting = hooks.Hooks(adversary=adversary)
+    return step.train_step(module, optimiser, inputs, source.spec(settings), acting)
 
-def delta_step(bilevel: Bilevel, module: nn.Module, method: Method, classes: int) -> loops.Step:
-  """The step of a delta pass, as `delta.sign_step` returns it."""
-  if bilevel.delta_step:
-    return bilevel.delta_step(module, method, classes)
-  return deltas.delta_step(
-    module,
-    method,
-    bilevel.objective,
-    bilevel.delta_adversary,
-    bilevel.auxiliary,
-    bilevel.squeeze,
-  )
+  def _delta_step(self, module: nn.Module, settings: Any, classes: int) -> loops.Step:
+    if self.delta_step:
+      return self.delta_step(module, settings, classes)
+    return sign_step.delta_step(
+      module,
+      settings,
+      self.objective,
+      self.delta_adversary(settings) if self.delta_adversary else None,
+      self.auxiliary(settings) if self.auxiliary else None,
+      self._transformation(settings),
+    )
 
+  def _transformation(self, settings: Any) -> Squeeze:
+    return self.transformation(settings) if self.transformation else untouched
 
-def generate(
-  dataset: Dataset,
-  config: Config,
-  bilevel: Bilevel,
-  checkpoints: Checkpoints,
-  progress: Reporter,
-) -> Generated:
-  """Alternates source training on poisoned images with sign steps on delta.
-
-  Ends after `method.epochs`, or after the first in which the source model errs on less than
-  `method.stop_error` percent of the poisoned images.
-
-  Args:
-    dataset: only its training split is used.
-    config: `method`, `model`, `source` and `seed` matter here.
-    bilevel: what each side does.
-    checkpoints: where states go; an interrupted run continues from there.
-    progress: makes the reporter of a stage.
-
-  Raises:
-    signals.Interrupted: a signal came; the state is saved.
-    UserError: a loss is not finite, fewer images than one batch, or a budget in another norm.
-  """
-  method, train = config.method, dataset.train
-  layout = deltas.lay_out(train, config)
-  segments = schedule(config, layout)
-  classes = dataset.num_classes
-  module = models.build(config.model, bilevel.outputs or classes, train.images.shape[1:])
-  optimiser = fit.sgd(config.source, method.epochs, segments[0].steps)
-  table = layout.place(train)
-  chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = deltas.perturbed_rows(chosen, layout)
-  source_order = fit.shuffler(config.source.batch_size)
-  delta_order = fit.shuffler(method.batch_size)
-  train_run = loops.repeated(source_step(bilevel, module, optimiser, config))
-  delta_run = loops.repeated(delta_step(bilevel, module, method, classes))
-
-  observer = None
-  if config.measure.epochs:
-    observer = observation.Observer(dataset, config, module, layout, chosen)
-  names, image = _columns(method), train.images.shape[1:]
-  key = prng.stream(config.seed, "companion")
-  loop = _Loop(
-    fit.init(module, optimiser, prng.stream(config.seed, "weights"), image),
-    deltas.first_delta(dataset, method, layout, config.seed),
-    fit.Sums.zero(),
-    sharding.replicate(np.full((method.epochs, len(names)), np.nan, np.float32)),
-    sharding.replicate(np.float32(0)),
-    sharding.replicate(deltas.auxiliary_state(bilevel.auxiliary, module, key, image)),
-    observer.nothing() if observer else None,
-  )
-  position, loop = checkpoints.restore(loop) or (0, loop)
-  stopped = _easy(loop, method)
-  report = progress("generate", segments[-1].stop, method.epochs, position)
-  clock = fit.Clock(loop.seconds)
-
-  with signals.stop_on_signal():
-    for segment in segments:
-      if stopped or segment.stop <= position:
-        continue
-      key = prng.stream(config.seed, segment.kind, segment.epoch)
-      bounds = position - segment.first, segment.steps
-
-      def tick(index, before=segment.first):
-        report.tick(before + index)
-
-      if segment.kind == "source":
-        data = fit.Pass(table, (loop.delta, perturbed), source_order(key, table.ids), key)
-        (source, sums), reached = train_run((loop.source, loop.sums), data, *bounds, tick=tick)
-        loop = loop.replace(source=source, sums=sums)
-      else:
-        if bilevel.fresh and position == segment.first:
-          seed = (config.seed, segment.epoch)
-          loop = loop.replace(delta=deltas.first_delta(dataset, method, layout, seed))
-        data = fit.Pass(table, None, delta_order(key, table.ids), key)
-        sizes = sharding.replicate(_sizes(method, segment.epoch))
-        constants = deltas.DeltaPass(loop.source, data, perturbed, *sizes)
-        (delta, sums, beside), reached = delta_run(
-          (loop.delta, loop.sums, loop.beside), constants, *bounds, tick=tick
-        )
-        loop = loop.replace(delta=delta, sums=sums, beside=beside)
-
-      position = segment.first + reached
-      if reached < segment.steps:
-        checkpoints.save(position, loop.replace(seconds=clock.read()))
-        raise signals.Interrupted(signals.received())
-      loop = _recorded(loop, segment, names)
-      if segment.kind == "delta":
-        row = sharding.fetch(loop.history)[segment.epoch - 1]
-        scalars = dict(zip(names, row, strict=True))
-        if observer and segment.epoch in observer.epochs:
-          seen, found = observer.look(loop.seen, segment.epoch, loop.source, loop.delta)
-          loop, scalars = loop.replace(seen=seen), scalars | found
-        report.report(position, segment.epoch, scalars)
-        loop, stopped = loop.replace(seconds=clock.read()), _easy(loop, method)
-        if stopped or segment.epoch % method.checkpoint_every == 0 or segment is segments[-1]:
-          checkpoints.save(position, loop)
-  report.close()
-
-  released = deltas.released(layout, table, loop.delta, perturbed, method)
-  history = sharding.fetch(loop.history).astype(np.float64).round(6)
-  return Generated(
-    released,
-    float(loop.seconds),
-    None if chosen.all() else np.flatnonzero(chosen),
-    {
-      name: column[~np.isnan(column)].tolist()
-      for name, column in zip(names, history.T, strict=True)
-    }
-    | (observer.history(loop.seen) if observer else {}),
-  )
+  def _auxiliary_state(self, settings: Any, module: nn.Module, key: Any, image: Any) -> Any:
+    return self.auxiliary(settings).state(module, key, image) if self.auxiliary else None
 
 
-def _columns(method: Method) -> tuple[str, ...]:
-  """What is recorded of an epoch: losses in nats, accuracies on poisoned images in percent."""
+def _steps(settings: Any, layout: lanes.Layout) -> tuple[int, int]:
+  """Returns the source and delta steps of an epoch."""
+  whole = layout.steps(settings.source.batch_size, partial=False)
+  batches = layout.steps(settings.batch_size, partial=True)
+  return min(settings.source_steps or whole, whole), batches * settings.steps
+
+
+def _step_size(settings: Any, epoch: int) -> float:
+  sizes = settings.step_size_start, settings.step_size_end
+  return budget.step_size(epoch, settings.epochs, *sizes)
+
+
+def _names(settings: Any) -> tuple[str, ...]:
+  """Returns what is recorded of an epoch: losses in nats, accuracies on poisoned images in %."""
   names = ("source_loss", "source_accuracy", "objective")
-  return (*names, "poisoned_accuracy") if method.stop_error else names
+  return (*names, "poisoned_accuracy") if settings.stop_error else names
 
 
-def _sizes(method: Method, epoch: int) -> tuple[np.float32, np.float32]:
-  """Step size and radius of an epoch's delta pass."""
-  step = budget.step_size(epoch, method.epochs, method.step_size_start, method.step_size_end)
-  radius = budget.radius(epoch, method.epsilon, method.epsilon_start, method.epsilon_epochs)
-  return np.float32(step), np.float32(radius)
+def _recorded(state: State, epoch: int, columns: slice, values: Any) -> State:
+  """Returns the state with values in its history, and new sums."""
+  history = loop.recorded(state.history, epoch - 1, values, columns)
+  return state.replace(history=history, sums=step.Sums.zero())
 
 
-def _recorded(loop: _Loop, segment: Segment, names: tuple[str, ...]) -> _Loop:
-  """Writes down what the sums of a finished segment say and starts new ones."""
-  learned = segment.kind == "source"
-  what = "the source model" if learned else "delta"
-  columns = slice(0, 2) if learned else slice(2, len(names))
-  values = loop.sums.read(f"{what}, epoch {segment.epoch}")
-  history = np.array(sharding.fetch(loop.history))
-  history[segment.epoch - 1, columns] = values[: len(names[columns])]
-  return loop.replace(history=sharding.replicate(history), sums=fit.Sums.zero())
-
-
-def _easy(loop: _Loop, method: Method) -> bool:
-  """Whether an epoch left the source model fewer errors than `method.stop_error` percent."""
-  if not method.stop_error:
+def _easy(state: State, settings: Any) -> bool:
+  """Returns whether an epoch left the source model fewer errors than `stop_error` percent."""
+  if not settings.stop_error:
     return False
-  accuracy = sharding.fetch(loop.history)[:, -1]
-  return bool(np.any(100 - accuracy < method.stop_error))
+  accuracy = sharding.fetch(state.history)[:, len(_names(settings)) - 1]
+  return bool(np.any(100 - accuracy < settings.stop_error))

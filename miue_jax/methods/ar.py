@@ -12,20 +12,18 @@ should answer the perturbations of other classes strongly. The authors accept a 
 its answers exceed a threshold that suits the number of classes; here classes pick from a pool, one
 after another, the process whose weakest answer is strongest.
 
-Their budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `method.norm="l2"` with
-`method.epsilon=1 / (32 sqrt(3))`, 4.6/255.
+Their budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `norm="l2"` with
+`epsilon=1 / (32 sqrt(3))`, 4.6/255.
 """
 
-import time
+import math
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import untrained
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config
+from miue_jax.methods.pattern import Draw, to_budget
+from miue_jax.methods.settings import Norm, PatternSettings
+from miue_jax.settings.schema import Epsilon, settings
 
 _CROP = 4  # rows and columns that still show the start
 _LARGEST = 5.0  # value of a signal that does not diverge
@@ -35,20 +33,25 @@ _POOL = 4  # processes to choose from, for each class
 _WINDOWS = 30  # of a signal, along each axis, that filters are applied to
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an AR poison; arguments as `alternating.generate`."""
-  del checkpoints, progress
-  started, method = time.monotonic(), config.method
+@settings
+class Settings(PatternSettings):
+  """Settings of AR; the defaults are the paper's."""
+
+  name: str = "ar"
+  norm: Norm = "l2"
+  epsilon: Epsilon = 1 / math.sqrt(32 * 32 * 3)  # length 1 at 32 x 32 x 3
+
+
+def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
+  """Returns the function that draws signals of every class's process."""
   shape = dataset.train.images.shape[1:]
-  processes = find_processes(np.random.default_rng(config.seed), dataset.num_classes, shape)
+  processes = find_processes(np.random.default_rng(seed), dataset.num_classes, shape)
 
-  def pattern(generator, images, labels):
+  def draw(generator, images, labels):
     signals = slide(generator, processes[labels], images.shape[1:3])
-    return untrained.to_budget(signals, method.epsilon, method.norm)
+    return to_budget(signals, settings.epsilon, settings.norm)
 
-  return untrained.generate(dataset, config, pattern, started)
+  return draw
 
 
 def find_processes(
@@ -57,7 +60,7 @@ def find_processes(
   """Coefficients for every class, float32 `[classes, channels, 3, 3]`, for images of `shape`."""
   pool = _stable(generator, _POOL * classes * shape[2], shape[:2])
   pool = pool.reshape(-1, shape[2], 3, 3)
-  answers = responses(pool, untrained.to_budget(slide(generator, pool, shape[:2]), 1.0, "l2"))
+  answers = responses(pool, to_budget(slide(generator, pool, shape[:2]), 1.0, "l2"))
   answers = np.minimum(answers, answers.T)
   picked, weakest = [0], answers[0]
   while len(picked) < classes:

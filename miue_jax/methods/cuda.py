@@ -3,40 +3,41 @@
   s_k <- 3 x 3 numbers from U(0, p), one of them, at random, set to 1        a filter for each class
   x   <- s_y * x / max(s_y * x)        every channel filtered alike, zeros outside of the image
 
-The blur is not bounded by a norm: `method.norm="none"`. A bounded norm clips the change.
+The blur is not bounded by a norm: `norm="none"`. A bounded norm clips the change.
 """
-
-import time
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import untrained
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config
+from miue_jax.methods.pattern import Draw
+from miue_jax.methods.settings import Norm, PatternSettings
+from miue_jax.settings.schema import settings
 
 SIZE = 3  # pixels
 BLUR = 0.3  # p: the largest weight of a neighbour
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a CUDA poison; arguments as `alternating.generate`."""
-  del checkpoints, progress
-  started = time.monotonic()
-  kernels = filters(dataset.num_classes, config.seed)
+@settings
+class Settings(PatternSettings):
+  """Settings of CUDA; the defaults are the paper's."""
 
-  def pattern(generator, images, labels):
+  name: str = "cuda"
+  norm: Norm = "none"
+
+
+def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
+  """Returns the function that blurs the images of every class."""
+  del settings
+  kernels = filters(dataset.num_classes, seed)
+
+  def draw(generator, images, labels):
     del generator
     clean = images.astype(np.float32) / 255
     blurred = filtered(clean, kernels[labels])
     largest = blurred.max(axis=(1, 2, 3), keepdims=True)
     return np.where(largest > 0, blurred / np.where(largest > 0, largest, 1), clean) - clean
 
-  return untrained.generate(dataset, config, pattern, started)
+  return draw
 
 
 def filters(classes: int, seed: int) -> np.ndarray:

@@ -1,89 +1,164 @@
-"""Delta: which images it changes, where it starts, how a step moves it, what remains of it."""
+"""Provides the perturbation on the devices: its start, its sign step, and its quantised result."""
 
-import dataclasses
-import zlib
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import budget, objectives
-from miue_jax.data.dataset import Dataset, Split
+from miue_jax import budget
+from miue_jax.data.dataset import Dataset
 from miue_jax.data.pool import Draw, stratified
-from miue_jax.machine import loops, prng, sharding
+from miue_jax.machine import sharding
 from miue_jax.machine.meshes import AXIS
-from miue_jax.settings.config import Config, Method
+from miue_jax.settings.config import Method
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit, lanes
-from miue_jax.transforms import hooks, recompression
-from miue_jax.transforms.augment import augment
-
-# (features, logits, labels, weights) of the local rows -> one loss per row; weight 0 is padding.
-Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-
-# (its state, clean features, poisoned features, weights) of the local rows -> one loss per row that
-# joins the objective's, and the state when it has learned from these features.
-Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-
-_ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
+from miue_jax.train import lanes
+from miue_jax.train.step import Pass, State, pass_spec
 
 
-@dataclasses.dataclass(frozen=True)
-class Auxiliary:
-  """A network that learns from features while delta moves, and has a say in where it goes.
+@flax.struct.dataclass
+class Delta:
+  """A perturbation of images or of classes, stored as int16.
+
+  Only this file asks whether there is one perturbation for each class.
 
   Attributes:
-    start: `(key, number of features) -> state`, traceable.
-    term: what it adds to the objective.
+    stored: int16, in `parts` of a 255th: one entry for each row of the table
+      (`[rows, H, W, C]`, sharded) or for each class (`[classes, H, W, C]`, replicated).
+    parts: Number of parts of a 255th.
+    class_wise: Whether there is one perturbation for each class.
   """
 
-  start: Callable[[jax.Array, int], Any]
-  term: Term
+  stored: jax.Array
+  parts: int = flax.struct.field(pytree_node=False)
+  class_wise: bool = flax.struct.field(pytree_node=False)
+
+  @staticmethod
+  def spec(settings: Any) -> jax.P:
+    """Returns the partition spec of the perturbation of a method."""
+    return jax.P() if settings.class_wise else jax.P(AXIS)
+
+  @classmethod
+  def zeros(cls, settings: Any, rows: int, classes: int, image: tuple[int, ...]) -> "Delta":
+    """Returns a traceable perturbation of zeros."""
+    count = classes if settings.class_wise else rows
+    stored = jnp.zeros((count, *image), jnp.int16)
+    return cls(stored, budget.resolution(settings.epsilon), settings.class_wise)
+
+  def rows(self, rows: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the perturbations of images, float32 `[batch, H, W, C]` in [0, 1] pixel units."""
+    return budget.unpack(self.stored[labels if self.class_wise else rows], self.parts)
+
+  def variable(self, rows: jax.Array) -> jax.Array:
+    """Returns the entries that a step on these rows moves, as float32."""
+    return budget.unpack(self.stored if self.class_wise else self.stored[rows], self.parts)
+
+  def of_images(self, variable: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the perturbation of every image, from what `variable` returned."""
+    return variable[labels] if self.class_wise else variable
+
+  def added(self, images: jax.Array, perturbation: jax.Array) -> jax.Array:
+    """Returns perturbed images; a perturbation of a class fits no single image and is clipped."""
+    poisoned = images + perturbation
+    return jnp.clip(poisoned, 0.0, 1.0) if self.class_wise else poisoned
+
+  def moved(
+    self,
+    variable: jax.Array,
+    rows: jax.Array,
+    images: jax.Array,
+    valid: jax.Array,
+    epsilon: float,
+  ) -> "Delta":
+    """Returns the perturbation after a step, projected onto its budget.
+
+    Args:
+      variable: The entries after the step.
+      rows: Rows of the batch.
+      images: Clean images of the batch, float `[batch, H, W, C]`.
+      valid: Rows that are perturbed, bool `[batch]`.
+      epsilon: The budget, in [0, 1] pixel units.
+    """
+    if self.class_wise:
+      return self.replace(stored=budget.pack(jnp.clip(variable, -epsilon, epsilon), self.parts))
+    packed = budget.pack(budget.project(images, variable, epsilon), self.parts)
+    kept = jnp.where(valid[:, None, None, None], packed, self.stored[rows])
+    return self.replace(stored=self.stored.at[rows].set(kept))
+
+  def fetch(self, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the perturbations of a few images, float32 `[n, H, W, C]`, on every process.
+
+    All processes must call this.
+    """
+    if self.class_wise:
+      stored = sharding.fetch(self.stored)[labels]
+    else:
+      stored = sharding.fetch(_gathered(self.stored, sharding.replicate(rows)))
+    return budget.unpack(stored, self.parts)
+
+
+@jax.jit
+def _gathered(table: jax.Array, rows: jax.Array) -> jax.Array:
+  """Returns rows of a sharded table on every device; no device holds the parts of the others."""
+
+  def local(table, rows):
+    here = rows - jax.lax.axis_index(AXIS) * len(table)
+    ours = (here >= 0) & (here < len(table))
+    values = table[jnp.clip(here, 0, len(table) - 1)]
+    return jax.lax.psum(jnp.where(ours[:, None, None, None], values, 0), AXIS)
+
+  return jax.shard_map(local, in_specs=(jax.P(AXIS), jax.P()), out_specs=jax.P())(table, rows)
 
 
 @flax.struct.dataclass
 class DeltaPass:
-  """Constants of a delta pass: the source model is frozen, sizes change by epoch."""
+  """Constants of a delta pass.
 
-  source: fit.State
-  data: fit.Pass
+  Attributes:
+    source: The source model, which is frozen; None for methods without one.
+    data: The pass over the images.
+    perturbed: Rows that are perturbed, bool `[rows]`.
+    step_size: Size of a sign step in [0, 1] pixel units.
+  """
+
+  source: State | None
+  data: Pass
   perturbed: jax.Array
   step_size: jax.Array
-  epsilon: jax.Array
+
+  @staticmethod
+  def spec(settings: Any) -> "DeltaPass":
+    """Returns the partition specs."""
+    return DeltaPass(jax.P(), pass_spec(Delta.spec(settings)), jax.P(AXIS), jax.P())
 
 
-def lay_out(train: Split, config: Config) -> lanes.Layout:
-  """Lanes for the batches of the source model and of delta.
+def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
+  """Returns lanes for the batches of the source model, if there is one, and of delta.
 
   Raises:
-    UserError: a budget in another norm, or fewer images than one source batch.
+    UserError: There are fewer images than one source batch.
   """
-  method, batch = config.method, config.source.batch_size
-  if method.norm != "linf":
-    raise UserError(
-      f"Method {method.name} keeps a budget for every pixel, which method.norm={method.norm} does "
-      "not bound: set method.norm=linf."
-    )
-  if len(train) < batch:
-    raise UserError(
-      f"{len(train)} training images do not fill one source batch of {batch}: set "
-      "source.batch_size and method.batch_size to at most that many."
-    )
-  return lanes.lay_out(len(train), (batch, method.batch_size), config.seed)
+  sizes = (settings.batch_size,)
+  if source := getattr(settings, "source", None):
+    sizes = (source.batch_size, *sizes)
+    if count < source.batch_size:
+      raise UserError(
+        f"{count} training images do not fill one source batch of {source.batch_size}: set "
+        "method.source.batch_size and method.batch_size to at most that many."
+      )
+  return lanes.lay_out(count, sizes, seed)
 
 
 def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
-  """Which images are perturbed, bool `[N]`: a part of each class, or of one alone.
+  """Returns which images are perturbed, bool `[N]`: a part of each class, or of one alone.
 
-  `fraction`, `class_fractions` and `only_class` say which part. Stratified, drawn by `seed`; a
-  smaller fraction is contained in a larger one.
+  `fraction`, `class_fractions` and `only_class` say which part. The draw is stratified; a smaller
+  fraction is contained in a larger one.
 
   Raises:
-    UserError: there are none.
+    UserError: There are none.
   """
   chosen = np.zeros(len(labels), bool)
   if method.class_fractions:
@@ -106,35 +181,36 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
 
 
 def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
-  """Which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
+  """Returns which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
   return sharding.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
 
 
 def first_delta(
-  dataset: Dataset, method: Method, layout: lanes.Layout, seed: int | tuple[int, ...]
-) -> jax.Array:
-  """Where delta starts: packed `[classes or rows, H, W, C]`, replicated or sharded."""
-  image_shape = dataset.train.images.shape[1:]
-  rows = dataset.num_classes if method.class_wise else len(layout.ids)
-  if method.init == "zeros":
-    spec = jax.P() if method.class_wise else jax.P(AXIS)
-    return sharding.zeros((rows, *image_shape), np.int16, spec)
+  dataset: Dataset, settings: Any, layout: lanes.Layout, seed: int | tuple[int, ...]
+) -> Delta:
+  """Returns the perturbation that generation starts from."""
+  image, spec = dataset.train.images.shape[1:], Delta.spec(settings)
+  rows = dataset.num_classes if settings.class_wise else len(layout.ids)
+  parts = budget.resolution(settings.epsilon)
 
   def noise(ids: np.ndarray) -> np.ndarray:
-    uniform = _uniform(ids, image_shape, seed)
-    parts = budget.resolution(method.epsilon_start)
-    return budget.pack(np.float32(method.epsilon) * (2 * uniform - 1), parts)
+    uniform = _uniform(ids, image, seed)
+    return budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
 
-  if method.class_wise:
-    return sharding.replicate(noise(np.arange(rows)))
-  ids = np.maximum(layout.ids, 0)
-  return sharding.shard_rows(lambda part: noise(ids[part]), (rows, *image_shape))
+  if settings.init == "zeros":
+    stored = sharding.zeros((rows, *image), np.int16, spec)
+  elif settings.class_wise:
+    stored = sharding.replicate(noise(np.arange(rows)))
+  else:
+    ids = np.maximum(layout.ids, 0)
+    stored = sharding.shard_rows(lambda part: noise(ids[part]), (rows, *image))
+  return Delta(stored, parts, settings.class_wise)
 
 
 def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
-  """Uniform float32 noise in [0, 1) of examples `ids`, `[len(ids), *shape]`.
+  """Returns uniform float32 noise in [0, 1) of examples `ids`, `[len(ids), *shape]`.
 
-  One stream for all examples, in blocks: no process holds the noise of the others' examples.
+  All examples share one stream, drawn in blocks: no process holds the noise of all examples.
   """
   generator = np.random.default_rng(seed)
   noise = np.empty((len(ids), *shape), np.float32)
@@ -145,210 +221,25 @@ def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...
   return noise
 
 
-def released(
-  layout: lanes.Layout, table: lanes.Table, delta: jax.Array, perturbed: jax.Array, method: Method
+def quantised(
+  layout: lanes.Layout, table: lanes.Table, delta: Delta, perturbed: jax.Array, method: Method
 ) -> np.ndarray | None:
-  """What remains of delta in stored images, int8 in example order, on the lead; None elsewhere.
+  """Returns the change of the stored images, int8 in example order, on the lead; None elsewhere.
 
-  Every process must call this. Gives up the table's images and delta: the caller is done with them,
-  and what comes next needs the memory.
+  Every process must call this. It frees the images of the table and delta, since the caller needs
+  their memory next.
   """
-  patterns = sharding.fetch(delta) if method.class_wise else None
-  parts = budget.resolution(method.epsilon_start)
+  patterns = sharding.fetch(delta.stored) if delta.class_wise else None
 
-  def quantised(rows) -> np.ndarray:
+  def change(rows) -> np.ndarray:
     images, labels, chosen, stored = rows
-    exact = budget.unpack(patterns[labels] if method.class_wise else stored, parts)
+    exact = budget.unpack(stored if patterns is None else patterns[labels], delta.parts)
     result = budget.quantise(images, exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
 
-  rows = (table.images, table.labels, perturbed, None if method.class_wise else delta)
-  result = layout.fetch(rows, quantised, table.images.shape[1:])
-  for done in (table.images, delta):
+  rows = (table.images, table.labels, perturbed, None if delta.class_wise else delta.stored)
+  result = layout.fetch(rows, change, table.images.shape[1:])
+  for done in (table.images, delta.stored):
     done.delete()
   return result
-
-
-def source_inputs(
-  config: Config, squeeze: recompression.Squeeze = recompression.untouched
-) -> fit.Inputs:
-  """Images that the source model learns from: what a victim would see, squeezed or not."""
-  method, kind = config.method, config.source.augment
-  parts = budget.resolution(method.epsilon_start)
-
-  def inputs(batch, perturbation, rows, keys):
-    images = batch.images.astype(jnp.float32) / 255
-    stored, perturbed = perturbation
-    delta = budget.unpack(stored[batch.labels if method.class_wise else rows], parts)
-    delta = jnp.where(perturbed[rows, None, None, None], delta, 0.0)
-    if method.augment_poisoned:
-      return augment(kind, keys, squeeze(keys, _added(images, delta, method)))
-    return squeeze(keys, _added(augment(kind, keys, images), delta, method))
-
-  return inputs
-
-
-def auxiliary_state(
-  auxiliary: Auxiliary | None, module: nn.Module, key: jax.Array, image: tuple[int, ...]
-) -> Any:
-  """Where a auxiliary of a source model of images `[H, W, C]` starts; None without one."""
-  if auxiliary is None:
-    return None
-  images = jax.ShapeDtypeStruct((1, *image), jnp.float32)
-  (features, _), _ = jax.eval_shape(module.init_with_output, key, images)
-  return auxiliary.start(key, features.shape[1])
-
-
-# (constants, batch, images, weights, index) of the local rows -> what `delta` of these rows costs,
-# given the auxiliary's state: its loss over the global batch, which rows count as right, and the
-# auxiliary's state afterwards.
-Loss = Callable[
-  [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array],
-  Callable[[jax.Array, Any], tuple[jax.Array, tuple[jax.Array, Any]]],
-]
-
-
-def delta_step(
-  module: nn.Module,
-  method: Method,
-  objective: Objective,
-  adversary: hooks.Adversary | None = None,
-  auxiliary: Auxiliary | None = None,
-  squeeze: recompression.Squeeze = recompression.untouched,
-) -> loops.Step:
-  """The sign step of an objective that judges one view of the batch at a time.
-
-  Args:
-    module: returns (features, logits).
-    method: the settings.
-    objective: what delta minimises, averaged over `method.draws` views.
-    adversary: moves every view of the poisoned images before the objective judges it; the gradient
-      takes what it adds for a constant.
-    auxiliary: adds its term to every view, of which it sees the clean images as well.
-    squeeze: what every poisoned image loses before it is augmented.
-  """
-  on_device = loops.loops_on_device()
-
-  def loss(constants, batch, images, weights, index):
-    total = jax.lax.psum(jnp.sum(weights), AXIS)
-
-    def view(delta, key):
-      delta = delta[batch.labels] if method.class_wise else delta
-      keys = prng.example_keys(key, batch.ids)
-      poisoned = squeeze(keys, _added(images, delta, method))
-      return augment(method.augment, keys, poisoned) if method.augment_poisoned else poisoned
-
-    def source(images):
-      return module.apply(constants.source.variables, images, train=False)
-
-    def judged(inputs):
-      images, labels, keys = inputs
-      if adversary:
-        frozen = jax.lax.stop_gradient(images)
-        worst = adversary(keys, frozen, lambda x: objectives.cross_entropy(source(x)[1], labels))
-        images += worst - frozen
-      return source(images)
-
-    def loss_of(delta, beside):
-      losses, hits = [], []
-      for draw in range(method.draws if method.augment_poisoned else 1):
-        key = jax.random.fold_in(constants.data.key, index * method.draws + draw)
-        keys = prng.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
-        inputs = view(delta, key), batch.labels, keys
-        features, logits = in_parts(judged, inputs, method, on_device)
-        rowwise = objective(features, logits, batch.labels, weights)
-        if auxiliary:
-          clean, _ = in_parts(source, view(jnp.zeros_like(delta), key), method, on_device)
-          term, beside = auxiliary.term(beside, clean, features, weights)
-          rowwise += term
-        losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
-        hits.append(jnp.argmax(logits, axis=1) == batch.labels)
-      return sum(losses) / len(losses), (sum(hits) / len(hits), beside)
-
-    return loss_of
-
-  return sign_step(method, loss)
-
-
-def sign_step(method: Method, loss: Loss) -> loops.Step:
-  """One sign step on one batch, `(carry, DeltaPass, index) -> carry`.
-
-  The carry is `(delta, Sums, state of the auxiliary)`. Index counts sign steps: batch
-  `index // steps`, step `index % steps`. With `method.stop_error` the sums count correct
-  predictions as well: of the images of a batch as its last step found them.
-
-  Args:
-    method: the settings.
-    loss: what delta minimises.
-  """
-  parts = budget.resolution(method.epsilon_start)
-
-  def local(carry, constants, index):
-    table, sums, beside = carry
-    rows, batch = constants.data.batch(index // method.steps)
-    images = batch.images.astype(jnp.float32) / 255
-    valid = constants.perturbed[rows]
-    weights = _weights(batch.labels, valid, method.balanced)
-    if not method.augment_poisoned:
-      # As in the authors' recipe an image is transformed once per visit and delta added after it.
-      keys = prng.example_keys(constants.data.key, batch.ids)
-      images = augment(method.augment, keys, images)
-
-    loss_of = loss(constants, batch, images, weights, index)
-    stored = table if method.class_wise else table[rows]
-    delta = budget.unpack(stored, parts)
-    (value, (hits, beside)), gradient = jax.value_and_grad(loss_of, has_aux=True)(delta, beside)
-    moved = budget.descend(delta, gradient, constants.step_size)
-    if method.class_wise:
-      table = budget.pack(jnp.clip(moved, -constants.epsilon, constants.epsilon), parts)
-    else:
-      moved = budget.pack(budget.project(images, moved, constants.epsilon), parts)
-      table = table.at[rows].set(jnp.where(valid[:, None, None, None], moved, stored))
-    correct = count = 0.0
-    if method.stop_error:
-      last = valid & (index % method.steps == method.steps - 1)
-      correct, count = jax.lax.psum((jnp.sum(last * hits), jnp.sum(last)), AXIS)
-    return table, sums.add(index, value, correct, count), beside
-
-  delta_spec = jax.P() if method.class_wise else jax.P(AXIS)
-  constants_spec = DeltaPass(jax.P(), fit.pass_spec(delta_spec), jax.P(AXIS), jax.P(), jax.P())
-  return jax.shard_map(
-    local,
-    in_specs=((delta_spec, jax.P(), jax.P()), constants_spec, jax.P()),
-    out_specs=(delta_spec, jax.P(), jax.P()),
-  )
-
-
-def in_parts(
-  apply: Callable[[Any], Any], inputs: Any, method: Method, on_device: bool
-) -> tuple[jax.Array, jax.Array]:
-  """Returns `apply(inputs)`, computed for `method.microbatch` images (of all devices) at a time.
-
-  The backward pass computes each part again, so that only one part's activations are held; the loss
-  is still that of the whole batch (as in Gao et al., "Scaling Deep Contrastive Learning Batch Size
-  under Memory Limited Setup", 2021).
-  """
-  if not method.microbatch:
-    return apply(inputs)
-  count = method.batch_size // method.microbatch
-  parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), inputs)
-  if not on_device:
-    each = (jax.tree.map(lambda x, n=n: x[n], parts) for n in range(count))
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *map(jax.checkpoint(apply), each))
-  outputs = jax.lax.map(jax.checkpoint(apply), parts)
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
-
-
-def _added(images: jax.Array, delta: jax.Array, method: Method) -> jax.Array:
-  """Image plus delta; a class-wise delta fits no single image's range, so the sum is clipped."""
-  return jnp.clip(images + delta, 0.0, 1.0) if method.class_wise else images + delta
-
-
-def _weights(labels: jax.Array, valid: jax.Array, balanced: bool) -> jax.Array:
-  """Weight of every local row in the objective: 1, or 1 over the size of its class in the batch."""
-  if not balanced:
-    return valid.astype(jnp.float32)
-  everywhere = objectives.class_balance(*jax.lax.all_gather((labels, valid), AXIS, tiled=True))
-  start = jax.lax.axis_index(AXIS) * len(labels)
-  return jax.lax.dynamic_slice_in_dim(everywhere, start, len(labels))

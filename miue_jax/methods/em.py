@@ -5,38 +5,38 @@
     delta <- argmin  CE(f(x + delta), y),  |delta| <= eps    sign steps, one pass
 
 Both sides minimise one loss: the perturbation makes images so easy that nothing is left to learn
-from them. `method.source_steps` and `method.stop_error` set the batches and the per cent; the error
-is that of every batch as its last sign step found it. One perturbation for each class
-(`method.class_wise`) is the paper's other variant.
+from them. `source_steps` and `stop_error` set the batches and the per cent; the error is that of
+every batch in its last sign step. One perturbation for each class (`class_wise`) is the paper's
+other variant.
 """
 
+import jax
+
 from miue_jax import objectives
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating, delta
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.settings.config import Augmentation, Sgd
+from miue_jax.settings.schema import Count, CountOrZero, Percent, Positive, settings
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an EM poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
+@settings
+class Settings(AlternatingSettings):
+  """Settings of EM; the defaults are the paper's for CIFAR-10."""
+
+  name: str = "em"
+  epochs: Count = 40  # it stops long before
+  source_steps: CountOrZero = 10
+  stop_error: Percent = 1.0
+  steps: Count = 20
+  step_size_start: Positive = 0.8 / 255
+  step_size_end: Positive = 0.8 / 255
+  augment: Augmentation = "none"
+  # The learning rate is constant.
+  source: Sgd = Sgd(weight_decay=5e-4, augment="none", final_learning_rate=0.1)
 
 
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  return alternating.Bilevel(objective(method))
-
-
-def objective(method: Method) -> delta.Objective:
-  """Cross-entropy of the true class, as a delta step wants it."""
-  del method
-
-  def loss(features, logits, labels, weights):
-    del features, weights
-    return objectives.cross_entropy(logits, labels)
-
-  return loss
+def cross_entropy(
+  features: jax.Array, logits: jax.Array, labels: jax.Array, weights: jax.Array, settings: Settings
+) -> jax.Array:
+  """Returns the cross-entropy of the true class, one value per row."""
+  del features, weights, settings
+  return objectives.cross_entropy(logits, labels)

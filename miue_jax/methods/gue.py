@@ -15,16 +15,14 @@ far the follower is from its best response theta*, some Adam steps from theta, t
   a      <- a - rate_a lambda grad_a q
   theta  <- theta - rate_theta (grad F + lambda grad_theta q)
 
-so that q falls whatever F wants. In the end every image gets what the generator makes of it, batch
-norm in inference mode: no image has a perturbation of its own before that.
+so that q falls whatever F wants. In the end every image gets what the generator makes of it, with
+BatchNorm in inference mode: no image has a perturbation before that.
 
-`source` is how theta moves, and `source.augment` what both players see; `method.epochs` counts
-passes over the images, `method.steps` the Adam steps; rate_a is `method.generator_learning_rate`.
-`model` describes f, and its width that of G. `method.batch_size` only applies the finished
-generator. The authors keep the generator after whose epoch a new classifier did worst on clean test
-images; here it is the last, and no test image is used.
+The authors keep the generator of the epoch whose poison made a new classifier do worst on clean
+test images; here it is the last, and no test image is used.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -36,139 +34,223 @@ import optax
 
 from miue_jax import budget, models, objectives
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine import loops, prng, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
 from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
-from miue_jax.methods.generated import Generated
+from miue_jax.methods.delta import Delta
+from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
 from miue_jax.models import unet
-from miue_jax.settings.config import Config, Method
+from miue_jax.settings.config import Method, Model, Sgd
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.settings.schema import Count, Positive, settings
+from miue_jax.train import loop, step
 from miue_jax.transforms.augment import augment
 
 ETA = 1.5
 RESPONSE_RATE = 1e-4  # of the Adam steps towards the follower's best response
 
 
+@settings
+class Settings(Method):
+  """Settings of GUE; the defaults are the paper's for CIFAR-10."""
+
+  name: str = "gue"
+  model: Model = Model()  # the classifier; its width is that of the generator as well
+  # How the classifier moves, at a constant rate; `augment` is what both players see.
+  source: Sgd = Sgd(
+    batch_size=256,
+    learning_rate=0.01,
+    final_learning_rate=0.01,
+    momentum=0.0,
+    weight_decay=0.0,
+    augment="none",
+  )
+  epochs: Count = 50  # passes over the images
+  response_steps: Count = 10  # Adam steps to the classifier's best response
+  generator_learning_rate: Positive = 0.1
+  batch_size: Count = 512  # images that the finished generator perturbs at a time
+  checkpoint_every: Count = 5  # epochs between checkpoints
+
+
 @flax.struct.dataclass
 class Players:
-  """Both networks in training; batch norm of the classifier always has the batch's statistics."""
+  """Both networks in training; the classifier's BatchNorm always uses the batch's statistics."""
 
-  generator: fit.State
-  classifier: fit.State
+  generator: step.State
+  classifier: step.State
 
 
 @flax.struct.dataclass
-class _Loop:
-  """What a checkpoint holds; the sums are the follower's and the leader's."""
+class State:
+  """The state of a generation; a checkpoint holds one.
+
+  Attributes:
+    players: Both networks.
+    sums: Running sums of the follower and of the leader.
+    delta: The perturbation, zeros until the generator is finished.
+    history: Source loss, source accuracy and payoff of every epoch, `[epochs, 3]`.
+    seconds: Time spent, over all sittings.
+  """
 
   players: Players
-  sums: tuple[fit.Sums, fit.Sums]
+  sums: tuple[step.Sums, step.Sums]
+  delta: Delta
   history: jax.Array
   seconds: jax.Array
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a GUE poison; arguments and errors as `alternating.generate`."""
-  method, train = config.method, dataset.train
-  if method.class_wise or method.balanced:
-    raise UserError(
-      f"Method {method.name} has one generator for all images, which count alike: set "
-      "method.class_wise=False and method.balanced=False."
+@dataclasses.dataclass(frozen=True)
+class Game:
+  """The method: a generator and a classifier that play against each other."""
+
+  settings: type[Settings]
+
+  def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
+    """Returns the two kinds of steps; see `method.Method`."""
+    layout = deltas.lay_out(sizes.train, settings, seed)
+    steps = layout.steps(settings.source.batch_size, partial=False)
+    networks, rates = _networks(settings, sizes, steps)
+    rows, spec = len(layout.ids), step.pass_spec(jax.P(AXIS))
+
+    def fresh(number: int) -> step.State:
+      return step.fresh_state(networks[number], rates[number], jax.random.key(0), sizes.image)
+
+    def playing(images, labels):
+      batch, perturbed = settings.source.batch_size, jnp.ones(len(images), bool)
+      constants = step.example_pass(layout, images, labels, batch, perturbed)
+      sums = step.Sums.empty(), step.Sums.empty()
+      return (Players(fresh(0), fresh(1)), sums), constants
+
+    def applying(images, labels):
+      data = step.example_pass(layout, images, labels, settings.batch_size, None)
+      delta = Delta.zeros(_ImageWise(settings.epsilon), len(images), 0, sizes.image)
+      return delta, (fresh(0), data)
+
+    batches = layout.steps(settings.batch_size, partial=True)
+    play, apply = game_step(*networks, rates, settings), _apply_step(networks[0], settings)
+    batch, epochs = settings.source.batch_size, settings.epochs
+    return (
+      Phase("game", batch, steps, epochs, 1, rows, play, playing, (jax.P(), spec)),
+      Phase(
+        "apply",
+        settings.batch_size,
+        batches,
+        1,
+        1,
+        rows,
+        apply,
+        applying,
+        (jax.P(AXIS), (jax.P(), spec)),
+      ),
     )
-  image = train.images.shape[1:]
-  if min(image[:2]) < unet.MIN_SIDE:
-    raise UserError(
-      f"Images of {image[0]}x{image[1]} pixels are too small for the generator of {method.name}: "
-      f"enlarge them to at least {unet.MIN_SIDE}x{unet.MIN_SIDE} (data.size)."
+
+  def generate(
+    self,
+    dataset: Dataset,
+    settings: Any,
+    seed: int,
+    checkpoints: Checkpoints,
+    progress: Reporter,
+    observer: Observer | None = None,
+  ) -> Generated:
+    """Plays the game, then perturbs all images; see `method.Method`."""
+    del observer
+    train, image = dataset.train, dataset.train.images.shape[1:]
+    layout = deltas.lay_out(len(train), settings, seed)
+    steps = layout.steps(settings.source.batch_size, partial=False)
+    sizes = Sizes(image, len(train), dataset.num_classes)
+    (generator, classifier), rates = _networks(settings, sizes, steps)
+    table = layout.place(train)
+    chosen = deltas.chosen_images(train.labels, settings, seed)
+    perturbed = deltas.perturbed_rows(chosen, layout)
+    play = loops.repeated(game_step(generator, classifier, rates, settings))
+    apply = loops.repeated(_apply_step(generator, settings))
+    order = step.shuffler(settings.source.batch_size)
+
+    def game_segment(epoch: int) -> loop.Segment:
+      def run(state, first, stop, tick):
+        key = prng.stream(seed, "game", epoch)
+        data = step.Pass(table, perturbed, order(key, table.ids), key)
+        (players, sums), done = play((state.players, state.sums), data, first, stop, tick=tick)
+        return state.replace(players=players, sums=sums), done
+
+      def finish(state):
+        loss, accuracy = state.sums[0].read(f"the source model, epoch {epoch}")
+        payoff, _ = state.sums[1].read(f"the generator, epoch {epoch}")
+        values = {"source_loss": loss, "source_accuracy": accuracy, "objective": payoff}
+        history = loop.recorded(state.history, epoch - 1, list(values.values()))
+        sums = step.Sums.zero(), step.Sums.zero()
+        return state.replace(history=history, sums=sums), values
+
+      save = epoch % settings.checkpoint_every == 0 or epoch == settings.epochs
+      return loop.Segment(epoch, steps, run, finish, save)
+
+    def perturb(state, first, stop, tick):
+      key = prng.stream(seed, "delta")
+      shuffled = step.shuffler(settings.batch_size)(key, table.ids)
+      constants = state.players.generator, step.Pass(table, None, shuffled, key)
+      delta, done = apply(state.delta, constants, first, stop, tick=tick)
+      return state.replace(delta=delta), done
+
+    batches = layout.steps(settings.batch_size, partial=True)
+    finishing = loop.Segment(settings.epochs, batches, perturb, lambda state: (state, None), True)
+    state = State(
+      Players(
+        step.init(generator, rates[0], prng.stream(seed, "generator"), image),
+        step.init(classifier, rates[1], prng.stream(seed, "weights"), image),
+      ),
+      (step.Sums.zero(), step.Sums.zero()),
+      deltas.first_delta(dataset, _ImageWise(settings.epsilon), layout, seed),
+      loop.no_history(settings.epochs, 3, fill=0),
+      sharding.replicate(np.float32(0)),
     )
-  layout = deltas.lay_out(train, config)
-  steps = layout.steps(config.source.batch_size, partial=False)
-  table = layout.place(train)
-  chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = deltas.perturbed_rows(chosen, layout)
-  generator = unet.UNet(config.model.width, config.model.dtype)
-  classifier = models.build(config.model, dataset.num_classes, image)
-  rates = optax.sgd(method.generator_learning_rate), fit.sgd(config.source, method.epochs, steps)
-  run = loops.repeated(step(generator, classifier, rates, config))
-  shuffle = fit.shuffler(config.source.batch_size)
+    games = [game_segment(epoch) for epoch in range(1, settings.epochs + 1)]
+    state = loop.drive(
+      state, [*games, finishing], name="generate", checkpoints=checkpoints, progress=progress
+    )
+    quantised = deltas.quantised(layout, table, state.delta, perturbed, settings)
+    names = ("source_loss", "source_accuracy", "objective")
+    history = dict(zip(names, sharding.fetch(state.history).T, strict=True))
+    return generated(quantised, state.seconds, chosen, history)
 
-  loop = _Loop(
-    Players(
-      fit.init(generator, rates[0], prng.stream(config.seed, "generator"), image),
-      fit.init(classifier, rates[1], prng.stream(config.seed, "weights"), image),
-    ),
-    (fit.Sums.zero(), fit.Sums.zero()),
-    sharding.replicate(np.zeros((method.epochs, 3), np.float32)),
-    sharding.replicate(np.float32(0)),
+
+@dataclasses.dataclass(frozen=True)
+class _ImageWise:
+  """What `Delta` asks of the settings of a method that starts from zeros, image by image."""
+
+  epsilon: float
+  class_wise: bool = False
+  init: str = "zeros"
+
+
+def _networks(settings: Settings, sizes: Sizes, steps: int) -> tuple[tuple, tuple]:
+  """Returns generator and classifier, and their optimisers.
+
+  Raises:
+    UserError: The images are too small for the generator, or do not fit the classifier.
+  """
+  height, width = sizes.image[:2]
+  if min(height, width) < unet.MIN_SIDE:
+    raise UserError(
+      f"Images of {height}x{width} pixels are too small for the generator of gue: enlarge them to "
+      f"at least {unet.MIN_SIDE}x{unet.MIN_SIDE} (data.size)."
+    )
+  generator = unet.UNet(settings.model.width, settings.model.dtype)
+  classifier = models.build(settings.model, sizes.classes, sizes.image)
+  rates = (
+    optax.sgd(settings.generator_learning_rate),
+    step.sgd(settings.source, settings.epochs, steps),
   )
-  position, loop = checkpoints.restore(loop) or (0, loop)
-  report = progress("generate", method.epochs * steps, method.epochs, position)
-  clock = fit.Clock(loop.seconds)
-
-  def leave():
-    checkpoints.save(position, loop.replace(seconds=clock.read()))
-    raise signals.Interrupted(signals.received())
-
-  with signals.stop_on_signal():
-    for epoch in range(position // steps + 1, method.epochs + 1):
-      before = (epoch - 1) * steps
-      key = prng.stream(config.seed, "game", epoch)
-      data = fit.Pass(table, perturbed, shuffle(key, table.ids), key)
-      (players, sums), done = run(
-        (loop.players, loop.sums),
-        data,
-        position - before,
-        steps,
-        tick=lambda index, before=before: report.tick(before + index),
-      )
-      loop, position = loop.replace(players=players, sums=sums), before + done
-      if done < steps:
-        leave()
-      loss, accuracy = sums[0].read(f"the source model, epoch {epoch}")
-      payoff, _ = sums[1].read(f"the generator, epoch {epoch}")
-      values = {"source_loss": loss, "source_accuracy": accuracy, "objective": payoff}
-      report.report(position, epoch, values)
-      history = np.array(sharding.fetch(loop.history))
-      history[epoch - 1] = list(values.values())
-      loop = loop.replace(
-        history=sharding.replicate(history),
-        sums=(fit.Sums.zero(), fit.Sums.zero()),
-        seconds=clock.read(),
-      )
-      if epoch % method.checkpoint_every == 0 or epoch == method.epochs:
-        checkpoints.save(position, loop)
-
-    key = prng.stream(config.seed, "delta")
-    data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
-    batches = layout.steps(method.batch_size, partial=True)
-    delta = sharding.zeros((len(layout.ids), *image), np.int16, jax.P(AXIS))
-    apply = loops.repeated(_apply_step(generator, method))
-    delta, done = apply(delta, (loop.players.generator, data), 0, batches)
-    if done < batches:
-      leave()
-  report.close()
-
-  released = deltas.released(layout, table, delta, perturbed, method)
-  columns = sharding.fetch(loop.history).astype(np.float64).round(6).T
-  names = ("source_loss", "source_accuracy", "objective")
-  return Generated(
-    released,
-    float(loop.seconds),
-    None if chosen.all() else np.flatnonzero(chosen),
-    {name: column.tolist() for name, column in zip(names, columns, strict=True)},
-  )
+  return (generator, classifier), rates
 
 
-def step(
+def game_step(
   generator: nn.Module,
   classifier: nn.Module,
   rates: tuple[optax.GradientTransformation, optax.GradientTransformation],
-  config: Config,
+  settings: Settings,
 ) -> loops.Step:
   """One move of both players, `((Players, two Sums), Pass, index) -> (Players, two Sums)`.
 
@@ -178,16 +260,15 @@ def step(
     generator: images `[batch, H, W, C]` -> outputs in (-1, 1) of that shape.
     classifier: returns (features, logits).
     rates: optimisers of the two.
-    config: `method` and `source.augment` matter here.
+    settings: Settings of the method.
   """
-  method = config.method
   response_rate = optax.adam(RESPONSE_RATE)
 
   def local(carry, constants, index):
     players, (learned, paid) = carry
     rows, batch = constants.batch(index)
     keys = prng.example_keys(constants.key, batch.ids)
-    images = augment(config.source.augment, keys, batch.images.astype(jnp.float32) / 255)
+    images = augment(settings.source.augment, keys, batch.images.astype(jnp.float32) / 255)
     perturbed = constants.delta[rows][:, None, None, None]
 
     def logits_of(params, images):
@@ -207,7 +288,7 @@ def step(
         train=True,
         mutable=["batch_stats"],
       )
-      delta = jnp.where(perturbed, method.epsilon * outputs, 0.0)
+      delta = jnp.where(perturbed, settings.epsilon * outputs, 0.0)
       return jnp.clip(images + delta, 0.0, 1.0), updated["batch_stats"]
 
     # As in `fit.train_step`: gradients of replicated parameters arrive summed.
@@ -227,7 +308,9 @@ def step(
       updates, opt_state = response_rate.update(gradient, opt_state, params)
       return optax.apply_updates(params, updates), opt_state
 
-    response, _ = loops.iterated(improve, (theta, response_rate.init(theta)), method.steps)
+    response, _ = loops.iterated(
+      improve, (theta, response_rate.init(theta)), settings.response_steps
+    )
 
     def gap(own, theta):
       images, batch_stats = poisoned(own)
@@ -249,7 +332,7 @@ def step(
     return players, (learned.add(index, loss, correct, count), paid.add(index, wanted, 0.0, 0.0))
 
   return jax.shard_map(
-    local, in_specs=(jax.P(), fit.pass_spec(jax.P(AXIS)), jax.P()), out_specs=jax.P()
+    local, in_specs=(jax.P(), step.pass_spec(jax.P(AXIS)), jax.P()), out_specs=jax.P()
   )
 
 
@@ -292,16 +375,19 @@ def _product(one: Any, other: Any) -> jax.Array:
   return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), one, other)))
 
 
-def _apply_step(generator: nn.Module, method: Method) -> loops.Step:
-  """Perturbs one batch, `(packed delta, (generator's State, Pass), index) -> packed delta`."""
-  parts = budget.resolution(method.epsilon_start)
+def _apply_step(generator: nn.Module, settings: Settings) -> loops.Step:
+  """Returns the step that perturbs one batch.
 
-  def local(table, constants, index):
+  The step is `(Delta, (generator's State, Pass), index) -> Delta`.
+  """
+
+  def local(delta, constants, index):
     state, data = constants
     rows, batch = data.batch(index)
     images = batch.images.astype(jnp.float32) / 255
     outputs = generator.apply(state.variables, images, train=False)
-    return table.at[rows].set(budget.pack(method.epsilon * outputs, parts))
+    stored = budget.pack(settings.epsilon * outputs, delta.parts)
+    return delta.replace(stored=delta.stored.at[rows].set(stored))
 
-  spec = (jax.P(), fit.pass_spec(jax.P(AXIS)))
+  spec = (jax.P(), step.pass_spec(jax.P(AXIS)))
   return jax.shard_map(local, in_specs=(jax.P(AXIS), spec, jax.P()), out_specs=jax.P(AXIS))

@@ -7,48 +7,49 @@
 
 The clusters are those of scikit-learn's `make_classification`, which the authors draw from, but for
 an A of each class's own, which would take gigabytes for large images. Their budget is ||delta||_2 =
-6/255 sqrt(H W C): `method.norm="l2"` with `method.epsilon=6/255`.
+6/255 sqrt(H W C): `norm="l2"` with `epsilon=6/255`.
 """
-
-import time
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import untrained
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config
+from miue_jax.methods.pattern import Draw, to_budget
+from miue_jax.methods.settings import Norm, PatternSettings
 from miue_jax.settings.errors import UserError
+from miue_jax.settings.schema import Epsilon, settings
 
 PATCH = 8  # pixels
 _SEPARATION = 10.0  # of a corner from the origin, along every axis
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an LSP poison; arguments as `alternating.generate`.
+@settings
+class Settings(PatternSettings):
+  """Settings of LSP; the defaults are the paper's."""
+
+  name: str = "lsp"
+  norm: Norm = "l2"
+  epsilon: Epsilon = 6 / 255
+
+
+def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
+  """Returns the function that draws patches of every class's cluster.
 
   Raises:
-    UserError: the images have too few patches for that many classes.
+    UserError: The images have too few patches for that many classes.
   """
-  del checkpoints, progress
-  started, method = time.monotonic(), config.method
   height, width, channels = dataset.train.images.shape[1:]
   grid = (-(-height // PATCH), -(-width // PATCH), channels)
-  generator = np.random.default_rng(config.seed)
+  generator = np.random.default_rng(seed)
   corners = _corners(generator, dataset.num_classes, int(np.prod(grid)))
   spread = generator.uniform(-1, 1, (corners.shape[1],) * 2).astype(np.float32)
 
-  def pattern(generator, images, labels):
+  def draw(generator, images, labels):
     normal = generator.standard_normal((len(labels), corners.shape[1]), np.float32)
     points = corners[labels] + normal @ spread
     patches = points.reshape(-1, *grid).repeat(PATCH, axis=1).repeat(PATCH, axis=2)
-    return untrained.to_budget(patches[:, :height, :width], method.epsilon, method.norm)
+    return to_budget(patches[:, :height, :width], settings.epsilon, settings.norm)
 
-  return untrained.generate(dataset, config, pattern, started)
+  return draw
 
 
 def _corners(generator: np.random.Generator, classes: int, dimensions: int) -> np.ndarray:

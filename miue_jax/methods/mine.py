@@ -24,38 +24,29 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax.data.dataset import Dataset
 from miue_jax.information import neural
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating, ap, em
-from miue_jax.methods import delta as deltas
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import ap, em, sign_step
+from miue_jax.settings.schema import NonNegative, settings
 
 _WIDTH = 64  # of T's hidden layers
 _LEARNING_RATE = 1e-3
 
 
-def generate_em(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an EM poison of less information; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
+@settings
+class EmSettings(em.Settings):
+  """Settings of EM with MINE."""
+
+  name: str = "em_mine"
+  information_weight: NonNegative = 0.1  # zeta; the paper does not publish it
 
 
-def generate_ap(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a targeted AP poison of less information; arguments and errors as `ap.attack`."""
-  method = config.method
-  return ap.attack(dataset, config, ap.targeted(method), checkpoints, progress, auxiliary(method))
+@settings
+class ApSettings(ap.Settings):
+  """Settings of targeted AP with MINE."""
 
-
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  return alternating.Bilevel(em.objective(method), auxiliary=auxiliary(method))
+  name: str = "ap_mine"
+  information_weight: NonNegative = 0.1  # zeta; the paper does not publish it
 
 
 @flax.struct.dataclass
@@ -73,8 +64,8 @@ class State:
   average: jax.Array
 
 
-def auxiliary(method: Method) -> deltas.Auxiliary:
-  """T and its term, `zeta I_T`."""
+def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
+  """Returns T and its term, `zeta I_T`."""
   critic, optimiser = neural.Critic(_WIDTH), neural.optimiser(_LEARNING_RATE)
 
   def start(key, features):
@@ -100,9 +91,9 @@ def auxiliary(method: Method) -> deltas.Auxiliary:
     updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     own, log_others = parts(params, poisoned)
-    return method.zeta * (own - log_others), State(params, opt_state, average)
+    return settings.information_weight * (own - log_others), State(params, opt_state, average)
 
-  return deltas.Auxiliary(start, term)
+  return sign_step.Auxiliary(start, term)
 
 
 def bound(

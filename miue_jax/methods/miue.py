@@ -12,45 +12,43 @@ generalise.
 import jax
 
 from miue_jax import objectives
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating, delta
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.settings.schema import NonNegative, Positive, require, settings
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an MI-UE poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
+@settings
+class Settings(AlternatingSettings):
+  """Settings of MI-UE; the defaults are the paper's."""
+
+  name: str = "miue"
+  tau: Positive = 0.1  # temperature of the similarity term
+  zeta: NonNegative = 0.1  # weight of the distance term; the authors' command leaves it at 0
+  similarity_weight: NonNegative = 1.0  # weight of the similarity term; 0 is the paper's ablation
+
+  def __post_init__(self):
+    """Checks fields against each other."""
+    super().__post_init__()
+    some = self.zeta + self.similarity_weight > 0
+    require(some, "zeta", self.zeta, "positive when similarity_weight is 0")
 
 
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  return alternating.Bilevel(objective(method))
-
-
-def objective(method: Method) -> delta.Objective:
-  """The MI-reduction loss of the global batch, as a delta step wants it."""
-
-  def loss(features, logits, labels, weights):
-    del logits
-    # The batch of the loss is the global one: gather features, never images.
-    columns, column_labels, column_weights = jax.lax.all_gather(
-      (features, labels, weights), AXIS, tiled=True
-    )
-    return objectives.mi_reduction(
-      features,
-      labels,
-      columns,
-      column_labels,
-      column_weights,
-      tau=method.tau,
-      zeta=method.zeta,
-      similarity_weight=method.similarity_weight,
-    )
-
-  return loss
+def objective(
+  features: jax.Array, logits: jax.Array, labels: jax.Array, weights: jax.Array, settings: Settings
+) -> jax.Array:
+  """Returns the MI-reduction loss of the local rows against the global batch."""
+  del logits
+  # The batch of the loss is the global one: gather features, never images.
+  columns, column_labels, column_weights = jax.lax.all_gather(
+    (features, labels, weights), AXIS, tiled=True
+  )
+  return objectives.mi_reduction(
+    features,
+    labels,
+    columns,
+    column_labels,
+    column_weights,
+    tau=settings.tau,
+    zeta=settings.zeta,
+    similarity_weight=settings.similarity_weight,
+  )

@@ -1,33 +1,48 @@
-"""MI-UE that gets through squeezing: both sides see images as a cautious victim would.
+"""MI-UE against input transformations: both sides see images as a cautious victim would.
 
-  theta <- argmin E_S  CE(f(S(x + delta)), y)                    source model, one pass
-  delta <- argmin E_S  L_sim + zeta L_dist of f(S(x + delta)),   |delta| <= eps
+  theta <- argmin E_T  CE(f(T(x + delta)), y)                    source model, one pass
+  delta <- argmin E_T  L_sim + zeta L_dist of f(T(x + delta)),   |delta| <= eps
   repeat for every epoch
 
-S is drawn for every image and step from `method.squeezes`: nothing, grayscale, JPEG. The features
-of a class collapse over what squeezing leaves, so that a victim finds the shortcut whether or not
-it squeezes (expectation over transformations: Athalye et al., ICML 2018). Not in the paper, whose
-poison loses to squeezing; docs/robust.md says what it keeps and what it costs.
+T is drawn for every image and step from `squeezes`: nothing, grayscale, JPEG. The features of a
+class collapse over what T leaves, so that a victim finds the shortcut whether or not it transforms
+its images (expectation over transformations: Athalye et al., ICML 2018). It is not in the paper,
+whose poison loses to such transformations; docs/robust.md says what it keeps and what it costs.
 """
 
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating, miue
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
+from typing import Annotated
+
+import pydantic
+
+from miue_jax.methods import miue
+from miue_jax.settings.config import Augmentation, Sgd
+from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.transforms import recompression
 
-
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a robust MI-UE poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
+Transformation = Annotated[
+  str, pydantic.Field(pattern=r"^(none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5]))$")
+]
 
 
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  return alternating.Bilevel(
-    miue.objective(method), squeeze=recompression.random_squeeze(method.squeezes)
+@settings
+class Settings(miue.Settings):
+  """Settings of the robust variant, with steps that shrink as in docs/fast.md."""
+
+  name: str = "miue_robust"
+  epochs: Count = 16
+  step_size_start: Positive = 1.6 / 255
+  step_size_end: Positive = 0.6 / 255
+  augment: Augmentation = "crop_flip"
+  augment_poisoned: bool = True
+  source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip")
+  # Input transformations, one drawn for each image and step: none | grayscale | jpegQUALITY
+  squeezes: Annotated[tuple[Transformation, ...], pydantic.Field(min_length=1)] = (
+    "none",
+    "grayscale",
+    "jpeg50",
   )
+
+
+def transformation(settings: Settings) -> recompression.Squeeze:
+  """Returns the random input transformation."""
+  return recompression.random_squeeze(settings.squeezes)

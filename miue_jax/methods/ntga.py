@@ -11,11 +11,13 @@ tangent kernel, in closed form, so that no source model is trained and one pass 
 K is that of the paper's fully-connected network in depth, with ReLU, for which all kernels are
 elementary (Jacot et al., NeurIPS 2018; Cho and Saul, NeurIPS 2009); the kernel of the paper's
 convolutional network costs pixels squared as much. Images of a block are judged by those of the
-block after it, so that nothing but training images is used. `method.batch_size` is the block.
+block after it, so that nothing but training images is used. `batch_size` is the block.
 """
 
+import dataclasses
 import functools
 import math
+from typing import Any
 
 import flax.struct
 import jax
@@ -23,112 +25,173 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import loops, prng, sharding, signals
+from miue_jax.machine import loops, prng, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
 from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import sign_step
+from miue_jax.methods.delta import Delta, DeltaPass
+from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
+from miue_jax.methods.settings import SignSteps
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.settings.schema import Count, Positive, settings
+from miue_jax.train import lanes, loop, step
 
 TIME = 64.0  # t, at a learning rate of 1 on half the mean over images and classes
 DEPTH = 5  # hidden layers of the paper's fully-connected network
 _BIAS = 0.1  # variance of the biases; that of the weights, 2 / fan-in, keeps the size of signals
 
 
-@flax.struct.dataclass
-class _Loop:
-  """What a checkpoint holds; `history` has the mean objective of each block."""
+@settings
+class Settings(SignSteps):
+  """Settings of NTGA; the defaults are the paper's for CIFAR-10."""
 
-  delta: jax.Array
-  sums: fit.Sums
+  name: str = "ntga"
+  step_size: Positive = 0.8 / 255  # in [0, 1] pixel units
+  checkpoint_every: Count = 5  # blocks between checkpoints
+
+
+@flax.struct.dataclass
+class State:
+  """The state of a generation; a checkpoint holds one.
+
+  Attributes:
+    delta: The perturbation.
+    sums: Running sums of the current block.
+    history: Mean objective of each block.
+    seconds: Time spent, over all sittings.
+  """
+
+  delta: Delta
+  sums: step.Sums
   history: jax.Array
   seconds: jax.Array
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an NTGA poison, block by block; arguments and errors as `alternating.generate`.
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """The method: sign steps against a kernel, block by block."""
 
-  `method.checkpoint_every` counts blocks.
-  """
-  method, train = config.method, dataset.train
-  if method.class_wise or method.augment != "none":
-    raise UserError(
-      f"Method {method.name} perturbs single images as they are: set method.class_wise=False and "
-      'method.augment="none".'
+  settings: type[Settings]
+
+  def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
+    """Returns the one kind of step; see `method.Method`."""
+    layout, blocks = _blocks(settings, sizes.train, seed)
+
+    def arguments(images, labels):
+      delta = Delta.zeros(settings, len(images), sizes.classes, sizes.image)
+      data = step.example_pass(layout, images, labels, settings.batch_size, None)
+      perturbed = jnp.ones(len(images), bool)
+      constants = DeltaPass(None, data, perturbed, jnp.float32(settings.step_size))
+      return (delta, step.Sums.empty(), None), constants
+
+    specs = (jax.P(AXIS), jax.P(), jax.P()), DeltaPass.spec(settings)
+    kernel_step = _step(settings, sizes.classes, blocks)
+    total = blocks * settings.steps
+    return (
+      Phase(
+        "delta",
+        settings.batch_size,
+        total,
+        1,
+        settings.steps,
+        len(layout.ids),
+        kernel_step,
+        arguments,
+        specs,
+      ),
     )
-  layout = deltas.lay_out(train, config)
-  blocks = layout.steps(method.batch_size, partial=True)
+
+  def generate(
+    self,
+    dataset: Dataset,
+    settings: Any,
+    seed: int,
+    checkpoints: Checkpoints,
+    progress: Reporter,
+    observer: Observer | None = None,
+  ) -> Generated:
+    """Moves the perturbations of every block; see `method.Method`."""
+    del observer
+    train = dataset.train
+    layout, blocks = _blocks(settings, len(train), seed)
+    table = layout.place(train)
+    chosen = deltas.chosen_images(train.labels, settings, seed)
+    perturbed = deltas.perturbed_rows(chosen, layout)
+    key = prng.stream(seed, "delta")
+    order = step.shuffler(settings.batch_size)(key, table.ids)
+    size = sharding.replicate(np.float32(settings.step_size))
+    constants = DeltaPass(None, step.Pass(table, None, order, key), perturbed, size)
+    advance = loops.repeated(_step(settings, dataset.num_classes, blocks))
+
+    def segment(block: int) -> loop.Segment:
+      before = (block - 1) * settings.steps
+
+      def run(state, first, stop, tick):
+        carry = (state.delta, state.sums, None)
+        (delta, sums, _), reached = advance(
+          carry,
+          constants,
+          before + first,
+          before + stop,
+          tick=lambda index: tick(index - before),
+        )
+        return state.replace(delta=delta, sums=sums), reached - before
+
+      def finish(state):
+        objective, _ = state.sums.read(f"delta, block {block}")
+        history = loop.recorded(state.history, block - 1, objective)
+        state = state.replace(history=history, sums=step.Sums.zero())
+        return state, {"objective": objective}
+
+      save = block % settings.checkpoint_every == 0 or block == blocks
+      return loop.Segment(block, settings.steps, run, finish, save)
+
+    state = State(
+      deltas.first_delta(dataset, settings, layout, seed),
+      step.Sums.zero(),
+      loop.no_history(blocks, fill=0),
+      sharding.replicate(np.float32(0)),
+    )
+    segments = [segment(block) for block in range(1, blocks + 1)]
+    state = loop.drive(state, segments, name="generate", checkpoints=checkpoints, progress=progress)
+    quantised = deltas.quantised(layout, table, state.delta, perturbed, settings)
+    return generated(quantised, state.seconds, chosen, {"objective": sharding.fetch(state.history)})
+
+
+def _blocks(settings: Settings, count: int, seed: int) -> tuple[lanes.Layout, int]:
+  """Returns the layout of the training images, and the number of blocks.
+
+  Raises:
+    UserError: There is only one block.
+  """
+  layout = deltas.lay_out(count, settings, seed)
+  blocks = layout.steps(settings.batch_size, partial=True)
   if blocks < 2:
     raise UserError(
-      f"Method {method.name} judges each block of images by another one: set method.batch_size to "
-      f"less than the {len(train)} training images."
+      "Method ntga judges each block of images by another one: set method.batch_size to less than "
+      f"the {count} training images."
     )
-  table = layout.place(train)
-  chosen = deltas.chosen_images(train.labels, method, config.seed)
-  perturbed = deltas.perturbed_rows(chosen, layout)
-  key = prng.stream(config.seed, "delta")
-  data = fit.Pass(table, None, fit.shuffler(method.batch_size)(key, table.ids), key)
-  sizes = sharding.replicate(tuple(map(np.float32, (method.step_size_start, method.epsilon))))
-  constants = deltas.DeltaPass(None, data, perturbed, *sizes)
-  run = loops.repeated(_step(method, dataset.num_classes, blocks))
-
-  loop = _Loop(
-    deltas.first_delta(dataset, method, layout, config.seed),
-    fit.Sums.zero(),
-    sharding.replicate(np.zeros(blocks, np.float32)),
-    sharding.replicate(np.float32(0)),
-  )
-  position, loop = checkpoints.restore(loop) or (0, loop)
-  report = progress("generate", blocks * method.steps, blocks, position)
-  clock = fit.Clock(loop.seconds)
-  with signals.stop_on_signal():
-    for block in range(position // method.steps, blocks):
-      stop = (block + 1) * method.steps
-      (delta, sums, _), position = run(
-        (loop.delta, loop.sums, None), constants, position, stop, tick=report.tick
-      )
-      loop = loop.replace(delta=delta, sums=sums, seconds=clock.read())
-      if position < stop:
-        checkpoints.save(position, loop)
-        raise signals.Interrupted(signals.received())
-      objective, _ = sums.read(f"delta, block {block + 1}")
-      history = np.array(sharding.fetch(loop.history))
-      history[block] = objective
-      loop = loop.replace(history=sharding.replicate(history), sums=fit.Sums.zero())
-      report.report(position, block + 1, {"objective": objective})
-      if (block + 1) % method.checkpoint_every == 0 or block + 1 == blocks:
-        checkpoints.save(position, loop)
-  report.close()
-
-  released = deltas.released(layout, table, loop.delta, perturbed, method)
-  return Generated(
-    released,
-    float(loop.seconds),
-    None if chosen.all() else np.flatnonzero(chosen),
-    {"objective": sharding.fetch(loop.history).astype(np.float64).round(6).tolist()},
-  )
+  return layout, blocks
 
 
-def _step(method: Method, classes: int, blocks: int) -> loops.Step:
-  """One sign step on a block, as `delta.sign_step` returns it."""
+def _step(settings: Settings, classes: int, blocks: int) -> loops.Step:
+  """Returns the sign step on a block."""
 
   def targets(labels):
     return jax.nn.one_hot(labels, classes) - 1 / classes  # an untrained network says 0 on average
 
-  def loss(constants, batch, images, weights, index):
-    _, other = constants.data.batch((index // method.steps + 1) % blocks)
+  def loss(constants, batch, images, weights, index, delta):
+    del delta
+    _, other = constants.data.batch((index // settings.steps + 1) % blocks)
     unseen = (other.images.astype(jnp.float32) / 255).reshape(len(other.ids), -1)
     judged, there = other.ids >= 0, batch.ids >= 0
     count = jax.lax.psum(jnp.sum(there), AXIS)
 
-    def loss_of(delta, beside):
-      poisoned = images + jnp.where(weights[:, None, None, None] > 0, delta, 0.0)
-      # Every device needs the whole block: its images are what a kernel has for features.
+    def loss_of(variable, state):
+      poisoned = images + jnp.where(weights[:, None, None, None] > 0, variable, 0.0)
+      # Every device needs the whole block: its images are the features of a kernel.
       block, wanted, real = jax.lax.all_gather(
         (poisoned.reshape(len(images), -1), targets(batch.labels), there), AXIS, tiled=True
       )
@@ -138,11 +201,11 @@ def _step(method: Method, classes: int, blocks: int) -> loops.Step:
       errors = (product(kernel(unseen, block), answers) - targets(other.labels)) ** 2
       total = jax.lax.psum(jnp.sum(judged * jnp.mean(errors, axis=1)), AXIS)
       error = total / jax.lax.psum(jnp.sum(judged), AXIS)
-      return -error, (jnp.zeros(len(images)), beside)
+      return -error, (jnp.zeros(len(images)), state)
 
     return loss_of
 
-  return deltas.sign_step(method, loss)
+  return sign_step.sign_step(settings, loss)
 
 
 def kernel(x: jax.Array, y: jax.Array) -> jax.Array:

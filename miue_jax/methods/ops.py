@@ -4,41 +4,43 @@
                       x_ij <- c  for every image x of class k
 
 Mean and standard deviation are over the images of class k and the channels; no two classes get the
-same pixel and colour. One pixel may change by anything: `method.norm="none"`. A bounded norm moves
+same pixel and colour. One pixel may change by anything: `norm="none"`. A bounded norm moves
 the pixel towards the colour as far as the budget allows.
 """
 
 import itertools
-import time
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import untrained
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config
+from miue_jax.methods.pattern import Draw
+from miue_jax.methods.settings import Norm, PatternSettings
+from miue_jax.settings.schema import settings
 
 _BLOCK = 1024  # images read at a time
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes an OPS poison; arguments as `alternating.generate`."""
-  del checkpoints, progress
-  started = time.monotonic()
+@settings
+class Settings(PatternSettings):
+  """Settings of OPS; the defaults are the paper's."""
+
+  name: str = "ops"
+  norm: Norm = "none"
+
+
+def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
+  """Returns the function that moves the pixel of every class."""
+  del settings, seed
   rows, columns, chosen = shortcuts(dataset.train, dataset.num_classes)
 
-  def pattern(generator, images, labels):
+  def draw(generator, images, labels):
     del generator
     delta = np.zeros(images.shape, np.float32)
     at = (np.arange(len(labels)), rows[labels], columns[labels])
     delta[at] = chosen[labels] - images[at] / np.float32(255)
     return delta
 
-  return untrained.generate(dataset, config, pattern, started)
+  return draw
 
 
 def shortcuts(train: Split, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

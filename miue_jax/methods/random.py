@@ -2,36 +2,37 @@
 
   delta ~ U(-eps, eps) for every pixel of every image, or of every class
 
-One pattern for each class (`method.class_wise`) is no mere control: a model learns it in place of
-the images, as Huang et al. (ICLR 2021) observe.
+One pattern for each class (`class_wise`) is more than a control: a model learns it in place of the
+images, as Huang et al. (ICLR 2021) observe.
 """
-
-import time
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import untrained
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config
+from miue_jax.methods.pattern import Draw
+from miue_jax.methods.settings import PatternSettings
+from miue_jax.settings.schema import settings
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes random noise; arguments as `alternating.generate`."""
-  del checkpoints, progress
-  started, epsilon = time.monotonic(), np.float32(config.method.epsilon)
+@settings
+class Settings(PatternSettings):
+  """Settings of random noise."""
+
+  name: str = "random"
+  class_wise: bool = False  # one perturbation for each class instead of one for each image
+
+
+def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
+  """Returns the function that draws the noise."""
+  epsilon = np.float32(settings.epsilon)
 
   def noise(generator: np.random.Generator, count: int) -> np.ndarray:
     shape = (count, *dataset.train.images.shape[1:])
     return epsilon * (2 * generator.random(shape, np.float32) - 1)
 
-  shared = noise(np.random.default_rng(config.seed), dataset.num_classes)
+  shared = noise(np.random.default_rng(seed), dataset.num_classes)
 
-  def pattern(generator, images, labels):
-    return shared[labels] if config.method.class_wise else noise(generator, len(images))
+  def draw(generator, images, labels):
+    return shared[labels] if settings.class_wise else noise(generator, len(images))
 
-  return untrained.generate(dataset, config, pattern, started)
+  return draw

@@ -5,32 +5,29 @@
   repeat for every epoch;   |delta| <= eps,  |rho| <= eps_a < eps
 
 The noise stays easy to fit for a victim that trains adversarially with radius eps - eps_a or less.
-The expectation is over `method.draws` random augmentations T; rho is found by sign steps
-(`method.inner_epsilon`, `inner_steps`, `inner_step_size`) and is constant for delta's gradient.
+The expectation is over `draws` random augmentations T; rho is found by sign steps (`inner_epsilon`,
+`inner_steps`, `inner_step_size`) and is constant for delta's gradient.
 
 The authors change sides after every batch, here it is after every pass. They make delta once more
 against the finished source model; here the last pass does, since every pass starts anew.
 """
 
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating, em
-from miue_jax.methods.generated import Generated
-from miue_jax.settings.config import Config, Method
-from miue_jax.transforms import pgd
+from miue_jax.methods.settings import AdversarialSettings, Init
+from miue_jax.settings.config import Augmentation, Sgd
+from miue_jax.settings.schema import Count, Positive, settings
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a REM poison; arguments and errors as `alternating.generate`."""
-  return alternating.generate(dataset, config, bilevel(config.method), checkpoints, progress)
+@settings
+class Settings(AdversarialSettings):
+  """Settings of REM; the defaults are the paper's for CIFAR-10."""
 
-
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  worst = pgd.pgd(method)
-  return alternating.Bilevel(
-    em.objective(method), source_adversary=worst, delta_adversary=worst, fresh=True
-  )
+  name: str = "rem"
+  epochs: Count = 13  # 5,000 batches
+  batch_size: Count = 128
+  step_size_start: Positive = 1.6 / 255
+  step_size_end: Positive = 1.6 / 255
+  init: Init = "random"
+  augment: Augmentation = "crop_flip"
+  augment_poisoned: bool = True
+  draws: Count = 5
+  source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip", schedule="steps")

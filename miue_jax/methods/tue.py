@@ -7,12 +7,12 @@
 L_con is the contrastive loss of SimCLR between two random views of each image: it needs no labels,
 so that the poison also spoils training without them. L_csd asks that the perturbations of one class
 are close to each other and far from those of the others, which makes the poison spoil supervised
-training. T is `method.augment`, then random brightness, contrast, saturation and gray.
+training. T is `augment`, then random brightness, contrast, saturation and gray.
 
 The paper's SimCLR projects features by two layers onto 128 outputs and draws random resized crops
 and hues; here the last layer of the source model is the projection, crops keep their size, and hue
-stays. L_csd is that of the batch of a delta step. `method.tau` is the temperature of L_con; how the
-source model is trained (`source`) is not the paper's.
+stays. L_csd is that of the batch of a delta step. The training of the source model (`source`) is
+not the paper's.
 """
 
 import zlib
@@ -22,45 +22,44 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax.data.dataset import Dataset
 from miue_jax.machine import loops, prng
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
-from miue_jax.machine.progress import Reporter
-from miue_jax.methods import alternating
-from miue_jax.methods import delta as deltas
-from miue_jax.methods.generated import Generated
+from miue_jax.methods import sign_step, source
+from miue_jax.methods.settings import AlternatingSettings
 from miue_jax.objectives import MIN_NORM
-from miue_jax.settings.config import Config, Method
-from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.settings.config import Augmentation, Sgd
+from miue_jax.settings.schema import Count, NonNegative, Positive, require, settings
+from miue_jax.train import step
 from miue_jax.transforms.augment import augment
 from miue_jax.transforms.recompression import grayscale
 
-_OUTPUTS = 128  # of the projection, as in SimCLR
+OUTPUTS = 128  # of the projection, as in SimCLR
 _COLOUR = zlib.crc32(b"colour")  # names its random stream
 _STRENGTH = 0.4  # of SimCLR's colour distortion on CIFAR-10: factors in [1 - s, 1 + s] ...
 _JITTERED, _GRAY = 0.8, 0.2  # ... and the probabilities of that and of gray
 _CLOSE = 1e-6  # centroids at this distance are one: their pair does not count
 
 
-def generate(
-  dataset: Dataset, config: Config, checkpoints: Checkpoints, progress: Reporter
-) -> Generated:
-  """Makes a TUE poison; arguments and errors as `alternating.generate`."""
-  method = config.method
-  if method.class_wise or not method.augment_poisoned:
-    raise UserError(
-      f"Method {method.name} compares views of single poisoned images: set method.class_wise=False "
-      "and method.augment_poisoned=True."
-    )
-  return alternating.generate(dataset, config, bilevel(method), checkpoints, progress)
+@settings
+class Settings(AlternatingSettings):
+  """Settings of TUE; the defaults are the paper's for CIFAR-10, but for the source model."""
 
+  name: str = "tue"
+  epochs: Count = 40
+  steps: Count = 20
+  step_size_start: Positive = 0.8 / 255
+  step_size_end: Positive = 0.8 / 255
+  augment: Augmentation = "crop_flip"
+  augment_poisoned: bool = True
+  tau: Positive = 0.5  # temperature of the contrast; SimCLR's on CIFAR-10
+  separability_weight: NonNegative = 0.1
+  source: Sgd = Sgd(batch_size=512, weight_decay=5e-4, augment="crop_flip")
 
-def bilevel(method: Method) -> alternating.Bilevel:
-  """What each side does."""
-  del method
-  return alternating.Bilevel(outputs=_OUTPUTS, source_step=_source_step, delta_step=_delta_step)
+  def __post_init__(self):
+    """Checks that views are of single poisoned images."""
+    super().__post_init__()
+    require(not self.class_wise, "class_wise", self.class_wise, "False for tue")
+    require(self.augment_poisoned, "augment_poisoned", self.augment_poisoned, "True for tue")
 
 
 def contrast(
@@ -133,75 +132,68 @@ def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes:
   return jnp.sum(jnp.where(pairs, ratios, 0.0)) / jnp.maximum(jnp.sum(pairs), 1)
 
 
-def _source_step(
-  module: nn.Module, optimiser: optax.GradientTransformation, config: Config
+def source_step(
+  module: nn.Module, optimiser: optax.GradientTransformation, settings: Settings
 ) -> loops.Step:
-  """One SGD step on L_con; the sums count images whose second view is nearest to the first."""
-  inputs = deltas.source_inputs(config)
+  """Returns an SGD step on L_con.
+
+  The sums count images whose second view is nearest to the first.
+  """
+  inputs = source.inputs(settings)
 
   def local(carry, constants, index):
-    state, sums = carry
     rows, batch = constants.batch(index)
 
     def view(number):
       keys = prng.example_keys(jax.random.fold_in(constants.key, number), batch.ids)
       return _coloured(keys, inputs(batch, constants.delta, rows, keys))
 
+    def criterion(outputs):
+      views = tuple(jnp.split(outputs[1], 2))
+      return contrast(views, jnp.ones(len(rows)), settings.tau)
+
     images = jnp.concatenate([view(0), view(1)])
+    return step.update(*carry, module, optimiser, images, criterion, index, constants.key)
 
-    def loss_of(params):
-      (_, projections), updated = module.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": jax.random.fold_in(constants.key, index)},
-      )
-      losses, hits = contrast(jnp.split(projections, 2), jnp.ones(len(rows)), config.method.tau)
-      # As in `fit.train_step`: gradients of replicated parameters arrive summed.
-      return jax.lax.pmean(jnp.mean(losses), AXIS), (hits, updated.get("batch_stats", {}))
-
-    (loss, (hits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-    state = fit.State(optax.apply_updates(state.params, updates), batch_stats, opt_state)
-    count = len(rows) * jax.lax.axis_size(AXIS)
-    return state, sums.add(index, loss, jax.lax.psum(jnp.sum(hits), AXIS), count)
-
-  spec = fit.pass_spec((jax.P(AXIS), jax.P(AXIS)))
+  spec = step.pass_spec(source.spec(settings))
   return jax.shard_map(local, in_specs=(jax.P(), spec, jax.P()), out_specs=jax.P())
 
 
-def _delta_step(module: nn.Module, method: Method, classes: int) -> loops.Step:
-  """One sign step on `L_con + zeta L_csd`; L_con is averaged over `method.draws` pairs of views."""
+def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Step:
+  """Returns a sign step on `L_con + zeta L_csd`.
+
+  L_con is averaged over `settings.draws` pairs of views.
+  """
   on_device = loops.loops_on_device()
 
-  def loss(constants, batch, images, weights, index):
+  def loss(constants, batch, images, weights, index, delta):
     total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)
 
-    def source(images):
+    def network(images):
       return module.apply(constants.source.variables, images, train=False)
 
-    def projected(delta, number):
+    def projected(variable, number):
       key = jax.random.fold_in(constants.data.key, number)
       keys = prng.example_keys(key, batch.ids)
-      view = _coloured(keys, augment(method.augment, keys, images + delta))
-      return deltas.in_parts(source, view, method, on_device)[1]
+      view = _coloured(keys, augment(settings.augment, keys, delta.added(images, variable)))
+      return sign_step.in_parts(network, view, settings, on_device)[1]
 
-    def loss_of(delta, beside):
+    def loss_of(variable, state):
       value, hits = 0.0, 0.0
-      for draw in range(method.draws):
-        first = 2 * (index * method.draws + draw)
-        views = projected(delta, first), projected(delta, first + 1)
-        losses, nearest = contrast(views, weights, method.tau)
-        value += jax.lax.psum(jnp.sum(weights * losses), AXIS) / total / method.draws
-        hits += nearest / method.draws
-      if method.zeta:
-        value += method.zeta * separability(delta, batch.labels, weights > 0, classes)
-      return value, (hits, beside)
+      for draw in range(settings.draws):
+        first = 2 * (index * settings.draws + draw)
+        views = projected(variable, first), projected(variable, first + 1)
+        losses, nearest = contrast(views, weights, settings.tau)
+        value += jax.lax.psum(jnp.sum(weights * losses), AXIS) / total / settings.draws
+        hits += nearest / settings.draws
+      if settings.separability_weight:
+        spread = separability(variable, batch.labels, weights > 0, classes)
+        value += settings.separability_weight * spread
+      return value, (hits, state)
 
     return loss_of
 
-  return deltas.sign_step(method, loss)
+  return sign_step.sign_step(settings, loss)
 
 
 def _coloured(keys: jax.Array, images: jax.Array) -> jax.Array:

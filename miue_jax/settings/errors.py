@@ -1,9 +1,23 @@
-"""The one exception that a user is meant to read."""
+"""Exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
-  """Something the user can put right: a config, a path, an image, a poison, a checkpoint.
+  """A problem that the user can solve: a setting, a path, an image, a poison, a checkpoint.
 
-  The message is one sentence that says what is wrong and what to do about it. `main` prints it
-  without a traceback and leaves with exit status 2.
+  The message is one sentence that says what is wrong and what to do about it. The command line
+  prints it without a traceback and leaves with exit status 2.
   """
+
+
+class SettingError(UserError):
+  """A setting with a value that is not allowed.
+
+  Attributes:
+    key: Dotted name of the setting.
+    problem: Rest of the sentence.
+  """
+
+  def __init__(self, key: str, problem: str):
+    """Makes the sentence of its two parts."""
+    super().__init__(f"Setting {key} {problem}")
+    self.key, self.problem = key, problem

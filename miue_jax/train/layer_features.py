@@ -14,7 +14,7 @@ from miue_jax import models
 from miue_jax.data.reader import LazyImages
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.train import prediction
 
 # What every network returns: features, which its classifier sees, and logits.
 FEATURES = "features"
@@ -105,7 +105,7 @@ class Extractor:
       variables: of the network, on the mesh.
       images: uint8 `[N, H, W, C]`; those that are read from files are, a batch at a time.
     """
-    return fit.in_batches(self._apply, variables, images)
+    return prediction.in_batches(self._apply, variables, images)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,0 +1,100 @@
+"""Measures mutual information and the theorem's covariance term while a poison is made.
+
+Zhu et al. (ICLR 2026) argue that a poison works because the source model's features of poisoned
+images become compact, which lowers the bound of Theorem 5.1 and with it the information between
+clean and poisoned features. Whether both fall together can only be seen during generation, while
+source model and delta of an epoch exist at the same time; keeping them for later would take a model
+and a delta for every epoch.
+"""
+
+import functools
+
+import numpy as np
+
+from miue_jax import budget, models
+from miue_jax.data.dataset import Dataset
+from miue_jax.data.pool import Draw, stratified
+from miue_jax.information import measurement, theory
+from miue_jax.machine import processes
+from miue_jax.methods.delta import Delta, chosen_images
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
+from miue_jax.train.prediction import Predictor
+from miue_jax.train.step import State
+
+_BLOCK = 256  # images whose delta is gathered at a time
+
+
+def epochs(wanted: int, last: int) -> tuple[int, ...]:
+  """Returns the epochs, from 1, that are observed: at most `wanted`, evenly spaced up to `last`."""
+  return tuple(dict.fromkeys(-(-i * last // wanted) for i in range(1, wanted + 1)))
+
+
+class Observer:
+  """Looks at a few training images through the source model, clean and as they would be released.
+
+  Attributes:
+    names: Names of what it measures, in nats.
+    epochs: Epochs after whose delta pass it looks.
+  """
+
+  names = ("information", "half_log_det")
+
+  def __init__(self, dataset: Dataset, config: Config):
+    """Reads the images.
+
+    Args:
+      dataset: The data; only the training split is used.
+      config: The settings; `method`, `seed`, and `measure` for images, epochs and estimates.
+
+    Raises:
+      UserError: There are fewer images than the estimates need.
+    """
+    train, measure, method = dataset.train, config.measure, config.method
+    count = min(measure.samples or len(train), len(train))
+    chosen = stratified(train.labels, count, measure.seed, Draw.SAMPLE)
+    labels = train.labels[chosen]
+    if count < measure.bins or np.bincount(labels).max() < theory.MIN_SAMPLES:
+      raise UserError(
+        f"{count} images (measure.samples) are too few to observe generation: measure.epochs needs "
+        f"at least measure.bins={measure.bins} of them and {theory.MIN_SAMPLES} of some class."
+      )
+    self.epochs = epochs(measure.epochs, method.epochs)
+    self._method, self._measure, self._chosen = method, measure, chosen
+    self._labels, self._clean = labels, train.images[chosen]
+    self._perturbed = chosen_images(train.labels, method, config.seed)[chosen]
+    module = models.build(method.model, dataset.num_classes, train.images.shape[1:])
+    self._predict = Predictor(module)
+
+  def look(self, source: State, delta: Delta, layout: lanes.Layout) -> tuple[float, ...]:
+    """Returns the information and the covariance term; all processes must call this.
+
+    Args:
+      source: The source model.
+      delta: The perturbation.
+      layout: Layout of the training images.
+    """
+    before, _ = self._predict(source, self._clean)
+    after, _ = self._predict(source, self._released(delta, layout))
+    values = processes.from_lead(
+      functools.partial(measurement.observation, before, after, self._labels, self._measure)
+    )
+    return tuple(round(float(value), 5) for value in values)
+
+  def _released(self, delta: Delta, layout: lanes.Layout) -> np.ndarray:
+    """Returns the images as published if generation ended here, uint8 `[samples, H, W, C]`."""
+    method, released = self._method, self._clean.copy()
+    filled = np.flatnonzero(layout.ids >= 0)
+    rows = np.empty(layout.count, np.int32)
+    rows[layout.ids[filled]] = filled
+    rows = rows[self._chosen]
+    for start in range(0, len(released), _BLOCK):
+      block = slice(start, start + _BLOCK)
+      # The last block is as long as the others: one shape is one compilation.
+      labels = np.resize(self._labels[block], _BLOCK)
+      exact = delta.fetch(np.resize(rows[block], _BLOCK), labels)[: len(released[block])]
+      change = budget.quantise(self._clean[block], exact, method.epsilon, method.rounding)
+      change[~self._perturbed[block]] = 0
+      released[block] = self._clean[block] + change.astype(np.int16)
+    return released

@@ -1,0 +1,68 @@
+"""Makes a poison as an ensemble: independent poisons that images take in turn.
+
+Where one pattern marks a class, victims learn a single trait of images; patterns that were made
+independently have less in common. docs/medical.md shows what that changes.
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from miue_jax.data.dataset import Dataset
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
+from miue_jax.methods import METHODS
+from miue_jax.methods.method import Generated, Observer, check_classes
+
+logger = logging.getLogger(__name__)
+
+
+def generate(
+  dataset: Dataset,
+  settings: Any,
+  seed: int,
+  folder: pathlib.Path | None,
+  progress: Reporter,
+  observer: Observer | None = None,
+) -> Generated:
+  """Makes the poison of a method; image `i` gets that of member `i % settings.ensemble`.
+
+  Args:
+    dataset: The data; only the training split is used.
+    settings: Settings of the method, with its name.
+    seed: Seed of the poison; member `m` of `n` has the seed `seed * n + m`.
+    folder: Folder for checkpoints; None keeps none. A finished member resumes at its end, so that
+      none is made twice.
+    progress: Makes the reporter of a generation.
+    observer: Looks at the first member.
+
+  Returns:
+    The whole poison. The history of every member after the first carries its number.
+
+  Raises:
+    signals.Interrupted: A signal came; the state is saved.
+    UserError: The method refuses the data, or fails.
+  """
+  check_classes(settings, dataset.name, dataset.num_classes)
+  method, count = METHODS[settings.name], settings.ensemble
+  if count == 1:
+    return method.generate(dataset, settings, seed, Checkpoints(folder), progress, observer)
+  delta, perturbed, seconds, history = None, [], 0.0, {}
+  for member in range(count):
+    logger.info("Member %d of %d.", member + 1, count)
+    checkpoints = Checkpoints(folder and folder / f"member-{member + 1}")
+    made = method.generate(
+      dataset, settings, seed * count + member, checkpoints, progress, observer
+    )
+    if made.delta is not None:
+      delta = made.delta if delta is None else delta
+      delta[member::count] = made.delta[member::count]
+    ids = np.arange(len(dataset.train)) if made.perturbed is None else made.perturbed
+    perturbed.extend(ids[ids % count == member])
+    seconds += made.seconds
+    suffix = f" of member {member + 1}" if member else ""
+    history |= {name + suffix: values for name, values in made.history.items()}
+  whole = len(perturbed) == len(dataset.train)
+  return Generated(delta, seconds, None if whole else np.sort(perturbed), history)

@@ -1,0 +1,152 @@
+"""Writes a plan as Markdown."""
+
+from miue_jax.plan import chips
+from miue_jax.plan.plan import Plan, hours
+from miue_jax.plan.programs import parameters
+from miue_jax.report import tables
+
+
+def markdown(plan: Plan) -> str:
+  """Returns the plan as Markdown: work, memory, communication, hours."""
+  return "\n\n".join((_work(plan), _memory(plan), _communication(plan), _hours(plan)))
+
+
+def _work(plan: Plan) -> str:
+  config, size = plan.config, plan.size
+  counts = parameters(config, size)
+  networks = {"source": getattr(config.method, "model", None), "victim": config.victim}
+  listed = ", ".join(f"{role} {networks[role].name} {count:,}" for role, count in counts.items())
+  poison, victims = plan.passes(plan.poison), plan.passes(["victim"])
+  most = "at most " if getattr(config.method, "stop_error", 0) else ""
+  lines = [
+    f"Plan of {config.name}: {size.train:,} training and {size.test:,} test images of "
+    f"{'x'.join(map(str, size.image))}, {size.classes} classes.",
+    f"Parameters: {listed}. Dataset passes: {most}{poison + victims:,}, of which {most}{poison:,} "
+    "make the poison.",
+  ]
+  cells = [
+    [
+      name,
+      f"{program.total:,}",
+      f"{program.batch:,}",
+      f"{plan.costs[name].flops / program.batch / 1e9:.4g}",
+      f"{plan.flops([name]):.3g}",
+    ]
+    for name, program in plan.programs.items()
+  ]
+  cells.append(["all", "", "", "", f"{plan.flops():.3g}"])
+  columns = (
+    ("step", False),
+    ("steps of a run", True),
+    ("batch", True),
+    ("GFLOP per image", True),
+    ("FLOP of a run", True),
+  )
+  note = "FLOPs as XLA counts them; products with the zeros of a padding are left out."
+  return "\n\n".join([*lines, tables.markdown(columns, cells), note])
+
+
+def _memory(plan: Plan) -> str:
+  cells = [
+    [f"{part} ({name})", _megabytes(count)]
+    for name, parts in plan.resident.items()
+    for part, count in parts.items()
+  ]
+  cells += [
+    [f"working memory of {name}", _megabytes(cost.temporaries)] for name, cost in plan.costs.items()
+  ]
+  cells.append(["largest at one time", _megabytes(plan.peak)])
+  columns = (("on each device", False), ("MB", True))
+  note = (
+    f"For {plan.options.chips} device(s), compiled by XLA for {plan.backend}; another backend "
+    "needs other working memory."
+  )
+  return f"{tables.markdown(columns, cells)}\n\n{note}"
+
+
+def _communication(plan: Plan) -> str:
+  if plan.options.chips == 1:
+    return "One device: nothing is communicated."
+  cells = []
+  for name, cost in plan.costs.items():
+    for kind in sorted({collective.kind for collective in cost.collectives}):
+      own = [collective for collective in cost.collectives if collective.kind == kind]
+      largest = max(own, key=lambda collective: collective.payload)
+      more = f" and {len(largest.shapes) - 1} more" if len(largest.shapes) > 1 else ""
+      payload, sent = sum(c.payload for c in own), sum(c.sent for c in own)
+      cells.append(
+        [name, kind, str(len(own)), f"{payload:,}", f"{sent:,.0f}", largest.shapes[0] + more]
+      )
+  columns = (
+    ("step", False),
+    ("collective", False),
+    ("number", True),
+    ("bytes of results", True),
+    ("bytes sent by a device", True),
+    ("largest", False),
+  )
+  note = f"In one step on {plan.options.chips} devices; bytes sent as a ring would."
+  return f"{tables.markdown(columns, cells)}\n\n{note}"
+
+
+def _hours(plan: Plan) -> str:
+  count, share, price = plan.options.chips, plan.options.share, plan.options.price
+  poison, cells = plan.poison, []
+  for chip in chips.CHIPS:
+    spent = hours(plan.flops(), chip, count, share)
+    fits = plan.peak <= chip.memory_gb * 1e9
+    cells.append(
+      [
+        f"{count} x {chip.name}",
+        f"{chip.tflops:g}",
+        f"{chip.memory_gb:g}{'' if fits else ' (too small)'}",
+        _amount(hours(plan.flops(poison), chip, count, share)),
+        _amount(spent),
+        tables.MISSING if price is None else _amount(spent * count * price),
+      ]
+    )
+  cells.append(
+    [
+      f"this machine ({plan.machine})",
+      tables.MISSING,
+      tables.MISSING,
+      _amount(plan.seconds(poison) / 3600),
+      _amount(plan.seconds() / 3600),
+      tables.MISSING,
+    ]
+  )
+  columns = (
+    ("chips", False),
+    ("bf16 TFLOP/s each", True),
+    ("GB each", True),
+    ("hours, poison", True),
+    ("hours, all", True),
+    ("cost, all", True),
+  )
+  held = ", ".join(f"{p.batch / count:g} ({name})" for name, p in plan.programs.items())
+  notes = [
+    f"Chips: an estimate that assumes {100 * share:g} % of the bfloat16 peak and communication "
+    "hidden behind arithmetic; nothing was measured on them. "
+    f"A chip holds {held} images of a batch; with few it reaches less.",
+    "This machine: each step timed here, compilations included; reading data and writing "
+    "checkpoints left out.",
+    "Steps here: "
+    + ", ".join(f"{name} {1000 * timing.step:.4g} ms" for name, timing in plan.timings.items())
+    + ".",
+  ]
+  source = getattr(plan.config.method, "model", plan.config.victim)
+  if source.dtype != "bfloat16":
+    notes.insert(
+      1, "The config computes in float32: set method.model.dtype and victim.dtype to bfloat16."
+    )
+  if price is None:
+    notes.append("Without --price of a chip-hour there is no cost.")
+  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+
+
+def _amount(value: float) -> str:
+  return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _megabytes(count: int) -> str:
+  return f"{count / 1e6:,.2f}"

@@ -1,0 +1,145 @@
+"""Declares settings: frozen dataclasses whose fields carry their checks.
+
+Pydantic checks types, ranges and choices whenever such a dataclass is made, also by
+`dataclasses.replace`. A value that fails becomes one sentence, a `UserError`.
+"""
+
+import dataclasses
+import difflib
+import functools
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import pydantic
+import pydantic_core
+
+from miue_jax.settings.errors import SettingError, UserError
+
+# Types of fields; the check is part of the type.
+Positive = Annotated[float, pydantic.Field(gt=0)]
+NonNegative = Annotated[float, pydantic.Field(ge=0)]
+Fraction = Annotated[float, pydantic.Field(gt=0, le=1)]
+Count = Annotated[int, pydantic.Field(ge=1)]
+CountOrZero = Annotated[int, pydantic.Field(ge=0)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+Epsilon = Annotated[float, pydantic.Field(gt=0, le=127 / 255)]
+Percent = Annotated[float, pydantic.Field(ge=0, lt=100)]
+
+_CONFIG = pydantic.ConfigDict(extra="forbid", strict=True)
+_Class = TypeVar("_Class", bound=type)
+
+
+@typing.dataclass_transform(frozen_default=True)
+def settings(cls: _Class) -> _Class:
+  """Turns a class into a frozen dataclass that raises a `UserError` for a value that fails."""
+  made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, config=_CONFIG)
+  init = made.__init__
+
+  @functools.wraps(init)
+  def checked(self, *args, **values):
+    try:
+      init(self, *args, **{key: _plain(value) for key, value in values.items()})
+    except pydantic.ValidationError as error:
+      raise _first_problem(error, names(made)) from None
+
+  made.__init__ = checked
+  return made
+
+
+def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+  """Makes a settings dataclass, and those inside it, from plain values.
+
+  Args:
+    kind: The settings dataclass.
+    values: Values by field; a field that is left out keeps its default. Lists become tuples, and
+      NumPy scalars Python numbers.
+    prefix: Prefix of the fields' names in messages, such as `"method."`.
+
+  Raises:
+    UserError: A key is unknown, or a value has the wrong type or makes no sense.
+  """
+  defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+  for key in values:
+    if key not in defaults:
+      raise UserError(unknown(key, defaults, prefix))
+  made = {
+    key: make(type(defaults[key]), value, f"{prefix}{key}.")
+    if dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)
+    else value
+    for key, value in values.items()
+  }
+  try:
+    return kind(**made)
+  except SettingError as error:
+    raise SettingError(prefix + error.key, error.problem) from None
+
+
+def require(fine: bool, key: str, value: Any, allowed: str) -> None:
+  """Raises an error that names a setting and its allowed values, for checks between fields.
+
+  Args:
+    fine: Whether the value is allowed.
+    key: Name of the field; empty inside the check of one field.
+    value: The value of the field.
+    allowed: What the field must be, to follow "it must be".
+  """
+  if not fine:
+    context = {"key": key, "value": value, "allowed": allowed}
+    raise pydantic_core.PydanticCustomError("setting", "{allowed}", context)
+
+
+def distinct(values: tuple) -> tuple:
+  """Returns `values`, which must have no repetitions, for `pydantic.AfterValidator`."""
+  require(len(set(values)) == len(values), "", values, "without repetitions")
+  return values
+
+
+def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
+  """Returns the sentence about an unknown key, with the nearest known name."""
+  close = difflib.get_close_matches(key, known, n=1)
+  hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
+  return f"Unknown setting {prefix}{key}; {hint}"
+
+
+def names(kind: type) -> list[str]:
+  """Returns the names of the fields of a settings dataclass."""
+  return [field.name for field in dataclasses.fields(kind)]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns nested settings by their dotted names."""
+  result = {}
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      result |= flat(value, f"{prefix}{key}.")
+    else:
+      result[prefix + key] = value
+  return result
+
+
+def _plain(value: Any) -> Any:
+  """Returns `value` with tuples for lists and Python numbers for NumPy scalars."""
+  if isinstance(value, list | tuple):
+    return tuple(_plain(item) for item in value)
+  return value.item() if isinstance(value, np.generic) else value
+
+
+def _first_problem(error: pydantic.ValidationError, known: Iterable[str]) -> UserError:
+  first = error.errors(include_url=False)[0]
+  key = str(first["loc"][0]) if first["loc"] else ""
+  value, context = first["input"], first.get("ctx", {})
+  if first["type"] == "unexpected_keyword_argument":
+    return UserError(unknown(key, known))
+  if first["type"] == "setting":
+    key, value, allowed = context["key"] or key, context["value"], context["allowed"]
+    return SettingError(key, f"is {value!r}; it must be {allowed}.")
+  allowed = first["msg"].replace("Input should be", "it must be").replace("'", '"')
+  allowed = allowed.replace("greater than or equal to", "at least")
+  allowed = allowed.replace("less than or equal to", "at most")
+  if first["type"] == "too_short":
+    allowed = "it must have at least one entry"
+  if first["type"].endswith("_type"):
+    return SettingError(key, f"is {value!r} ({type(value).__name__}); {allowed}.")
+  return SettingError(key, f"is {value!r}; {allowed}.")

@@ -1,0 +1,112 @@
+"""Drives all long work: segments of steps, with resume, progress, a clock, signals, checkpoints."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from miue_jax.machine import sharding, signals
+from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Reporter
+
+# Called now and then with the number of steps that a segment has done.
+Tick = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """Steps between which nothing is decided.
+
+  Attributes:
+    epoch: Number of the epoch that the segment belongs to, from 1.
+    steps: Number of steps.
+    run: Does steps `first` to `steps` and returns the state and the steps done, which are fewer
+      after a signal: `(state, first, steps, tick) -> (state, done)`.
+    finish: Reads what the steps summed up, `state -> (state, scalars)`. The scalars are reported,
+      and the clock is written into the state; None reports nothing.
+    save: Whether a checkpoint follows.
+  """
+
+  epoch: int
+  steps: int
+  run: Callable[[Any, int, int, Tick], tuple[Any, int]]
+  finish: Callable[[Any], tuple[Any, dict[str, float] | None]]
+  save: bool = False
+
+
+def drive(
+  state: Any,
+  segments: Sequence[Segment],
+  *,
+  name: str,
+  checkpoints: Checkpoints,
+  progress: Reporter,
+  finished: Callable[[Any], bool] = lambda state: False,
+) -> Any:
+  """Runs segments one after the other; continues from the last checkpoint.
+
+  Args:
+    state: Initial state, a pytree with `replace` and a scalar `seconds` on every device, the time
+      spent over all sittings. It also gives the shapes and shardings of a checkpoint.
+    segments: All segments of the work.
+    name: Name of the work for the log.
+    checkpoints: Storage of states.
+    progress: Makes the reporter of the work.
+    finished: Whether the work ends before its last segment; asked when scalars were reported.
+
+  Returns:
+    The final state.
+
+  Raises:
+    signals.Interrupted: A signal came; the state is saved.
+    UserError: A loss is not finite, or a file cannot be written.
+  """
+  position, state = checkpoints.restore(state) or (0, state)
+  total, epochs = sum(segment.steps for segment in segments), segments[-1].epoch
+  report = progress(name, total, epochs, position)
+  before, began = float(state.seconds), time.monotonic()
+
+  def timed(state: Any) -> Any:
+    seconds = np.float32(before + time.monotonic() - began)
+    return state.replace(seconds=sharding.replicate(seconds))
+
+  start, stop = 0, finished(state)
+  with signals.stop_on_signal():
+    for segment in segments:
+      first, start = start, start + segment.steps
+      if stop or start <= position:
+        continue
+      state, done = segment.run(
+        state,
+        position - first,
+        segment.steps,
+        lambda index, first=first: report.tick(first + index),
+      )
+      position = first + done
+      if done < segment.steps:
+        checkpoints.save(position, timed(state))
+        raise signals.Interrupted(signals.received())
+      state, scalars = segment.finish(state)
+      if scalars is not None:
+        report.report(position, segment.epoch, scalars)
+        state = timed(state)
+        stop = finished(state)
+      if stop or segment.save:
+        checkpoints.save(position, state)
+  report.close()
+  return state
+
+
+def recorded(history: jax.Array, row: int, values: Any, columns: slice = slice(None)) -> jax.Array:
+  """Returns a replicated history `[rows, ...]` with the entries of one row replaced."""
+  changed = np.array(sharding.fetch(history))
+  changed[row, ...][columns] = values
+  return sharding.replicate(changed)
+
+
+def no_history(*shape: int, fill: float = np.nan) -> jax.Array:
+  """Returns an empty history, float32 on every device."""
+  return sharding.replicate(np.full(shape, fill, np.float32))
