@@ -18,8 +18,7 @@ DATASETS = {
     "data": {"source": "digits"},
     "compare": {
       "shared": {
-        **common.shared(16),
-        "source": {**common.shared(16)["source"], "augment": "crop", "weight_decay": 1e-4},
+        "source": {"augment": "crop", "weight_decay": 1e-4},
         "epochs": 20,
         "batch_size": 128,
         "step_size_start": 1 / 255,
@@ -27,7 +26,6 @@ DATASETS = {
         "augment": "crop",
         "augment_poisoned": True,
       },
-      "recipes": {"em": {"steps": 10, "source_steps": 0, "stop_error": 0.0}},
     },
     "victim_fit": {"epochs": 15, "augment": "crop"},
   },
@@ -44,10 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
   c = common.small("datasets")
   c.compare.datasets = DATASETS
   c.compare.methods = ("random", "em", "lsp", "miue")
-  c.compare.shared = common.shared(16)
-  steps = {**common.SMALL["miue"], "augment": "flip", "augment_poisoned": False}
-  em = {"steps": 10, "source_steps": 0, "stop_error": 0.0}
-  c.compare.recipes = {"miue": steps, "em": {**steps, **em}}
+  c.compare.shared = {**common.shared(16), **common.SMALL["miue"]}
+  c.compare.recipes = {"em": {"steps": 10, "source_steps": 0, "stop_error": 0.0}}
   c.compare.defences = ("none", "jpeg50")
   c.compare.defended_seeds = (0,)
   return c

@@ -103,7 +103,7 @@ def drive(
 def recorded(history: jax.Array, row: int, values: Any, columns: slice = slice(None)) -> jax.Array:
   """Returns a replicated history `[rows, ...]` with the entries of one row replaced."""
   changed = np.array(sharding.fetch(history))
-  changed[row, ...][columns] = values
+  changed[(row, columns) if changed.ndim > 1 else row] = values
   return sharding.replicate(changed)
 
 
