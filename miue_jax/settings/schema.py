@@ -135,7 +135,8 @@ def _first_problem(error: pydantic.ValidationError, known: Iterable[str]) -> Use
   if first["type"] == "setting":
     key, value, allowed = context["key"] or key, context["value"], context["allowed"]
     return SettingError(key, f"is {value!r}; it must be {allowed}.")
-  allowed = first["msg"].replace("Input should be", "it must be").replace("'", '"')
+  allowed = first["msg"].replace("Input should", "it must").replace("String should", "it must")
+  allowed = allowed.replace("'", '"')
   allowed = allowed.replace("greater than or equal to", "at least")
   allowed = allowed.replace("less than or equal to", "at most")
   if first["type"] == "too_short":
