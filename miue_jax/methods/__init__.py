@@ -1,8 +1,7 @@
-"""Methods of making poisons, by name.
+"""Provides the methods of making poisons, by name.
 
-`METHODS` is the plug-in system: an entry is an object with `settings`, `phases` and `generate`, as
-`method.Method` describes them, and `METHODS["mine"] = Alternating(Settings, objective=...)` adds
-one.
+`METHODS` is the plug-in system. An entry is a `Method`: an object with `settings`, `phases` and
+`generate`. A line such as `METHODS["toy"] = Alternating(Settings, objective=...)` adds one.
 """
 
 from miue_jax.methods import (
@@ -26,7 +25,11 @@ from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.attack import Attack, AttackSettings
 from miue_jax.methods.method import Generated, Method, Sizes
 from miue_jax.methods.pattern import Pattern
-from miue_jax.methods.settings import AdversarialSettings, AlternatingSettings, PatternSettings
+from miue_jax.methods.shared_settings import (
+  AdversarialSettings,
+  AlternatingSettings,
+  PatternSettings,
+)
 from miue_jax.settings.schema import settings
 from miue_jax.transforms import pgd
 

@@ -6,22 +6,22 @@
     delta <- argmax  CE(f(T(x + delta)), y),            |delta| <= eps             error-maximising
   every image keeps the delta of its best restart
 
-T is a random augmentation, drawn anew for every sign step and differentiated through. A model that
-trains on the poison learns the features of another class in the place of each class's own.
+T is a random augmentation, drawn for every sign step and differentiated through. A model that
+trains on the poison learns, for each class, the features of another class.
 """
 
 import jax
 
 from miue_jax import objectives
 from miue_jax.methods.attack import AttackSettings
-from miue_jax.methods.settings import Init
+from miue_jax.methods.shared_settings import Init
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
 
 
 @settings
 class Settings(AttackSettings):
-  """Settings of AP; the defaults are the paper's for CIFAR-10."""
+  """Settings of AP, with the values of the paper for CIFAR-10."""
 
   name: str = "ap"
   epochs: Count = 40
@@ -36,7 +36,7 @@ class Settings(AttackSettings):
 
 @settings
 class MaximisingSettings(Settings):
-  """Settings of error-maximising AP: those of targeted AP."""
+  """Settings of error-maximising AP, equal to those of targeted AP."""
 
   name: str = "ap_max"
 
@@ -44,7 +44,7 @@ class MaximisingSettings(Settings):
 def targeted(
   features: jax.Array, logits: jax.Array, labels: jax.Array, weights: jax.Array, settings: Settings
 ) -> jax.Array:
-  """Returns the cross-entropy of the class after the true one; the first follows the last."""
+  """Returns the cross-entropy of the class after the true one; the last class precedes class 0."""
   del features, weights, settings
   return objectives.cross_entropy(logits, (labels + 1) % logits.shape[1])
 

@@ -1,16 +1,16 @@
 """AR: autoregressive perturbations (Sandoval-Segura et al., NeurIPS 2022).
 
   for every class and channel:  b <- 3 x 3 numbers from N(0, 1), the last one 0, with sum 1,
-                                drawn again while signals made with it diverge
+                                drawn again while its signals diverge
   for every image and channel:  start from N(0, 1); slide a window over it, row by row, and set its
                                 last pixel to sum_ij b_ij x_ij; drop the first 4 rows and columns
   delta <- the rest, scaled to its budget
 
-A filter with the entries b and -1 in the last place answers a perturbation of its class by exactly
-zero, and that is what a convolutional network learns. Classes should be told apart, so every filter
-should answer the perturbations of other classes strongly. The authors accept a process when
-its answers exceed a threshold that suits the number of classes; here classes pick from a pool, one
-after another, the process whose weakest answer is strongest.
+A filter with the entries b, and -1 in the last place, answers a perturbation of its class by
+exactly zero. A convolutional network learns such filters. To separate the classes, every filter
+should answer the perturbations of other classes strongly. The authors accept a process if its
+answers exceed a threshold that depends on the number of classes. Here each class takes, from a
+pool, the process whose weakest answer to the processes before it is strongest.
 
 Their budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `norm="l2"` with
 `epsilon=1 / (32 sqrt(3))`, 4.6/255.
@@ -22,12 +22,12 @@ import numpy as np
 
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods.pattern import Draw, to_budget
-from miue_jax.methods.settings import Norm, PatternSettings
+from miue_jax.methods.shared_settings import Norm, PatternSettings
 from miue_jax.settings.schema import Epsilon, settings
 
-_CROP = 4  # rows and columns that still show the start
-_LARGEST = 5.0  # value of a signal that does not diverge
-_TRIALS = 3  # signals to judge that by
+_CROP = 4  # rows and columns that still depend on the start
+_LARGEST = 5.0  # absolute value that a stable signal does not exceed
+_TRIALS = 3  # signals that must stay below it
 _DRAWN = 128  # processes drawn at a time
 _POOL = 4  # processes to choose from, for each class
 _WINDOWS = 30  # of a signal, along each axis, that filters are applied to
@@ -35,7 +35,7 @@ _WINDOWS = 30  # of a signal, along each axis, that filters are applied to
 
 @settings
 class Settings(PatternSettings):
-  """Settings of AR; the defaults are the paper's."""
+  """Settings of AR, with the values of the paper."""
 
   name: str = "ar"
   norm: Norm = "l2"
@@ -43,7 +43,7 @@ class Settings(PatternSettings):
 
 
 def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
-  """Returns the function that draws signals of every class's process."""
+  """Returns the function that draws signals of the process of every class."""
   shape = dataset.train.images.shape[1:]
   processes = find_processes(np.random.default_rng(seed), dataset.num_classes, shape)
 
@@ -57,7 +57,7 @@ def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
 def find_processes(
   generator: np.random.Generator, classes: int, shape: tuple[int, int, int]
 ) -> np.ndarray:
-  """Coefficients for every class, float32 `[classes, channels, 3, 3]`, for images of `shape`."""
+  """Returns the coefficients of every class, float32 `[classes, channels, 3, 3]`."""
   pool = _stable(generator, _POOL * classes * shape[2], shape[:2])
   pool = pool.reshape(-1, shape[2], 3, 3)
   answers = responses(pool, to_budget(slide(generator, pool, shape[:2]), 1.0, "l2"))
@@ -70,9 +70,9 @@ def find_processes(
 
 
 def _stable(generator: np.random.Generator, count: int, size: tuple[int, int]) -> np.ndarray:
-  """Random coefficients `[count, 3, 3]` whose signals stay small all over an image."""
+  """Returns random coefficients `[count, 3, 3]` whose signals stay small in a whole image."""
   found = np.empty((0, 3, 3), np.float32)
-  # What diverges overflows.
+  # Signals that diverge overflow.
   with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
     while len(found) < count:
       drawn = generator.standard_normal((_DRAWN, 3, 3), np.float32)
@@ -87,18 +87,18 @@ def _stable(generator: np.random.Generator, count: int, size: tuple[int, int]) -
 def slide(
   generator: np.random.Generator, processes: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-  """Signals of processes, each from a random start of its own.
+  """Returns one signal of each process, from independent random starts.
 
   Args:
-    generator: of the start.
-    processes: float32 `[n, C, 3, 3]`.
-    size: height and width in pixels.
+    generator: Source of the starts.
+    processes: Coefficients, float32 `[n, C, 3, 3]`.
+    size: Height and width in pixels.
 
   Returns:
-    float32 `[n, H, W, C]`, not scaled.
+    Signals before scaling, float32 `[n, H, W, C]`.
   """
   height, width = size[0] + _CROP, size[1] + _CROP
-  # Pixels lead, so that the values of all images at one of them lie together.
+  # Pixels are the first axes, so that the values of all images at a pixel are contiguous.
   signals = generator.standard_normal((height, width, *processes.shape[:2]), np.float32)
   weights = np.ascontiguousarray(processes.transpose(2, 3, 0, 1))
   for row in range(2, height):
@@ -109,20 +109,20 @@ def slide(
 
 
 def matching_filters(processes: np.ndarray) -> np.ndarray:
-  """Filters `[n, C, 3, 3]` that answer the signals of their own processes by zero."""
+  """Returns filters `[n, C, 3, 3]` that answer the signals of their processes by zero."""
   filters = processes.copy()
   filters[:, :, 2, 2] = -1
   return filters
 
 
 def responses(processes: np.ndarray, signals: np.ndarray) -> np.ndarray:
-  """How strongly the filter of process i answers signal j: `[n, n]`.
+  """Returns the answer of the filter of process i to signal j, `[n, n]`.
 
-  The mean over windows of max(0, answer); a window's answer is the sum over channels.
+  It is the mean over windows of max(0, answer); the answer of a window is the sum over channels.
 
   Args:
-    processes: `[n, C, 3, 3]`.
-    signals: `[n, H, W, C]`.
+    processes: Coefficients `[n, C, 3, 3]`.
+    signals: Signals `[n, H, W, C]`.
   """
   filters = matching_filters(processes).reshape(len(processes), -1)
   windows = np.lib.stride_tricks.sliding_window_view(signals, (3, 3), axis=(1, 2))

@@ -1,16 +1,16 @@
 """CUDA: convolution-based unlearnable datasets (Sadasivan et al., CVPR 2023).
 
-  s_k <- 3 x 3 numbers from U(0, p), one of them, at random, set to 1        a filter for each class
+  s_k <- 3 x 3 numbers from U(0, p), one of them, at random, set to 1      one filter for each class
   x   <- s_y * x / max(s_y * x)        every channel filtered alike, zeros outside of the image
 
-The blur is not bounded by a norm: `norm="none"`. A bounded norm clips the change.
+The blur has no bound: `norm="none"`. A bounded norm clips the change.
 """
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods.pattern import Draw
-from miue_jax.methods.settings import Norm, PatternSettings
+from miue_jax.methods.shared_settings import Norm, PatternSettings
 from miue_jax.settings.schema import settings
 
 SIZE = 3  # pixels
@@ -19,7 +19,7 @@ BLUR = 0.3  # p: the largest weight of a neighbour
 
 @settings
 class Settings(PatternSettings):
-  """Settings of CUDA; the defaults are the paper's."""
+  """Settings of CUDA, with the values of the paper."""
 
   name: str = "cuda"
   norm: Norm = "none"
@@ -41,7 +41,7 @@ def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
 
 
 def filters(classes: int, seed: int) -> np.ndarray:
-  """One filter for each class, float32 `[classes, 3, 3]`."""
+  """Returns one filter for each class, float32 `[classes, 3, 3]`."""
   generator = np.random.default_rng(seed)
   kernels = generator.uniform(0, BLUR, (classes, SIZE * SIZE)).astype(np.float32)
   kernels[np.arange(classes), generator.integers(0, SIZE * SIZE, classes)] = 1
@@ -49,14 +49,11 @@ def filters(classes: int, seed: int) -> np.ndarray:
 
 
 def filtered(images: np.ndarray, kernels: np.ndarray) -> np.ndarray:
-  """Correlates every channel of image i with kernel i.
+  """Returns the correlation of every channel of image i with kernel i, `[n, H, W, C]`.
 
   Args:
-    images: float32 `[n, H, W, C]`; zeros are assumed around them.
-    kernels: float32 `[n, 3, 3]`.
-
-  Returns:
-    As `images`.
+    images: Images, float32 `[n, H, W, C]`, which are padded with zeros.
+    kernels: Kernels, float32 `[n, 3, 3]`.
   """
   height, width = images.shape[1:3]
   margin = (SIZE // 2, SIZE // 2)

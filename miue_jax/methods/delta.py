@@ -22,7 +22,7 @@ from miue_jax.train.step import Pass, State, pass_spec
 class Delta:
   """A perturbation of images or of classes, stored as int16.
 
-  Only this file asks whether there is one perturbation for each class.
+  Only this file distinguishes perturbations of classes from those of images.
 
   Attributes:
     stored: int16, in `parts` of a 255th: one entry for each row of the table
@@ -152,10 +152,10 @@ def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
 
 
 def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
-  """Returns which images are perturbed, bool `[N]`: a part of each class, or of one alone.
+  """Returns a mask of the perturbed images, bool `[N]`: a part of each class, or of one class.
 
-  `fraction`, `class_fractions` and `only_class` say which part. The draw is stratified; a smaller
-  fraction is contained in a larger one.
+  `fraction`, `class_fractions` and `only_class` set the part. The draw is stratified; a larger
+  fraction contains a smaller one.
 
   Raises:
     UserError: There are none.
@@ -181,7 +181,7 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
 
 
 def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
-  """Returns which rows on the devices hold a chosen image, bool `[rows]`, from bool `[N]`."""
+  """Returns a mask of the device rows with a chosen image, bool `[rows]`, from bool `[N]`."""
   return sharding.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
 
 
@@ -226,8 +226,8 @@ def quantised(
 ) -> np.ndarray | None:
   """Returns the change of the stored images, int8 in example order, on the lead; None elsewhere.
 
-  Every process must call this. It frees the images of the table and delta, since the caller needs
-  their memory next.
+  Every process must call this. It frees the images of the table and delta, since later stages need
+  their memory.
   """
   patterns = sharding.fetch(delta.stored) if delta.class_wise else None
 

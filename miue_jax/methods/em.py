@@ -4,26 +4,26 @@
     theta <- argmin  CE(f(x + delta), y)                     source model, a few batches
     delta <- argmin  CE(f(x + delta), y),  |delta| <= eps    sign steps, one pass
 
-Both sides minimise one loss: the perturbation makes images so easy that nothing is left to learn
-from them. `source_steps` and `stop_error` set the batches and the per cent; the error is that of
-every batch in its last sign step. One perturbation for each class (`class_wise`) is the paper's
-other variant.
+Both sides minimise the same loss: the perturbation makes images so easy that nothing is left to
+learn from them. `source_steps` is the number of batches, `stop_error` the percentage of errors,
+which are counted in the last sign step of every batch. `class_wise`, the other variant of the
+paper, makes one perturbation for each class.
 """
 
 import jax
 
 from miue_jax import objectives
-from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, CountOrZero, Percent, Positive, settings
 
 
 @settings
 class Settings(AlternatingSettings):
-  """Settings of EM; the defaults are the paper's for CIFAR-10."""
+  """Settings of EM, with the values of the paper for CIFAR-10."""
 
   name: str = "em"
-  epochs: Count = 40  # it stops long before
+  epochs: Count = 40  # stop_error ends it earlier
   source_steps: CountOrZero = 10
   stop_error: Percent = 1.0
   steps: Count = 20

@@ -1,7 +1,7 @@
-"""Makes a poison as an ensemble: independent poisons that images take in turn.
+"""Makes a poison as an ensemble of independent poisons.
 
-Where one pattern marks a class, victims learn a single trait of images; patterns that were made
-independently have less in common. docs/medical.md shows what that changes.
+With one pattern for each class, victims learn a single feature of images. Patterns that were made
+independently share less; docs/medical.md measures the effect.
 """
 
 import logging
@@ -27,19 +27,19 @@ def generate(
   progress: Reporter,
   observer: Observer | None = None,
 ) -> Generated:
-  """Makes the poison of a method; image `i` gets that of member `i % settings.ensemble`.
+  """Returns the poison of a method; image `i` gets that of member `i % settings.ensemble`.
 
   Args:
     dataset: The data; only the training split is used.
     settings: Settings of the method, with its name.
     seed: Seed of the poison; member `m` of `n` has the seed `seed * n + m`.
-    folder: Folder for checkpoints; None keeps none. A finished member resumes at its end, so that
-      none is made twice.
+    folder: Folder for checkpoints; None keeps none. A finished member resumes at its end and is not
+      made again.
     progress: Makes the reporter of a generation.
     observer: Looks at the first member.
 
   Returns:
-    The whole poison. The history of every member after the first carries its number.
+    The whole poison. Names in the history carry the number of the member, except for the first.
 
   Raises:
     signals.Interrupted: A signal came; the state is saved.

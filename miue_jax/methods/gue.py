@@ -1,64 +1,60 @@
 """GUE: game unlearnable examples (Liu et al., AAAI 2024, arXiv 2401.17523).
 
-A generator G_a, a U-Net with outputs in (-1, 1), perturbs images, x' = clip(x + eps G_a(x)), and
-leads a Stackelberg game that a classifier f_theta follows:
+A generator G_a, a U-Net with outputs in (-1, 1), perturbs images, x' = clip(x + eps G_a(x)). It is
+the leader of a Stackelberg game, and a classifier f_theta is the follower:
 
   follower   g(a, theta) = mean CE(f_theta(x'), y)                    learns from the poison
-  leader     F(theta) = mean max_{k != y} CE(f_theta(x), k)           its best response shall err
+  leader     F(theta) = mean max_{k != y} CE(f_theta(x), k)           wants errors on clean images
 
-F is the paper's payoff: unlike minus the cross-entropy of the true class it is bounded where the
-leader gets what it wants, by ln(classes - 1). Both players move on every batch, by the first-order
-method of BOME (Liu et al., NeurIPS 2022), for which q(a, theta) = g(a, theta) - g(a, theta*) is how
-far the follower is from its best response theta*, some Adam steps from theta, taken for a constant:
+F is the paper's payoff. It is bounded below by ln(classes - 1), which minus the cross-entropy of
+the true class is not. Both players move on every batch, by the first-order method of BOME (Liu et
+al., NeurIPS 2022). Its q(a, theta) = g(a, theta) - g(a, theta*) is what the follower loses against
+its best response theta*, which is some Adam steps from theta and a constant of the gradient:
 
   lambda <- max(0, eta - <grad F, grad q> / ||grad q||^2)
   a      <- a - rate_a lambda grad_a q
   theta  <- theta - rate_theta (grad F + lambda grad_theta q)
 
-so that q falls whatever F wants. In the end every image gets what the generator makes of it, with
-BatchNorm in inference mode: no image has a perturbation before that.
+so that q falls whatever the gradient of F. In the end the generator perturbs every image, with
+BatchNorm in inference mode; before that no image has a perturbation.
 
-The authors keep the generator of the epoch whose poison made a new classifier do worst on clean
-test images; here it is the last, and no test image is used.
+The authors keep the generator of the epoch whose poison left a new classifier the lowest accuracy
+on clean test images. Here the last generator is used, and no test image.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from miue_jax import budget, models, objectives
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine import loops, prng, sharding
-from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine import loops, prng
 from miue_jax.machine.meshes import AXIS
-from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
-from miue_jax.methods.delta import Delta
-from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
+from miue_jax.methods.method import Sizes
+from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, due
 from miue_jax.models import unet
 from miue_jax.settings.config import Method, Model, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Count, Positive, settings
-from miue_jax.train import loop, step
+from miue_jax.train import step
 from miue_jax.transforms.augment import augment
 
 ETA = 1.5
-RESPONSE_RATE = 1e-4  # of the Adam steps towards the follower's best response
+RESPONSE_RATE = 1e-4  # learning rate of Adam towards the best response
 
 
 @settings
 class Settings(Method):
-  """Settings of GUE; the defaults are the paper's for CIFAR-10."""
+  """Settings of GUE, with the values of the paper for CIFAR-10."""
 
   name: str = "gue"
-  model: Model = Model()  # the classifier; its width is that of the generator as well
-  # How the classifier moves, at a constant rate; `augment` is what both players see.
+  model: Model = Model()  # the classifier; the generator has the same width
+  # Optimiser of the classifier, at a constant rate; `augment` applies to both players.
   source: Sgd = Sgd(
     batch_size=256,
     learning_rate=0.01,
@@ -72,157 +68,68 @@ class Settings(Method):
   generator_learning_rate: Positive = 0.1
   batch_size: Count = 512  # images that the finished generator perturbs at a time
   checkpoint_every: Count = 5  # epochs between checkpoints
-
-
-@flax.struct.dataclass
-class Players:
-  """Both networks in training; the classifier's BatchNorm always uses the batch's statistics."""
-
-  generator: step.State
-  classifier: step.State
-
-
-@flax.struct.dataclass
-class State:
-  """The state of a generation; a checkpoint holds one.
-
-  Attributes:
-    players: Both networks.
-    sums: Running sums of the follower and of the leader.
-    delta: The perturbation, zeros until the generator is finished.
-    history: Source loss, source accuracy and payoff of every epoch, `[epochs, 3]`.
-    seconds: Time spent, over all sittings.
-  """
-
-  players: Players
-  sums: tuple[step.Sums, step.Sums]
-  delta: Delta
-  history: jax.Array
-  seconds: jax.Array
+  # The perturbation is zero until the generator makes it, for single images.
+  init: ClassVar[str] = "zeros"
+  class_wise: ClassVar[bool] = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
-  """The method: a generator and a classifier that play against each other."""
+class Game(Stepwise):
+  """A method in which a generator and a classifier play against each other."""
 
   settings: type[Settings]
 
-  def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
-    """Returns the two kinds of steps; see `method.Method`."""
+  def procedure(self, settings: Any, sizes: Sizes, seed: int) -> Procedure:
+    """Returns the moves of the game and the perturbation of all images; see `stepwise.Stepwise`."""
     layout = deltas.lay_out(sizes.train, settings, seed)
     steps = layout.steps(settings.source.batch_size, partial=False)
     networks, rates = _networks(settings, sizes, steps)
-    rows, spec = len(layout.ids), step.pass_spec(jax.P(AXIS))
+    play = Stage(
+      "game",
+      settings.source.batch_size,
+      steps,
+      1,
+      game_step(*networks, rates, settings),
+      ("generator", "classifier", "learned", "paid"),
+      lambda parts, data, perturbed, size: data.replace(delta=perturbed),
+    )
+    apply = Stage(
+      "apply",
+      settings.batch_size,
+      layout.steps(settings.batch_size, partial=True),
+      1,
+      _apply_step(networks[0], settings),
+      ("delta",),
+      lambda parts, data, perturbed, size: (parts["generator"], data),
+    )
 
-    def fresh(number: int) -> step.State:
-      return step.fresh_state(networks[number], rates[number], jax.random.key(0), sizes.image)
+    def turn(epoch: int) -> Turn:
+      readings = (
+        Reading("learned", f"the source model, epoch {epoch}", ("source_loss", "source_accuracy")),
+        Reading("paid", f"the generator, epoch {epoch}", ("objective",)),
+      )
+      save = due(settings, epoch, settings.epochs)
+      return Turn(play, epoch, ("game", epoch), readings, save=save)
 
-    def playing(images, labels):
-      batch, perturbed = settings.source.batch_size, jnp.ones(len(images), bool)
-      constants = step.example_pass(layout, images, labels, batch, perturbed)
-      sums = step.Sums.empty(), step.Sums.empty()
-      return (Players(fresh(0), fresh(1)), sums), constants
+    def start(key, delta):
+      del delta
+      keys = key("generator"), key("weights")
+      generator, classifier = (
+        step.fresh_state(network, rate, key, sizes.image)
+        for network, rate, key in zip(networks, rates, keys, strict=True)
+      )
+      return {"generator": generator, "classifier": classifier}
 
-    def applying(images, labels):
-      data = step.example_pass(layout, images, labels, settings.batch_size, None)
-      delta = Delta.zeros(_ImageWise(settings.epsilon), len(images), 0, sizes.image)
-      return delta, (fresh(0), data)
-
-    batches = layout.steps(settings.batch_size, partial=True)
-    play, apply = game_step(*networks, rates, settings), _apply_step(networks[0], settings)
-    batch, epochs = settings.source.batch_size, settings.epochs
-    return (
-      Phase("game", batch, steps, epochs, 1, rows, play, playing, (jax.P(), spec)),
-      Phase(
-        "apply",
-        settings.batch_size,
-        batches,
-        1,
-        1,
-        rows,
-        apply,
-        applying,
-        (jax.P(AXIS), (jax.P(), spec)),
+    return Procedure(
+      layout,
+      (play, apply),
+      (
+        *(turn(epoch) for epoch in range(1, settings.epochs + 1)),
+        Turn(apply, settings.epochs, ("delta",), reports=False, save=True),
       ),
+      ("source_loss", "source_accuracy", "objective"),
+      start,
     )
-
-  def generate(
-    self,
-    dataset: Dataset,
-    settings: Any,
-    seed: int,
-    checkpoints: Checkpoints,
-    progress: Reporter,
-    observer: Observer | None = None,
-  ) -> Generated:
-    """Plays the game, then perturbs all images; see `method.Method`."""
-    del observer
-    train, image = dataset.train, dataset.train.images.shape[1:]
-    layout = deltas.lay_out(len(train), settings, seed)
-    steps = layout.steps(settings.source.batch_size, partial=False)
-    sizes = Sizes(image, len(train), dataset.num_classes)
-    (generator, classifier), rates = _networks(settings, sizes, steps)
-    table = layout.place(train)
-    chosen = deltas.chosen_images(train.labels, settings, seed)
-    perturbed = deltas.perturbed_rows(chosen, layout)
-    play = loops.repeated(game_step(generator, classifier, rates, settings))
-    apply = loops.repeated(_apply_step(generator, settings))
-    order = step.shuffler(settings.source.batch_size)
-
-    def game_segment(epoch: int) -> loop.Segment:
-      def run(state, first, stop, tick):
-        key = prng.stream(seed, "game", epoch)
-        data = step.Pass(table, perturbed, order(key, table.ids), key)
-        (players, sums), done = play((state.players, state.sums), data, first, stop, tick=tick)
-        return state.replace(players=players, sums=sums), done
-
-      def finish(state):
-        loss, accuracy = state.sums[0].read(f"the source model, epoch {epoch}")
-        payoff, _ = state.sums[1].read(f"the generator, epoch {epoch}")
-        values = {"source_loss": loss, "source_accuracy": accuracy, "objective": payoff}
-        history = loop.recorded(state.history, epoch - 1, list(values.values()))
-        sums = step.Sums.zero(), step.Sums.zero()
-        return state.replace(history=history, sums=sums), values
-
-      save = epoch % settings.checkpoint_every == 0 or epoch == settings.epochs
-      return loop.Segment(epoch, steps, run, finish, save)
-
-    def perturb(state, first, stop, tick):
-      key = prng.stream(seed, "delta")
-      shuffled = step.shuffler(settings.batch_size)(key, table.ids)
-      constants = state.players.generator, step.Pass(table, None, shuffled, key)
-      delta, done = apply(state.delta, constants, first, stop, tick=tick)
-      return state.replace(delta=delta), done
-
-    batches = layout.steps(settings.batch_size, partial=True)
-    finishing = loop.Segment(settings.epochs, batches, perturb, lambda state: (state, None), True)
-    state = State(
-      Players(
-        step.init(generator, rates[0], prng.stream(seed, "generator"), image),
-        step.init(classifier, rates[1], prng.stream(seed, "weights"), image),
-      ),
-      (step.Sums.zero(), step.Sums.zero()),
-      deltas.first_delta(dataset, _ImageWise(settings.epsilon), layout, seed),
-      loop.no_history(settings.epochs, 3, fill=0),
-      sharding.replicate(np.float32(0)),
-    )
-    games = [game_segment(epoch) for epoch in range(1, settings.epochs + 1)]
-    state = loop.drive(
-      state, [*games, finishing], name="generate", checkpoints=checkpoints, progress=progress
-    )
-    quantised = deltas.quantised(layout, table, state.delta, perturbed, settings)
-    names = ("source_loss", "source_accuracy", "objective")
-    history = dict(zip(names, sharding.fetch(state.history).T, strict=True))
-    return generated(quantised, state.seconds, chosen, history)
-
-
-@dataclasses.dataclass(frozen=True)
-class _ImageWise:
-  """What `Delta` asks of the settings of a method that starts from zeros, image by image."""
-
-  epsilon: float
-  class_wise: bool = False
-  init: str = "zeros"
 
 
 def _networks(settings: Settings, sizes: Sizes, steps: int) -> tuple[tuple, tuple]:
@@ -252,96 +159,108 @@ def game_step(
   rates: tuple[optax.GradientTransformation, optax.GradientTransformation],
   settings: Settings,
 ) -> loops.Step:
-  """One move of both players, `((Players, two Sums), Pass, index) -> (Players, two Sums)`.
+  """Returns one move of both players.
 
-  `Pass.delta` says which rows are perturbed.
+  The step is `(carry, Pass, index) -> carry`; the carry is `(generator's State, classifier's State,
+  Sums of the follower, Sums of the leader)`. `Pass.delta` says which rows are perturbed. The
+  BatchNorm of the classifier always uses the statistics of the batch.
 
   Args:
-    generator: images `[batch, H, W, C]` -> outputs in (-1, 1) of that shape.
-    classifier: returns (features, logits).
-    rates: optimisers of the two.
+    generator: Network, images `[batch, H, W, C]` -> outputs in (-1, 1) of that shape.
+    classifier: Network that returns (features, logits).
+    rates: Optimisers of the two.
     settings: Settings of the method.
   """
-  response_rate = optax.adam(RESPONSE_RATE)
 
   def local(carry, constants, index):
-    players, (learned, paid) = carry
+    leader, follower, learned, paid = carry
     rows, batch = constants.batch(index)
     keys = prng.example_keys(constants.key, batch.ids)
     images = augment(settings.source.augment, keys, batch.images.astype(jnp.float32) / 255)
     perturbed = constants.delta[rows][:, None, None, None]
+    dropout = {"dropout": jax.random.fold_in(constants.key, index)}
 
-    def logits_of(params, images):
-      (_, logits), _ = classifier.apply(
-        {"params": params, "batch_stats": players.classifier.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": jax.random.fold_in(constants.key, index)},
-      )
-      return logits
-
-    def poisoned(params):
-      outputs, updated = generator.apply(
-        {"params": params, "batch_stats": players.generator.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-      )
+    def poisoned(own):
+      outputs, batch_stats = _applied(generator, leader, own, images)
       delta = jnp.where(perturbed, settings.epsilon * outputs, 0.0)
-      return jnp.clip(images + delta, 0.0, 1.0), updated["batch_stats"]
+      return jnp.clip(images + delta, 0.0, 1.0), batch_stats
 
-    # As in `fit.train_step`: gradients of replicated parameters arrive summed.
-    def follower(params, images):
-      logits = logits_of(params, images)
+    def logits_of(theta, images):
+      return _applied(classifier, follower, theta, images, dropout)[0][1]
+
+    # As in `step.update`: gradients of replicated parameters arrive summed.
+    def loss_of(theta, images):
+      logits = logits_of(theta, images)
       return jax.lax.pmean(jnp.mean(objectives.cross_entropy(logits, batch.labels)), AXIS), logits
 
-    def leader(params):
-      return jax.lax.pmean(jnp.mean(payoff(logits_of(params, images), batch.labels)), AXIS)
+    def payoff_of(theta):
+      return jax.lax.pmean(jnp.mean(payoff(logits_of(theta, images), batch.labels)), AXIS)
 
-    own, theta = players.generator.params, players.classifier.params
+    own, theta = leader.params, follower.params
     seen, _ = poisoned(own)
-
-    def improve(state):
-      params, opt_state = state
-      gradient, _ = jax.grad(follower, has_aux=True)(params, seen)
-      updates, opt_state = response_rate.update(gradient, opt_state, params)
-      return optax.apply_updates(params, updates), opt_state
-
-    response, _ = loops.iterated(
-      improve, (theta, response_rate.init(theta)), settings.response_steps
-    )
+    response = _response(lambda theta: loss_of(theta, seen), theta, settings.response_steps)
 
     def gap(own, theta):
       images, batch_stats = poisoned(own)
-      loss, logits = follower(theta, images)
-      return loss - follower(response, images)[0], (loss, logits, batch_stats)
+      loss, logits = loss_of(theta, images)
+      return loss - loss_of(response, images)[0], (loss, logits, batch_stats)
 
-    wanted, pull = jax.value_and_grad(leader)(theta)
+    wanted, pull = jax.value_and_grad(payoff_of)(theta)
     closing, (loss, logits, batch_stats) = jax.grad(gap, argnums=(0, 1), has_aux=True)(own, theta)
     moves = directions(pull, *closing)
-    networks = (players.generator, players.classifier)
-    moved = []
-    for network, move, rate in zip(networks, moves, rates, strict=True):
-      updates, opt_state = rate.update(move, network.opt_state, network.params)
-      params = optax.apply_updates(network.params, updates)
-      moved.append(network.replace(params=params, opt_state=opt_state))
-    players = Players(moved[0].replace(batch_stats=batch_stats), moved[1])
     correct = jax.lax.psum(jnp.sum(jnp.argmax(logits, axis=1) == batch.labels), AXIS)
     count = len(rows) * jax.lax.axis_size(AXIS)
-    return players, (learned.add(index, loss, correct, count), paid.add(index, wanted, 0.0, 0.0))
+    return (
+      _moved(leader, moves[0], rates[0]).replace(batch_stats=batch_stats),
+      _moved(follower, moves[1], rates[1]),
+      learned.add(index, loss, correct, count),
+      paid.add(index, wanted, 0.0, 0.0),
+    )
 
   return jax.shard_map(
     local, in_specs=(jax.P(), step.pass_spec(jax.P(AXIS)), jax.P()), out_specs=jax.P()
   )
 
 
+def _applied(
+  module: nn.Module, state: step.State, params: Any, images: jax.Array, rngs: Any = None
+) -> tuple[Any, Any]:
+  """Returns the outputs of a network in training, and its new BatchNorm statistics."""
+  outputs, updated = module.apply(
+    {"params": params, "batch_stats": state.batch_stats},
+    images,
+    train=True,
+    mutable=["batch_stats"],
+    rngs=rngs,
+  )
+  return outputs, updated.get("batch_stats", {})
+
+
+def _response(loss_of: Callable[[Any], tuple[jax.Array, Any]], theta: Any, steps: int) -> Any:
+  """Returns the parameters after some Adam steps on `loss_of`, which returns auxiliary data too."""
+  optimiser = optax.adam(RESPONSE_RATE)
+
+  def improve(state):
+    params, opt_state = state
+    gradient, _ = jax.grad(loss_of, has_aux=True)(params)
+    updates, opt_state = optimiser.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  return loops.iterated(improve, (theta, optimiser.init(theta)), steps)[0]
+
+
+def _moved(state: step.State, move: Any, optimiser: optax.GradientTransformation) -> step.State:
+  """Returns a state after a step of its optimiser against `move`."""
+  updates, opt_state = optimiser.update(move, state.opt_state, state.params)
+  return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
 def payoff(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """What the leader minimises: the cross-entropy of the wrong class that is least expected.
+  """Returns the loss of the leader: the cross-entropy of the least likely wrong class.
 
   Args:
-    logits: `[batch, classes]`.
-    labels: `[batch]`.
+    logits: Logits `[batch, classes]`.
+    labels: Integer labels `[batch]`.
 
   Returns:
     One value per row (nats), at least ln(classes - 1).
@@ -352,12 +271,12 @@ def payoff(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def directions(pull: Any, closing_generator: Any, closing: Any) -> tuple[Any, Any]:
-  """Against what the generator and the classifier move.
+  """Returns the directions against which the generator and the classifier move.
 
   Args:
-    pull: gradient of F by the classifier's parameters.
-    closing_generator: gradient of q by the generator's.
-    closing: gradient of q by the classifier's.
+    pull: Gradient of F with respect to the parameters of the classifier.
+    closing_generator: Gradient of q with respect to the parameters of the generator.
+    closing: Gradient of q with respect to the parameters of the classifier.
 
   Returns:
     Trees like the last two; along them q changes at least at the rate `ETA ||grad q||^2`.
@@ -371,23 +290,20 @@ def directions(pull: Any, closing_generator: Any, closing: Any) -> tuple[Any, An
 
 
 def _product(one: Any, other: Any) -> jax.Array:
-  """Inner product of two trees."""
+  """Returns the inner product of two trees."""
   return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), one, other)))
 
 
 def _apply_step(generator: nn.Module, settings: Settings) -> loops.Step:
-  """Returns the step that perturbs one batch.
+  """Returns the step `((Delta,), (generator's State, Pass), index) -> (Delta,)` on one batch."""
 
-  The step is `(Delta, (generator's State, Pass), index) -> Delta`.
-  """
-
-  def local(delta, constants, index):
-    state, data = constants
+  def local(carry, constants, index):
+    (delta,), (state, data) = carry, constants
     rows, batch = data.batch(index)
     images = batch.images.astype(jnp.float32) / 255
     outputs = generator.apply(state.variables, images, train=False)
     stored = budget.pack(settings.epsilon * outputs, delta.parts)
-    return delta.replace(stored=delta.stored.at[rows].set(stored))
+    return (delta.replace(stored=delta.stored.at[rows].set(stored)),)
 
   spec = (jax.P(), step.pass_spec(jax.P(AXIS)))
   return jax.shard_map(local, in_specs=(jax.P(AXIS), spec, jax.P()), out_specs=jax.P(AXIS))

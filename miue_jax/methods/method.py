@@ -1,4 +1,4 @@
-"""Defines what a method of making poisons consists of."""
+"""Defines the parts of a method that makes poisons."""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,12 +33,12 @@ class Generated:
   """A finished perturbation, before it becomes an artefact.
 
   Attributes:
-    delta: Quantised perturbation, integers `[N, H, W, C]` in 255ths, in example order; None except
-      on the lead process.
+    delta: Quantised perturbation, integers `[N, H, W, C]` in 255ths, in example order; None on all
+      processes but the lead.
     seconds: Time spent, over all sittings.
     perturbed: Ids of the perturbed images; None when all are.
-    history: Course of the generation, by name; for methods with a source model one value for each
-      epoch: source loss (nats), source accuracy (percent), mean objective over the delta steps.
+    history: Values recorded during the generation, by name. Methods with a source model have one
+      value for each epoch: source loss (nats), source accuracy (percent), mean objective.
   """
 
   delta: np.ndarray | None
@@ -47,29 +47,9 @@ class Generated:
   history: dict[str, list[float]]
 
 
-def generated(
-  delta: np.ndarray | None, seconds: float, chosen: np.ndarray, history: dict[str, np.ndarray]
-) -> Generated:
-  """Returns a `Generated` whose history leaves out entries that are NaN.
-
-  Args:
-    delta: As in `Generated`.
-    seconds: Time spent.
-    chosen: Images that are perturbed, bool `[N]`.
-    history: Values by name; rounded to 6 digits.
-  """
-  columns = {name: np.round(np.asarray(x, np.float64), 6) for name, x in history.items()}
-  return Generated(
-    delta,
-    float(seconds),
-    None if chosen.all() else np.flatnonzero(chosen),
-    {name: column[~np.isnan(column)].tolist() for name, column in columns.items()},
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """One kind of step of a method, with all that is needed to compile it without data.
+  """One kind of step of a method, with everything that compiling it without data needs.
 
   Attributes:
     name: Name, such as "source" or "delta".
@@ -96,31 +76,31 @@ class Phase:
 
 
 class Observer(Protocol):
-  """Looks at a generation now and then; its values become part of the history.
+  """Measures a generation after some epochs; its values become part of the history.
 
   Attributes:
     names: Names of its values.
-    epochs: Epochs after whose delta pass it looks.
+    epochs: Epochs after whose delta pass it measures.
   """
 
   names: tuple[str, ...]
   epochs: tuple[int, ...]
 
   def look(self, source: Any, delta: Any, layout: Any) -> tuple[float, ...]:
-    """Returns its values; all processes must call this."""
+    """Returns the values; all processes must call this."""
 
 
 class Method(Protocol):
-  """A way to make a poison; the entries of `METHODS` are such objects.
+  """A method that makes poisons; the entries of `METHODS` are such objects.
 
   Attributes:
-    settings: Class of its settings.
+    settings: Class of the settings.
   """
 
   settings: type[config.Method]
 
   def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
-    """Returns the kinds of steps that it takes on the mesh that is set; none where it only draws.
+    """Returns the kinds of steps for the mesh that is set; none if the method takes no steps.
 
     Raises:
       UserError: The images do not fit the network or fill no batch.
@@ -135,7 +115,7 @@ class Method(Protocol):
     progress: Reporter,
     observer: Observer | None = None,
   ) -> Generated:
-    """Makes a perturbation of the training images.
+    """Returns a perturbation of the training images.
 
     Args:
       dataset: The data; only the training split is used.
@@ -143,7 +123,7 @@ class Method(Protocol):
       seed: Seed of every random draw.
       checkpoints: Storage of states; an interrupted run continues from there.
       progress: Makes the reporter of the generation.
-      observer: Looks at the generation, where a source model and delta alternate.
+      observer: Measures the generation, if source model and delta alternate.
 
     Raises:
       signals.Interrupted: A signal came; the state is saved.
@@ -152,7 +132,7 @@ class Method(Protocol):
 
 
 def check_classes(settings: config.Method, name: str, classes: int) -> None:
-  """Raises a UserError where a method is to perturb classes that the dataset does not have."""
+  """Raises a UserError if the settings name classes that the dataset does not have."""
   if settings.only_class >= classes:
     raise UserError(
       f"Setting method.only_class of method {settings.name!r} is {settings.only_class}; "

@@ -1,21 +1,22 @@
-"""EM and AP with MINE: the MI-UE paper's own control (Zhu et al., ICLR 2026).
+"""EM and AP with MINE: a control experiment of the MI-UE paper (Zhu et al., ICLR 2026).
 
-  theta as EM (em.py) or AP (ap.py) train it; before every sign step
+  theta is trained as in EM (em.py) or AP (ap.py); before every sign step
     T     <- argmax  I_T(g(x); g(x + delta))                             one step of Adam
     delta <- argmin  L(f(x + delta), y) + zeta I_T(g(x); g(x + delta)),  |delta| <= eps
 
-L is what EM or AP minimise, and the additional term an estimate of the mutual information between
-clean and poisoned features: the Donsker-Varadhan bound of MINE (Belghazi et al., ICML 2018), whose
-statistics network T scores every clean image of the batch with every poisoned one,
+L is the loss of EM or AP. The additional term estimates the mutual information between clean and
+poisoned features by the Donsker-Varadhan bound of MINE (Belghazi et al., ICML 2018). Its statistics
+network T scores every clean image of the batch with every poisoned one:
 
   I_T = mean_i T(z_i, z'_i) - ln mean_{i != j} e^T(z_i, z'_j)
 
-If low information is what makes a poison, the term makes poisons stronger. Published clean test
-accuracy of a ResNet-18 on CIFAR-10: EM 24.17 % -> 15.62 %, AP 11.21 % -> 10.01 %.
+If low information makes a poison strong, the term makes poisons stronger. The published clean test
+accuracy of a ResNet-18 on CIFAR-10 falls from 24.17 % to 15.62 % (EM) and from 11.21 % to 10.01 %
+(AP).
 
-Not published are T, its optimiser, when it learns and zeta. Here T, Adam's rate and the corrected
-gradient are those by which `information.neural` measures, T learns while delta moves, as AP has no
-delta before, and both see the same augmentation. AP's restarts are compared without the term, which
+T, its optimiser, its schedule and zeta are not published. Here T, the rate of Adam and the
+corrected gradient are those of `information.neural`. T learns while delta moves, since AP has no
+delta before, and both see the same augmentation. AP compares restarts without the term, which
 belongs to a batch and not to an image.
 """
 
@@ -29,7 +30,7 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import ap, em, sign_step
 from miue_jax.settings.schema import NonNegative, settings
 
-_WIDTH = 64  # of T's hidden layers
+_WIDTH = 64  # units of the hidden layers of T
 _LEARNING_RATE = 1e-3
 
 
@@ -54,9 +55,9 @@ class State:
   """T in training.
 
   Attributes:
-    params: of T.
-    opt_state: of its optimiser.
-    average: logarithm of the moving average of the mean e^T; infinite before the first step.
+    params: Parameters of T.
+    opt_state: State of the optimiser.
+    average: Logarithm of the moving average of the mean e^T; infinite before the first step.
   """
 
   params: optax.Params
@@ -74,7 +75,7 @@ def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
     return State(params, optimiser.init(params), jnp.float32(jnp.inf))
 
   def term(state, clean, poisoned, weights):
-    # Gathered are clean features, which no gradient has to come back from.
+    # Clean features are gathered, since they need no gradient.
     columns, column_weights = jax.lax.all_gather((clean, weights), AXIS, tiled=True)
     columns = jax.lax.stop_gradient(columns)
 
@@ -99,18 +100,18 @@ def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
 def bound(
   scores: jax.Array, weights: jax.Array, column_weights: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """The two sides of the Donsker-Varadhan bound on the global batch, inside `shard_map`.
+  """Returns both terms of the Donsker-Varadhan bound on the global batch, inside `shard_map`.
 
-  The bound is the mean of the first, weighted by `weights`, less the second.
+  The bound is the mean of the first term, weighted by `weights`, minus the second.
 
   Args:
     scores: T of the local poisoned images and all clean ones, `[rows, columns]`.
-    weights: of the rows; 0 for padding.
-    column_weights: those of all rows.
+    weights: Weights of the rows; 0 for padding.
+    column_weights: Weights of all rows of the global batch.
 
   Returns:
     T of every local image with itself, `[rows]`, and `ln( sum_{i != j} w_i w_j e^T_ij /
-    sum_{i != j} w_i w_j )`, a scalar. Both are 0 where the batch has no two images.
+    sum_{i != j} w_i w_j )`, a scalar. Both are 0 if the batch has fewer than two images.
   """
   count = len(scores)
   self = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
@@ -118,7 +119,7 @@ def bound(
   pairs = jnp.where(self[:, None] == jnp.arange(scores.shape[1])[None, :], 0.0, pairs)
   total = jax.lax.psum(jnp.sum(pairs), AXIS)
   there = pairs > 0
-  # The largest score leaves the exponent, as in logsumexp.
+  # The largest score is subtracted from the exponent, as in logsumexp.
   top = jnp.max(jnp.where(there, jax.lax.stop_gradient(scores), -jnp.inf))
   top = jnp.where(total > 0, jax.lax.pmax(top, AXIS), 0.0)
   raised = jnp.where(there, pairs * jnp.exp(jnp.where(there, scores - top, 0.0)), 0.0)

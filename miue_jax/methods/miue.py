@@ -13,13 +13,13 @@ import jax
 
 from miue_jax import objectives
 from miue_jax.machine.meshes import AXIS
-from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.settings.schema import NonNegative, Positive, require, settings
 
 
 @settings
 class Settings(AlternatingSettings):
-  """Settings of MI-UE; the defaults are the paper's."""
+  """Settings of MI-UE, with the values of the paper."""
 
   name: str = "miue"
   tau: Positive = 0.1  # temperature of the similarity term
@@ -38,7 +38,7 @@ def objective(
 ) -> jax.Array:
   """Returns the MI-reduction loss of the local rows against the global batch."""
   del logits
-  # The batch of the loss is the global one: gather features, never images.
+  # The loss compares the whole global batch: features are gathered, images never.
   columns, column_labels, column_weights = jax.lax.all_gather(
     (features, labels, weights), AXIS, tiled=True
   )

@@ -1,13 +1,13 @@
-"""MI-UE against input transformations: both sides see images as a cautious victim would.
+"""MI-UE against input transformations: both sides see transformed images.
 
   theta <- argmin E_T  CE(f(T(x + delta)), y)                    source model, one pass
   delta <- argmin E_T  L_sim + zeta L_dist of f(T(x + delta)),   |delta| <= eps
   repeat for every epoch
 
 T is drawn for every image and step from `squeezes`: nothing, grayscale, JPEG. The features of a
-class collapse over what T leaves, so that a victim finds the shortcut whether or not it transforms
-its images (expectation over transformations: Athalye et al., ICML 2018). It is not in the paper,
-whose poison loses to such transformations; docs/robust.md says what it keeps and what it costs.
+class collapse for all T, so that a victim finds the shortcut with and without a transformation
+(expectation over transformations: Athalye et al., ICML 2018). The paper does not have this variant,
+and such transformations defeat its poison; docs/robust.md measures effect and cost.
 """
 
 from typing import Annotated

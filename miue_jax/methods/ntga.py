@@ -4,14 +4,14 @@
     f(x'; t) = K(x', X + delta) K^-1 (I - exp(-K t)) Y,  K = K(X + delta, X + delta)
     delta <- argmax  mean (f(X'; t) - Y')^2,  |delta| <= eps                       sign steps
 
-f is what an infinitely wide network, trained on the poisoned block by gradient descent on the mean
-squared error up to time t, says on average about images that it has not seen; K is its neural
-tangent kernel, in closed form, so that no source model is trained and one pass suffices.
+f is the mean prediction, for unseen images, of an infinitely wide network that gradient descent on
+the mean squared error trains on the poisoned block up to time t. K is its neural tangent kernel, in
+closed form, so that no source model is trained and one pass suffices.
 
-K is that of the paper's fully-connected network in depth, with ReLU, for which all kernels are
-elementary (Jacot et al., NeurIPS 2018; Cho and Saul, NeurIPS 2009); the kernel of the paper's
-convolutional network costs pixels squared as much. Images of a block are judged by those of the
-block after it, so that nothing but training images is used. `batch_size` is the block.
+K is the kernel of the paper's fully-connected network, with ReLU, whose kernels have elementary
+formulas (Jacot et al., NeurIPS 2018; Cho and Saul, NeurIPS 2009). The kernel of the paper's
+convolutional network would cost the square of the number of pixels as much. The next block judges
+the images of a block, so that only training images are used. `batch_size` is the size of a block.
 """
 
 import dataclasses
@@ -19,168 +19,83 @@ import functools
 import math
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from miue_jax.data.dataset import Dataset
-from miue_jax.machine import loops, prng, sharding
-from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine import loops
 from miue_jax.machine.meshes import AXIS
-from miue_jax.machine.progress import Reporter
 from miue_jax.methods import delta as deltas
 from miue_jax.methods import sign_step
-from miue_jax.methods.delta import Delta, DeltaPass
-from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
-from miue_jax.methods.settings import SignSteps
+from miue_jax.methods.method import Sizes
+from miue_jax.methods.shared_settings import SignSteps
+from miue_jax.methods.stepwise import Procedure, Reading, Stepwise, Turn, delta_stage, due
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Count, Positive, settings
-from miue_jax.train import lanes, loop, step
 
 TIME = 64.0  # t, at a learning rate of 1 on half the mean over images and classes
 DEPTH = 5  # hidden layers of the paper's fully-connected network
-_BIAS = 0.1  # variance of the biases; that of the weights, 2 / fan-in, keeps the size of signals
+_BIAS = 0.1  # variance of the biases; the weights have variance 2 / fan-in
 
 
 @settings
 class Settings(SignSteps):
-  """Settings of NTGA; the defaults are the paper's for CIFAR-10."""
+  """Settings of NTGA, with the values of the paper for CIFAR-10."""
 
   name: str = "ntga"
   step_size: Positive = 0.8 / 255  # in [0, 1] pixel units
   checkpoint_every: Count = 5  # blocks between checkpoints
 
 
-@flax.struct.dataclass
-class State:
-  """The state of a generation; a checkpoint holds one.
-
-  Attributes:
-    delta: The perturbation.
-    sums: Running sums of the current block.
-    history: Mean objective of each block.
-    seconds: Time spent, over all sittings.
-  """
-
-  delta: Delta
-  sums: step.Sums
-  history: jax.Array
-  seconds: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
-class Kernel:
-  """The method: sign steps against a kernel, block by block."""
+class Kernel(Stepwise):
+  """A method that moves delta against a kernel, block by block."""
 
   settings: type[Settings]
 
-  def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
-    """Returns the one kind of step; see `method.Method`."""
-    layout, blocks = _blocks(settings, sizes.train, seed)
+  def procedure(self, settings: Any, sizes: Sizes, seed: int) -> Procedure:
+    """Returns the sign steps of all blocks; see `stepwise.Stepwise`.
 
-    def arguments(images, labels):
-      delta = Delta.zeros(settings, len(images), sizes.classes, sizes.image)
-      data = step.example_pass(layout, images, labels, settings.batch_size, None)
-      perturbed = jnp.ones(len(images), bool)
-      constants = DeltaPass(None, data, perturbed, jnp.float32(settings.step_size))
-      return (delta, step.Sums.empty(), None), constants
+    Raises:
+      UserError: There is only one block.
+    """
+    layout = deltas.lay_out(sizes.train, settings, seed)
+    blocks = layout.steps(settings.batch_size, partial=True)
+    if blocks < 2:
+      raise UserError(
+        "Method ntga judges each block of images by another one: set method.batch_size to less "
+        f"than the {sizes.train} training images."
+      )
+    sign_steps = _step(settings, sizes.classes, blocks)
+    stage = delta_stage(settings, settings.steps, settings.steps / blocks, sign_steps)
 
-    specs = (jax.P(AXIS), jax.P(), jax.P()), DeltaPass.spec(settings)
-    kernel_step = _step(settings, sizes.classes, blocks)
-    total = blocks * settings.steps
-    return (
-      Phase(
-        "delta",
-        settings.batch_size,
-        total,
-        1,
-        settings.steps,
-        len(layout.ids),
-        kernel_step,
-        arguments,
-        specs,
-      ),
+    def turn(block: int) -> Turn:
+      return Turn(
+        stage,
+        block,
+        ("delta",),
+        (Reading("sums", f"delta, block {block}", ("objective",)),),
+        step_size=settings.step_size,
+        first=(block - 1) * settings.steps,
+        save=due(settings, block, blocks),
+      )
+
+    turns = tuple(turn(block) for block in range(1, blocks + 1))
+    return Procedure(
+      layout,
+      (stage,),
+      turns,
+      ("objective",),
+      lambda key, delta: {"source": None, "auxiliary": None},
     )
-
-  def generate(
-    self,
-    dataset: Dataset,
-    settings: Any,
-    seed: int,
-    checkpoints: Checkpoints,
-    progress: Reporter,
-    observer: Observer | None = None,
-  ) -> Generated:
-    """Moves the perturbations of every block; see `method.Method`."""
-    del observer
-    train = dataset.train
-    layout, blocks = _blocks(settings, len(train), seed)
-    table = layout.place(train)
-    chosen = deltas.chosen_images(train.labels, settings, seed)
-    perturbed = deltas.perturbed_rows(chosen, layout)
-    key = prng.stream(seed, "delta")
-    order = step.shuffler(settings.batch_size)(key, table.ids)
-    size = sharding.replicate(np.float32(settings.step_size))
-    constants = DeltaPass(None, step.Pass(table, None, order, key), perturbed, size)
-    advance = loops.repeated(_step(settings, dataset.num_classes, blocks))
-
-    def segment(block: int) -> loop.Segment:
-      before = (block - 1) * settings.steps
-
-      def run(state, first, stop, tick):
-        carry = (state.delta, state.sums, None)
-        (delta, sums, _), reached = advance(
-          carry,
-          constants,
-          before + first,
-          before + stop,
-          tick=lambda index: tick(index - before),
-        )
-        return state.replace(delta=delta, sums=sums), reached - before
-
-      def finish(state):
-        objective, _ = state.sums.read(f"delta, block {block}")
-        history = loop.recorded(state.history, block - 1, objective)
-        state = state.replace(history=history, sums=step.Sums.zero())
-        return state, {"objective": objective}
-
-      save = block % settings.checkpoint_every == 0 or block == blocks
-      return loop.Segment(block, settings.steps, run, finish, save)
-
-    state = State(
-      deltas.first_delta(dataset, settings, layout, seed),
-      step.Sums.zero(),
-      loop.no_history(blocks, fill=0),
-      sharding.replicate(np.float32(0)),
-    )
-    segments = [segment(block) for block in range(1, blocks + 1)]
-    state = loop.drive(state, segments, name="generate", checkpoints=checkpoints, progress=progress)
-    quantised = deltas.quantised(layout, table, state.delta, perturbed, settings)
-    return generated(quantised, state.seconds, chosen, {"objective": sharding.fetch(state.history)})
-
-
-def _blocks(settings: Settings, count: int, seed: int) -> tuple[lanes.Layout, int]:
-  """Returns the layout of the training images, and the number of blocks.
-
-  Raises:
-    UserError: There is only one block.
-  """
-  layout = deltas.lay_out(count, settings, seed)
-  blocks = layout.steps(settings.batch_size, partial=True)
-  if blocks < 2:
-    raise UserError(
-      "Method ntga judges each block of images by another one: set method.batch_size to less than "
-      f"the {count} training images."
-    )
-  return layout, blocks
 
 
 def _step(settings: Settings, classes: int, blocks: int) -> loops.Step:
-  """Returns the sign step on a block."""
+  """Returns the sign step on one block."""
 
   def targets(labels):
-    return jax.nn.one_hot(labels, classes) - 1 / classes  # an untrained network says 0 on average
+    return (
+      jax.nn.one_hot(labels, classes) - 1 / classes
+    )  # an untrained network predicts 0 on average
 
   def loss(constants, batch, images, weights, index, delta):
     del delta
@@ -191,7 +106,7 @@ def _step(settings: Settings, classes: int, blocks: int) -> loops.Step:
 
     def loss_of(variable, state):
       poisoned = images + jnp.where(weights[:, None, None, None] > 0, variable, 0.0)
-      # Every device needs the whole block: its images are the features of a kernel.
+      # Every device needs the whole block, since the kernel compares all of its images.
       block, wanted, real = jax.lax.all_gather(
         (poisoned.reshape(len(images), -1), targets(batch.labels), there), AXIS, tiled=True
       )
@@ -209,21 +124,21 @@ def _step(settings: Settings, classes: int, blocks: int) -> loops.Step:
 
 
 def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Neural tangent kernel of infinitely wide ReLU layers, `[a, d]` and `[b, d]` -> `[a, b]`.
+  """Returns the neural tangent kernel of wide ReLU layers, `[a, d]` and `[b, d]` -> `[a, b]`.
 
-  With S the covariance of a layer's outputs and c the cosine of two inputs of the next,
-  `S <- 2 E[relu(u) relu(v)] + bias`, `K <- S + 2 E[relu'(u) relu'(v)] K`, (u, v) ~ N(0, S).
+  With S the covariance of the outputs of a layer, every further layer is `S <- 2 E[relu(u) relu(v)]
+  + bias`, `K <- S + 2 E[relu'(u) relu'(v)] K`, (u, v) ~ N(0, S).
   """
 
   def outputs(product):
     return 2 * product / x.shape[1] + _BIAS
 
-  # Of every image with itself, E[2 relu(u)^2] = S: it grows by the biases alone.
+  # For an image with itself E[2 relu(u)^2] = S, so that only the biases make it grow.
   own = [outputs(jnp.sum(z**2, axis=1)) for z in (x, y)]
   covariance = tangent = outputs(jnp.dot(x, y.T, precision="highest"))
   for _ in range(DEPTH):
     length = jnp.sqrt(own[0][:, None] * own[1][None, :])
-    # At 1, between equal images, the arc cosine has no gradient.
+    # At 1, which equal images have, the arc cosine has no gradient.
     cosine = jnp.clip(covariance / length, -1 + 1e-6, 1 - 1e-6)
     angle = jnp.arccos(cosine)
     both = (math.pi - angle) / math.pi
@@ -235,10 +150,10 @@ def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def learned(gram: jax.Array, time: jax.Array | float) -> jax.Array:
-  """`K^-1 (I - exp(-K t))` of a symmetric positive semi-definite `[n, n]`; t where K is singular.
+  """Returns `K^-1 (I - exp(-K t))` of a symmetric positive semi-definite matrix K, `[n, n]`.
 
-  Its gradient is that of Daleckii and Krein, which stays finite where eigenvalues coincide; that of
-  an eigendecomposition does not.
+  Its limit where K is singular is t. The gradient is that of Daleckii and Krein, which is finite
+  for equal eigenvalues; the gradient of an eigendecomposition is not.
   """
   return _learned(gram, time)[0]
 
@@ -251,13 +166,13 @@ def _learned(gram, time):
 
 
 def _decay(z: jax.Array) -> jax.Array:
-  """`(1 - exp(-z)) / z`, 1 at 0."""
+  """Returns `(1 - exp(-z)) / z`, and 1 at 0."""
   small = z < 1e-4
   return jnp.where(small, 1 - z / 2, -jnp.expm1(-z) / jnp.where(small, 1.0, z))
 
 
 def _slope(z: jax.Array) -> jax.Array:
-  """Derivative of `_decay`."""
+  """Returns the derivative of `_decay`."""
   series = -1 / 2 + z * (1 / 3 - z * (1 / 8 - z * (1 / 30 - z / 144)))
   far = jnp.maximum(z, 0.3)
   return jnp.where(z < 0.3, series, (jnp.exp(-far) * (far + 1) - 1) / far**2)

@@ -1,4 +1,4 @@
-"""Provides methods that draw a pattern, without a source model."""
+"""Provides methods that draw a pattern without a source model."""
 
 import dataclasses
 import time
@@ -14,13 +14,13 @@ from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Reporter
 from miue_jax.methods.delta import chosen_images
 from miue_jax.methods.method import Generated, Observer, Phase, Sizes
-from miue_jax.methods.settings import PatternSettings
+from miue_jax.methods.shared_settings import PatternSettings
 
 # (generator, clean images uint8 [n, H, W, C], labels [n]) -> float32 delta [n, H, W, C] in [0, 1]
-# pixel units, before it is brought into its budget. The generator belongs to these images.
+# pixel units, before projection onto the budget. Each block of images has its generator.
 Draw = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 
-_BLOCK_VALUES = 2**24  # of the images that are held as floats at a time
+_BLOCK_VALUES = 2**24  # number of pixel values that are held as floats at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Pattern:
   """A method that adds a drawn pattern to the chosen images, within `norm` and `epsilon`.
 
   Attributes:
-    settings: Class of its settings.
-    pattern: Makes the function that draws, `(dataset, settings, seed) -> Draw`.
+    settings: Class of the settings.
+    pattern: Makes the function that draws the pattern, `(dataset, settings, seed) -> Draw`.
   """
 
   settings: type[PatternSettings]
@@ -51,7 +51,7 @@ class Pattern:
   ) -> Generated:
     """Draws the pattern on the lead process; see `method.Method`.
 
-    A pattern takes seconds, so that an interrupted one starts again.
+    A pattern takes seconds, so that an interrupted run starts again.
     """
     del checkpoints, progress, observer
     started, train = time.monotonic(), dataset.train
@@ -75,10 +75,10 @@ class Pattern:
 
 
 def to_budget(delta: np.ndarray, epsilon: float, norm: str) -> np.ndarray:
-  """Scales the pattern of each image so that it just reaches its budget.
+  """Returns the pattern of each image, scaled so that it reaches the budget exactly.
 
   Args:
-    delta: Float `[n, H, W, C]`, of any size.
+    delta: Pattern of any size, float `[n, H, W, C]`.
     epsilon: The budget, in [0, 1] pixel units.
     norm: `linf`: the largest value becomes epsilon; `l2`: the root mean square does; `none`: the
       pattern is returned unchanged.

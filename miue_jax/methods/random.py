@@ -1,16 +1,16 @@
-"""Random noise: the control that every table needs.
+"""Random noise: the control experiment of every table.
 
   delta ~ U(-eps, eps) for every pixel of every image, or of every class
 
-One pattern for each class (`class_wise`) is more than a control: a model learns it in place of the
-images, as Huang et al. (ICLR 2021) observe.
+With one pattern for each class (`class_wise`), a model learns the pattern instead of the images, as
+Huang et al. (ICLR 2021) observe.
 """
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset
 from miue_jax.methods.pattern import Draw
-from miue_jax.methods.settings import PatternSettings
+from miue_jax.methods.shared_settings import PatternSettings
 from miue_jax.settings.schema import settings
 
 

@@ -8,18 +8,18 @@ The noise stays easy to fit for a victim that trains adversarially with radius e
 The expectation is over `draws` random augmentations T; rho is found by sign steps (`inner_epsilon`,
 `inner_steps`, `inner_step_size`) and is constant for delta's gradient.
 
-The authors change sides after every batch, here it is after every pass. They make delta once more
-against the finished source model; here the last pass does, since every pass starts anew.
+The authors change sides after every batch; here sides change after every pass. They make delta once
+more against the finished source model; here the last pass does that, since every pass starts again.
 """
 
-from miue_jax.methods.settings import AdversarialSettings, Init
+from miue_jax.methods.shared_settings import AdversarialSettings, Init
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
 
 
 @settings
 class Settings(AdversarialSettings):
-  """Settings of REM; the defaults are the paper's for CIFAR-10."""
+  """Settings of REM, with the values of the paper for CIFAR-10."""
 
   name: str = "rem"
   epochs: Count = 13  # 5,000 batches

@@ -4,7 +4,7 @@
   delta <- argmin E_T E_rho  CE(f(T(x + delta) + rho), y)        rho ~ U(-eps_a, eps_a)
   repeat for every epoch;   |delta| <= eps,  |rho| <= eps_a
 
-It is REM with random noise in place of delta's adversary: a tenth of the work.
+SEM is REM with random noise instead of an adversary for delta, at a tenth of the cost.
 """
 
 from miue_jax.methods import rem
@@ -13,6 +13,6 @@ from miue_jax.settings.schema import settings
 
 @settings
 class Settings(rem.Settings):
-  """Settings of SEM: those of REM."""
+  """Settings of SEM, equal to those of REM."""
 
   name: str = "sem"

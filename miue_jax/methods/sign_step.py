@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from miue_jax import budget, objectives
 from miue_jax.machine import loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods.delta import Delta, DeltaPass
-from miue_jax.methods.settings import SignSteps, Sourced
+from miue_jax.methods.shared_settings import SignSteps, Sourced
 from miue_jax.train import lanes
 from miue_jax.transforms import hooks
 from miue_jax.transforms.augment import augment
@@ -27,7 +28,7 @@ Objective = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Any], jax.Arra
 # which is added to the objective, and the state after learning from these features.
 Term = Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
-_ADVERSARY = zlib.crc32(b"adversary")  # names its random stream
+_ADVERSARY = zlib.crc32(b"adversary")  # name of its random stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Auxiliary:
 
 
 # (constants, batch, images, weights, index, delta) of the local rows -> function of the variable
-# entries and the auxiliary network's state, which returns the loss over the global batch, which
-# rows count as right, and the auxiliary network's next state.
+# entries and the auxiliary network's state, which returns the loss over the global batch, a mask of
+# the rows that are right, and the auxiliary network's next state.
 Loss = Callable[
   [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array, Delta],
   Callable[[jax.Array, Any], tuple[jax.Array, tuple[jax.Array, Any]]],
@@ -107,6 +108,7 @@ def delta_step(
         inputs = view(variable, key), batch.labels, keys
         features, logits = in_parts(judged, inputs, settings, on_device)
         rowwise = objective(features, logits, batch.labels, weights, settings)
+        chex.assert_equal_shape((rowwise, weights))
         if auxiliary:
           clean, _ = in_parts(source, view(jnp.zeros_like(variable), key), settings, on_device)
           term, state = auxiliary.term(state, clean, features, weights)
@@ -139,7 +141,7 @@ def sign_step(settings: SignSteps, loss: Loss) -> loops.Step:
     valid = constants.perturbed[rows]
     weights = _weights(batch.labels, valid, settings.balanced)
     if not settings.augment_poisoned:
-      # As in the authors' recipe an image is transformed once per visit and delta added after it.
+      # As in the authors' code, each visit transforms an image once and adds delta afterwards.
       keys = prng.example_keys(constants.data.key, batch.ids)
       images = augment(settings.augment, keys, images)
 

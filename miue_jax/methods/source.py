@@ -1,5 +1,6 @@
 """Trains the source model of a method on poisoned images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -7,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from miue_jax import models
-from miue_jax.machine import loops
 from miue_jax.machine.meshes import AXIS
+from miue_jax.methods import sign_step
 from miue_jax.methods.delta import Delta
-from miue_jax.methods.method import Phase, Sizes
-from miue_jax.methods.settings import Sourced
-from miue_jax.train import lanes, step
+from miue_jax.methods.shared_settings import Sourced
+from miue_jax.train import step
 from miue_jax.transforms.augment import augment
 from miue_jax.transforms.recompression import Squeeze, untouched
 
@@ -28,6 +28,21 @@ def network(settings: Sourced, outputs: int, image: tuple[int, ...], steps: int)
   """
   module = models.build(settings.model, outputs, image)
   return module, step.sgd(settings.source, settings.epochs, steps)
+
+
+def start(
+  key: Callable[[str], jax.Array],
+  module: nn.Module,
+  optimiser: Any,
+  image: tuple[int, ...],
+  auxiliary: sign_step.Auxiliary | None,
+) -> dict[str, Any]:
+  """Returns the initial source model and auxiliary network; `key(name)` returns a random key."""
+  return {
+    "source": step.fresh_state(module, optimiser, key("weights"), image),
+    # The name of the stream is part of the results, so it stays.
+    "auxiliary": auxiliary.state(module, key("companion"), image) if auxiliary else None,
+  }
 
 
 def inputs(settings: Sourced, transformation: Squeeze = untouched) -> step.Inputs:
@@ -51,46 +66,3 @@ def inputs(settings: Sourced, transformation: Squeeze = untouched) -> step.Input
 def spec(settings: Any) -> tuple[jax.P, jax.P]:
   """Returns the partition specs of `Pass.delta` for `inputs`."""
   return Delta.spec(settings), jax.P(AXIS)
-
-
-def phase(
-  settings: Sourced,
-  sizes: Sizes,
-  layout: lanes.Layout,
-  network: tuple[nn.Module, Any],
-  train_step: loops.Step,
-  steps: int,
-  delta: Any = None,
-  delta_spec: Any = None,
-) -> Phase:
-  """Returns the phase of source training.
-
-  Args:
-    settings: Settings of the method.
-    sizes: Sizes of the dataset.
-    layout: Layout of the training images.
-    network: The source model and its optimiser.
-    train_step: The training step.
-    steps: Steps of an epoch.
-    delta: Makes an example of `Pass.delta` from the number of rows; None for clean images.
-    delta_spec: Its partition specs; by default those of rows.
-  """
-  batch, (module, optimiser) = settings.source.batch_size, network
-
-  def arguments(images, labels):
-    state = step.fresh_state(module, optimiser, jax.random.key(0), sizes.image)
-    made = delta(len(images)) if delta else None
-    constants = step.example_pass(layout, images, labels, batch, made)
-    return (state, step.Sums.empty()), constants
-
-  return Phase(
-    "source",
-    batch,
-    steps,
-    settings.epochs,
-    steps / layout.steps(batch, partial=False),
-    len(layout.ids),
-    train_step,
-    arguments,
-    (jax.P(), step.pass_spec(delta_spec or jax.P(AXIS))),
-  )

@@ -4,15 +4,15 @@
   delta <- argmin  L_con(T(x + delta), T'(x + delta)) + zeta L_csd(delta, y)    sign steps, one pass
   repeat for every epoch;   |delta| <= eps
 
-L_con is the contrastive loss of SimCLR between two random views of each image: it needs no labels,
-so that the poison also spoils training without them. L_csd asks that the perturbations of one class
-are close to each other and far from those of the others, which makes the poison spoil supervised
+L_con is the contrastive loss of SimCLR between two random views of each image. It needs no labels,
+so that the poison also spoils training without labels. L_csd is small if the perturbations of a
+class are close to each other and far from those of other classes; such a poison spoils supervised
 training. T is `augment`, then random brightness, contrast, saturation and gray.
 
 The paper's SimCLR projects features by two layers onto 128 outputs and draws random resized crops
-and hues; here the last layer of the source model is the projection, crops keep their size, and hue
-stays. L_csd is that of the batch of a delta step. The training of the source model (`source`) is
-not the paper's.
+and hues. Here the last layer of the source model is the projection, crops keep their size, and hue
+does not change. L_csd is taken over the batch of a delta step. The training of the source model
+(`source`) differs from the paper's.
 """
 
 import zlib
@@ -25,7 +25,7 @@ import optax
 from miue_jax.machine import loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step, source
-from miue_jax.methods.settings import AlternatingSettings
+from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.objectives import MIN_NORM
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, NonNegative, Positive, require, settings
@@ -33,16 +33,16 @@ from miue_jax.train import step
 from miue_jax.transforms.augment import augment
 from miue_jax.transforms.recompression import grayscale
 
-OUTPUTS = 128  # of the projection, as in SimCLR
-_COLOUR = zlib.crc32(b"colour")  # names its random stream
-_STRENGTH = 0.4  # of SimCLR's colour distortion on CIFAR-10: factors in [1 - s, 1 + s] ...
-_JITTERED, _GRAY = 0.8, 0.2  # ... and the probabilities of that and of gray
-_CLOSE = 1e-6  # centroids at this distance are one: their pair does not count
+OUTPUTS = 128  # size of the projection, as in SimCLR
+_COLOUR = zlib.crc32(b"colour")  # name of its random stream
+_STRENGTH = 0.4  # s of SimCLR's colour distortion on CIFAR-10: factors are in [1 - s, 1 + s]
+_JITTERED, _GRAY = 0.8, 0.2  # probabilities of the distortion and of gray
+_CLOSE = 1e-6  # a pair of centroids that are closer does not count
 
 
 @settings
 class Settings(AlternatingSettings):
-  """Settings of TUE; the defaults are the paper's for CIFAR-10, but for the source model."""
+  """Settings of TUE, with the values of the paper for CIFAR-10 except for the source model."""
 
   name: str = "tue"
   epochs: Count = 40
@@ -56,7 +56,7 @@ class Settings(AlternatingSettings):
   source: Sgd = Sgd(batch_size=512, weight_decay=5e-4, augment="crop_flip")
 
   def __post_init__(self):
-    """Checks that views are of single poisoned images."""
+    """Checks that delta belongs to images and that views are made of poisoned images."""
     super().__post_init__()
     require(not self.class_wise, "class_wise", self.class_wise, "False for tue")
     require(self.augment_poisoned, "augment_poisoned", self.augment_poisoned, "True for tue")
@@ -65,18 +65,20 @@ class Settings(AlternatingSettings):
 def contrast(
   views: tuple[jax.Array, jax.Array], weights: jax.Array, tau: float
 ) -> tuple[jax.Array, jax.Array]:
-  """SimCLR's loss of the local rows against the global batch, inside `shard_map`.
+  """Returns SimCLR's loss of the local rows against the global batch, inside `shard_map`.
 
-  Of a view z and the other view z' of the same image, `-log( exp(cos(z, z') / tau) / sum_{k != z}
-  exp(cos(z, k) / tau) )`, k over both views of all images (Chen et al., ICML 2020).
+  The loss of a view z, with z' the other view of the same image, is `-log( exp(cos(z, z') / tau) /
+  sum_{k != z} exp(cos(z, k) / tau) )`, with k over both views of all images (Chen et al., ICML
+  2020).
 
   Args:
-    views: two arrays `[rows, outputs]`.
-    weights: of the rows; 0 for padding, which is no k either.
-    tau: temperature.
+    views: Two arrays `[rows, outputs]`.
+    weights: Weights of the rows; 0 for padding, which k leaves out.
+    tau: Temperature.
 
   Returns:
-    One loss per row, the mean of its views (nats); whether z' is nearest to the first view.
+    One loss per row, the mean of its views (nats), and a mask of the rows whose second view is
+    nearest to the first.
   """
   units = [z * jax.lax.rsqrt(jnp.maximum(_squares(z), MIN_NORM**2))[:, None] for z in views]
   everywhere = jax.lax.all_gather((*units, weights), AXIS, tiled=True)
@@ -88,7 +90,7 @@ def contrast(
     self, other = own + view * size, own + (1 - view) * size
     logits = jnp.dot(z, columns.T, precision="highest") / tau
     excluded = ~there[None, :] | (jnp.arange(2 * size)[None, :] == self[:, None])
-    # Of a padding row the pair itself is kept, so that no sum is empty.
+    # The pair itself is kept, so that the sum of a padding row is not empty.
     excluded &= jnp.arange(2 * size)[None, :] != other[:, None]
     logits = jnp.where(excluded, -jnp.inf, logits)
     losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, other))
@@ -97,16 +99,17 @@ def contrast(
 
 
 def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes: int) -> jax.Array:
-  """Class-wise separability discriminant of the global batch, inside `shard_map`.
+  """Returns the class-wise separability discriminant of the global batch, inside `shard_map`.
 
-  `mean_{i != j} (s_i + s_j) / ||c_i - c_j||_2` over pairs of classes with images in the batch; c_i
-  is the centroid of the perturbations of class i, s_i their mean distance from it. Low: separable.
+  It is `mean_{i != j} (s_i + s_j) / ||c_i - c_j||_2` over pairs of classes with images in the
+  batch; c_i is the centroid of the perturbations of class i, s_i their mean distance from it. It is
+  low if the classes are separable.
 
   Args:
-    delta: of the local rows, `[rows, H, W, C]`.
-    labels: `[rows]`.
-    valid: bool `[rows]`; False for padding.
-    classes: number of them.
+    delta: Perturbations of the local rows, `[rows, H, W, C]`.
+    labels: Integer labels `[rows]`.
+    valid: Mask of the rows, bool `[rows]`; False for padding.
+    classes: Number of classes.
 
   Returns:
     A scalar, the same on all devices.
@@ -122,7 +125,7 @@ def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes:
   distances = jnp.where(away, jnp.sqrt(jnp.where(away, squared, 1.0)), 0.0)
   totals = jax.lax.psum(jnp.dot(distances, member, precision="highest"), AXIS)
   spread = totals / jnp.maximum(counts, 1)
-  # What all have in common cancels in differences: without it they come from inner products.
+  # Distances come from inner products, which are more accurate without the common mean.
   centred = centroids - jnp.mean(centroids, axis=0, keepdims=True)
   products = jnp.dot(centred, centred.T, precision="highest")
   apart = _squares(centred)[:, None] + _squares(centred)[None, :] - 2 * products
@@ -135,10 +138,7 @@ def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes:
 def source_step(
   module: nn.Module, optimiser: optax.GradientTransformation, settings: Settings
 ) -> loops.Step:
-  """Returns an SGD step on L_con.
-
-  The sums count images whose second view is nearest to the first.
-  """
+  """Returns an SGD step on L_con; the sums count images whose views are nearest to each other."""
   inputs = source.inputs(settings)
 
   def local(carry, constants, index):
@@ -197,7 +197,7 @@ def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Ste
 
 
 def _coloured(keys: jax.Array, images: jax.Array) -> jax.Array:
-  """SimCLR's colour distortion without hue, each image by its own key; values stay in [0, 1]."""
+  """Returns images in [0, 1] after SimCLR's colour distortion without hue, by one key per image."""
   draw = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _COLOUR), (5,)))
   jittered, gray, *factors = draw(keys).T[:, :, None, None, None]
   brightness, contrast, saturation = (
@@ -214,5 +214,5 @@ def _coloured(keys: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def _squares(x: jax.Array) -> jax.Array:
-  """Squared length of every row."""
+  """Returns the squared length of every row."""
   return jnp.sum(x**2, axis=1)

@@ -1,4 +1,4 @@
-"""Trains a network on labelled images from start to end: a victim."""
+"""Trains victims: networks on labelled images, from start to end."""
 
 import functools
 from typing import Any
@@ -51,7 +51,9 @@ def fit(
   hooks: hooks_lib.Hooks = hooks_lib.NONE,
   validation: Split | None = None,
 ) -> Fitted:
-  """Trains `module` on `train` and tests it after every epoch; resumes from its checkpoint.
+  """Returns `module` trained on `train`; resumes from its checkpoint.
+
+  Every epoch ends with a test.
 
   Args:
     module: Network that returns (features, logits).
@@ -63,7 +65,7 @@ def fit(
     checkpoints: Storage of states.
     progress: Makes the reporter of the training.
     hooks: Changes that a defence makes to every batch.
-    validation: Further images for the learning curve, by which a training could be stopped.
+    validation: Further images for the learning curve, for early stopping.
 
   Raises:
     signals.Interrupted: A signal came; the state is saved.
@@ -130,7 +132,7 @@ def _pretrained(state: step.State, path: str) -> step.State:
 def _compiled(
   module: nn.Module, config: Fit, steps: int, hooks: hooks_lib.Hooks, mesh: jax.sharding.Mesh
 ) -> tuple[Any, Any]:
-  """Returns what `fit` compiles, kept for the next seed, condition or defence that acts alike."""
+  """Returns the compiled functions of `fit`, which equal calls share."""
   del mesh  # part of the key: a compiled step belongs to its mesh
   optimiser = step.sgd(config, config.epochs, steps)
   inputs = step.plain_inputs(config.augment)

@@ -1,8 +1,8 @@
-"""How examples lie on devices: in lanes, so that no image or perturbation ever crosses devices.
+"""Lays examples out on devices in lanes, so that no image or perturbation ever crosses devices.
 
-Every example is given a fixed random lane; lanes are spread over devices in order. A batch takes
-one example from every lane, each epoch in a new order inside the lane. A table of L lanes can be
-read with any batch size that divides L: neighbouring lanes then join.
+Every example has a fixed random lane; lanes are spread over devices in order. A batch takes one
+example from every lane, and each epoch has a new order inside the lanes. Any batch size that
+divides the number of lanes can read a table; neighbouring lanes then join.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ class Table:
   """Examples in storage order, sharded over the mesh.
 
   Attributes:
-    images: uint8 `[rows, H, W, C]`.
-    labels: int32 `[rows]`.
-    ids: index of the example in its split, int32 `[rows]`; `EMPTY` for padding.
+    images: Images, uint8 `[rows, H, W, C]`.
+    labels: Labels, int32 `[rows]`.
+    ids: Index of the example in its split, int32 `[rows]`; `EMPTY` for padding.
   """
 
   images: jax.Array
@@ -38,25 +38,25 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Which example lies in which row.
+  """The assignment of examples to rows.
 
   Attributes:
-    ids: int32 `[rows]`, `EMPTY` for padding.
-    count: number of examples.
+    ids: Index of the example in each row, int32 `[rows]`; `EMPTY` for padding.
+    count: Number of examples.
   """
 
   ids: np.ndarray
   count: int
 
   def steps(self, batch_size: int, partial: bool) -> int:
-    """Batches in one pass; `partial` counts the last, padded one.
+    """Returns the number of batches in one pass; `partial` counts the last, padded one.
 
-    Without it the (count mod batch_size) examples left over differ from epoch to epoch.
+    Without it, (count mod batch_size) examples are left out, which differ from epoch to epoch.
     """
     return math.ceil(self.count / batch_size) if partial else self.count // batch_size
 
   def place(self, split: Split) -> Table:
-    """Puts a split on the devices in this layout; reads the images of this process's rows alone."""
+    """Returns a split on the devices; each process reads only the images of its own rows."""
     rows = np.maximum(self.ids, 0)
     shape = (len(rows), *split.images.shape[1:])
     return Table(
@@ -67,10 +67,10 @@ class Layout:
   def fetch(
     self, tree: Any, work: Callable[[Any], np.ndarray], shape: tuple[int, ...]
   ) -> np.ndarray | None:
-    """What is made of rows that lie as the table's do, in example order `[count, *shape]`.
+    """Returns the results of `work` on table rows, in example order `[count, *shape]`.
 
-    On the lead alone, None elsewhere; every process must call this. Arguments as of
-    `sharding.row_blocks`.
+    Only the lead gets them, other processes None; every process must call this. The arguments are
+    those of `sharding.row_blocks`.
     """
     result = None
     for rows, made in sharding.row_blocks(tree, work, shape):
@@ -81,10 +81,10 @@ class Layout:
 
 
 def lay_out(count: int, batch_sizes: tuple[int, ...], seed: int) -> Layout:
-  """Deals `count` examples at random into as many lanes as all batch sizes divide.
+  """Returns a random assignment of examples to lanes, whose number all batch sizes divide.
 
-  Lane l of L holds `floor((l+1) count / L) - floor(l count / L)` examples, so that lanes joined for
-  a smaller batch are as even as lanes made for it.
+  Lane l of L holds `floor((l+1) count / L) - floor(l count / L)` examples, so that lanes which join
+  for a smaller batch are as even as lanes made for it.
   """
   lanes = math.lcm(*batch_sizes)
   depth = math.ceil(count / lanes)
@@ -97,18 +97,18 @@ def lay_out(count: int, batch_sizes: tuple[int, ...], seed: int) -> Layout:
 
 
 def shuffle(key: jax.Array, ids: jax.Array, lanes: int) -> jax.Array:
-  """Order in which the examples of each lane are taken, padding last.
+  """Returns the order in which batches take the examples of each lane, padding last.
 
   Args:
-    key: of this pass.
-    ids: `[rows]` (inside `shard_map`: the local rows).
-    lanes: number of (local) lanes, a divisor of rows.
+    key: Random key of the pass.
+    ids: Index of the example in each row, `[rows]` (inside `shard_map`: the local rows).
+    lanes: Number of (local) lanes, a divisor of the number of rows.
 
   Returns:
     Rows of the table, int32 `[lanes, rows / lanes]`; column t is batch t.
   """
   bits = jax.vmap(lambda k: jax.random.bits(k, dtype=jnp.uint32))(prng.example_keys(key, ids))
-  # The lowest bit gives way to padding, which sorts behind everything.
+  # The lowest bit is dropped, so that padding sorts last.
   bits = jnp.where(ids == EMPTY, jnp.uint32(0xFFFFFFFF), bits >> 1).reshape(lanes, -1)
   order = jnp.argsort(bits, axis=1).astype(jnp.int32)
   return order + jnp.arange(lanes, dtype=jnp.int32)[:, None] * bits.shape[1]

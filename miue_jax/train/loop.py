@@ -12,21 +12,21 @@ from miue_jax.machine import sharding, signals
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Reporter
 
-# Called now and then with the number of steps that a segment has done.
+# Takes the number of steps that a segment has done; called after every dispatch.
 Tick = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """Steps between which nothing is decided.
+  """A run of steps without a decision between them.
 
   Attributes:
     epoch: Number of the epoch that the segment belongs to, from 1.
     steps: Number of steps.
-    run: Does steps `first` to `steps` and returns the state and the steps done, which are fewer
-      after a signal: `(state, first, steps, tick) -> (state, done)`.
-    finish: Reads what the steps summed up, `state -> (state, scalars)`. The scalars are reported,
-      and the clock is written into the state; None reports nothing.
+    run: Takes steps `first` to `steps` and returns the state and the number of steps done, which is
+      smaller after a signal: `(state, first, steps, tick) -> (state, done)`.
+    finish: Reads the sums of the steps, `state -> (state, scalars)`. The scalars are reported;
+      None reports nothing.
     save: Whether a checkpoint follows.
   """
 
@@ -46,7 +46,7 @@ def drive(
   progress: Reporter,
   finished: Callable[[Any], bool] = lambda state: False,
 ) -> Any:
-  """Runs segments one after the other; continues from the last checkpoint.
+  """Returns the state after all segments; it continues from the last checkpoint.
 
   Args:
     state: Initial state, a pytree with `replace` and a scalar `seconds` on every device, the time
@@ -55,7 +55,7 @@ def drive(
     name: Name of the work for the log.
     checkpoints: Storage of states.
     progress: Makes the reporter of the work.
-    finished: Whether the work ends before its last segment; asked when scalars were reported.
+    finished: Tells whether the work ends early; called after every report.
 
   Returns:
     The final state.
@@ -90,9 +90,9 @@ def drive(
         checkpoints.save(position, timed(state))
         raise signals.Interrupted(signals.received())
       state, scalars = segment.finish(state)
+      state = timed(state)
       if scalars is not None:
         report.report(position, segment.epoch, scalars)
-        state = timed(state)
         stop = finished(state)
       if stop or segment.save:
         checkpoints.save(position, state)
@@ -100,13 +100,13 @@ def drive(
   return state
 
 
-def recorded(history: jax.Array, row: int, values: Any, columns: slice = slice(None)) -> jax.Array:
-  """Returns a replicated history `[rows, ...]` with the entries of one row replaced."""
+def recorded(history: jax.Array, row: int, values: Any, columns: Any = slice(None)) -> jax.Array:
+  """Returns a replicated history `[rows, columns]` with entries of one row replaced."""
   changed = np.array(sharding.fetch(history))
-  changed[(row, columns) if changed.ndim > 1 else row] = values
+  changed[row, columns] = values
   return sharding.replicate(changed)
 
 
-def no_history(*shape: int, fill: float = np.nan) -> jax.Array:
-  """Returns an empty history, float32 on every device."""
-  return sharding.replicate(np.full(shape, fill, np.float32))
+def no_history(rows: int, columns: int, fill: float = np.nan) -> jax.Array:
+  """Returns an empty history, float32 `[rows, columns]` on every device."""
+  return sharding.replicate(np.full((rows, columns), fill, np.float32))

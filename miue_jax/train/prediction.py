@@ -18,7 +18,7 @@ EVALUATION_BATCH = 512
 
 
 class Predictor:
-  """Inference in batches over the mesh; compiled once."""
+  """A network that is applied in batches over the mesh; it is compiled once."""
 
   def __init__(self, module: nn.Module):
     """Takes a network that returns (features, logits)."""

@@ -79,7 +79,7 @@ class Sums:
     """Returns the mean loss and the accuracy (percent) on the host.
 
     Args:
-      what: Name of the trained thing, for the message.
+      what: Name of the trained model or delta, for the message.
 
     Raises:
       UserError: A loss was not finite.
@@ -99,7 +99,7 @@ class Pass:
 
   Attributes:
     table: The examples.
-    delta: Whatever the inputs of a method add to the images; None for images as they are stored.
+    delta: Perturbation that the inputs of a method add to the images; None for stored images.
     order: Rows of every batch, `[lanes, batches]`.
     key: Random key of this pass.
   """
@@ -187,7 +187,7 @@ def plain_inputs(kind: str) -> Inputs:
   return inputs
 
 
-# (outputs `(features, logits)` of the inputs) -> one loss per row, and which rows count as right.
+# (outputs `(features, logits)` of the inputs) -> one loss per row, and a mask of correct rows.
 Criterion = Callable[[tuple[jax.Array, jax.Array]], tuple[jax.Array, jax.Array]]
 
 

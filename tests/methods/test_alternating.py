@@ -1,51 +1,45 @@
-"""The loop that bi-level methods share: budget, choice of images, checkpoints."""
+"""Tests the loop of bi-level methods: budget, choice of images, checkpoints."""
 
-import dataclasses
-import itertools
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import SEED
 
-from miue_jax import models, objectives
+from miue_jax import objectives
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import loops, prng, sharding, signals
-from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.methods import alternating, miue
-from miue_jax.settings.config import ROUNDINGS, Config, Method, Model, Sgd
+from miue_jax.methods import Alternating, AlternatingSettings, miue
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.settings.errors import UserError
-from miue_jax.train import lanes
+from miue_jax.train import lanes, loop
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 COUNT, CLASSES, BATCH = 22, 3, 16
-# What is compiled depends on steps, augmentation and kind of delta: most tests share it.
-CONFIG = Config(
-  seed=5,
+# Steps, augmentation and the kind of delta decide what is compiled: most tests share it.
+SETTINGS = AlternatingSettings(
   model=Model(name="tiny"),
   source=Sgd(batch_size=8),
-  method=Method(
-    epochs=2,
-    batch_size=BATCH,
-    steps=2,
-    step_size_start=3.3 / 255,
-    step_size_end=2.7 / 255,
-    augment="crop",
-    augment_poisoned=True,
-    checkpoint_every=1,
-  ),
+  epochs=2,
+  batch_size=BATCH,
+  steps=2,
+  step_size_start=3.3 / 255,
+  step_size_end=2.7 / 255,
+  augment="crop",
+  augment_poisoned=True,
+  checkpoint_every=1,
 )
 SOURCE_STEPS = COUNT // 8
-DELTA_STEPS = -(-COUNT // BATCH) * CONFIG.method.steps
+DELTA_STEPS = -(-COUNT // BATCH) * SETTINGS.steps
 EPOCH = SOURCE_STEPS + DELTA_STEPS
 
 
 def make_dataset(count=COUNT):
   rng = np.random.default_rng(0)
-  # Black and white pixels among them, where no delta fits in one direction.
+  # Some pixels are black or white, where delta fits in one direction only.
   images = rng.integers(-40, 296, (count, 6, 6, 1)).clip(0, 255).astype(np.uint8)
   labels = rng.permutation(np.minimum(np.arange(count) // 5, CLASSES - 1)).astype(np.int32)
   return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
@@ -54,33 +48,20 @@ def make_dataset(count=COUNT):
 DATASET = make_dataset()
 
 
-def error_minimising(features, logits, labels, weights):
-  """The simplest objective; methods bring their own."""
-  del features, weights
+def error_minimising(features, logits, labels, weights, settings):
+  del features, weights, settings
   return objectives.cross_entropy(logits, labels)
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run on two devices, by default without its two steps of a batch."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-  use_devices(2)
+def generate(runs):
+  """Returns `generate(...)`, which generates a perturbation, by default on two devices."""
+  run = runs(DATASET, SETTINGS)
 
-  def run(
-    folder="run",
-    config=CONFIG,
-    dataset=DATASET,
-    loss=error_minimising,
-    stop_at=None,
-    progress=None,
-    **method,
-  ):
-    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **method))
-    states = Checkpoints(tmp_path / folder)
-    sides = alternating.Bilevel(loss)
-    return alternating.generate(dataset, config, sides, states, progress or reporter(stop_at))
+  def made(folder="run", loss=error_minimising, **changes):
+    return run(folder, method=Alternating(AlternatingSettings, objective=loss), **changes)[0]
 
-  return run
+  return made
 
 
 def poisoned(made):
@@ -90,10 +71,10 @@ def poisoned(made):
 @pytest.mark.parametrize(
   "changes",
   [
-    {"epsilon": 2 / 255, "epsilon_start": 2 / 255},
-    {"epsilon": 2 / 255, "epsilon_start": 2 / 255, "class_wise": True},
-    {"epsilon": 2 / 255, "epsilon_start": 2 / 255, "augment": "flip", "augment_poisoned": False},
-    {"epsilon": 8.4 / 255, "epsilon_start": 16 / 255, "epsilon_epochs": 9},
+    {"epsilon": 2 / 255},
+    {"epsilon": 2 / 255, "class_wise": True},
+    {"epsilon": 2 / 255, "augment": "flip", "augment_poisoned": False},
+    {"epsilon": 8.4 / 255, "step_size_start": 7 / 255},
   ],
 )
 def test_delta_keeps_the_budget_and_the_pixels_their_range(generate, changes):
@@ -114,7 +95,7 @@ def test_the_objective_falls(generate):
 
 
 def test_the_source_model_sees_the_poison(generate):
-  # Without a delta to learn from, the second epoch's loss is another one.
+  # Without a delta to learn from, the source model has another loss in the second epoch.
   small, large = (generate(f"{s}", step_size_start=s, step_size_end=s) for s in (1e-9, 8 / 255))
   assert small.history["source_loss"][0] == large.history["source_loss"][0]
   assert small.history["source_loss"][1] > large.history["source_loss"][1]
@@ -127,7 +108,7 @@ def test_a_class_has_one_pattern_up_to_clipping(generate):
   for label in range(CLASSES):
     delta, clean = made.delta[labels == label], images[labels == label].astype(int)
     inside = (clean >= 8) & (clean <= 247)
-    # Any member that is far from black and white shows the pattern; the others only clip it.
+    # Images that are far from black and white show the pattern; the others clip it.
     shown = np.take_along_axis(delta, inside.argmax(0)[None], axis=0)[0]
     known = inside.any(0)
     clipped = np.clip(clean + shown, 0, 255) - clean
@@ -144,7 +125,7 @@ def test_only_the_chosen_images_change_and_they_are_named(generate, changes, cla
   np.testing.assert_array_equal(made.perturbed, changed)
   if "fraction" in changes:
     assert len(changed) == COUNT // 2
-    # Stratified: of 5, 5 and 12 images.
+    # The choice is stratified over classes of 5, 5 and 12 images.
     counts = np.bincount(labels[changed])
     assert np.abs(counts - np.array([2.5, 2.5, 6])).max() <= 0.5
   else:
@@ -154,7 +135,7 @@ def test_only_the_chosen_images_change_and_they_are_named(generate, changes, cla
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
   made = generate(init="random", class_wise=class_wise, step_size_start=1e-9, step_size_end=1e-9)
-  # Uniform in [-8, 8] levels; away from black and white nothing is lost to clipping.
+  # The noise is uniform in [-8, 8] levels; away from black and white nothing is clipped.
   inside = (DATASET.train.images >= 8) & (DATASET.train.images <= 247)
   assert 6 < np.abs(made.delta[inside]).max() <= 8
   assert 3 < np.abs(made.delta[inside]).mean() < 5  # expected 4
@@ -180,16 +161,16 @@ def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
 
 
 def test_padding_and_balance_weigh_as_stated(generate):
-  # An objective that is linear in each row's own weight shows the mean that is minimised.
-  def label_itself(features, logits, labels, weights):
-    del features, weights
-    # Depends on the input, as the gradient wants it, and yet is the label.
+  # An objective that is the label of each row shows the mean that is minimised.
+  def label_itself(features, logits, labels, weights, settings):
+    del features, weights, settings
+    # It depends on the input, so that it has a gradient, and yet it is the label.
     return labels + 0 * logits[:, 0]
 
   labels = DATASET.train.labels
   plain = generate("plain", loss=label_itself)
-  layout = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed)
-  order = lanes.shuffle(prng.stream(CONFIG.seed, "delta", 1), layout.ids, BATCH)
+  layout = lanes.lay_out(COUNT, (8, BATCH), SEED)
+  order = lanes.shuffle(prng.stream(SEED, "delta", 1), layout.ids, BATCH)
   batches = [labels[ids[ids >= 0]] for ids in layout.ids[np.asarray(order).T[:2]]]
   assert [len(batch) for batch in batches] == [16, 6]
   expected = np.mean([batch.mean() for batch in batches])
@@ -200,21 +181,23 @@ def test_padding_and_balance_weigh_as_stated(generate):
 
 
 def test_truncation_stores_the_level_below(generate):
-  nearest, truncated = (generate(rounding, rounding=rounding) for rounding in ROUNDINGS)
+  nearest, truncated = (
+    generate(rounding, rounding=rounding) for rounding in ("nearest", "truncate")
+  )
   assert nearest.history == truncated.history
   difference = poisoned(nearest) - poisoned(truncated)
-  # One float delta, rounded in two ways; about half of the fractions are above one half.
+  # The same delta is rounded in two ways; about half of the fractions are above one half.
   assert set(np.unique(difference)) == {0, 1}
   assert 0.2 < difference.mean() < 0.8
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
-def test_an_epoch_moves_nothing_unasked_and_the_second_compiles_nothing(
+def test_an_epoch_transfers_only_what_it_asks_for_and_later_ones_compile_nothing(
   generate, no_transfers, epoch_reporter, class_wise
 ):
   progress, compiled = epoch_reporter
-  # The first checkpoint compiles what slices it, after the last report.
-  generate(progress=progress, class_wise=class_wise, epochs=3, checkpoint_every=3)
+  # The first checkpoint compiles functions that slice arrays, after the last report.
+  generate(reporter=progress, class_wise=class_wise, epochs=3, checkpoint_every=3)
   assert len(compiled) == 3
   assert compiled[0] > 0
   assert compiled[1] == compiled[2] == compiled[0]
@@ -259,39 +242,45 @@ def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   made = generate("device")
   assert np.mean(made.delta == expected.delta) >= 0.995
   np.testing.assert_allclose(made.history["objective"], expected.history["objective"], rtol=1e-4)
-  # A signal is answered at the end of a chunk, and the run continues from there.
+  # A signal ends the run after the current chunk, and the run continues from there.
   with pytest.raises(signals.Interrupted):
     generate("parts", stop_at=SOURCE_STEPS + 3)
   assert generate("parts").delta.tobytes() == made.delta.tobytes()
 
 
 def test_a_batch_in_parts_makes_the_same_delta(generate):
-  loss = miue.objective(CONFIG.method)  # it compares the images of a whole batch
+  # The objective of MI-UE compares the images of a whole batch.
+  settings = miue.Settings()
+
+  def loss(features, logits, labels, weights, _):
+    return miue.objective(features, logits, labels, weights, settings)
+
   whole = generate("whole", loss=loss, draws=2)
   parts = generate("parts", loss=loss, draws=2, microbatch=4)
   assert parts.history["objective"] == pytest.approx(whole.history["objective"], rel=1e-5)
-  assert np.mean(parts.delta != whole.delta) < 0.01  # summation order turns signs near zero
+  assert (
+    np.mean(parts.delta != whole.delta) < 0.01
+  )  # the order of summation changes signs near zero
 
 
 def test_the_seed_decides(generate):
   first, same = generate("first"), generate("same")
-  other = generate("other", config=dataclasses.replace(CONFIG, seed=6))
+  other = generate("other", seed=6)
   assert first.delta.tobytes() == same.delta.tobytes()
   assert (first.delta != other.delta).any()
 
 
 def test_an_objective_that_is_not_finite_is_an_error_with_its_step(generate):
-  def bad(features, logits, labels, weights):
-    return error_minimising(features, logits, labels, weights) + jnp.nan
+  def bad(*arguments):
+    return error_minimising(*arguments) + jnp.nan
 
   with pytest.raises(UserError, match="loss of delta, epoch 1 is not finite at step 0"):
     generate(loss=bad)
 
 
 def test_a_source_loss_that_is_not_finite_is_an_error_with_its_step(generate):
-  config = dataclasses.replace(CONFIG, source=Sgd(batch_size=8, learning_rate=3e38))
   with pytest.raises(UserError, match="loss of the source model, epoch 1 is not finite at step 1"):
-    generate(config=config)
+    generate(source=Sgd(batch_size=8, learning_rate=3e38))
 
 
 def test_fewer_images_than_a_source_batch_is_an_error(generate):
@@ -300,27 +289,27 @@ def test_fewer_images_than_a_source_batch_is_an_error(generate):
 
 
 def test_a_budget_in_another_norm_is_an_error(generate):
-  with pytest.raises(UserError, match=r"set method\.norm=linf"):
+  with pytest.raises(UserError, match="Unknown setting norm"):
     generate(norm="l2")
 
 
 @pytest.mark.parametrize(("source_steps", "expected"), [(0, 2), (1, 1), (9, 2)])
-def test_the_schedule_alternates_without_gaps(source_steps, expected):
-  config = dataclasses.replace(
-    CONFIG, method=dataclasses.replace(CONFIG.method, source_steps=source_steps, epochs=3)
-  )
-  segments = alternating.schedule(config, lanes.lay_out(COUNT, (8, BATCH), 0))
-  assert [(s.kind, s.epoch) for s in segments] == [
-    (kind, epoch) for epoch in (1, 2, 3) for kind in ("source", "delta")
-  ]
+def test_source_training_and_sign_steps_alternate(generate, monkeypatch, source_steps, expected):
+  driven, drive = [], loop.drive
+
+  def record(state, segments, **options):
+    driven.extend(segments)
+    return drive(state, segments, **options)
+
+  monkeypatch.setattr(loop, "drive", record)
+  generate(source_steps=source_steps, epochs=3)
+  assert [segment.epoch for segment in driven] == [1, 1, 2, 2, 3, 3]
   # 22 images: whole batches of 8 for the source model, padded ones of 16 for delta, 2 steps each.
-  assert [s.steps for s in segments] == 3 * [expected, 4]
-  assert segments[0].first == 0
-  assert all(a.stop == b.first for a, b in itertools.pairwise(segments))
+  assert [segment.steps for segment in driven] == 3 * [expected, 4]
 
 
 def test_fewer_source_steps_learn_less(generate):
-  # One of two batches: the first of the same pass, so that its loss is another mean.
+  # One batch of two is the first batch of the same pass, so that its mean loss differs.
   whole, part = (generate(f"{n}", source_steps=n, epochs=1) for n in (0, 1))
   assert part.history["source_accuracy"][0] * 8 / 100 % 1 == 0  # of 8 images
   assert part.history["source_loss"] != whole.history["source_loss"]

@@ -1,18 +1,17 @@
-"""AR: filters of a class answer its own perturbations by zero and those of others strongly."""
+"""Tests AR: the filter of a class answers its perturbations by zero, those of others strongly."""
 
 import numpy as np
 import pytest
 from scipy import signal
 
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import ar, untrained
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import METHODS, ar, pattern
 
 CLASSES = 5
 
 
 def answers(filters, delta):
-  """Sum over channels of each channel's valid correlation, `[H - 2, W - 2]`, in float64."""
+  """Returns the valid correlations summed over channels, `[H - 2, W - 2]`, in float64."""
   return sum(
     signal.correlate2d(delta[..., c].astype(float), filters[c].astype(float), mode="valid")
     for c in range(delta.shape[-1])
@@ -21,13 +20,13 @@ def answers(filters, delta):
 
 @pytest.fixture(scope="module", params=[(32, 32, 3), (28, 20, 1)], ids=str)
 def made(request):
-  """Processes of five classes, and a perturbation of every class, not clipped."""
+  """Returns processes of five classes and an unclipped perturbation of every class."""
   processes = ar.find_processes(np.random.default_rng(0), CLASSES, request.param)
   signals = ar.slide(np.random.default_rng(1), processes, request.param[:2])
-  return processes, untrained.to_budget(signals, 1.0, "l2")
+  return processes, pattern.to_budget(signals, 1.0, "l2")
 
 
-def test_the_residual_of_the_own_filter_is_zero(made):
+def test_the_matching_filter_answers_by_zero(made):
   processes, deltas = made
   filters = ar.matching_filters(processes)
   for i in range(CLASSES):
@@ -59,13 +58,12 @@ def test_coefficients_sum_to_one_and_signals_do_not_diverge(made):
   assert np.abs(signals).max() < 20
 
 
-def test_every_image_starts_elsewhere_and_every_class_has_its_process():
+def test_images_have_different_starts_and_classes_different_processes():
   images = np.full((20, 32, 32, 3), 128, np.uint8)
   labels = np.arange(20, dtype=np.int32) % 2
   dataset = Dataset("gray", Split(images, labels), None, ("a", "b"))
-  settings = {"norm": "l2", "epsilon": 20 / 255}  # large, so that rounding is small beside it
-  config = Config(seed=6, method=Method(name="ar", **settings))
-  delta = ar.generate(dataset, config, None, None).delta
+  settings = ar.Settings(epsilon=20 / 255)  # large compared with rounding
+  delta = METHODS["ar"].generate(dataset, settings, 6, None, None).delta
   assert len(np.unique(delta.reshape(20, -1), axis=0)) == 20
   filters = ar.matching_filters(ar.find_processes(np.random.default_rng(6), 2, images.shape[1:]))
   for image, label in zip(delta, labels, strict=True):

@@ -1,6 +1,5 @@
-"""What a compiled step sends: features and scalars between devices, no images; nothing to hosts."""
+"""Tests compiled steps: devices exchange features and scalars, no images; hosts get nothing."""
 
-import dataclasses
 import math
 import re
 
@@ -16,15 +15,17 @@ from miue_jax.machine import loops
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS
 from miue_jax.models import layers
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.config import Model, Sgd
 
 COUNT, BATCH, CLASSES, FEATURES = 64, 32, 4, 8
 SHAPE = (8, 8, 3)
-CONFIG = Config(
-  model=Model(name="tiny"),
-  source=Sgd(batch_size=16),
-  method=Method(epochs=1, batch_size=BATCH, steps=1),
-)
+SETTINGS = {
+  "model": Model(name="tiny"),
+  "source": Sgd(batch_size=16),
+  "epochs": 1,
+  "batch_size": BATCH,
+  "steps": 1,
+}
 GATHERED = BATCH * FEATURES  # float32; an image alone is 192 values, the parameters are 1,536
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter",
                "collective-broadcast")  # fmt: skip
@@ -45,7 +46,7 @@ class Tiny(nn.Module):
 
 
 def collectives(hlo):
-  """`(name, values)` of every array that a collective of compiled HLO brings to a device."""
+  """Returns `(name, values)` of every array that a collective brings to a device."""
   names = "|".join(COLLECTIVES)
   hlo = re.sub(r"/\*.*?\*/", "", hlo)  # long tuples are numbered in comments
   found = []
@@ -57,7 +58,7 @@ def collectives(hlo):
 
 @pytest.fixture
 def steps(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `steps(**method)`: compiled HLO of the source step and of the delta step."""
+  """Returns `steps(name, **settings)`: compiled HLO of the source step and of the delta step."""
   monkeypatch.setitem(models.MODELS, "tiny", Tiny)
   compiled, repeated = [], loops.repeated
 
@@ -76,11 +77,11 @@ def steps(tmp_path, use_devices, monkeypatch, reporter):
   images = rng.integers(0, 256, (COUNT, *SHAPE), np.uint8)
   split = Split(images, np.arange(COUNT, dtype=np.int32) % CLASSES)
 
-  def run(**method):
+  def run(name="miue", **changes):
     use_devices(4)
-    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
     dataset = Dataset("tiny", split, None, tuple("abcd"))
-    METHODS[config.method.name](dataset, config, Checkpoints(tmp_path), reporter())
+    settings = METHODS[name].settings(**SETTINGS, **changes)
+    METHODS[name].generate(dataset, settings, 0, Checkpoints(tmp_path), reporter())
     return compiled
 
   return run
@@ -101,12 +102,12 @@ def test_shapes_are_read_from_hlo():
   ]
 
 
-# Operations by which a program on a device waits for a host, or calls Python there.
+# Operations that wait for a host or call Python there.
 HOST = r"\b(infeed|outfeed|send|recv|send-done|recv-done)\(|custom_call_target=\"[^\"]*callback"
 
 
 def transfers(hlo):
-  """Every operation of compiled HLO that exchanges something with the host while it runs."""
+  """Returns the operations of compiled HLO that exchange data with the host."""
   return [line.strip() for line in hlo.splitlines() if re.search(HOST, line)]
 
 
@@ -126,9 +127,9 @@ def test_no_step_exchanges_anything_with_the_host(steps):
 
 
 @pytest.mark.parametrize("changes", [{}, {"balanced": True, "augment_poisoned": True, "draws": 2}])
-def test_a_delta_step_brings_features_and_nothing_larger(steps, changes):
+def test_a_delta_step_gathers_features_and_nothing_larger(steps, changes):
   source, delta = map(collectives, steps(**changes))
-  # What it would look like if gradients or images crossed devices.
+  # The source step shows how large gradients or images are.
   assert max(values for _, values in source) >= FEATURES * math.prod(SHAPE)
   assert max(values for _, values in delta) == GATHERED
   assert ("all-gather", GATHERED) in delta
@@ -141,9 +142,10 @@ def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   assert larger == [("all-reduce", patterns)]
 
 
-def test_a_network_beside_delta_gathers_clean_features_alone(steps):
+def test_an_auxiliary_network_gathers_only_clean_features(steps):
   _, delta = map(collectives, steps(name="em_mine"))
   gathered = [values for name, values in delta if name == "all-gather"]
   assert max(gathered) == GATHERED
-  # The gradient of the statistics network is summed; its largest layer has 64 x 64 weights.
+  # The largest sum is the gradient of the statistics network, whose widest layer has 64 x 64
+  # weights.
   assert max(values for _, values in delta) == 64 * 64

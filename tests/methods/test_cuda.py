@@ -1,11 +1,10 @@
-"""CUDA: class-wise filters, against SciPy's correlation."""
+"""Tests CUDA: class-wise filters against SciPy's correlation."""
 
 import numpy as np
 from scipy import signal
 
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import cuda
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import METHODS, cuda
 
 CLASSES = 7
 
@@ -19,8 +18,7 @@ def make_dataset(shape=(12, 9, 3)):
 
 def test_images_are_filtered_and_rescaled():
   dataset = make_dataset()
-  config = Config(seed=2, method=Method(name="cuda", norm="none"))
-  delta = cuda.generate(dataset, config, None, None).delta
+  delta = METHODS["cuda"].generate(dataset, cuda.Settings(), 2, None, None).delta
   kernels = cuda.filters(CLASSES, 2).astype(float)
   for image, label, change in zip(dataset.train.images, dataset.train.labels, delta, strict=True):
     channels = [
@@ -46,5 +44,4 @@ def test_filters_have_one_full_weight_and_small_neighbours():
 def test_a_black_image_stays_black():
   split = Split(np.zeros((4, 5, 5, 1), np.uint8), np.arange(4, dtype=np.int32) % 2)
   dataset = Dataset("black", split, None, ("a", "b"))
-  config = Config(method=Method(name="cuda", norm="none"))
-  assert not cuda.generate(dataset, config, None, None).delta.any()
+  assert not METHODS["cuda"].generate(dataset, cuda.Settings(), 0, None, None).delta.any()

@@ -1,6 +1,4 @@
-"""GUE: one move of the game in float64, what the players gain, what is peculiar to a generator."""
-
-import dataclasses
+"""Tests GUE: one move of the game in float64, what the players gain, properties of a generator."""
 
 import flax.linen as nn
 import jax
@@ -8,26 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import Tiny
 
-from miue_jax import methods, models
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import prng, sharding, signals
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import gue
 from miue_jax.models import unet
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit, lanes
+from miue_jax.train import lanes, step
 
 COUNT, CLASSES, BATCH = 44, 3, 16
-CONFIG = Config(
-  seed=5,
+SETTINGS = gue.Settings(
   model=Model(name="tiny", width=2),
   source=Sgd(batch_size=BATCH, learning_rate=0.05, momentum=0.0, weight_decay=0.0, augment="none"),
-  method=Method(
-    name="gue", epochs=2, batch_size=8, steps=3, generator_learning_rate=0.1, checkpoint_every=1
-  ),
+  epochs=2,
+  batch_size=8,
+  response_steps=3,
+  generator_learning_rate=0.1,
+  checkpoint_every=1,
 )
 STEPS = COUNT // BATCH
 
@@ -37,7 +33,7 @@ def make_dataset():
   labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
   centres = 128 + 5 * rng.choice([-1, 1], (CLASSES, 8, 8, 1))
   images = (centres[labels] + rng.normal(0, 4, (COUNT, 8, 8, 1))).astype(np.uint8)
-  images[1], labels[1] = images[0], (labels[0] + 1) % CLASSES  # one picture under two labels
+  images[1], labels[1] = images[0], (labels[0] + 1) % CLASSES  # one image has two labels
   return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
 
 
@@ -45,20 +41,14 @@ DATASET = make_dataset()
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", devices=2, stop_at=None, dataset=DATASET, **method):
-    use_devices(devices)
-    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
-    return gue.generate(dataset, config, Checkpoints(tmp_path / folder), reporter(stop_at))
-
-  return run
+def generate(runs):
+  """Returns `generate(...)`, which generates a perturbation, by default on two devices."""
+  run = runs(DATASET, SETTINGS)
+  return lambda *arguments, **changes: run(*arguments, **changes)[0]
 
 
 class Scaled(nn.Module):
-  """A generator of two parameters."""
+  """A generator with two parameters."""
 
   @nn.compact
   def __call__(self, images, train=False):
@@ -77,7 +67,7 @@ class Linear(nn.Module):
 
 
 def slope(function, x):
-  """Central differences in float64."""
+  """Returns the central differences of a function in float64."""
   found = np.zeros_like(x)
   for index in np.ndindex(x.shape):
     ends = []
@@ -98,7 +88,9 @@ def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices)
   labels = rng.integers(0, CLASSES, 8).astype(np.int32)
   mask = np.arange(8) != 2
   epsilon, rate_a, rate_theta = 30 / 255, 0.7, 0.2
-  config = Config(source=Sgd(batch_size=8, augment="none"), method=Method(epsilon=epsilon, steps=2))
+  settings = gue.Settings(
+    source=Sgd(batch_size=8, augment="none"), epsilon=epsilon, response_steps=2
+  )
   theta, own = rng.normal(size=(4, CLASSES)), np.array([0.5, -0.2])
   x = pixels.reshape(8, 4) / 255
 
@@ -139,17 +131,14 @@ def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices)
     {"Dense_0": {"kernel": jnp.array(theta, jnp.float32)}},
   )
   stats = {"none": jnp.zeros(())}, {}
-  players = gue.Players(
-    *(fit.State(p, s, rate.init(p)) for p, s, rate in zip(params, stats, rates, strict=True))
-  )
+  states = (step.State(p, s, rate.init(p)) for p, s, rate in zip(params, stats, rates, strict=True))
   table = sharding.shard(lanes.Table(pixels, labels, np.arange(8, dtype=np.int32)))
   order = sharding.shard(np.tile(np.arange(8 // devices, dtype=np.int32), devices)[:, None])
-  data = fit.Pass(table, sharding.shard(mask), order, prng.stream(0))
-  move = jax.jit(gue.step(generator, classifier, rates, config))
-  players, (learned, paid) = move(
-    (sharding.replicate(players), (fit.Sums.zero(), fit.Sums.zero())), data, jnp.int32(0)
-  )
-  found = players.generator.params["weights"], players.classifier.params["Dense_0"]["kernel"]
+  data = step.Pass(table, sharding.shard(mask), order, prng.stream(0))
+  move = jax.jit(gue.game_step(generator, classifier, rates, settings))
+  carry = sharding.replicate((*states, step.Sums.zero(), step.Sums.zero()))
+  first, second, learned, paid = move(carry, data, jnp.int32(0))
+  found = first.params["weights"], second.params["Dense_0"]["kernel"]
   np.testing.assert_allclose(found[0] - own, expected[0] - own, rtol=0.01, atol=1e-7)
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-5)
   assert learned.loss == pytest.approx(follower(theta, own), rel=1e-5)
@@ -164,7 +153,7 @@ def test_the_payoff_is_bounded_where_the_classifier_errs():
   exact = np.log(np.exp(logits.astype(np.float64)).sum(axis=1))[:, None] - logits
   exact[np.arange(9), labels] = -np.inf
   np.testing.assert_allclose(gue.payoff(logits, labels), exact.max(axis=1), rtol=1e-5)
-  # The true class ruled out and the others alike is the best that the leader can get.
+  # The least payoff: the true class is ruled out and the others are equally likely.
   lost = np.where(np.arange(4)[None, :] == labels[:, None], -80.0, 0.0).astype(np.float32)
   np.testing.assert_allclose(gue.payoff(lost, labels), np.log(3), rtol=1e-6)
 
@@ -177,7 +166,7 @@ def test_the_follower_never_falls_behind(sign):
   for_own, for_theta = gue.directions(*map(jnp.asarray, (pull, by_own, by_theta)))
   norm = by_own @ by_own + by_theta @ by_theta
   rate = by_own @ np.asarray(for_own) + by_theta @ np.asarray(for_theta)
-  if sign > 0:  # F and q fall together: F alone decides
+  if sign > 0:  # F and q fall together, so that F alone decides
     np.testing.assert_allclose(for_theta, pull, rtol=1e-5)
     np.testing.assert_array_equal(for_own, 0)
     assert rate > gue.ETA * norm
@@ -194,8 +183,8 @@ def test_the_follower_learns_the_poison_and_the_payoff_keeps_its_bound(generate)
 
 
 def test_one_picture_has_one_perturbation_whatever_its_label(generate):
-  # A large budget, which shows what so few steps make of different images.
-  delta = generate(epsilon=64 / 255, epsilon_start=64 / 255).delta
+  # A large budget shows what so few steps make of different images.
+  delta = generate(epsilon=64 / 255).delta
   np.testing.assert_array_equal(delta[0], delta[1])
   assert (delta[0] != delta[2]).any()
   assert delta.any(axis=(1, 2, 3)).all()
@@ -213,16 +202,16 @@ def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
 
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
-  for step in (1, STEPS, 2 * STEPS):
+  for stop in (1, STEPS, 2 * STEPS):
     with pytest.raises(signals.Interrupted, match="SIGTERM"):
-      generate("parts", stop_at=step)
+      generate("parts", stop_at=stop)
   resumed = generate("parts")
   assert resumed.delta.tobytes() == expected.delta.tobytes()
   assert resumed.history == expected.history
 
 
 def test_the_number_of_devices_does_not_matter(generate):
-  # One pass: q is a small difference of two losses, whose rounding every further move magnifies.
+  # One pass only: q is a small difference of two losses, and every move magnifies its rounding.
   one, four = (generate(str(n), devices=n, epochs=1) for n in (1, 4))
   for name, values in one.history.items():
     np.testing.assert_allclose(four.history[name], values, rtol=1e-3)
@@ -231,24 +220,14 @@ def test_the_number_of_devices_does_not_matter(generate):
 
 
 @pytest.mark.parametrize(
-  ("changes", "problem"),
-  [
-    ({"class_wise": True}, r"one generator .* method\.class_wise=False"),
-    ({"balanced": True}, r"method\.balanced=False"),
-    ({"norm": "l2"}, r"set method\.norm=linf"),
-  ],
+  "changes", [{"class_wise": True}, {"balanced": True}, {"init": "random"}, {"norm": "l2"}]
 )
-def test_what_it_cannot_do_is_refused(generate, changes, problem):
-  with pytest.raises(UserError, match=problem):
+def test_settings_that_it_cannot_keep_are_refused(generate, changes):
+  with pytest.raises(UserError, match=f"Unknown setting {next(iter(changes))}"):
     generate(**changes)
 
 
-def test_images_without_three_halves_are_refused(generate):
+def test_images_that_are_too_small_are_refused(generate):
   small = Dataset("tiny", Split(DATASET.train.images[:, :6], DATASET.train.labels), None, ("a",))
   with pytest.raises(UserError, match=f"at least {unet.MIN_SIDE}x{unet.MIN_SIDE}"):
     generate(dataset=small)
-
-
-def test_it_is_in_the_list_of_methods():
-  assert methods.METHODS["gue"] is gue.generate
-  assert "gue" not in methods.BILEVEL  # it has other steps

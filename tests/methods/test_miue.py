@@ -1,4 +1,4 @@
-"""MI-UE against sign steps on the paper's formula in float64, on any number of devices."""
+"""Tests MI-UE against sign steps on the paper's formula in float64, on any number of devices."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax import methods, models
+from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import prng
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.methods import miue
+from miue_jax.methods import METHODS, miue
 from miue_jax.models import layers
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.train import lanes
 from miue_jax.transforms.augment import augment
 
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 COUNT, BATCH, CLASSES, SEED = 22, 16, 3, 5
 SHAPE = (4, 4, 1)
-METHOD = Method(
+SETTINGS = miue.Settings(
+  model=Model(name="pixels"),
+  source=Sgd(batch_size=8),
   epsilon=4 / 255,
-  epsilon_start=4 / 255,
   epochs=2,
   batch_size=BATCH,
   steps=2,
@@ -35,12 +36,7 @@ METHOD = Method(
 VARIANTS = {
   "as published": {"augment": "flip"},
   "no similarity, balanced": {"similarity_weight": 0.0, "balanced": True},
-  "half of the images, shrinking radius": {
-    "fraction": 0.5,
-    "epsilon_start": 12 / 255,
-    "epsilon_epochs": 1,
-    "step_size_start": 9 / 255,
-  },
+  "half of the images, large steps": {"fraction": 0.5, "step_size_start": 9 / 255},
   "one class": {"only_class": 1},
   "no distance, augmented after": {
     "zeta": 0.0,
@@ -59,7 +55,7 @@ VARIANTS = {
 
 
 class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
+  """A network with one hidden layer and batch norm, which compiles quickly."""
 
   model: Model
   num_classes: int
@@ -73,7 +69,7 @@ class Tiny(nn.Module):
 
 
 class Pixels(nn.Module):
-  """The features are the pixels: nothing that is trained has a say in the objective."""
+  """A network whose features are the pixels: training does not change the objective."""
 
   model: Model
   num_classes: int
@@ -86,20 +82,15 @@ class Pixels(nn.Module):
 
 
 def make_dataset(low=30, high=226, shape=SHAPE):
-  """Random images away from black and white, where clipping has kinks; uneven classes."""
+  """Returns random images away from black and white, where clipping has kinks; uneven classes."""
   rng = np.random.default_rng(0)
   labels = np.minimum(np.arange(COUNT) // 6, CLASSES - 1).astype(np.int32)
   images = rng.integers(low, high, (COUNT, *shape), np.uint8)
   return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
 
 
-def make_config(**changes):
-  return Config(
-    seed=SEED,
-    model=Model(name="pixels"),
-    source=Sgd(batch_size=8),
-    method=dataclasses.replace(METHOD, **changes),
-  )
+def settings_with(**changes):
+  return dataclasses.replace(SETTINGS, **changes)
 
 
 @pytest.fixture
@@ -107,15 +98,16 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
   monkeypatch.setitem(models.MODELS, "pixels", Pixels)
   monkeypatch.setitem(models.MODELS, "tiny", Tiny)
 
-  def run(devices, config, dataset):
+  def run(devices, settings, dataset):
     use_devices(devices)
-    return miue.generate(dataset, config, Checkpoints(tmp_path / str(devices)), reporter())
+    states = Checkpoints(tmp_path / str(devices))
+    return METHODS["miue"].generate(dataset, settings, SEED, states, reporter())
 
   return run
 
 
 def l_mi(z, labels, weights, method):
-  """The weighted mean of L_sim + zeta L_dist over the rows of a batch, as the paper writes it."""
+  """Returns the weighted mean of L_sim + zeta L_dist of a batch, as in the paper."""
   unit = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-6)
   terms = weights * np.exp(unit @ unit.T / method.tau)
   lengths = weights * np.linalg.norm(z[:, None] - z, axis=2)
@@ -138,10 +130,10 @@ def central_differences(function, x, step=1e-5):
 
 
 def transform(kind, key, ids):
-  """The augmentation of these examples as a function on float64 `[batch, H, W, C]`."""
+  """Returns the augmentation of these examples as a function on float64 `[batch, H, W, C]`."""
   keys = prng.example_keys(key, ids)
   index = np.arange(1, np.prod(SHAPE) + 1, dtype=np.float32).reshape(1, *SHAPE)
-  # Augmentation only moves pixels, and brings in zeros: where did each come from?
+  # Augmentation only moves pixels and fills with zeros; `source` is where each pixel came from.
   source = np.asarray(augment(kind, keys, np.repeat(index, len(ids), axis=0))).astype(int)
   rows = np.arange(len(ids)).reshape(-1, 1, 1, 1)
 
@@ -160,7 +152,6 @@ def sign_steps(dataset, method, chosen):
   for epoch in range(1, method.epochs + 1):
     left = (method.epochs - epoch + 1) / method.epochs
     alpha = left * (method.step_size_start - method.step_size_end) + method.step_size_end
-    radius = method.epsilon_start if epoch <= method.epsilon_epochs else method.epsilon
     key = prng.stream(SEED, "delta", epoch)
     order = np.asarray(lanes.shuffle(key, layout.ids, BATCH)).T
     values = []
@@ -185,7 +176,7 @@ def sign_steps(dataset, method, chosen):
       table = delta if method.class_wise else delta[ids]
       values.append(objective(table))
       table = table - alpha * np.sign(np.round(central_differences(objective, table), 9))
-      table = np.clip(table, -radius, radius)
+      table = np.clip(table, -method.epsilon, method.epsilon)
       if method.class_wise:
         delta = table
       else:
@@ -199,14 +190,14 @@ def sign_steps(dataset, method, chosen):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_generation_is_sign_steps_on_the_formula(name, generate):
-  config, dataset = make_config(**VARIANTS[name]), make_dataset()
+  settings, dataset = settings_with(**VARIANTS[name]), make_dataset()
   # Two devices for one half of the variants, four for the other; the batch is the global one.
-  made = generate((2, 4)[list(VARIANTS).index(name) % 2], config, dataset)
+  made = generate((2, 4)[list(VARIANTS).index(name) % 2], settings, dataset)
   chosen = np.ones(COUNT, bool)
   if made.perturbed is not None:
     chosen = np.isin(np.arange(COUNT), made.perturbed)
-  expected, objectives = sign_steps(dataset, config.method, chosen)
-  # Only a gradient that float32 cannot tell from 0 may step the other way.
+  expected, objectives = sign_steps(dataset, settings, chosen)
+  # Only a gradient that is 0 in float32 may step the other way.
   assert np.mean(made.delta == expected) >= 0.995
   np.testing.assert_allclose(made.history["objective"], objectives, rtol=1e-3)
   assert np.abs(made.delta).max() == 4
@@ -217,9 +208,9 @@ def test_objective_of_one_batch_is_the_formula_of_the_clean_images(generate):
   whole = dataclasses.replace(
     dataset, train=Split(dataset.train.images[:16], dataset.train.labels[:16])
   )
-  made = generate(4, make_config(epochs=1, steps=1), whole)
+  made = generate(4, settings_with(epochs=1, steps=1), whole)
   pixels = whole.train.images.reshape(16, -1) / 255
-  expected = l_mi(pixels, whole.train.labels, np.ones(16), METHOD)
+  expected = l_mi(pixels, whole.train.labels, np.ones(16), SETTINGS)
   assert made.history["objective"][0] == pytest.approx(expected, rel=1e-5)
 
 
@@ -230,22 +221,16 @@ def test_objective_of_one_batch_is_the_formula_of_the_clean_images(generate):
 def test_the_number_of_devices_does_not_matter(network, kind, generate):
   # A network that trains, with batch norm over the global batch.
   dataset = make_dataset(0, 256, (8, 8, 3))
-  config = dataclasses.replace(
-    make_config(steps=3, augment=kind, augment_poisoned=True),
-    model=Model(name=network, width=4),
-  )
-  one, *others = (generate(devices, config, dataset) for devices in (1, 2, 4, 8))
+  model = Model(name=network, width=4)
+  settings = settings_with(model=model, steps=3, augment=kind, augment_poisoned=True)
+  one, *others = (generate(devices, settings, dataset) for devices in (1, 2, 4, 8))
   for several in others:
-    # The first source pass has seen no delta yet: it differs by the order of summation alone.
+    # The first source pass has seen no delta yet: it differs only by the order of summation.
     assert several.history["source_loss"][0] == pytest.approx(one.history["source_loss"][0], 1e-5)
     assert several.history["objective"][0] == pytest.approx(one.history["objective"][0], 1e-4)
     for name in one.history:
       np.testing.assert_allclose(several.history[name], one.history[name], rtol=2e-3)
-    # Where a gradient is nearly 0 its sign hangs on the last bit; a wrong factor, or a batch that
-    # is not the global one, would turn many signs.
+    # The sign of a gradient near 0 depends on the last bit; a wrong factor, or a batch that is not
+    # global, would change many signs.
     assert np.mean(several.delta == one.delta) >= 0.99
   assert np.mean(np.abs(one.delta)) > 1
-
-
-def test_it_is_in_the_list_of_methods():
-  assert methods.METHODS["miue"] is miue.generate

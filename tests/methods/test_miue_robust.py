@@ -1,35 +1,29 @@
-"""Robust MI-UE: features collapse over what squeezing leaves, not over what it takes."""
+"""Tests robust MI-UE: features collapse over what the input transformations leave."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import Tiny, noisy_dataset
 
-from miue_jax import methods
 from miue_jax.machine import signals
-from miue_jax.methods import METHODS, miue_robust
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.methods import miue_robust
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.transforms import recompression
 
 COUNT, CLASSES = 48, 3
-CONFIG = Config(
-  seed=5,
+SETTINGS = miue_robust.Settings(
   model=Model(name="tiny"),
   source=Sgd(batch_size=8, augment="none"),
-  method=Method(
-    name="miue_robust",
-    epochs=20,
-    batch_size=16,
-    steps=4,
-    step_size_start=1.6 / 255,
-    step_size_end=0.8 / 255,
-    augment="none",
-    augment_poisoned=True,
-    squeezes=("none", "grayscale"),
-    checkpoint_every=100,
-  ),
+  epochs=20,
+  batch_size=16,
+  steps=4,
+  step_size_start=1.6 / 255,
+  step_size_end=0.8 / 255,
+  augment="none",
+  squeezes=("none", "grayscale"),
+  checkpoint_every=100,
 )
-EPOCH = COUNT // 8 + COUNT // 16 * CONFIG.method.steps
+EPOCH = COUNT // 8 + COUNT // 16 * SETTINGS.steps
 
 
 DATASET = noisy_dataset(COUNT, channels=3)
@@ -37,12 +31,12 @@ DATASET = noisy_dataset(COUNT, channels=3)
 
 @pytest.fixture
 def generate(runs):
-  return runs(DATASET, CONFIG)
+  return runs(DATASET, SETTINGS)
 
 
 def cohesion(state, images):
-  """Mean cosine of features inside a class less that between classes, images in [0, 1]."""
-  features, _ = Tiny(Model(), CLASSES).apply(state.source.variables, images)
+  """Returns the mean cosine of features inside a class minus that between classes."""
+  features, _ = Tiny(Model(), CLASSES).apply(state.parts["source"].variables, images)
   unit = np.asarray(features / jnp.linalg.norm(features, axis=1, keepdims=True))
   labels = DATASET.train.labels
   cosines, same = unit @ unit.T, labels[:, None] == labels
@@ -60,7 +54,7 @@ def test_features_collapse_in_gray_as_well(generate):
   assert robust[1] > plain[1] + 0.3
 
 
-def test_where_nothing_is_squeezed_it_is_miue(generate):
+def test_without_a_transformation_it_is_miue(generate):
   plain, _ = generate("plain", "miue", epochs=2)
   same, _ = generate("same", squeezes=("none",), epochs=2)
   assert same.delta.tobytes() == plain.delta.tobytes()
@@ -69,9 +63,9 @@ def test_where_nothing_is_squeezed_it_is_miue(generate):
 
 
 @pytest.mark.parametrize("augment_poisoned", [False, True])
-def test_what_both_sides_see_is_squeezed(generate, augment_poisoned):
-  # Gray through and through: no delta step ever sees colour, so all channels move alike but for
-  # the weight of luma, which has one sign.
+def test_both_sides_see_transformed_images(generate, augment_poisoned):
+  # No delta step sees colour, so that all channels move by the same sign: the weights of luma are
+  # positive.
   made, _ = generate(
     squeezes=("grayscale",), epochs=1, augment_poisoned=augment_poisoned, step_size_start=1 / 255
   )
@@ -95,11 +89,6 @@ def test_the_draws_do_not_depend_on_the_number_of_devices(generate):
   settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 1}
   one, _ = generate("one", devices=1, **settings)
   four, _ = generate("four", devices=4, **settings)
-  # Sums in another order turn the sign of a gradient near 0, no more.
+  # Sums in another order only change the signs of gradients near 0.
   assert np.mean(one.delta == four.delta) > 0.98
   assert one.history["objective"] == pytest.approx(four.history["objective"], rel=1e-3)
-
-
-def test_it_is_in_the_list_of_methods():
-  assert METHODS["miue_robust"] is miue_robust.generate
-  assert methods.BILEVEL["miue_robust"] is miue_robust.bilevel

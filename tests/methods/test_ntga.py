@@ -1,6 +1,5 @@
-"""NTGA: the kernel against a wide random network, the predictor in float64, the loss it raises."""
+"""Tests NTGA: kernel against a wide random network, predictor in float64, the loss it raises."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -8,13 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from tiny import SEED
 
-from miue_jax import methods
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import prng, signals
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import ntga
-from miue_jax.settings.config import Config, Method, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
 
@@ -22,18 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 COUNT, CLASSES, BATCH = 44, 3, 16  # three blocks, the last one partial
 BLOCKS = -(-COUNT // BATCH)
-CONFIG = Config(
-  seed=5,
-  source=Sgd(batch_size=8),
-  method=Method(
-    name="ntga",
-    batch_size=BATCH,
-    steps=4,
-    step_size_start=2 / 255,
-    augment="none",
-    checkpoint_every=1,
-  ),
-)
+SETTINGS = ntga.Settings(batch_size=BATCH, steps=4, step_size=2 / 255, checkpoint_every=1)
 
 
 def make_dataset():
@@ -48,15 +34,10 @@ DATASET = make_dataset()
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, reporter):
-  """Returns `generate(...)`: a run, by default on two devices."""
-
-  def run(folder="run", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
-    return ntga.generate(DATASET, config, Checkpoints(tmp_path / folder), reporter(stop_at))
-
-  return run
+def generate(runs):
+  """Returns `generate(...)`, which generates a perturbation, by default on two devices."""
+  run = runs(DATASET, SETTINGS)
+  return lambda *arguments, **changes: run(*arguments, **changes)[0]
 
 
 def test_the_kernel_is_that_of_a_wide_random_network():
@@ -73,7 +54,7 @@ def test_the_kernel_is_that_of_a_wide_random_network():
       values = np.sqrt(2 / len(weight)) * values @ weight + np.sqrt(ntga._BIAS) * bias
       slopes.append(values > 0)
       values = np.maximum(values, 0)
-    # Back through the network: one gradient of the output by every layer's outputs.
+    # Backpropagation: the gradient of the output with respect to every layer's outputs.
     back, found = np.ones((3, 1)), 0.0
     for index in reversed(range(len(layers))):
       weight = layers[index][0]
@@ -92,7 +73,7 @@ def spd(rank):
 
 
 @pytest.mark.parametrize("rank", [3, 6])
-def test_what_is_learned_is_the_matrix_function_with_its_gradient(rank):
+def test_learned_is_the_matrix_function_with_its_gradient(rank):
   # Rank 3 has a threefold eigenvalue, at which an eigendecomposition has no gradient.
   gram, time = spd(rank), 0.3
   weights = np.random.default_rng(0).normal(size=(6, 6))
@@ -115,7 +96,7 @@ def test_what_is_learned_is_the_matrix_function_with_its_gradient(rank):
 
 
 def prediction_error(block, labels, unseen, answers):
-  """Mean squared error on unseen images, in float64 but for the kernel."""
+  """Returns the mean squared error on unseen images, in float64 except for the kernel."""
 
   def kernel(x, y):
     flat = [jnp.asarray(z.reshape(len(z), -1) / 255, jnp.float32) for z in (x, y)]
@@ -134,8 +115,8 @@ def test_unseen_images_are_predicted_worse(generate):
   # The mean over more steps, of which the first is the same, is lower for every block.
   assert all(later < first for first, later in zip(*rising, strict=True))
   images, labels = DATASET.train.images, DATASET.train.labels
-  layout = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed)
-  key = prng.stream(CONFIG.seed, "delta")
+  layout = lanes.lay_out(COUNT, (BATCH,), SEED)
+  key = prng.stream(SEED, "delta")
   order = layout.ids[np.asarray(lanes.shuffle(key, jnp.asarray(layout.ids), BATCH)).T]
   blocks = [ids[ids >= 0] for ids in order[:BLOCKS]]
   assert [len(ids) for ids in blocks][:2] == [BATCH, BATCH]
@@ -175,15 +156,11 @@ def test_the_number_of_devices_does_not_matter(generate):
 @pytest.mark.parametrize(
   ("changes", "problem"),
   [
-    ({"class_wise": True}, "method.class_wise=False"),
-    ({"augment": "flip"}, "method.augment"),
+    ({"class_wise": True}, "Unknown setting class_wise"),
+    ({"augment": "flip"}, "Unknown setting augment"),
     ({"batch_size": 64}, "less than the 44 training images"),
   ],
 )
-def test_what_it_cannot_do_is_refused(generate, changes, problem):
+def test_settings_that_it_cannot_keep_are_refused(generate, changes, problem):
   with pytest.raises(UserError, match=problem):
     generate(**changes)
-
-
-def test_it_is_in_the_list_of_methods():
-  assert methods.METHODS["ntga"] is ntga.generate

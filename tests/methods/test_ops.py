@@ -1,4 +1,4 @@
-"""OPS: one pixel, the same for a class, and the best one by the published score."""
+"""Tests OPS: one pixel, the same for a class, and the best one by the published score."""
 
 import itertools
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import ops
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import METHODS, ops
 
 CLASSES = 6
 
@@ -15,14 +14,18 @@ CLASSES = 6
 def make_dataset(shape, seed=0):
   rng = np.random.default_rng(seed)
   labels = rng.permutation(np.arange(40, dtype=np.int32) % CLASSES)
-  # Uneven means and spreads, so that there is something to search for.
+  # Means and spreads differ, so that the pixels have different scores.
   low, high = np.sort(rng.integers(0, 256, (2, *shape)), axis=0)
   images = rng.integers(low, high + 1, (40, *shape)).astype(np.uint8)
   return Dataset("tiny", Split(images, labels), None, tuple("abcdef"))
 
 
+def generate(dataset, **changes):
+  return METHODS["ops"].generate(dataset, ops.Settings(**changes), 0, None, None).delta
+
+
 def search(dataset):
-  """The authors' search, pixel by pixel in float64."""
+  """Returns the result of the authors' search, pixel by pixel in float64."""
   images, labels = dataset.train.images / 255, dataset.train.labels
   _, height, width, channels = images.shape
   taken, found = set(), []
@@ -50,18 +53,17 @@ def test_the_pixel_and_colour_are_those_of_a_plain_search(shape, seed):
 
 def test_exactly_one_pixel_changes_and_is_the_same_in_a_class():
   dataset = make_dataset((8, 8, 3))
-  config = Config(method=Method(name="ops", norm="none"))
-  poisoned = dataset.train.images + ops.generate(dataset, config, None, None).delta
+  poisoned = dataset.train.images + generate(dataset)
   changed = (poisoned != dataset.train.images).any(axis=-1)
   assert (changed.sum(axis=(1, 2)) == 1).all()
   shown = set()
   for label in range(CLASSES):
-    members = dataset.train.labels == label
-    assert (changed[members] == changed[members][0]).all()
-    colours = poisoned[members][changed[members]]
+    inside = dataset.train.labels == label
+    assert (changed[inside] == changed[inside][0]).all()
+    colours = poisoned[inside][changed[inside]]
     assert (colours == colours[0]).all()
     assert set(colours[0].tolist()) <= {0, 255}
-    shown.add((int(np.flatnonzero(changed[members][0])[0]), tuple(colours[0].tolist())))
+    shown.add((int(np.flatnonzero(changed[inside][0])[0]), tuple(colours[0].tolist())))
   assert len(shown) == CLASSES
 
 
@@ -76,6 +78,5 @@ def test_a_pixel_that_never_varies_is_a_perfect_shortcut_but_not_twice():
 
 def test_a_bounded_pixel_moves_as_far_as_it_may():
   dataset = make_dataset((8, 8, 3))
-  delta = ops.generate(dataset, Config(method=Method(name="ops")), None, None).delta
-  whole = ops.generate(dataset, Config(method=Method(name="ops", norm="none")), None, None).delta
-  np.testing.assert_array_equal(delta, np.clip(whole, -8, 8))
+  bounded = generate(dataset, norm="linf", epsilon=8 / 255)
+  np.testing.assert_array_equal(bounded, np.clip(generate(dataset), -8, 8))

@@ -1,20 +1,20 @@
-"""Random noise: uniform, and one pattern for each class when asked for."""
+"""Tests random noise: it is uniform, with one pattern for each class on request."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import random
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import METHODS, random
 
 
-def run(**method):
+def run(**changes):
   images = np.full((60, 12, 12, 3), 128, np.uint8)
   labels = np.arange(60, dtype=np.int32) % 3
   dataset = Dataset("gray", Split(images, labels), None, tuple("abc"))
-  config = Config(seed=1, method=Method(name="random", **method))
-  return random.generate(dataset, config, None, None).delta, labels
+  return METHODS["random"].generate(
+    dataset, random.Settings(**changes), 1, None, None
+  ).delta, labels
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
@@ -27,10 +27,10 @@ def test_noise_is_uniform(class_wise):
   assert stats.chisquare(found, expected).pvalue > 1e-3
 
 
-def test_a_class_has_one_pattern_only_when_asked_for():
+def test_a_class_has_one_pattern_only_on_request():
   for class_wise in (False, True):
     delta, labels = run(class_wise=class_wise)
     for label in range(3):
-      members = delta[labels == label]
-      assert (members == members[0]).all() == class_wise
+      of_class = delta[labels == label]
+      assert (of_class == of_class[0]).all() == class_wise
     assert (delta[0] != delta[1]).any()

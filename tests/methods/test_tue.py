@@ -1,40 +1,29 @@
-"""TUE: contrast of two views and separability of classes, against NumPy and optax."""
-
-import dataclasses
+"""Tests TUE: contrast of two views and separability of classes, against NumPy and optax."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import Tiny, noisy_dataset
+from tiny import noisy_dataset
 
-from miue_jax import methods, models
 from miue_jax.machine import signals
-from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import tue
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.settings.errors import UserError
 
 COUNT, BATCH = 44, 16
-CONFIG = Config(
-  seed=5,
+SETTINGS = tue.Settings(
   model=Model(name="tiny"),
   source=Sgd(batch_size=16, augment="flip"),
-  method=Method(
-    name="tue",
-    epochs=2,
-    batch_size=BATCH,
-    steps=4,
-    step_size_start=1.6 / 255,
-    step_size_end=1.6 / 255,
-    tau=0.5,
-    zeta=0.1,
-    augment="flip",
-    augment_poisoned=True,
-    checkpoint_every=100,
-  ),
+  epochs=2,
+  batch_size=BATCH,
+  steps=4,
+  step_size_start=1.6 / 255,
+  step_size_end=1.6 / 255,
+  augment="flip",
+  checkpoint_every=100,
 )
 SOURCE_STEPS = COUNT // 16
 
@@ -44,16 +33,10 @@ LABELS = DATASET.train.labels
 
 
 @pytest.fixture
-def generate(tmp_path, use_devices, monkeypatch, reporter):
-  """Returns `generate(...)`: a run, by default on two devices."""
-  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
-
-  def run(folder="run", devices=2, stop_at=None, **method):
-    use_devices(devices)
-    config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, **method))
-    return tue.generate(DATASET, config, Checkpoints(tmp_path / folder), reporter(stop_at))
-
-  return run
+def generate(runs):
+  """Returns `generate(...)`, which generates a perturbation, by default on two devices."""
+  run = runs(DATASET, SETTINGS)
+  return lambda *arguments, **changes: run(*arguments, **changes)[0]
 
 
 def on_mesh(function, *arguments):
@@ -87,7 +70,7 @@ def test_the_contrast_is_ntxent_with_its_gradient(use_devices):
 
 
 def csd(delta, labels):
-  """The discriminant in float64, pair by pair."""
+  """Returns the discriminant in float64, computed pair by pair."""
   flat = delta.astype(np.float64).reshape(len(delta), -1)
   members = [flat[labels == label] for label in np.unique(labels)]
   centres = [rows.mean(axis=0) for rows in members]
@@ -105,7 +88,7 @@ def test_separability_is_the_formula_with_its_gradient(use_devices):
   use_devices(2)
   rng = np.random.default_rng(1)
   delta = rng.normal(size=(12, 2, 2, 1)).astype(np.float32) / 30
-  labels = rng.permutation(np.arange(12) % 3)  # of four classes one is not there
+  labels = rng.permutation(np.arange(12) % 3)  # one of the four classes has no image
   valid = np.arange(12) < 10
 
   def ours(delta, labels, valid):
@@ -136,14 +119,14 @@ def test_equal_perturbations_have_a_gradient(use_devices):
 
 
 def test_classes_become_separable(generate):
-  made = generate(zeta=1.0, steps=16)
-  without = generate("without", zeta=0.0, steps=16)
+  made = generate(separability_weight=1.0, steps=16)
+  without = generate("without", separability_weight=0.0, steps=16)
   assert csd(made.delta, LABELS) < 0.5 * csd(without.delta, LABELS)
   assert np.abs(made.delta).max() == 8
 
 
 def test_the_contrast_falls(generate):
-  made = generate(zeta=0.0, epochs=6)
+  made = generate(separability_weight=0.0, epochs=6)
   for name in ("source_loss", "objective"):
     assert made.history[name][-1] < made.history[name][0] - 0.05
 
@@ -165,12 +148,13 @@ def test_the_number_of_devices_does_not_matter(generate):
   assert np.mean(two.delta == one.delta) >= 0.98
 
 
-@pytest.mark.parametrize("changes", [{"class_wise": True}, {"augment_poisoned": False}])
-def test_what_has_no_two_views_is_refused(generate, changes):
-  with pytest.raises(UserError, match=r"method\.augment_poisoned=True"):
+@pytest.mark.parametrize(
+  ("changes", "problem"),
+  [
+    ({"class_wise": True}, "class_wise is True; it must be False for tue"),
+    ({"augment_poisoned": False}, "augment_poisoned is False; it must be True for tue"),
+  ],
+)
+def test_images_without_two_views_are_refused(generate, changes, problem):
+  with pytest.raises(UserError, match=problem):
     generate(**changes)
-
-
-def test_it_is_in_the_list_of_methods():
-  assert methods.METHODS["tue"] is tue.generate
-  assert methods.BILEVEL["tue"] is tue.bilevel

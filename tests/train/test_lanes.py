@@ -1,4 +1,4 @@
-"""Lanes: every example once per pass, on any number of devices, for every batch size."""
+"""Tests lanes: every example once per pass, on any number of devices, for every batch size."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from miue_jax.data import reader
 from miue_jax.data.dataset import Split
-from miue_jax.train import fit, lanes
+from miue_jax.train import lanes, step
 
 CASES = [  # (examples, batch sizes that share the table)
   (16, (4,)),
@@ -20,7 +20,7 @@ shuffle = jax.jit(lanes.shuffle, static_argnums=2)
 
 
 def batches(layout, size, seed=0):
-  """Ids of every batch of one pass as one device reads them, `[batches, size]`."""
+  """Returns the ids of every batch of one pass as one device reads them, `[batches, size]`."""
   return layout.ids[np.asarray(shuffle(jax.random.key(seed), layout.ids, size)).T]
 
 
@@ -36,7 +36,7 @@ def test_a_pass_takes_every_example_once_and_pads_only_the_last_batch(count, siz
     everything = taken[: layout.steps(size, partial=True)].ravel()
     assert sorted(everything[everything != lanes.EMPTY]) == list(range(count))
     left_out.add(tuple(sorted(set(range(count)) - set(taken[:full].ravel()))))
-  # No example is left out of full batches for ever.
+  # No example is left out of full batches in every pass.
   assert len(left_out) > 1 or full in (0, count / size)
 
 
@@ -50,7 +50,7 @@ def test_an_example_keeps_its_lane_and_changes_its_batch():
   assert not any((one == layout.ids.reshape(8, 8).T).all() for one in passes)
 
 
-def test_places_in_a_lane_are_as_likely():
+def test_places_in_a_lane_are_equally_likely():
   layout = lanes.lay_out(12, (3,), seed=0)
   keys = jax.random.split(jax.random.key(0), 2000)
   orders = jax.jit(jax.vmap(lambda key: lanes.shuffle(key, layout.ids, 3)))(keys)
@@ -107,8 +107,8 @@ def test_batches_do_not_depend_on_the_number_of_devices(use_devices):
     mesh = use_devices(devices)
     table = layout.place(split)
     assert len({piece.device for piece in table.images.addressable_shards}) == devices
-    order = fit.shuffler(size)(jax.random.key(7), table.ids)
-    # What each device reads from its own rows, joined in the order of devices.
+    order = step.shuffler(size)(jax.random.key(7), table.ids)
+    # Each device reads its rows; the results are joined in the order of devices.
     read = jax.shard_map(
       lambda ids, order: ids[order.T],
       mesh=mesh,

@@ -1,22 +1,28 @@
-"""A poison of several members: whose perturbation an image gets, and what a stop costs."""
+"""Tests ensembles: which perturbation an image gets, and how a run resumes."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import SEED, Tiny
 
 from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import signals
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.methods import members, miue
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.methods import METHODS, ensemble, miue
+from miue_jax.settings.config import Model, Sgd
 
 COUNT = 20
-METHOD = Method(epochs=2, batch_size=8, steps=1, augment="none", init="random", fraction=0.5)
-CONFIG = Config(
-  seed=5, model=Model(name="tiny"), source=Sgd(batch_size=8, augment="none"), method=METHOD
+SETTINGS = miue.Settings(
+  model=Model(name="tiny"),
+  source=Sgd(batch_size=8, augment="none"),
+  epochs=2,
+  batch_size=8,
+  steps=1,
+  augment="none",
+  init="random",
+  fraction=0.5,
 )
 
 
@@ -36,34 +42,43 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
   use_devices(2)
 
   def run(folder, count, progress=None):
-    config = dataclasses.replace(CONFIG, method=dataclasses.replace(METHOD, members=count))
-    return members.generate(DATASET, config, tmp_path / folder, progress or reporter())
+    settings = dataclasses.replace(SETTINGS, ensemble=count)
+    return ensemble.generate(DATASET, settings, SEED, tmp_path / folder, progress or reporter())
 
   return run
 
 
-def test_every_image_gets_what_its_member_made_for_it(generate, tmp_path, reporter):
+@pytest.fixture
+def alone(tmp_path, reporter):
+  """Returns `alone(folder, seed)`, which makes the poison of one member."""
+
+  def run(folder, seed):
+    states = Checkpoints(tmp_path / folder)
+    return METHODS["miue"].generate(DATASET, SETTINGS, seed, states, reporter())
+
+  return run
+
+
+def test_every_image_gets_the_perturbation_of_its_member(generate, alone):
   made = generate("whole", 3)
   perturbed = np.zeros(COUNT, bool)
   perturbed[made.perturbed] = True
   for member in range(3):
-    config = dataclasses.replace(CONFIG, seed=3 * CONFIG.seed + member)
-    alone = miue.generate(DATASET, config, Checkpoints(tmp_path / f"{member}"), reporter())
-    np.testing.assert_array_equal(made.delta[member::3], alone.delta[member::3])
-    theirs = np.isin(np.arange(COUNT), alone.perturbed)
+    one = alone(f"{member}", 3 * SEED + member)
+    np.testing.assert_array_equal(made.delta[member::3], one.delta[member::3])
+    theirs = np.isin(np.arange(COUNT), one.perturbed)
     np.testing.assert_array_equal(perturbed[member::3], theirs[member::3])
     suffix = f" of member {member + 1}" if member else ""
-    assert made.history["objective" + suffix] == alone.history["objective"]
+    assert made.history["objective" + suffix] == one.history["objective"]
   assert len(made.history) == 9
   np.testing.assert_array_equal(perturbed, made.delta.any(axis=(1, 2, 3)))
 
 
-def test_one_member_is_the_method_itself(generate, tmp_path, reporter):
-  alone = miue.generate(DATASET, CONFIG, Checkpoints(tmp_path / "alone"), reporter())
-  made = generate("one", 1)
-  assert made.delta.tobytes() == alone.delta.tobytes()
-  assert made.history == alone.history
-  np.testing.assert_array_equal(made.perturbed, alone.perturbed)
+def test_one_member_is_the_method_itself(generate, alone):
+  one, made = alone("alone", SEED), generate("one", 1)
+  assert made.delta.tobytes() == one.delta.tobytes()
+  assert made.history == one.history
+  np.testing.assert_array_equal(made.perturbed, one.perturbed)
 
 
 def test_a_run_that_stops_in_its_second_member_ends_in_the_same_bytes(generate, reporter):
@@ -78,7 +93,7 @@ def test_a_run_that_stops_in_its_second_member_ends_in_the_same_bytes(generate, 
   assert started == [0, 0]
   started.append(None)
   resumed = generate("parts", 2, stops_in_the_second)
-  steps = METHOD.epochs * (COUNT // 8 + -(-COUNT // 8))
-  assert started[-2:] == [steps, 5]  # the first member is finished, the second goes on
+  steps = SETTINGS.epochs * (COUNT // 8 + -(-COUNT // 8))
+  assert started[-2:] == [steps, 5]  # the first member is finished, the second continues
   assert resumed.delta.tobytes() == whole.delta.tobytes()
   assert resumed.history == whole.history

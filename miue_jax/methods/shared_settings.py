@@ -20,7 +20,7 @@ class SignSteps(Method):
   init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]
   balanced: bool = False  # batches weigh every class the same (for imbalanced data)
   checkpoint_every: Count = 5  # epochs between checkpoints
-  # Fields of the methods that allow a choice.
+  # Constants here, which are fields of the methods that allow a choice.
   microbatch: ClassVar[int] = 0
   augment: ClassVar[str] = "none"
   augment_poisoned: ClassVar[bool] = False
@@ -51,7 +51,7 @@ class Sourced(SignSteps):
 
 @settings
 class AlternatingSettings(Sourced):
-  """Source training and sign steps that alternate."""
+  """Source training that alternates with sign steps."""
 
   epochs: Count = 100  # at most; each: source updates, then one pass of delta updates
   source_steps: CountOrZero = 0  # source batches of an epoch; 0: one pass
@@ -64,7 +64,7 @@ class AlternatingSettings(Sourced):
 
 @settings
 class AdversarialSettings(AlternatingSettings):
-  """Alternation in which an adversary moves the poisoned images."""
+  """Alternation with an adversary that moves the poisoned images."""
 
   inner_epsilon: Annotated[float, pydantic.Field(ge=0, le=1)] = 4 / 255  # radius of the adversary
   inner_steps: CountOrZero = 10  # its sign steps
@@ -73,7 +73,7 @@ class AdversarialSettings(AlternatingSettings):
 
 @settings
 class PatternSettings(Method):
-  """A perturbation that is drawn, without a source model."""
+  """A perturbation that is drawn without a source model."""
 
   # Bounded quantity: linf: every pixel; l2: the rms change of an image; none: nothing.
   norm: Norm = "linf"

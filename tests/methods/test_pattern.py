@@ -1,4 +1,4 @@
-"""Methods without a source model: one budget, one choice of images, one seed."""
+"""Tests methods without a source model: budget, choice of images, seed."""
 
 import dataclasses
 
@@ -11,8 +11,7 @@ from miue_jax import budget
 from miue_jax.artefact import poison as artefact
 from miue_jax.data import reader
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.methods import METHODS, untrained
-from miue_jax.settings.config import Config, Method
+from miue_jax.methods import METHODS, pattern
 
 NAMES = ("ar", "cuda", "lsp", "ops", "random")
 CLASSES = 4
@@ -20,15 +19,15 @@ CLASSES = 4
 
 def make_dataset(count=24, shape=(16, 16, 3), seed=0):
   rng = np.random.default_rng(seed)
-  # Black and white pixels among them, where no change fits in one direction.
+  # Some pixels are black or white, where a change fits in one direction only.
   images = rng.integers(-40, 296, (count, *shape)).clip(0, 255).astype(np.uint8)
   labels = rng.permutation(np.arange(count, dtype=np.int32) % CLASSES)
   return Dataset("tiny", Split(images, labels), None, tuple("abcd"))
 
 
-def run(name, dataset, seed=3, **method):
-  config = Config(seed=seed, method=Method(name=name, **method))
-  return METHODS[name](dataset, config, None, None)
+def run(name, dataset, seed=3, **changes):
+  method = METHODS[name]
+  return method.generate(dataset, method.settings(**changes), seed, None, None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,7 +54,7 @@ def test_every_image_keeps_its_budget(name, levels, norm, shape, seed):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("norm", budget.NORMS)
-def test_the_artefact_takes_it_and_gives_the_images_back(name, norm, tmp_path):
+def test_the_artefact_restores_the_images(name, norm, tmp_path):
   dataset, epsilon = make_dataset(), 6 / 255
   delta = run(name, dataset, norm=norm, epsilon=epsilon).delta
   made = artefact.make(
@@ -91,7 +90,7 @@ def test_only_the_chosen_images_change_and_in_the_same_way(name, changes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_that_are_read_when_needed_get_the_same_delta(name, monkeypatch):
-  monkeypatch.setattr(untrained, "_BLOCK_VALUES", 7 * 16 * 16 * 3)
+  monkeypatch.setattr(pattern, "_BLOCK_VALUES", 7 * 16 * 16 * 3)
   dataset, read = make_dataset(), []
   images = dataset.train.images
   lazy = reader.LazyImages(
@@ -104,12 +103,12 @@ def test_images_that_are_read_when_needed_get_the_same_delta(name, monkeypatch):
 
 
 def test_a_pattern_just_reaches_its_budget():
-  pattern = np.random.default_rng(0).standard_normal((3, 8, 8, 3)).astype(np.float32)
-  scaled = untrained.to_budget(pattern, 0.25, "linf")
+  drawn = np.random.default_rng(0).standard_normal((3, 8, 8, 3)).astype(np.float32)
+  scaled = pattern.to_budget(drawn, 0.25, "linf")
   np.testing.assert_allclose(np.abs(scaled).max(axis=(1, 2, 3)), 0.25, rtol=1e-6)
-  scaled = untrained.to_budget(pattern, 0.25, "l2")
+  scaled = pattern.to_budget(drawn, 0.25, "l2")
   np.testing.assert_allclose(
     np.linalg.norm(scaled.reshape(3, -1), axis=1), 0.25 * np.sqrt(8 * 8 * 3), rtol=1e-6
   )
-  assert untrained.to_budget(pattern, 0.25, "none") is pattern
-  assert not untrained.to_budget(np.zeros_like(pattern), 0.25, "l2").any()
+  assert pattern.to_budget(drawn, 0.25, "none") is drawn
+  assert not pattern.to_budget(np.zeros_like(drawn), 0.25, "l2").any()

@@ -1,4 +1,6 @@
-"""What tests of methods share: a network, images, and checkpoints that can be looked at."""
+"""Provides what tests of methods share: a network, images, and checkpoints that remember."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -9,9 +11,11 @@ from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.models import layers
 from miue_jax.settings.config import Model
 
+SEED = 5  # of every run
+
 
 class Tiny(nn.Module):
-  """One hidden layer with batch norm, soon compiled."""
+  """A network with one hidden layer and batch norm, which compiles quickly."""
 
   model: Model
   num_classes: int
@@ -20,23 +24,32 @@ class Tiny(nn.Module):
   @nn.compact
   def __call__(self, images, train=False):
     hidden = nn.Dense(16)(images.reshape(len(images), -1))
-    # Not ReLU: an image whose units are all off would have no gradient, and no delta.
+    # With ReLU an image whose units are all off would have no gradient, and no delta.
     features = nn.tanh(layers.batch_norm(train, "float32")(hidden))
     return features, layers.classifier(self.num_classes)(features)
 
 
 class Recorded(Checkpoints):
-  """Keeps the newest state and its position at hand."""
+  """Checkpoints that also keep the newest state and its position in memory."""
+
+  position = tree = None
 
   def save(self, position, tree):
     self.position, self.tree = position, jax.device_get(tree)
     super().save(position, tree)
 
 
-def noisy_dataset(count, channels=1):
-  """Noise of 8 x 8 pixels in three classes.
+def settings_of(kind, settings, **changes):
+  """Returns settings of class `kind`, with the values of `settings` in the fields of both."""
+  names = {field.name for field in dataclasses.fields(kind)} - {"name"}
+  fields = [field.name for field in dataclasses.fields(settings) if field.name in names]
+  return kind(**{name: getattr(settings, name) for name in fields} | changes)
 
-  Labels mean nothing: what a model gets right, it owes to the perturbation.
+
+def noisy_dataset(count, channels=1):
+  """Returns noise of 8 x 8 pixels in three classes.
+
+  Labels mean nothing, so that a model can only learn them from the perturbation.
   """
   rng = np.random.default_rng(0)
   images = rng.normal(128, 12, (count, 8, 8, channels)).astype(np.uint8)

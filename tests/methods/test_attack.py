@@ -1,44 +1,38 @@
-"""AP: what a source model trained on clean images sees in the poison."""
+"""Tests the loop of adversarial poisons: what the source model sees in them, and restarts."""
 
 import numpy as np
 import pytest
-from tiny import Tiny
+from tiny import SEED, Tiny
 
-from miue_jax import budget
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import signals
 from miue_jax.methods import ap
-from miue_jax.settings.config import Config, Method, Model, Sgd
+from miue_jax.settings.config import Model, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
 
 COUNT, CLASSES, BATCH = 44, 3, 16
-CONFIG = Config(
-  seed=5,
+SETTINGS = ap.Settings(
   model=Model(name="tiny"),
   source=Sgd(batch_size=8, augment="flip"),
-  method=Method(
-    name="ap",
-    epochs=8,
-    batch_size=BATCH,
-    steps=8,
-    step_size_start=3 / 255,
-    augment="flip",
-    augment_poisoned=True,
-    init="random",
-    checkpoint_every=1,
-  ),
+  epochs=8,
+  batch_size=BATCH,
+  steps=8,
+  step_size=3 / 255,
+  restarts=1,
+  augment="flip",
+  checkpoint_every=1,
 )
-TRAINING = CONFIG.method.epochs * (COUNT // 8)
+TRAINING = SETTINGS.epochs * (COUNT // 8)
 BATCHES = -(-COUNT // BATCH)
-RESTART = BATCHES * (CONFIG.method.steps + 1)
+RESTART = BATCHES * (SETTINGS.steps + 1)
 
 
 def make_dataset():
   rng = np.random.default_rng(0)
   labels = rng.permutation(np.arange(COUNT, dtype=np.int32) % CLASSES)
-  # Classes differ in brightness by a few levels in each pixel: learnt at once, and close enough
-  # for 8 levels to carry an image to another class.
+  # Classes differ by a few levels in each pixel: they are learnt at once, and 8 levels suffice to
+  # move an image to another class.
   centres = 128 + 5 * rng.choice([-1, 1], (CLASSES, 8, 8, 1))
   images = (centres[labels] + rng.normal(0, 4, (COUNT, 8, 8, 1))).astype(np.uint8)
   return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
@@ -50,12 +44,14 @@ LABELS = DATASET.train.labels
 
 @pytest.fixture
 def generate(runs):
-  return runs(DATASET, CONFIG)
+  return runs(DATASET, SETTINGS)
 
 
 def predictions(state, images):
-  """Classes that the source model of a state sees in uint8 images."""
-  _, logits = Tiny(Model(), CLASSES).apply(state.source.variables, images.astype(np.float32) / 255)
+  """Returns the classes that the source model of a state predicts for uint8 images."""
+  _, logits = Tiny(Model(), CLASSES).apply(
+    state.parts["source"].variables, images.astype(np.float32) / 255
+  )
   return np.argmax(logits, axis=1)
 
 
@@ -78,27 +74,27 @@ def test_objectives_are_cross_entropies():
   exact = logits.astype(np.float64)
   entropies = np.log(np.exp(exact).sum(axis=1))[:, None] - exact
   rows = np.arange(9)
-  found = ap.targeted(Method())(None, logits, labels, np.ones(9))
+  found = ap.targeted(None, logits, labels, np.ones(9), SETTINGS)
   assert found == pytest.approx(entropies[rows, (labels + 1) % 4], rel=1e-5)
-  found = ap.maximising(Method())(None, logits, labels, np.ones(9))
+  found = ap.maximising(None, logits, labels, np.ones(9), SETTINGS)
   assert found == pytest.approx(-entropies[rows, labels], rel=1e-5)
 
 
 def test_every_image_keeps_its_best_restart(generate):
-  # One small step from noise: chance decides which restart is best for an image.
-  settings = {"steps": 1, "step_size_start": 1 / 255, "augment": "none"}
+  # After one small step from noise, chance decides which restart is best for an image.
+  settings = {"steps": 1, "step_size": 1 / 255, "augment": "none"}
   states = [generate(str(n), restarts=n, **settings)[1] for n in (1, 3)]
-  real = lanes.lay_out(COUNT, (8, BATCH), CONFIG.seed).ids
+  real = lanes.lay_out(COUNT, (8, BATCH), SEED).ids
   filled = real >= 0
-  fewer, more = states
-  assert (more.lowest <= fewer.lowest)[filled].all()
-  assert (more.lowest < fewer.lowest)[filled].any()
+  fewer, more = (state.parts for state in states)
+  assert (more["lowest"] <= fewer["lowest"])[filled].all()
+  assert (more["lowest"] < fewer["lowest"])[filled].any()
   ids = real[filled]
-  delta = budget.unpack(more.best[filled], budget.resolution(8 / 255))
+  delta = more["best"].rows(filled, None)
   poisoned = DATASET.train.images[ids].astype(np.float32) / 255 + delta
-  _, logits = Tiny(Model(), CLASSES).apply(more.source.variables, poisoned)
-  losses = ap.targeted(Method())(None, logits, LABELS[ids], None)
-  np.testing.assert_allclose(more.lowest[filled], losses, rtol=1e-4, atol=1e-6)
+  _, logits = Tiny(Model(), CLASSES).apply(more["source"].variables, poisoned)
+  losses = ap.targeted(None, logits, LABELS[ids], None, SETTINGS)
+  np.testing.assert_allclose(more["lowest"][filled], losses, rtol=1e-4, atol=1e-6)
 
 
 def test_the_source_learns_from_clean_images(generate):
@@ -124,7 +120,7 @@ STOPS = (
   TRAINING // 8,
   TRAINING,
   TRAINING + 5,
-  TRAINING + BATCHES * CONFIG.method.steps,
+  TRAINING + BATCHES * SETTINGS.steps,
   TRAINING + RESTART,
   TRAINING + RESTART + 7,
 )
@@ -148,11 +144,7 @@ def test_the_number_of_devices_does_not_matter(generate):
   assert np.mean(four.delta == one.delta) >= 0.98
 
 
-def test_one_pattern_for_a_class_is_refused(generate):
-  with pytest.raises(UserError, match=r"ap makes one perturbation .* method\.class_wise=False"):
-    generate(class_wise=True)
-
-
-def test_a_budget_that_signs_cannot_keep_is_refused(generate):
-  with pytest.raises(UserError, match=r"set method\.norm=linf"):
-    generate(norm="l2")
+@pytest.mark.parametrize("changes", [{"class_wise": True}, {"norm": "l2"}])
+def test_settings_that_it_cannot_keep_are_refused(generate, changes):
+  with pytest.raises(UserError, match=f"Unknown setting {next(iter(changes))}"):
+    generate(**changes)
