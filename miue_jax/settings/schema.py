@@ -24,7 +24,6 @@ Fraction = Annotated[float, pydantic.Field(gt=0, le=1)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 CountOrZero = Annotated[int, pydantic.Field(ge=0)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
-Epsilon = Annotated[float, pydantic.Field(gt=0, le=127 / 255)]
 Percent = Annotated[float, pydantic.Field(ge=0, lt=100)]
 
 _CONFIG = pydantic.ConfigDict(extra="forbid", strict=True)
@@ -88,6 +87,14 @@ def require(fine: bool, key: str, value: Any, allowed: str) -> None:
   if not fine:
     context = {"key": key, "value": value, "allowed": allowed}
     raise pydantic_core.PydanticCustomError("setting", "{allowed}", context)
+
+
+def _budget(epsilon: float) -> float:
+  require(0 < epsilon <= 127 / 255, "", epsilon, "in (0, 127/255]")
+  return epsilon
+
+
+Epsilon = Annotated[float, pydantic.AfterValidator(_budget)]
 
 
 def distinct(values: tuple) -> tuple:

@@ -15,22 +15,27 @@ from miue_jax.settings import config
 
 RECIPE = '''"""A table that takes seconds."""
 
-from miue_jax import config
+import common
 
 
 def get_config():
-  c = config.default()
-  c.name = "tiny"
+  c = common.recipe("tiny")
   c.data.max_train, c.data.max_test = 200, 100
-  c.model.name = c.victim.name = "linear"
-  c.source.batch_size = c.method.batch_size = c.victim_fit.batch_size = 40
-  c.method.epochs = c.method.steps = 1
+  c.victim.name = "linear"
+  c.victim_fit.batch_size = 40
   c.victim_fit.epochs, c.victim_fit.learning_rate = 3, 0.1
   c.compare.methods = ("lsp", "patterns")
+  c.compare.shared = {
+    "model": {"name": "linear"},
+    "source": {"batch_size": 40},
+    "batch_size": 40,
+    "epochs": 1,
+    "steps": 1,
+  }
   c.compare.recipes = {
-    "lsp": {"method": {"norm": "l2", "epsilon": 6 / 255}},
-    "patterns": {"method": {"name": "random", "class_wise": True}},
-    "diverges": {"method": {"name": "em"}, "source": {"learning_rate": 1e30}},
+    "lsp": {"norm": "l2", "epsilon": 6 / 255},
+    "patterns": {"name": "random", "class_wise": True},
+    "diverges": {"name": "em", "source": {"learning_rate": 1e30}},
   }
   c.compare.defences = ("none", "bits2")
   c.compare.seeds = (0,)
@@ -185,7 +190,7 @@ def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
     x_train=np.random.default_rng(0).integers(0, 256, (90, 16, 16, 3), np.uint8),
     y_train=np.arange(90) % 3,
   )
-  narrower = "'source': {'batch_size': 20}, 'compare': {'methods': ('lsp',), 'defences': ('none',)}"
+  narrower = "'compare': {'methods': ('lsp',), 'defences': ('none',)}"
   noise = f"{{'data': {{'source': 'npz', 'path': '{tmp_path}/noise.npz'}}, {narrower}}}"
   flags = (f"--config.compare.datasets={{'digits': {{}}, 'noise': {noise}}}",)
   workdir = tmp_path / "compare"
@@ -245,7 +250,7 @@ def test_bring_your_own_poison(comparison, tmp_path):
   ("flags", "words"),
   [
     (["--config.compare.methods=('magic',)"], ["'magic'", "ap, ", "miue"]),
-    (["--config.compare.methods=('clean',)"], ["'clean'", "known"]),
+    (["--config.compare.methods=('clean',)"], ["'clean'", "leave it out"]),
     (["--config.compare.methods=('lsp', 'lsp')"], ["compare.methods", "repetitions"]),
     (["--config.compare.victims=('magic',)"], ["'magic'", "resnet18"]),
     (["--config.compare.defences=('magic',)"], ["'magic'", "grayscale", "jpeg1 to jpeg95"]),
@@ -254,14 +259,14 @@ def test_bring_your_own_poison(comparison, tmp_path):
     (["--config.compare.published=svhn"], ["compare.published", "cifar10"]),
     (["--config.compare.published=cifar10"], ["digits", "[32, 32, 1]"]),
     (["--config.compare.victims=('sl_vit',)", "--config.data.size=30"], ["30x30", "patches"]),
-    (["--config.compare.recipes.lsp.method.epochs=2"], ["'epochs'", "what is there"]),
-    (["--config.compare.recipes.lsp.method.epsilon=2.0"], ["'lsp'", "method.epsilon"]),
+    (["--config.compare.recipes.lsp.epochs=2"], ["compare.recipes.lsp.epochs", "known: epsilon"]),
+    (["--config.compare.recipes.lsp.epsilon=2.0"], ["compare.recipes.lsp.epsilon"]),
     (["--config.compare.defences=('none', 'vae')", "--config.data.max_test=1"], ["clean_fraction"]),
-    (["--config.devices=4", "--config.compare.recipes.lsp.method.epsilon=0.02",
-      "--config.method.batch_size=42"], ["42", "4 devices"]),
+    (["--config.devices=4", "--config.compare.methods=('miue',)",
+      "--config.compare.shared.batch_size=42"], ["42", "4 devices"]),
     (["--config.compare.datasets={'x': {'data': {'source': 'npz', 'path': 'absent.npz'}}}"],
      ["Data set 'x' of the comparison", "absent.npz"]),
-    (["--config.compare.datasets.x.data.size=8"], ["'x'", "a flag changes what is there"]),
+    (["--config.compare.datasets.x.data.size=8"], ["compare.datasets.x"]),
     (["--config.compare.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
      ["called 'x'", "data.name"]),
     (["--config.compare.datasets={'x': {'compare': {'methods': ('magic',)}}}"], ["'magic'"]),

@@ -10,7 +10,7 @@ DIGITS = (
   *TINY,
   "--config.data.max_train=0",
   "--config.victim.width=8",
-  "--config.source.batch_size=128",
+  "--config.method.source.batch_size=128",
   "--config.method.epochs=1",
   "--config.method.steps=1",
 )

@@ -14,7 +14,7 @@ SCRIPT = pathlib.Path(__file__).with_name("torch_victim.py")
 FLAGS = (
   "--config=configs/digits.py",
   "--config.data.max_train=600",
-  "--config.source.batch_size=64",
+  "--config.method.source.batch_size=64",
   "--config.method.checkpoint_every=10",
 )
 

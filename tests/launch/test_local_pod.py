@@ -178,7 +178,7 @@ def test_no_interpreter(machine):
 def test_two_processes_make_a_poison(tmp_path, launch):
   flags = (
     "--config=configs/digits.py --mode=generate --config.data.max_train=200 "
-    "--config.data.max_test=100 --config.model.width=4 --config.source.batch_size=64 "
+    "--config.data.max_test=100 --config.method.model.width=4 --config.method.source.batch_size=64 "
     "--config.method.batch_size=64 --config.method.epochs=1 --config.method.steps=2"
   )
   workdir = tmp_path / "run"
