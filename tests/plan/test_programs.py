@@ -100,8 +100,8 @@ def test_an_adversary_of_ten_steps_multiplies_the_work(use_devices):
   use_devices(1)
 
   def flops(name, step):
-    changes = {"draws": 1} if name in ("rem", "sem") else {}
-    return programs.build(with_method(name, **changes), SIZES)[step].cost().flops
+    config = with_method(name, augment="none", augment_poisoned=False, draws=1)
+    return programs.build(config, SIZES)[step].cost().flops
 
   # In forward passes: a sign step of either side is 2, a train step 3.
   assert flops("rem", "delta") / flops("em", "delta") == pytest.approx(11, rel=0.1)
