@@ -1,0 +1,18 @@
+"""Tests the process in which PyTorch runs; test_steps.py has the configs without a peer."""
+
+import dataclasses
+import multiprocessing
+
+import pytest
+
+from benchmarks import torch_peer
+from miue_jax.settings.config import Model
+
+
+def test_a_peer_is_timed_in_a_separate_process(config, sizes):
+  pytest.importorskip("torch", reason="the peer is PyTorch")
+  config = dataclasses.replace(config, model=Model(width=4))
+  with torch_peer.separate("delta", config, sizes, 8, False) as measure:
+    assert measure(0.0) > 0
+    (process,) = multiprocessing.active_children()
+  assert not process.is_alive()
