@@ -119,10 +119,12 @@ def check_plan(config: Config, sizes: Sizes) -> dict[str, float]:
   dataset = Dataset("random", Split(images, labels), None, names)
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
+
+    def progress(name: str, steps: int, epochs: int, start: int) -> Progress:
+      return Progress(root / "tensorboard", name, steps, epochs, start)
+
     began = time.perf_counter()
-    members.generate(
-      dataset, config, root / "states", lambda *rest: Progress(root / "tensorboard", *rest)
-    )
+    members.generate(dataset, config, root / "states", progress)
     measured = time.perf_counter() - began
   return {"predicted": predicted, "measured": measured, "ratio": measured / predicted}
 

@@ -39,7 +39,8 @@ class Peer:
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = ResNet18(config.method.model.width, sizes.image[2], sizes.classes)
-    network = network.to(self._device, memory_format=layout)
+    # The stubs of PyTorch lack this overload.
+    network = network.to(self._device, memory_format=layout)  # pyrefly: ignore[no-matching-overload]
     count = _BATCHES * batch
     pixels = np.random.default_rng(0).integers(0, 256, (count, *sizes.image), np.uint8)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self._device)
