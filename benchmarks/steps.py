@@ -19,13 +19,13 @@ from benchmarks import torch_peer
 from benchmarks.tables import spread
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine.progress import Progress
-from miue_jax.methods import members
+from miue_jax.methods import ensemble
 from miue_jax.plan import chips, plan, programs
 from miue_jax.plan.sizes import Sizes, known
 from miue_jax.plan.stopwatch import Stopwatch
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit
+from miue_jax.train import prediction
 
 PEERS = ("auto", "torch", "none")
 
@@ -35,14 +35,14 @@ class Settings:
   """Settings of a benchmark.
 
   Attributes:
-    stages: Names from `programs.NAMES`.
+    stages: Names of the steps to time: phases of the method, "victim", "evaluate"; empty: all.
     repeats: Number of runs of each stage; median and range are reported.
     seconds: Approximate duration of one run.
     peer: "auto" (compare with PyTorch where it is installed and has the step), "torch" or "none".
     peer_batch: Batch of PyTorch in the memory format channels_last; 0 takes ours.
   """
 
-  stages: tuple[str, ...] = programs.NAMES
+  stages: tuple[str, ...] = ()
   repeats: int = 5
   seconds: float = 2.0
   peer: str = "auto"
@@ -65,7 +65,9 @@ def sizes_for(
   """
   found = known(config.data) or Sizes((32, 32, 3), 0, 0, 10)
   train = images or 2 * max(config.batch_sizes)
-  return Sizes(image_shape or found.image, train, fit.EVALUATION_BATCH, classes or found.classes)
+  return Sizes(
+    image_shape or found.image, train, prediction.EVALUATION_BATCH, classes or found.classes
+  )
 
 
 def run(config: Config, sizes: Sizes, settings: Settings) -> dict[str, Any]:
@@ -76,15 +78,19 @@ def run(config: Config, sizes: Sizes, settings: Settings) -> dict[str, Any]:
     `stages` and `peers`, and `no_peer`, the reason where there is no peer.
 
   Raises:
-    UserError: The config does not fit the devices, or the requested peer cannot run.
+    UserError: A stage is unknown, the config does not fit the devices, or the requested peer cannot
+      run.
   """
   no_peer = "--peer=none" if settings.peer == "none" else torch_peer.unavailable(config)
   if no_peer and settings.peer == "torch":
     raise UserError(f"--peer=torch cannot run: {no_peer}.")
+  built = programs.build(config, sizes)
+  if unknown := sorted(set(settings.stages) - set(built)):
+    raise UserError(f"Unknown stage {unknown[0]!r} in --stages; known: {', '.join(built)}.")
   machine = _machine()
   stages, peers = [], []
-  for stage in settings.stages:
-    program = programs.build(stage, config, sizes)
+  for stage in settings.stages or built:
+    program = built[stage]
     watch = Stopwatch(program)
     stages.append(_stage(program, watch, settings))
     if stage in torch_peer.STAGES and no_peer is None:
@@ -109,9 +115,9 @@ def check_plan(config: Config, sizes: Sizes) -> dict[str, float]:
   Returns:
     `predicted` and `measured` seconds, and their `ratio`.
   """
-  runs = programs.runs(config, sizes)
-  timings = plan.calibrate(config, sizes)
-  predicted = plan.seconds(timings, {name: runs[name] for name in ("delta", "source")})
+  built = programs.build(config, sizes)
+  steps = {name: built[name].total for name in programs.generation(built)}
+  predicted = plan.seconds(plan.calibrate(config, sizes), steps)
   generator = np.random.default_rng(0)
   images = generator.integers(0, 256, (sizes.train, *sizes.image), np.uint8)
   labels = (generator.permutation(sizes.train) % sizes.classes).astype(np.int32)
@@ -124,7 +130,7 @@ def check_plan(config: Config, sizes: Sizes) -> dict[str, float]:
       return Progress(root / "tensorboard", name, steps, epochs, start)
 
     began = time.perf_counter()
-    members.generate(dataset, config, root / "states", progress)
+    ensemble.generate(dataset, config.method, config.seed, root / "states", progress)
     measured = time.perf_counter() - began
   return {"predicted": predicted, "measured": measured, "ratio": measured / predicted}
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from miue_jax.methods import miue
 from miue_jax.plan.sizes import Sizes
-from miue_jax.settings.config import Config, Data, Fit, Method, Model, Sgd
+from miue_jax.settings.config import Config, Data, Fit, Model, Sgd
 
 LINEAR = Model(name="linear")  # compiles quickly
 
@@ -11,14 +12,9 @@ LINEAR = Model(name="linear")  # compiles quickly
 @pytest.fixture
 def config():
   """A recipe with a linear classifier and small batches."""
-  return Config(
-    data=Data(source="npz"),
-    model=LINEAR,
-    victim=LINEAR,
-    source=Sgd(batch_size=8),
-    method=Method(batch_size=16, epochs=1, steps=2),
-    victim_fit=Fit(batch_size=8),
-  )
+  method = miue.Settings(model=LINEAR, source=Sgd(batch_size=8), batch_size=16, epochs=1, steps=2)
+  data, fit = Data(source="npz"), Fit(batch_size=8)
+  return Config(data=data, method=method, victim=LINEAR, victim_fit=fit)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import steps, torch_peer
+from miue_jax.methods import miue
 from miue_jax.plan.sizes import Sizes
 from miue_jax.plan.stopwatch import Stopwatch
-from miue_jax.settings.config import Config, Data, Method, Model, Sgd
+from miue_jax.settings.config import Config, Data, Model, Sgd
 from miue_jax.settings.errors import UserError
 
 
@@ -59,21 +60,29 @@ def test_speeds_of_a_stage_agree_with_each_other(use_devices, config, stage):
   assert row["of bf16 peak"] is None  # the peak of this CPU is not known
 
 
+def test_an_unknown_stage_is_an_error(use_devices, config, sizes):
+  use_devices(1)
+  settings = steps.Settings(stages=("delta", "delt"), peer="none")
+  with pytest.raises(UserError, match=r"Unknown stage 'delt' .* known: source, delta, victim"):
+    steps.run(config, sizes, settings)
+
+
 @pytest.mark.parametrize(
   ("changes", "reason"),
   [
     ({"model": Model(name="linear")}, "resnet18"),
-    ({"method": Method(class_wise=True)}, "sample-wise"),
+    ({"class_wise": True}, "sample-wise"),
     ({"source": Sgd(augment="crop")}, "flip"),
   ],
 )
 def test_a_config_without_a_peer_is_timed_alone_or_refused(use_devices, sizes, changes, reason):
   pytest.importorskip("torch", reason="without PyTorch no config has a peer")
   use_devices(1)
-  config = dataclasses.replace(Config(), **changes)
-  assert torch_peer.unavailable(Config()) is None
+  paper = Config(method=miue.Settings())
+  assert torch_peer.unavailable(paper) is None
+  config = dataclasses.replace(paper, method=miue.Settings(**changes))
   assert reason in torch_peer.unavailable(config)
-  settings = steps.Settings(stages=(), peer="torch")
   with pytest.raises(UserError, match="--peer=torch cannot run: .*" + reason):
-    steps.run(config, sizes, settings)
-  assert reason in steps.run(config, sizes, dataclasses.replace(settings, peer="auto"))["no_peer"]
+    steps.run(config, sizes, steps.Settings(peer="torch"))
+  with pytest.raises(UserError, match="fill one batch"):  # the peer alone is no obstacle
+    steps.run(config, sizes, steps.Settings(peer="auto"))

@@ -6,12 +6,13 @@ import multiprocessing
 import pytest
 
 from benchmarks import torch_peer
+from miue_jax.methods import miue
 from miue_jax.settings.config import Model
 
 
 def test_a_peer_is_timed_in_a_separate_process(config, sizes):
   pytest.importorskip("torch", reason="the peer is PyTorch")
-  config = dataclasses.replace(config, model=Model(width=4))
+  config = dataclasses.replace(config, method=miue.Settings(model=Model(width=4)))
   with torch_peer.separate("delta", config, sizes, 8, False) as measure:
     assert measure(0.0) > 0
     (process,) = multiprocessing.active_children()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from miue_jax import objectives
-from miue_jax.settings.config import Method, Model
+from miue_jax.methods import miue
+from miue_jax.settings.config import Model
 
 torch = pytest.importorskip("torch", reason="the peer is PyTorch")
 
@@ -60,7 +61,7 @@ def test_the_network_of_the_peer_is_resnet18():
 @pytest.mark.parametrize("stage", torch_peer.STAGES)
 def test_a_peer_takes_steps(config, sizes, stage, channels_last):
   # With 4 channels PyTorch 2.13 corrupts its memory on CPUs without AVX-512 (channels last).
-  config = dataclasses.replace(config, model=Model(width=8))
+  config = dataclasses.replace(config, method=miue.Settings(model=Model(width=8)))
   peer = torch_steps.Peer(stage, config, sizes, 8, channels_last)
   assert peer.batch == 8
   layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -70,7 +71,7 @@ def test_a_peer_takes_steps(config, sizes, stage, channels_last):
 
 
 def test_a_peer_moves_delta_within_the_budget(config, sizes):
-  config = dataclasses.replace(config, model=Model(width=4), method=Method(batch_size=8))
+  config = dataclasses.replace(config, method=miue.Settings(model=Model(width=4)))
   peer = torch_steps.Peer("delta", config, sizes, 8, False)
   before = peer.deltas.clone()
   assert 0 < before.abs().max() <= 0.2 / 255 + 1e-6  # each of the two batches moved once
