@@ -81,7 +81,7 @@ def run(config: Config, sizes: Sizes, settings: Settings) -> dict[str, Any]:
     UserError: A stage is unknown, the config does not fit the devices, or the requested peer cannot
       run.
   """
-  no_peer = "--peer=none" if settings.peer == "none" else torch_peer.unavailable(config)
+  no_peer = "--peer=none" if settings.peer == "none" else torch_peer.unavailable(config.method)
   if no_peer and settings.peer == "torch":
     raise UserError(f"--peer=torch cannot run: {no_peer}.")
   built = programs.build(config, sizes)
@@ -174,7 +174,7 @@ def _compare(
   with contextlib.ExitStack() as stack:
     peers = {
       name: stack.enter_context(
-        torch_peer.separate(program.name, config, sizes, batch, name == "channels_last")
+        torch_peer.separate(program.name, config.method, sizes, batch, name == "channels_last")
       )
       for name, batch in batches.items()
     }

@@ -15,10 +15,10 @@ def cell(value: Any) -> str:
   if value is None:
     return "\N{EN DASH}"
   if isinstance(value, Mapping):
-    return f"{value['median']:.3g} ({value['low']:.3g} to {value['high']:.3g})"
-  if isinstance(value, str):
-    return value
-  return f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
+    return f"{cell(value['median'])} ({cell(value['low'])} to {cell(value['high'])})"
+  if isinstance(value, float):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+  return f"{value:,}" if isinstance(value, int) else value
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,14 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from miue_jax.plan.sizes import Sizes
-from miue_jax.settings.config import Config
+from miue_jax.settings.config import Method
 
 STAGES = ("delta", "source")
 
 
-def unavailable(config: Config) -> str | None:
-  """Returns why a config has no PyTorch peer, or None where it has one."""
-  method: Any = config.method
+def unavailable(method: Any) -> str | None:
+  """Returns why the settings of a method have no PyTorch peer, or None where they have one."""
   if importlib.util.find_spec("torch") is None:
     return "PyTorch is not installed (pip install 'miue-jax[torch]')"
   if method.name != "miue" or method.class_wise or method.balanced or method.augment_poisoned:
@@ -29,14 +28,14 @@ def unavailable(config: Config) -> str | None:
 
 @contextlib.contextmanager
 def separate(
-  stage: str, config: Config, sizes: Sizes, batch: int, channels_last: bool
+  stage: str, method: Method, sizes: Sizes, batch: int, channels_last: bool
 ) -> Iterator[Callable[[float], float]]:
   """Starts a `torch_steps.Peer` in a new process and yields its method `measure`.
 
   `meshes.start` changes how this process allocates memory; a new process gives PyTorch the memory
   allocation that its users have. The arguments are those of `Peer`.
   """
-  arguments = stage, config, sizes, batch, channels_last
+  arguments = stage, method, sizes, batch, channels_last
   spawn = multiprocessing.get_context("spawn")
   with ProcessPoolExecutor(1, spawn, _make, arguments) as process:
     yield lambda seconds: process.submit(_measure, seconds).result()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from miue_jax.methods.miue import Settings
 from miue_jax.models.layers import IMAGENET_MEAN, IMAGENET_STD
 from miue_jax.plan.sizes import Sizes
-from miue_jax.settings.config import Config
 
 _BATCHES = 2  # batches of random images, which a peer uses cyclically
 
@@ -24,12 +24,12 @@ class Peer:
     step_seconds: Seconds of one step, from the latest measurement.
   """
 
-  def __init__(self, stage: str, config: Config, sizes: Sizes, batch: int, channels_last: bool):
+  def __init__(self, stage: str, method: Settings, sizes: Sizes, batch: int, channels_last: bool):
     """Builds the network and runs two steps.
 
     Args:
       stage: "delta" or "source".
-      config: Settings for which `torch_peer.unavailable` returns None.
+      method: Settings of MI-UE for which `torch_peer.unavailable` finds no obstacle.
       sizes: Shape of the images and number of classes.
       batch: Images of one step.
       channels_last: Memory format of images and network; False keeps the default of PyTorch.
@@ -38,7 +38,7 @@ class Peer:
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = ResNet18(config.method.model.width, sizes.image[2], sizes.classes)
+    network = ResNet18(method.model.width, sizes.image[2], sizes.classes)
     # The stubs of PyTorch lack this overload.
     network = network.to(self._device, memory_format=layout)  # pyrefly: ignore[no-matching-overload]
     count = _BATCHES * batch
@@ -48,7 +48,7 @@ class Peer:
     labels = torch.arange(count, device=self._device) % sizes.classes
     self.deltas = torch.zeros_like(images, dtype=torch.float32)  # keeps the memory format
     make_step = {"delta": delta_step, "source": source_step}[stage]
-    self._step = make_step(config, network, images, labels, self.deltas)
+    self._step = make_step(method, network, images, labels, self.deltas)
     self.seconds(1)
     self.step_seconds = self.seconds(1)
 
@@ -70,17 +70,16 @@ class Peer:
 
 
 def delta_step(
-  config: Config, network: nn.Module, images: Tensor, labels: Tensor, deltas: Tensor
+  method: Settings, network: nn.Module, images: Tensor, labels: Tensor, deltas: Tensor
 ) -> Callable[[slice], None]:
   """Returns a function that takes one sign step on the perturbations of some rows, in place."""
-  method = config.method
   network.eval().requires_grad_(False)
 
   def step(rows: slice) -> None:
     clean = _flipped(images[rows].float() / 255, method.augment)
     delta = deltas[rows].detach().requires_grad_()
-    with _precision(config, images):
-      features, _ = network(_normalised(clean + delta, config.method.model.normalise))
+    with _precision(method, images):
+      features, _ = network(_normalised(clean + delta, method.model.normalise))
     loss = mi_reduction(
       features.float(), labels[rows], method.tau, method.zeta, method.similarity_weight
     )
@@ -93,10 +92,10 @@ def delta_step(
 
 
 def source_step(
-  config: Config, network: nn.Module, images: Tensor, labels: Tensor, deltas: Tensor
+  method: Settings, network: nn.Module, images: Tensor, labels: Tensor, deltas: Tensor
 ) -> Callable[[slice], None]:
   """Returns a function that takes one training step of the source model on some rows."""
-  recipe = config.method.source
+  recipe = method.source
   network.train()
   optimiser = torch.optim.SGD(
     network.parameters(),
@@ -107,8 +106,8 @@ def source_step(
 
   def step(rows: slice) -> None:
     seen = _flipped(images[rows].float() / 255, recipe.augment) + deltas[rows]
-    with _precision(config, images):
-      _, logits = network(_normalised(seen, config.method.model.normalise))
+    with _precision(method, images):
+      _, logits = network(_normalised(seen, method.model.normalise))
     loss = functional.cross_entropy(logits.float(), labels[rows])
     optimiser.zero_grad()
     loss.backward()
@@ -200,6 +199,6 @@ def _normalised(images: Tensor, kind: str) -> Tensor:
   return (images - mean) / std
 
 
-def _precision(config: Config, images: Tensor) -> torch.autocast:
-  low = config.method.model.dtype == "bfloat16"
+def _precision(method: Settings, images: Tensor) -> torch.autocast:
+  low = method.model.dtype == "bfloat16"
   return torch.autocast(images.device.type, torch.bfloat16, enabled=low)

@@ -9,12 +9,12 @@ def test_spread_is_median_and_range():
 
 def test_a_table_is_aligned_and_writes_every_kind_of_value():
   rows = [
-    {"step": "delta", "batch": 1024, "images/s": tables.spread([100.0, 120.0, 110.0])},
-    {"step": "measure", "batch": 8, "images/s": None},
+    {"step": "delta", "batch": 1024, "images/s": tables.spread([1000.4, 99.99, 110.0])},
+    {"step": "evaluate", "batch": 8, "images/s": None},
   ]
   assert tables.markdown(rows).splitlines() == [
-    "| step    | batch |         images/s |",
-    "| ------- | ----: | ---------------: |",
-    "| delta   | 1,024 | 110 (100 to 120) |",
-    "| measure |     8 |                \N{EN DASH} |",
+    "| step     | batch |           images/s |",
+    "| -------- | ----: | -----------------: |",
+    "| delta    | 1,024 | 110 (100 to 1,000) |",
+    "| evaluate |     8 |                  \N{EN DASH} |",
   ]

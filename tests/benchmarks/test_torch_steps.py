@@ -1,7 +1,5 @@
 """Tests that the PyTorch side computes what ours computes."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,10 +57,9 @@ def test_the_network_of_the_peer_is_resnet18():
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("stage", torch_peer.STAGES)
-def test_a_peer_takes_steps(config, sizes, stage, channels_last):
+def test_a_peer_takes_steps(sizes, stage, channels_last):
   # With 4 channels PyTorch 2.13 corrupts its memory on CPUs without AVX-512 (channels last).
-  config = dataclasses.replace(config, method=miue.Settings(model=Model(width=8)))
-  peer = torch_steps.Peer(stage, config, sizes, 8, channels_last)
+  peer = torch_steps.Peer(stage, miue.Settings(model=Model(width=8)), sizes, 8, channels_last)
   assert peer.batch == 8
   layout = torch.channels_last if channels_last else torch.contiguous_format
   assert peer.deltas.is_contiguous(memory_format=layout)
@@ -70,9 +67,8 @@ def test_a_peer_takes_steps(config, sizes, stage, channels_last):
   assert peer.measure(0.0) == peer.step_seconds > 0
 
 
-def test_a_peer_moves_delta_within_the_budget(config, sizes):
-  config = dataclasses.replace(config, method=miue.Settings(model=Model(width=4)))
-  peer = torch_steps.Peer("delta", config, sizes, 8, False)
+def test_a_peer_moves_delta_within_the_budget(sizes):
+  peer = torch_steps.Peer("delta", miue.Settings(model=Model(width=4)), sizes, 8, False)
   before = peer.deltas.clone()
   assert 0 < before.abs().max() <= 0.2 / 255 + 1e-6  # each of the two batches moved once
   peer.seconds(100)
