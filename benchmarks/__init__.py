@@ -1,1 +1,1 @@
-"""Benchmarks: speed, PyTorch peer, scaling, estimators on tasks of known information."""
+"""Provides the stopwatch programs: speed, the PyTorch peer, scaling, and known information."""

@@ -1,16 +1,21 @@
-"""Mutual information known exactly (nats): what estimators are checked against."""
+"""Provides closed forms of mutual information (nats), against which estimators are checked."""
 
 import numpy as np
 from scipy import special
 
 
 def bivariate_normal(rho: float) -> float:
-  """Two jointly normal variables with correlation `rho`: `-ln(1 - rho^2) / 2`."""
+  """Returns the information of two normal variables with correlation rho, `-ln(1 - rho^2) / 2`."""
   return -0.5 * float(np.log1p(-(rho**2)))
 
 
 def normal(covariance: np.ndarray, features: int) -> float:
-  """Joint normal whose first `features` coordinates are x: `ln(det Sx det Sy / det S) / 2`."""
+  """Returns the information of a joint normal distribution, `ln(det Sx det Sy / det S) / 2`.
+
+  Args:
+    covariance: Covariance matrix of x and y together.
+    features: Number of leading coordinates that form x.
+  """
   joint = np.linalg.slogdet(covariance)[1]
   x = np.linalg.slogdet(covariance[:features, :features])[1]
   y = np.linalg.slogdet(covariance[features:, features:])[1]
@@ -18,11 +23,17 @@ def normal(covariance: np.ndarray, features: int) -> float:
 
 
 def student(dispersion: np.ndarray, features: int, dof: float) -> float:
-  """Multivariate Student-t with `dof` degrees of freedom; the first `features` are x.
+  """Returns the information of a multivariate Student-t distribution.
 
-  The entropies of the three t distributions share their dispersion term with the normal's, so the
-  information is that of the normal plus a term of `dof` and the dimensions alone: it is not zero
-  for an identity dispersion, because the coordinates share their scale.
+  The entropies of the three t distributions share their dispersion term with the normal
+  distribution. The information is therefore that of the normal distribution plus a term that
+  depends on `dof` and the dimensions only. It is not zero for an identity dispersion, because the
+  coordinates share their scale.
+
+  Args:
+    dispersion: Dispersion matrix of x and y together.
+    features: Number of leading coordinates that form x.
+    dof: Degrees of freedom.
   """
 
   def entropy_without_dispersion(dimensions: int) -> float:
@@ -44,12 +55,17 @@ def student(dispersion: np.ndarray, features: int, dof: float) -> float:
 
 
 def additive_uniform(width: float) -> float:
-  """X ~ U(0, 1) and Y = X + U(-width, width)."""
+  """Returns the information of X ~ U(0, 1) and Y = X + U(-width, width)."""
   return width - float(np.log(2 * width)) if width <= 0.5 else 1 / (4 * width)
 
 
 def symmetric_channel(symbols: int, error: float) -> float:
-  """Equally likely symbols, each replaced with probability `error` by one of the others."""
+  """Returns the information between the ends of a symmetric channel.
+
+  Args:
+    symbols: Number of symbols, which are equally likely.
+    error: Probability that a symbol is replaced by one of the others.
+  """
   return float(
     np.log(symbols)
     + special.xlogy(1 - error, 1 - error)
@@ -58,20 +74,20 @@ def symmetric_channel(symbols: int, error: float) -> float:
 
 
 def table(joint: np.ndarray) -> float:
-  """Discrete x and y with the joint probabilities (or counts) `[x, y]`."""
+  """Returns the information of discrete x and y from joint probabilities or counts `[x, y]`."""
   joint = joint / joint.sum()
   independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
   return float(special.rel_entr(joint, independent).sum())
 
 
 def binned_normal(rho: float, edges: np.ndarray) -> float:
-  """Two standard normals with correlation `rho`, each known only by its bin.
+  """Returns the information between the bins of two standard normal variables.
 
   Args:
-    rho: between -1 and 1.
-    edges: ascending and finite, the same for both; the outer bins reach to infinity.
+    rho: Correlation, between -1 and 1.
+    edges: Bin edges of both variables, ascending and finite; the outer bins reach to infinity.
   """
-  inner = np.concatenate([[-9.0], edges, [9.0]])  # a normal is beyond 9 once in 1e19
+  inner = np.concatenate([[-9.0], edges, [9.0]])  # a normal variable exceeds 9 once in 1e19
   nodes, weights = np.polynomial.legendre.leggauss(64)
   low, high = inner[:-1, None], inner[1:, None]
   x = (high + low) / 2 + (high - low) / 2 * nodes
@@ -82,9 +98,12 @@ def binned_normal(rho: float, edges: np.ndarray) -> float:
 
 
 def sliced_identity_normal(features: int) -> float:
-  """Sliced information of `N(0, I)` with itself along independent directions.
+  """Returns the sliced information of `N(0, I)` with itself along independent directions.
 
-  The squared cosine of two independent directions is Beta(1/2, (d - 1)/2), so the mean of
-  `-ln(1 - cos^2) / 2` over them is a difference of digamma functions. At least two features.
+  The squared cosine of two independent directions is Beta(1/2, (d - 1)/2). The mean of
+  `-ln(1 - cos^2) / 2` over them is a difference of digamma functions.
+
+  Args:
+    features: Number of features, at least 2.
   """
   return 0.5 * float(special.digamma(features / 2) - special.digamma((features - 1) / 2))

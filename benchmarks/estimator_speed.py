@@ -2,82 +2,74 @@
 
 import importlib.metadata
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn import feature_selection
 
-from benchmarks import tasks
+from benchmarks import tables, tasks
 from miue_jax.information import histogram, knn
-from miue_jax.plan.stopwatch import spread
 
 SAMPLES = 10_000
-FEATURES = 512  # of a ResNet-18
+FEATURES = 512  # features of a ResNet-18
 SLICES = 1000
-_BINS = 16
-_NEIGHBOURS = 3
 _PAIR = tasks.normal("", tasks.paired(1, 0.75))
 
 
-def run(repeats: int) -> dict[str, Any]:
-  """Times three estimates, the last beside scikit-learn's, in alternation: A B A B ...
+def compare(repeats: int) -> str:
+  """Times three estimates and `mutual_info_regression` of scikit-learn, in alternation.
 
   Args:
-    repeats: runs of each, after one to warm up.
+    repeats: Number of timed runs of each; one more run before them warms up.
 
   Returns:
-    `rows` (`estimate`, `samples`, `features`, `seconds`: median, low and high) and `peer`: its
-    `name` and `version`, `seconds`, `ratio` (its seconds over ours) and both estimates in nats.
+    A Markdown table, and how scikit-learn compares on the same samples.
   """
   rng = np.random.default_rng(0)
   x, noise = rng.standard_normal((2, SAMPLES, FEATURES), np.float32)
   y = x + noise
   scalar_x, scalar_y = _PAIR.draw(rng, SAMPLES)
-  found: dict[str, float] = {}
 
-  def sliced() -> None:
-    histogram.sliced(x, y, projections=SLICES, bins=_BINS, seed=0)
+  def ours() -> float:
+    return knn.point(scalar_x, scalar_y, k=3).mi
 
-  def nearest() -> None:
-    knn.point(x[:, :2], y[:, :2], k=_NEIGHBOURS)
+  def theirs() -> float:
+    found = feature_selection.mutual_info_regression(
+      scalar_x, scalar_y[:, 0], n_neighbors=3, random_state=0
+    )
+    return float(found[0])
 
-  def ours() -> None:
-    found["ours"] = knn.point(scalar_x, scalar_y, k=_NEIGHBOURS).mi
-
-  def theirs() -> None:
-    (found["theirs"],) = feature_selection.mutual_info_regression(
-      scalar_x, scalar_y[:, 0], n_neighbors=_NEIGHBOURS, random_state=0
-    ).tolist()
-
-  (sliced_seconds,), (nearest_seconds,) = _times([sliced], repeats), _times([nearest], repeats)
-  scalar, peer = _times([ours, theirs], repeats)
-  timed = (
-    (f"histogram, {SLICES:,} slices", FEATURES, sliced_seconds),
-    ("k-NN", 2, nearest_seconds),
-    ("k-NN", 1, scalar),
-  )
-  return {
-    "rows": [
-      {"estimate": name, "samples": SAMPLES, "features": features, "seconds": spread(seconds)}
-      for name, features, seconds in timed
-    ],
-    "peer": {
-      "name": "mutual_info_regression of scikit-learn",
-      "version": importlib.metadata.version("scikit-learn"),
-      "seconds": spread(peer),
-      "ratio": spread([theirs / ours for ours, theirs in zip(scalar, peer, strict=True)]),
-      "nats": {"ours": found["ours"], "theirs": found["theirs"]},
-    },
+  calls = {
+    (f"histogram, {SLICES:,} slices", FEATURES): lambda: histogram.sliced(
+      x, y, projections=SLICES, bins=16, seed=0
+    ),
+    ("k-NN", 2): lambda: knn.point(x[:, :2], y[:, :2], k=3),
+    ("k-NN", 1): ours,
+    ("k-NN, scikit-learn", 1): theirs,
   }
+  seconds = times(list(calls.values()), repeats)
+  rows = [
+    {"estimate": name, "samples": SAMPLES, "features": features, "seconds": tables.spread(found)}
+    for (name, features), found in zip(calls, seconds, strict=True)
+  ]
+  ratio = tables.spread([theirs / ours for ours, theirs in zip(*seconds[2:], strict=True)])
+  return (
+    f"{tables.markdown(rows)}\n\nMedian (range); features of each side. On the same samples, "
+    f"scikit-learn {importlib.metadata.version('scikit-learn')} takes {tables.cell(ratio)} times "
+    f"as long as ours and estimates {theirs():.3f} nats, ours {ours():.3f}."
+  )
 
 
-def _times(calls: list[Callable[[], None]], repeats: int) -> list[list[float]]:
-  """Seconds of every run of every call, taken in turn; the first round is not counted."""
+def times(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+  """Times calls in alternation, A B A B ..., and drops the first round.
+
+  Returns:
+    Seconds of each run of each call.
+  """
   seconds: list[list[float]] = [[] for _ in calls]
   for _ in range(1 + repeats):
-    for call, times in zip(calls, seconds, strict=True):
+    for call, found in zip(calls, seconds, strict=True):
       began = time.perf_counter()
       call()
-      times.append(time.perf_counter() - began)
-  return [times[1:] for times in seconds]
+      found.append(time.perf_counter() - began)
+  return [found[1:] for found in seconds]

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.estimators [--seeds=3]`: every estimator on every task.
+"""Prints error and time of every estimator: `python -m benchmarks.estimators [--seeds=3]`.
 
-Prints one Markdown table of errors (estimate minus truth, nats) and one of seconds. It is a program
-of its own, beside `benchmarks.speed`, because it needs no recipe, no dataset and no victim.
+By default every estimator runs on every task of known information, and the program prints one
+Markdown table of errors (estimate minus truth, nats) and one of seconds. `--speed` times fixed
+sizes instead, and compares with scikit-learn. Neither needs a recipe, a dataset or a victim.
 """
 
 import argparse
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks import estimator_speed, tables
 from benchmarks.tasks import TASKS, Task
 from miue_jax.information.estimators import ESTIMATORS
 
-# What is run under each heading.
-RIVALS = {
+COLUMNS = {
   "histogram": functools.partial(ESTIMATORS["histogram"], correction="miller_madow"),
   "kde": ESTIMATORS["kde"],
   "knn": ESTIMATORS["knn"],
@@ -27,23 +28,23 @@ RIVALS = {
   "nwj": ESTIMATORS["nwj"],
 }
 
-# Histograms of more features than these in all have more cells than there are samples.
+# A histogram of more features than these, x and y together, has more cells than samples.
 _HISTOGRAM_FEATURES = 4
 
 
 def measure(task: Task, name: str, samples: int, seeds: int) -> dict[str, float] | None:
-  """Error of one estimator on one task.
+  """Measures the error of one estimator on one task.
 
   Args:
-    task: with its truth.
-    name: a key of `RIVALS`.
-    samples: pairs drawn.
-    seeds: repetitions.
+    task: Distribution with its true information.
+    name: Key of `COLUMNS`.
+    samples: Number of pairs.
+    seeds: Number of repetitions.
 
   Returns:
-    `error`, the mean over seeds of estimate minus truth (nats); `spread`, its standard deviation
-    (0 for one seed); `seconds`, median; `warned`, share of results with a warning. None for a
-    histogram of more than four features.
+    `error`, mean over seeds of estimate minus truth (nats); `spread`, its standard deviation (0 for
+    one seed); `seconds`, median; `warned`, share of results with a warning. None for a histogram of
+    more than four features.
   """
   errors, seconds, warned = [], [], 0
   for seed in range(seeds):
@@ -51,7 +52,7 @@ def measure(task: Task, name: str, samples: int, seeds: int) -> dict[str, float]
     if name == "histogram" and x.shape[1] + y.shape[1] > _HISTOGRAM_FEATURES:
       return None
     began = time.perf_counter()
-    found = RIVALS[name](x, y, bootstrap=0, null=0, seed=seed)
+    found = COLUMNS[name](x, y, bootstrap=0, null=0, seed=seed)
     seconds.append(time.perf_counter() - began)
     errors.append(found.mi - task.truth)
     warned += bool(found.warnings)
@@ -63,20 +64,21 @@ def measure(task: Task, name: str, samples: int, seeds: int) -> dict[str, float]
   }
 
 
-def table(tasks: tuple[Task, ...], names: list[str], samples: int, seeds: int) -> str:
-  """Markdown: errors, then seconds; `*` marks estimates that came with a warning."""
-  head = ["task", "truth", *names]
+def table(tasks: Sequence[Task], names: Sequence[str], samples: int, seeds: int) -> str:
+  """Returns two Markdown tables, errors and seconds; `*` marks estimates with a warning."""
   errors, times = [], []
   for task in tasks:
-    cells = [measure(task, name, samples, seeds) for name in names]
-    title = [task.name, f"{task.truth:.3f}"]
-    errors.append([*title, *(_error(cell, seeds) for cell in cells)])
-    times.append([*title, *("" if cell is None else f"{cell['seconds']:.2f}" for cell in cells)])
+    found = {name: measure(task, name, samples, seeds) for name in names}
+    title = {"task": task.name, "truth": f"{task.truth:.3f}"}
+    errors.append(title | {name: _error(cell, seeds) for name, cell in found.items()})
+    times.append(
+      title | {name: f"{cell['seconds']:.2f}" if cell else "" for name, cell in found.items()}
+    )
   return (
     f"Estimate minus truth in nats, {samples:,} pairs, mean over {seeds} seeds"
-    f"{' ± standard deviation' if seeds > 1 else ''}; * came with a warning, at least once.\n\n"
-    f"{_markdown(head, errors)}\n\nSeconds, median, compilation included in the first.\n\n"
-    f"{_markdown(head, times)}"
+    f"{' ± standard deviation' if seeds > 1 else ''}; * marks at least one warning.\n\n"
+    f"{tables.markdown(errors)}\n\nSeconds, median; the first includes compilation.\n\n"
+    f"{tables.markdown(times)}"
   )
 
 
@@ -87,24 +89,28 @@ def _error(cell: dict[str, float] | None, seeds: int) -> str:
   return f"{cell['error']:+.2f}{spread}{'*' if cell['warned'] else ''}"
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-  rule = ["---", *["---:"] * (len(head) - 1)]
-  return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-  """Entry point of `python -m benchmarks.estimators`: prints the tables."""
+  """Parses the arguments and prints the tables."""
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.estimators",
     description="Error and time of every estimator on tasks whose mutual information is known.",
   )
   parser.add_argument("--samples", type=int, default=5000, help="pairs of each task, at least 200")
-  parser.add_argument("--seeds", type=int, default=1, help="repetitions")
-  parser.add_argument("--estimators", nargs="+", choices=RIVALS, default=list(RIVALS))
+  parser.add_argument("--seeds", type=int, default=1, help="repetitions of each estimate")
+  parser.add_argument(
+    "--estimators", nargs="+", choices=COLUMNS, default=list(COLUMNS), help="columns of the tables"
+  )
+  parser.add_argument(
+    "--speed", action="store_true", help="time fixed sizes and compare with scikit-learn instead"
+  )
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs with --speed")
   values = parser.parse_args(argv)
-  if values.samples < 200 or values.seeds < 1:
-    parser.error("--samples must be at least 200 and --seeds at least 1")
-  print(table(TASKS, values.estimators, values.samples, values.seeds))
+  if values.samples < 200 or values.seeds < 1 or values.repeats < 1:
+    parser.error("--samples must be at least 200, --seeds and --repeats at least 1")
+  if values.speed:
+    print(estimator_speed.compare(values.repeats))
+  else:
+    print(table(TASKS, values.estimators, values.samples, values.seeds))
 
 
 if __name__ == "__main__":

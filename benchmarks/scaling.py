@@ -1,9 +1,9 @@
-"""How speed follows the number of images and traffic the number of devices: two plots."""
+"""Measures speed over the number of images and traffic over the number of devices."""
 
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import matplotlib
@@ -16,90 +16,73 @@ from miue_jax.plan.stopwatch import Stopwatch
 from miue_jax.settings.config import Config
 
 DEVICES = (1, 2, 4, 8)
-_STYLE = {
-  "axes.grid": True,
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "figure.constrained_layout.use": True,
-  "font.size": 9,
-  "grid.color": "#dddddd",
-  "svg.fonttype": "none",
-}
+_STYLE = {"axes.grid": True, "figure.constrained_layout.use": True, "svg.fonttype": "none"}
+
+Rows = Sequence[Mapping[str, float]]
 
 
 def over_images(config: Config, sizes: Sizes, counts: Sequence[int]) -> list[dict[str, float]]:
-  """Runs one whole epoch of generation for each number of images, after warm-up.
+  """Runs one segment of every phase of the method for each number of images, after warm-up.
 
   Returns:
-    For each: `images`, `seconds` of the epoch, and `images_per_second`, where an image counts once
-    for the source pass and once for each sign step.
+    `images`, `seconds` of the segments, such as an epoch of source training and of sign steps, and
+    `images_per_second`, which counts an image once for each pass over it.
   """
   rows = []
   for count in counts:
-    size = dataclasses.replace(sizes, train=count)
-    built = programs.build(config, size)
-    steps = [built[name] for name in ("source", "delta")]
-    watches = [Stopwatch(step) for step in steps]
+    built = programs.build(config, dataclasses.replace(sizes, train=count))
+    phases = [built[name] for name in programs.generation(built)]
+    watches = [Stopwatch(phase) for phase in phases]
     began = time.perf_counter()
-    for step, watch in zip(steps, watches, strict=True):
-      watch.seconds(step.steps)
+    for phase, watch in zip(phases, watches, strict=True):
+      watch.seconds(phase.steps)
     seconds = time.perf_counter() - began
-    seen = steps[0].steps * steps[0].batch + count * config.method.steps
+    seen = count * sum(phase.passes for phase in phases)
     rows.append({"images": count, "seconds": seconds, "images_per_second": seen / seconds})
   return rows
 
 
 def over_devices(config: Config, sizes: Sizes) -> list[dict[str, float]]:
-  """Bytes that one device sends in a delta and in a source step, from the compiled programs.
+  """Counts the bytes that one device sends in each step, from the compiled programs.
 
-  Devices that do not divide the batches or cannot be had are left out.
+  Returns:
+    `devices`, and bytes by phase of the method. Numbers of devices that do not divide the batches,
+    or that this machine cannot provide, are left out.
   """
   rows = []
   available = max(len(jax.devices()), len(jax.devices("cpu")))
   for count in DEVICES:
-    batches = (config.method.batch_size, config.method.source.batch_size)
-    if count > available or any(batch % count for batch in batches):
+    if count > available or any(batch % count for batch in config.batch_sizes):
       continue
     with jax.set_mesh(plan.pod(count)):
       built = programs.build(config, sizes)
-      sent = {name: built[name].cost().sent for name in ("delta", "source")}
+      sent = {name: built[name].cost().sent for name in programs.generation(built)}
     rows.append({"devices": count, **sent})
   return rows
 
 
-def draw_images(rows: Sequence[dict[str, float]], path: pathlib.Path) -> None:
-  """Draws images per second and time per epoch over the number of images as SVG."""
+def draw(images: Rows, devices: Rows, folder: pathlib.Path) -> None:
+  """Draws the rows of `over_images` and `over_devices` as `images.svg` and `devices.svg`."""
+  panels = {
+    "images/s": [row["images_per_second"] for row in images],
+    "seconds": [row["seconds"] for row in images],
+  }
+  _draw("training images", [row["images"] for row in images], panels, folder / "images.svg")
+  panels = {
+    f"MB sent by a device, {name} step": [row[name] / 1e6 for row in devices]
+    for name in devices[0]
+    if name != "devices"
+  }
+  _draw("devices", [row["devices"] for row in devices], panels, folder / "devices.svg")
+
+
+def _draw(
+  label: str, x: Sequence[float], panels: Mapping[str, Sequence[float]], path: pathlib.Path
+) -> None:
   with matplotlib.rc_context(_STYLE):
     figure = Figure(figsize=(8, 3))
-    left, right = figure.subplots(1, 2)
-    counts = [row["images"] for row in rows]
-    left.plot(counts, [row["images_per_second"] for row in rows], marker="o")
-    left.set_ylabel("images/s")
-    right.plot(counts, [row["seconds"] for row in rows], marker="o")
-    right.set_ylabel("seconds per epoch")
-    for axis in (left, right):
-      axis.set_xlabel("training images")
-      axis.set_ylim(bottom=0)
-      axis.set_xlim(left=0)
-    _save(figure, path)
-
-
-def draw_devices(rows: Sequence[dict[str, float]], path: pathlib.Path) -> None:
-  """Draws the traffic of one step over the number of devices as SVG."""
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(8, 3))
-    axes = figure.subplots(1, 2)
-    counts = [row["devices"] for row in rows]
-    for axis, name in zip(axes, ("delta", "source"), strict=True):
-      axis.plot(counts, [row[name] / 1e6 for row in rows], marker="o")
-      axis.set_title(f"{name} step", loc="left", fontsize=9)
-      axis.set_xlabel("devices")
-      axis.set_ylabel("MB sent by a device")
-      axis.set_xticks(counts)
-      axis.set_ylim(bottom=0)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: pathlib.Path) -> None:
-  with files.replacing(path) as file:
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    for axis, (name, y) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+      axis.plot(x, y, marker="o")
+      axis.set(xlabel=label, ylabel=name, xlim=(0, None), ylim=(0, None))
+    with files.replacing(path) as file:
+      figure.savefig(file, format="svg", metadata={"Date": None})

@@ -1,8 +1,8 @@
-"""Pairs of variables whose mutual information is known: the benchmark of the estimators.
+"""Provides pairs of random variables whose mutual information is known exactly.
 
-The families of Czyz, Grabowski, Vogt, Beerenwinkel and Marx, "Beyond Normal: On the Evaluation of
-Mutual Information Estimators" (NeurIPS 2023), derived anew: normal, Student-t and additive-uniform
-pairs, and images of them under maps that are one-to-one on each side, which change no information.
+The families follow Czyz, Grabowski, Vogt, Beerenwinkel and Marx, "Beyond Normal: On the Evaluation
+of Mutual Information Estimators" (NeurIPS 2023): normal, Student-t and additive uniform pairs, and
+their images under one-to-one maps of each side, which do not change the information.
 """
 
 import dataclasses
@@ -14,17 +14,17 @@ from scipy import special
 from benchmarks import closed_forms
 
 Pair = tuple[np.ndarray, np.ndarray]
-Map = Callable[[np.ndarray], np.ndarray]
+Map = Callable[[np.ndarray], np.ndarray]  # one-to-one
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A joint distribution.
+  """A joint distribution with known mutual information.
 
   Attributes:
-    name: for tables.
-    truth: mutual information, nats.
-    draw: `(rng, samples) -> (x [samples, dx], y [samples, dy])`.
+    name: Name in tables.
+    truth: Mutual information in nats.
+    draw: Sampler, `(rng, samples) -> (x [samples, dx], y [samples, dy])`.
   """
 
   name: str
@@ -33,13 +33,13 @@ class Task:
 
 
 def dense(features: int, rho: float = 0.5) -> np.ndarray:
-  """Covariance `[2 features, 2 features]` with unit variances and all correlations `rho`."""
+  """Returns a covariance with unit variances in which all variables correlate by `rho`."""
   size = 2 * features
   return np.full((size, size), rho) + (1 - rho) * np.eye(size)
 
 
 def paired(features: int, rho: float = 0.8, pairs: int = 2) -> np.ndarray:
-  """Covariance where x_i and y_i correlate by `rho` for the first `pairs`, and nothing else."""
+  """Returns a covariance in which only x_i and y_i correlate, by `rho`, for the first `pairs`."""
   covariance = np.eye(2 * features)
   for i in range(min(pairs, features)):
     covariance[i, features + i] = covariance[features + i, i] = rho
@@ -47,7 +47,7 @@ def paired(features: int, rho: float = 0.8, pairs: int = 2) -> np.ndarray:
 
 
 def normal(name: str, covariance: np.ndarray) -> Task:
-  """A normal pair of equal numbers of features."""
+  """Returns a normal pair with as many features in x as in y."""
   features = len(covariance) // 2
   root = np.linalg.cholesky(covariance)
 
@@ -59,7 +59,7 @@ def normal(name: str, covariance: np.ndarray) -> Task:
 
 
 def student(name: str, dispersion: np.ndarray, dof: int) -> Task:
-  """A Student-t pair: a normal pair divided by one root of chi-squared over `dof`."""
+  """Returns a Student-t pair: a normal pair over the root of one chi-squared variable per `dof`."""
   features = len(dispersion) // 2
   normally = normal("", dispersion).draw
 
@@ -72,7 +72,7 @@ def student(name: str, dispersion: np.ndarray, dof: int) -> Task:
 
 
 def additive(width: float) -> Task:
-  """X ~ U(0, 1) and Y = X + U(-width, width)."""
+  """Returns the pair X ~ U(0, 1) and Y = X + U(-width, width)."""
 
   def draw(rng: np.random.Generator, samples: int) -> Pair:
     x = rng.random((samples, 1))
@@ -82,7 +82,7 @@ def additive(width: float) -> Task:
 
 
 def mapped(name: str, task: Task, x_map: Map, y_map: Map) -> Task:
-  """Both sides of a task through maps that are one-to-one."""
+  """Returns a task whose two sides pass through one-to-one maps."""
 
   def draw(rng: np.random.Generator, samples: int) -> Pair:
     x, y = task.draw(rng, samples)
@@ -92,17 +92,17 @@ def mapped(name: str, task: Task, x_map: Map, y_map: Map) -> Task:
 
 
 def half_cube(x: np.ndarray) -> np.ndarray:
-  """`sign(x) |x|^(3/2)`: long tails."""
+  """Returns `sign(x) |x|^(3/2)`, which has long tails."""
   return np.sign(x) * np.abs(x) ** 1.5
 
 
 def wiggly(x: np.ndarray) -> np.ndarray:
-  """Uneven stretching; the derivative lies between 0.22 and 1.78, so it is one-to-one."""
+  """Stretches unevenly; the derivative is between 0.22 and 1.78, so the map is one-to-one."""
   return x + 0.4 * np.sin(x) + 0.19 * np.sin(2 * x + 1)
 
 
 def bimodal(x: np.ndarray) -> np.ndarray:
-  """A standard normal to a mixture of N(-2, 0.5^2) (share 0.3) and N(1, 1), by quantiles."""
+  """Maps a standard normal variable to the mixture 0.3 N(-2, 0.5^2) + 0.7 N(1, 1), by quantiles."""
   grid = np.linspace(-8, 8, 20_001)
   shares = 0.3 * special.ndtr((grid + 2) / 0.5) + 0.7 * special.ndtr(grid - 1)
   strictly = np.concatenate([[True], np.diff(shares) > 0])
@@ -110,23 +110,19 @@ def bimodal(x: np.ndarray) -> np.ndarray:
 
 
 def swiss_roll(x: np.ndarray) -> np.ndarray:
-  """A standard normal `[samples, 1]` onto a spiral in the plane, `[samples, 2]`."""
+  """Maps a standard normal variable `[samples, 1]` onto a spiral in the plane `[samples, 2]`."""
   angle = 1.5 * np.pi * (1 + 2 * special.ndtr(x))
   return np.hstack([angle * np.cos(angle), angle * np.sin(angle)]) / (4.5 * np.pi)
 
 
 def spiral(x: np.ndarray) -> np.ndarray:
-  """Turns the first two features by `|x|^2 / features` radians; lengths stay: it is one-to-one."""
+  """Rotates the first two features by `|x|^2 / features` radians, which keeps all lengths."""
   angle = (x**2).sum(axis=1) / x.shape[1]
   cos, sin = np.cos(angle), np.sin(angle)
   turned = x.copy()
   turned[:, 0] = cos * x[:, 0] - sin * x[:, 1]
   turned[:, 1] = sin * x[:, 0] + cos * x[:, 1]
   return turned
-
-
-def _same(x: np.ndarray) -> np.ndarray:
-  return x
 
 
 _BIVARIATE = normal("normal 1 x 1, rho 0.75", paired(1, 0.75))
@@ -162,6 +158,6 @@ TASKS: tuple[Task, ...] = (
   mapped("asinh Student 3 x 3, 2 dof", student("", paired(3), 2), np.arcsinh, np.arcsinh),
   mapped("half-cube 25 x 25", normal("", paired(25)), half_cube, half_cube),
   mapped("uniform margins 5 x 5", normal("", paired(5)), special.ndtr, special.ndtr),
-  mapped("spiral 3 x 3", normal("", paired(3)), spiral, _same),
+  mapped("spiral 3 x 3", normal("", paired(3)), spiral, np.asarray),
   mapped("spiral 5 x 5", normal("", paired(5)), spiral, spiral),
 )

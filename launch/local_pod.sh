@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# N processes of miue_jax on this machine, connected as the hosts of a pod are: the rehearsal.
+# Rehearses a pod: starts N processes of miue_jax on this machine, connected like its hosts.
 #
 #   launch/local_pod.sh N [FLAGS OF miue_jax.main...]
 #   launch/local_pod.sh 2 --config=configs/digits.py --workdir=runs/pod
 #
 # Every line of output starts with the number of its process. SIGTERM, SIGINT (Ctrl-C) and SIGHUP
-# go to all processes, which save and leave; the same command continues. Exit status: the first one
-# that was not 0.
+# go to all processes, which save their state and leave; the same command continues. The exit status
+# is the first one that was not 0.
 set -euo pipefail
 
-PYTHON=${PYTHON:-python}                              # the interpreter
-export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}            # what the processes compute on
+PYTHON=${PYTHON:-python}                              # interpreter with miue-jax
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}            # platform of the processes
 export JAX_NUM_CPU_DEVICES=${JAX_NUM_CPU_DEVICES:-1}  # devices of each process
-GRACE=${GRACE:-60}  # seconds in which the others may notice that one failed, before they are killed
+GRACE=${GRACE:-60}  # seconds that the others get to notice a failure before they are killed
 
 if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
-  echo "usage: launch/local_pod.sh N [FLAGS...], with N processes: a number from 1" >&2
+  echo "usage: launch/local_pod.sh N [FLAGS...]; N is the number of processes, 1 or more" >&2
   exit 2
 fi
 n=$1
@@ -24,8 +24,8 @@ shift
 free_port() {
   local port
   while :; do
-    port=$((20000 + RANDOM % 10000))  # below what the kernel hands out to clients
-    # It is free where nobody answers.
+    port=$((20000 + RANDOM % 10000))  # below the range that the kernel assigns to clients
+    # The port is free if no connection can be made.
     (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
   done
   echo "$port"
@@ -33,7 +33,7 @@ free_port() {
 
 prefixed() {
   local line
-  # The last line may lack its end.
+  # The last line may have no newline.
   while IFS= read -r line || [[ $line ]]; do printf '[%s] %s\n' "$1" "$line"; done
 }
 
@@ -55,8 +55,8 @@ trap clean EXIT
 trap 'forward TERM' TERM HUP
 trap 'forward INT' INT
 
-# Job control gives each child a process group of its own: without it a child would ignore SIGINT
-# from birth, and a Ctrl-C would reach it twice, from the terminal and from here; the second signal
+# Job control gives each child a separate process group. Without it a child would start with SIGINT
+# ignored, and Ctrl-C would reach it twice, from the terminal and from this script. The second one
 # makes miue_jax leave without saving.
 set -m
 
@@ -74,21 +74,21 @@ done
 status=0 deadline=
 while ((${#pids[@]})); do
   sleep 0.2 &
-  wait $! || true  # a builtin: unlike a sleep in the foreground, a signal ends it at once
+  wait $! || true  # a signal ends this builtin at once, but not a sleep in the foreground
   for i in "${!pids[@]}"; do
     pid=${pids[i]}
     if kill -s 0 "$pid" 2>/dev/null; then continue; fi
     code=0
     wait "$pid" || code=$?
     unset "pids[i]"
-    kill -s KILL -- "-$pid" 2>/dev/null || true  # what the process itself left behind
+    kill -s KILL -- "-$pid" 2>/dev/null || true  # children that it left
     if ((code && !status)); then
       status=$code deadline=$((SECONDS + GRACE))
       echo "local_pod.sh: process $i ended with status $code" >&2
     fi
   done
   if [[ $deadline ]] && ((SECONDS > deadline)) && ((${#pids[@]})); then
-    echo "local_pod.sh: killing what still runs after $GRACE s: process ${!pids[*]}" >&2
+    echo "local_pod.sh: still running after $GRACE s, killed: process ${!pids[*]}" >&2
     for pid in "${pids[@]}"; do kill -s KILL -- "-$pid" 2>/dev/null || true; done
     deadline=
   fi

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# A TPU pod slice, by gcloud, from your own machine.
+# Manages a TPU pod slice from your own machine, through gcloud.
 #
-#   launch/tpu_pod.sh create            queue for the slice and wait until it is there
-#   launch/tpu_pod.sh install           the committed checkout and the shared disk, on all hosts
-#   launch/tpu_pod.sh run FLAGS...      miue_jax.main FLAGS --workdir=WORKDIR, on all hosts
-#   launch/tpu_pod.sh stop              SIGTERM to the run: it saves; the same run continues it
-#   launch/tpu_pod.sh ssh COMMAND       any command, on all hosts
-#   launch/tpu_pod.sh fetch [FOLDER]    WORKDIR, checkpoints and all, into FOLDER (default: runs)
-#   launch/tpu_pod.sh delete            the slice; what lies on the shared disk stays
+#   launch/tpu_pod.sh create            requests the slice and waits until it is ready
+#   launch/tpu_pod.sh install           installs the committed checkout, mounts the shared disk
+#   launch/tpu_pod.sh run FLAGS...      runs miue_jax.main FLAGS --workdir=WORKDIR on all hosts
+#   launch/tpu_pod.sh stop              sends SIGTERM to the run, which saves; run again to continue
+#   launch/tpu_pod.sh ssh COMMAND       runs any command on all hosts
+#   launch/tpu_pod.sh fetch [FOLDER]    copies WORKDIR with checkpoints to FOLDER (default: runs)
+#   launch/tpu_pod.sh delete            deletes the slice; files on the shared disk remain
 #
-# First, once: `ssh-add ~/.ssh/google_compute_engine`, which gcloud wants for many hosts; and, as
-# the hosts share no disk of their own, a Filestore instance in the network of the slice, named in
-# NFS. A run survives a lost connection. A Spot slice can be taken away at any time: delete, create,
-# install and run again, which continues.
+# Before the first use, run `ssh-add ~/.ssh/google_compute_engine`, which gcloud needs for many
+# hosts, and create a Filestore instance in the network of the slice, because the hosts share no
+# disk; name it in NFS. A run survives a lost connection. A Spot slice can be taken away at any
+# time: delete, create, install and run again to continue.
 set -euo pipefail
 
 TPU=${TPU:-miue}                         # name of the slice
-ZONE=${ZONE:-us-west4-a}                 # where you have quota for it
-TYPE=${TYPE:-v5litepod-64}               # v5e; v6e-64 and v5p-128 are of the same size
-VERSION=${VERSION:-v2-alpha-tpuv5-lite}  # of its software: v2-alpha-tpuv6e, v2-alpha-tpuv5 (v5p)
-SPOT=${SPOT-yes}                         # empty: not preemptible, at several times the price
-NFS=${NFS:-}                             # ADDRESS:/SHARE of the Filestore instance
-WORKDIR=${WORKDIR:-/mnt/miue/run}        # below /mnt/miue, where install mounts it
-ARRIVE=${ARRIVE:-300}                    # seconds in which all hosts must have started a run
-POLL=${POLL:-30}                         # seconds between two looks at the queue
+ZONE=${ZONE:-us-west4-a}                 # zone in which you have quota
+TYPE=${TYPE:-v5litepod-64}               # v5e; v6e-64 and v5p-128 have the same size
+VERSION=${VERSION:-v2-alpha-tpuv5-lite}  # or v2-alpha-tpuv6e, v2-alpha-tpuv5 (v5p)
+SPOT=${SPOT-yes}                         # empty: not preemptible, several times the price
+NFS=${NFS:-}                             # Filestore instance, ADDRESS:/SHARE
+WORKDIR=${WORKDIR:-/mnt/miue/run}        # below /mnt/miue, where install mounts NFS
+ARRIVE=${ARRIVE:-300}                    # seconds until all hosts must have started
+POLL=${POLL:-30}                         # seconds between two questions to the queue
 
 at=(--zone="$ZONE")
 
@@ -50,13 +50,13 @@ create() {
 install() {
   local archive
   if [[ ! $NFS ]]; then
-    fail "set NFS=ADDRESS:/SHARE, the disk that all hosts share." 2
+    fail "set NFS=ADDRESS:/SHARE to the disk that all hosts share." 2
   fi
   archive=$(mktemp -d)/miue.tar.gz
   git -C "$(dirname "${BASH_SOURCE[0]}")/.." archive --format=tar.gz --output="$archive" HEAD
   gcloud compute tpus tpu-vm scp "$archive" "$TPU:miue.tar.gz" "${at[@]}" --worker=all
   rm -r "$(dirname "$archive")"
-  # uv, because the image's own Python is older than 3.11.
+  # uv provides Python 3.12; the Python of the image is older than 3.11.
   everywhere "set -e
     mkdir -p miue && tar -xzf miue.tar.gz -C miue
     python3 -m pip install --quiet --user uv
@@ -71,8 +71,8 @@ install() {
 }
 
 run() {
-  # setsid and the log file: the run must not end with the connection, which only watches it.
-  # JAX_PLATFORMS: an error where jax would otherwise fall back to the CPU.
+  # setsid and the log file keep the run alive when the connection, which only watches it, ends.
+  # JAX_PLATFORMS makes jax fail where it would otherwise use the CPU.
   local flags
   flags=$(printf '%q ' --distributed_timeout="$ARRIVE" "$@" --workdir="$WORKDIR")
   everywhere "cd miue || exit
@@ -107,5 +107,5 @@ shift || true
 case $command in
   create | install | run | stop | fetch | delete) "$command" "$@" ;;
   ssh) everywhere "$*" ;;
-  *) fail "say one of: create, install, run, stop, ssh, fetch, delete." 2 ;;
+  *) fail "give one of these commands: create, install, run, stop, ssh, fetch, delete." 2 ;;
 esac

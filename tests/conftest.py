@@ -1,4 +1,4 @@
-"""Test-wide settings: several CPU devices, strict ranks, no device needed."""
+"""Sets up all tests: several CPU devices, strict ranks, parallel workers, shared fixtures."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from miue_jax.machine.progress import Progress
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Programs that the tests signal inherit what is ignored here (`nohup pytest &`), and a shell cannot
-# trap what was ignored when it started.
+# Programs that the tests signal inherit ignored signals (`nohup pytest &`), and a shell cannot trap
+# a signal that was ignored when it started.
 for _signum, _handler in {
   signal.SIGHUP: signal.SIG_DFL,
   signal.SIGINT: signal.default_int_handler,
@@ -27,28 +27,41 @@ for _signum, _handler in {
   if signal.getsignal(_signum) == signal.SIG_IGN:
     signal.signal(_signum, _handler)
 
-# Tests that interrupt and resume compile the same step again and again: once is enough.
+# Tests that interrupt and resume compile the same step many times; this cache compiles it once.
 _CACHE = tempfile.TemporaryDirectory(prefix="miue-jax-tests-")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_xdist_auto_num_workers(config):
+  """Returns the workers of `--numprocesses=auto`: one for each core, none for a single file.
+
+  Tests mostly wait for compilers, which use one core each. For a single file the start of workers
+  takes longer than it saves, and its output would come late.
+  """
+  files = {argument.partition("::")[0] for argument in config.args}
+  if len(files) == 1 and files.pop().endswith(".py"):
+    return 0
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return min(cores, 8)
+
+
 @pytest.fixture(autouse=True)
 def own_mesh():
-  """Ends with each test what it made the program's mesh, so that no other test runs on it."""
+  """Removes the mesh that a test sets, so that no other test runs on it."""
   with jax.set_mesh(None):
     yield
 
 
 @pytest.fixture
 def use_devices():
-  """Returns `use(n)`, which makes a mesh over n CPU devices the program's until the test ends."""
+  """Returns `use(n)`, which sets a mesh over n CPU devices until the test ends."""
   return lambda count: meshes.start(count, ())
 
 
 @pytest.fixture
 def quick_compiler():
-  """Leaves most optimisations out: for programs that take longer to compile than to run."""
+  """Turns off most optimisations, for programs that take longer to compile than to run."""
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", False)
@@ -56,7 +69,7 @@ def quick_compiler():
 
 @pytest.fixture
 def reporter():
-  """Returns `reporter(stop_at)`: a quiet `Reporter` that sends SIGTERM after step `stop_at`."""
+  """Returns `reporter(stop_at)`, a silent `Reporter` that sends SIGTERM after step `stop_at`."""
 
   def make(stop_at=None):
     progress = mock.create_autospec(Progress, instance=True)
@@ -70,14 +83,14 @@ def reporter():
 
 @pytest.fixture
 def no_transfers(monkeypatch):
-  """Makes every transfer inside an epoch loop an error unless the code asks for it by name."""
+  """Makes every implicit transfer inside an epoch loop an error."""
   stop_on_signal = signals.stop_on_signal
 
   @contextlib.contextmanager
   def guarded():
     with stop_on_signal(), jax.transfer_guard("disallow"):
       with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        jax.numpy.add(np.ones(3), 1)  # the guard is awake
+        jax.numpy.add(np.ones(3), 1)  # the guard works
       yield
 
   monkeypatch.setattr(signals, "stop_on_signal", guarded)
@@ -85,7 +98,7 @@ def no_transfers(monkeypatch):
 
 @pytest.fixture
 def compilations():
-  """The list of what was compiled so far, one entry for each."""
+  """Returns a list that grows by the seconds of each compilation."""
   seen = []
 
   def listen(event, seconds, **details):
@@ -99,7 +112,7 @@ def compilations():
 
 @pytest.fixture
 def epoch_reporter(compilations):
-  """A quiet `Reporter`, and the number of compilations when each epoch was reported."""
+  """Returns a silent `Reporter` and the number of compilations when each epoch was reported."""
   at_epoch = []
   progress = mock.create_autospec(Progress, instance=True)
   progress.report.side_effect = lambda step, epoch, scalars: at_epoch.append(len(compilations))

@@ -1,4 +1,4 @@
-"""The truths themselves, against numerical integration and SciPy's entropies."""
+"""Tests the closed forms against numerical integration and the entropies of SciPy."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def test_student_is_the_difference_of_entropies(dof):
 
 
 def test_student_of_a_bivariate_cauchy():
-  # Known in closed form: ln(8 pi) - 3 (Kotz and Nadarajah).
+  # Kotz and Nadarajah give the closed form ln(8 pi) - 3.
   assert closed_forms.student(np.eye(2), 1, 1) == pytest.approx(np.log(8 * np.pi) - 3)
 
 

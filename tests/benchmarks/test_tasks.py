@@ -1,4 +1,4 @@
-"""Every task's truth, against sums over its samples of an independently written density ratio."""
+"""Tests every truth against the mean of an independently written density ratio."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def test_there_are_at_least_twenty_with_distinct_names():
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_samples_are_pairs_of_finite_numbers_of_a_seed(task):
+def test_samples_are_finite_pairs_that_depend_only_on_the_seed(task):
   x, y = task.draw(np.random.default_rng(1), 500)
   again, _ = task.draw(np.random.default_rng(1), 500)
   assert x.ndim == y.ndim == 2
@@ -44,14 +44,14 @@ def test_truths_are_means_of_the_log_density_ratio(matrix, features, dof):
     - score(x, matrix[:features, :features])
     - score(y, matrix[features:, features:])
   )
-  # This also holds the samples to the density: another distribution would have another mean.
+  # This checks the samples, too: another distribution would have another mean.
   assert ratio.mean() == pytest.approx(task.truth, abs=4 * ratio.std() / 200)
 
 
 def test_paired_and_dense_truths_by_hand():
   pairs = tasks.normal("", tasks.paired(5)).truth
   assert pairs == pytest.approx(2 * closed_forms.bivariate_normal(0.8))
-  # det of equal correlations r in n dimensions: (1 - r)^(n - 1) (1 + (n - 1) r).
+  # The determinant of equal correlations r in n dimensions is (1 - r)^(n - 1) (1 + (n - 1) r).
   five, ten = ((n - 1) * np.log(0.5) + np.log(1 + (n - 1) * 0.5) for n in (5, 10))
   assert tasks.normal("", tasks.dense(5)).truth == pytest.approx(five - ten / 2)
 
@@ -74,7 +74,7 @@ def test_bimodal_has_the_distribution_of_its_mixture():
 def test_swiss_roll_and_spiral_can_be_undone():
   x = np.random.default_rng(4).standard_normal((300, 1))
   rolled = tasks.swiss_roll(x)
-  radius = np.linalg.norm(rolled, axis=1) * 4.5 * np.pi  # the angle itself
+  radius = np.linalg.norm(rolled, axis=1) * 4.5 * np.pi  # the angle before scaling
   np.testing.assert_allclose(stats.norm.ppf((radius / (1.5 * np.pi) - 1) / 2), x[:, 0], rtol=1e-6)
   x = np.random.default_rng(5).standard_normal((300, 4))
   turned = tasks.spiral(x)

@@ -1,4 +1,4 @@
-"""Launch scripts run for real, among commands that are fakes and record how they were called."""
+"""Runs the launch scripts for real, with fake commands that record how they were called."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ import json, os, signal, sys, time
 kept = {{k: v for k, v in os.environ.items() if k.startswith({recorded!r})}}
 call = json.dumps([{name!r}, sys.argv[1:], kept]) + "\\n"
 file = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.write(file, call.encode())  # at once: processes of a pod write at the same time
+os.write(file, call.encode())  # in one write: processes of a pod write at the same time
 os.close(file)
 {body}
 """
@@ -25,7 +25,7 @@ os.close(file)
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-  """How a fake was called."""
+  """The arguments and the environment of one call of a fake."""
 
   args: list[str]
   env: dict[str, str]
@@ -33,7 +33,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """A home, and a PATH that begins with fakes."""
+  """A home folder and a PATH that begins with fakes."""
 
   root: pathlib.Path
 
@@ -42,7 +42,7 @@ class Machine:
     return self.root / "home"
 
   def fake(self, name: str, body: str = "", folder: pathlib.Path | None = None) -> pathlib.Path:
-    """Makes a command that records its call and then runs `body`, which is Python."""
+    """Makes a command that records its call and then runs `body`, which is Python code."""
     path = (folder or self.root / "bin") / name
     path.parent.mkdir(parents=True, exist_ok=True)
     log = str(self.root / "calls.jsonl")
@@ -53,14 +53,14 @@ class Machine:
     return path
 
   def calls(self, name: str) -> list[Call]:
-    """The calls of a fake, in order."""
+    """Returns the calls of a fake, in order."""
     log = self.root / "calls.jsonl"
     lines = log.read_text().splitlines() if log.exists() else []
     called = [json.loads(line) for line in lines]
     return [Call(args, env) for command, args, env in called if command == name]
 
   def start(self, script: str, *args: str, **env: str) -> subprocess.Popen:
-    """Starts a launch script in an environment that holds nothing but `env`."""
+    """Starts a launch script in an environment that holds only `env`."""
     path = os.pathsep.join([str(self.root / "bin"), "/usr/bin", "/bin"])
     return subprocess.Popen(
       ["bash", str(LAUNCH / script), *args],
@@ -74,7 +74,7 @@ class Machine:
     )
 
   def run(self, script: str, *args: str, **env: str) -> subprocess.CompletedProcess:
-    """Runs a launch script to its end."""
+    """Runs a launch script and waits for its end."""
     return ended(self.start(script, *args, **env))
 
 
@@ -90,7 +90,7 @@ def ended(process: subprocess.Popen) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def machine(tmp_path):
-  """A machine without fakes yet."""
+  """Returns a machine without fakes."""
   made = Machine(tmp_path)
   made.home.mkdir()
   return made
@@ -98,11 +98,11 @@ def machine(tmp_path):
 
 @pytest.fixture
 def launch():
-  """The folder of the launch scripts."""
+  """Returns the folder of the launch scripts."""
   return LAUNCH
 
 
 @pytest.fixture(name="ended")
 def ended_fixture():
-  """`ended(process)` waits for what `Machine.start` started."""
+  """Returns `ended(process)`, which waits for a process of `Machine.start`."""
   return ended

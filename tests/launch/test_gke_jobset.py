@@ -1,4 +1,4 @@
-"""gke_jobset.yaml against the required fields of JobSet, Job and Pod, and against itself."""
+"""Tests gke_jobset.yaml against the fields that Kubernetes requires, and against its comments."""
 
 import math
 import re
@@ -25,20 +25,20 @@ def text(launch):
 
 @pytest.fixture
 def jobset(text):
-  """The manifest as `envsubst` would hand it to kubectl."""
+  """Returns the manifest that `envsubst` would give to kubectl."""
   return yaml.safe_load(string.Template(text).substitute(VALUES))
 
 
 @pytest.fixture
 def job(jobset):
-  """The spec of the one Job."""
+  """Returns the spec of the only Job."""
   (replicated,) = jobset["spec"]["replicatedJobs"]
   return replicated["template"]["spec"]
 
 
 @pytest.fixture
 def pod(job):
-  """The spec of its Pods."""
+  """Returns the spec of its Pods."""
   return job["template"]["spec"]
 
 
@@ -46,7 +46,7 @@ def chips(topology):
   return math.prod(int(side) for side in topology.split("x"))
 
 
-def test_it_says_which_variables_it_has(text):
+def test_every_variable_is_explained(text):
   explained = re.findall(r"^# \$\{(\w+)\} ", text, re.MULTILINE)
   used = set(re.findall(r"\$\{(\w+)\}", re.sub(r"^ *#.*$", "", text, flags=re.MULTILINE)))
   assert sorted(explained) == sorted(used) == sorted(VALUES)
@@ -72,7 +72,7 @@ def test_one_indexed_pod_on_each_host_of_the_slice(job, pod):
   assert job["parallelism"] == job["completions"]
   (container,) = pod["containers"]
   resources = container["resources"]
-  assert resources["requests"] == resources["limits"]  # as for every extended resource
+  assert resources["requests"] == resources["limits"]  # Kubernetes demands it of extended resources
   assert pod["nodeSelector"]["cloud.google.com/gke-tpu-accelerator"] == "tpu-v5-lite-podslice"
   topology = pod["nodeSelector"][TOPOLOGY]
   assert chips(topology) == 64
@@ -89,7 +89,7 @@ def test_the_comments_agree(text, job, pod):
 
 
 def test_a_preempted_host_restarts_all_and_a_broken_program_not_forever(jobset, job, pod):
-  assert pod["restartPolicy"] == "Never"  # which podFailurePolicy demands
+  assert pod["restartPolicy"] == "Never"  # podFailurePolicy demands it
   assert job["backoffLimit"] == 0  # the first lost Pod fails the Job, which restarts the JobSet
   policy = jobset["spec"]["failurePolicy"]
   assert 0 < policy["maxRestarts"] <= 10
@@ -117,11 +117,11 @@ def test_the_program(pod):
   flags = dict(arg.removeprefix("--").split("=", 1) for arg in container["args"])
   assert flags["config"] == VALUES["CONFIG"]
   assert float(flags["distributed_timeout"]) >= 600  # an image takes minutes to arrive
-  # The workdir lies on the volume that outlives the Pods.
+  # The workdir is on the volume that outlives the Pods.
   (mount,) = container["volumeMounts"]
   assert flags["workdir"] == f"{mount['mountPath']}/{VALUES['NAME']}"
   (volume,) = pod["volumes"]
   assert volume["name"] == mount["name"]
   assert volume["persistentVolumeClaim"] == {"claimName": VALUES["CLAIM"]}
-  # Kubernetes takes strings for the environment.
+  # Kubernetes accepts only strings in the environment.
   assert all(isinstance(entry["value"], str) for entry in container["env"])

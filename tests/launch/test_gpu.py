@@ -1,4 +1,4 @@
-"""gpu.sh: one process, all GPUs, no silent fall back to the CPU."""
+"""Tests gpu.sh: one process, all GPUs, no silent use of the CPU."""
 
 import pytest
 

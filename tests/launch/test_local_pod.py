@@ -1,4 +1,4 @@
-"""local_pod.sh: what its processes are given, what it does when they fail, where signals go."""
+"""Tests local_pod.sh: the environment of its processes, their failures, and signals."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 RANK = "rank = int(os.environ['JAX_PROCESS_ID'])\n"
-# Counts the signals it gets for half a second after the first, and leaves as miue_jax does.
+# Counts signals until half a second after the first one, and leaves as miue_jax does.
 PATIENT = RANK + (
   "got = []\n"
   "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):\n"
@@ -39,7 +39,7 @@ def alive(pid):
     os.kill(pid, 0)
   except ProcessLookupError:
     return False
-  # A zombie, where nobody reaps orphans, is dead.
+  # A zombie is dead; some systems do not reap orphans.
   return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
@@ -102,7 +102,7 @@ def test_the_first_failure_counts_and_the_others_may_notice_it(machine):
   assert "killing" not in result.stderr
 
 
-def test_who_does_not_notice_is_killed(machine):
+def test_a_process_that_ignores_the_failure_is_killed(machine):
   pid = machine.root / "pid"
   deaf = (
     RANK + "if rank == 1: sys.exit(3)\n"
@@ -125,7 +125,7 @@ def test_a_process_that_was_killed(machine):
 
 
 def test_children_of_the_processes_do_not_outlive_them(machine):
-  # They hold the pipe of the output, too, and would keep the launcher waiting.
+  # They hold the pipe of the output and would keep the launcher waiting.
   pid = machine.root / "pid"
   body = f"os.system('sleep 60 & echo $! >{pid}')"
   machine.fake("python", body)
@@ -145,7 +145,7 @@ def test_signals_reach_every_process_once(machine, ended, sent, received):
   machine.fake("python", PATIENT)
   process = machine.start("local_pod.sh", "2")
   read_until_ready(process, 2)
-  # To the whole group, as a terminal does it.
+  # A terminal sends the signal to the whole group, too.
   os.killpg(process.pid, sent)
   result = ended(process)
   assert result.returncode == 128 + received
@@ -153,12 +153,15 @@ def test_signals_reach_every_process_once(machine, ended, sent, received):
     assert lines_of(result, rank) == [f"got {int(received)}"]
 
 
-def test_an_interrupt_is_not_ignored_from_birth(machine, ended):
+def test_an_interrupt_is_not_ignored_from_the_start(machine, ended):
   machine.fake("python", "print('ready', flush=True)\ntime.sleep(20)")
   process = machine.start("local_pod.sh", "2")
   read_until_ready(process, 2)
   process.send_signal(signal.SIGINT)
-  assert ended(process).returncode in (1, 128 + signal.SIGINT)  # what Python makes of it
+  assert ended(process).returncode in (
+    1,
+    128 + signal.SIGINT,
+  )  # of Python
 
 
 @pytest.mark.parametrize("args", [[], ["0"], ["two"], ["--config=configs/digits.py"]], ids=str)
@@ -196,5 +199,5 @@ def test_two_processes_make_a_poison(tmp_path, launch):
   delta = np.load(workdir / "poison" / "delta.npy", allow_pickle=False)
   assert delta.shape[0] == 200
   assert 0 < np.abs(delta).max() <= 8
-  # Process 0 alone reports; two that were not connected would both do it.
+  # Only process 0 reports; two processes without a connection would both report.
   assert result.stdout.count("generate: epoch 1/1") == 1, result

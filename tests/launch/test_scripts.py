@@ -1,4 +1,4 @@
-"""What holds for every script in launch/."""
+"""Tests the properties that all scripts in launch/ share."""
 
 import os
 import pathlib
@@ -15,14 +15,14 @@ SCRIPTS = sorted(
 )
 
 
-def test_they_are_all_there():
+def test_all_scripts_are_found():
   names = {path.name for path in SCRIPTS}
   assert names == {"gpu.sh", "local_pod.sh", "slurm.sbatch", "tpu_pod.sh"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
-  # An environment that is not activated has its programs beside its interpreter.
+  # The programs of an environment are next to its interpreter, also where it is not activated.
   places = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
   shellcheck = shutil.which("shellcheck", path=places)
   if shellcheck is None:
@@ -34,7 +34,7 @@ def test_shellcheck_finds_nothing(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_it_can_be_started_as_it_is(script):
+def test_it_is_executable(script):
   assert os.access(script, os.X_OK)
   lines = script.read_text().splitlines()
   assert lines[0] == "#!/usr/bin/env bash"

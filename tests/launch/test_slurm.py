@@ -1,4 +1,4 @@
-"""slurm.sbatch: its directives, what srun is given, when the job goes back to the queue."""
+"""Tests slurm.sbatch: its directives, the call of srun, and when the job is requeued."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def directives(launch):
-  """The options that sbatch reads: up to the first line that is no comment."""
+  """Returns the options that sbatch reads, up to the first line that is no comment."""
   found = {}
   for line in (launch / "slurm.sbatch").read_text().splitlines():
     if line and not line.startswith("#"):
@@ -24,7 +24,7 @@ def test_every_directive_is_read(launch, directives):
 
 
 def test_one_task_for_each_gpu_and_all_gpus_for_each_task(machine, directives):
-  # jax gives the task with SLURM_LOCALID i the i-th of the GPUs that it sees.
+  # jax gives the task with SLURM_LOCALID i the i-th visible GPU.
   assert directives["ntasks-per-node"] == directives["gpus-per-node"]
   machine.fake("srun")
   assert submit(machine).returncode == 0
@@ -34,7 +34,7 @@ def test_one_task_for_each_gpu_and_all_gpus_for_each_task(machine, directives):
 
 def test_it_can_be_requeued(directives):
   assert directives["requeue"] == ""
-  name, seconds = directives["signal"].split("@")  # not B:TERM, which would reach the script alone
+  name, seconds = directives["signal"].split("@")  # B:TERM would reach only the script
   assert name == "TERM"
   assert int(seconds) >= 60
   assert directives["open-mode"] == "append"
@@ -57,7 +57,7 @@ def test_the_step(machine):
     "--distributed_timeout=300",
     *flags,
   ]
-  # A task that left must leave the others time to save.
+  # The other tasks need time to save after one task ended.
   assert "--kill-on-bad-exit=0" in call.args[:start]
   assert "--wait=300" in call.args[:start]
   assert call.env["SRUN_CPUS_PER_TASK"] == "8"
@@ -75,7 +75,7 @@ def test_variables(machine):
   ("status", "state", "requeued"),
   [
     (0, "RUNNING", False),
-    (2, "RUNNING", False),  # the same mistake again
+    (2, "RUNNING", False),  # a mistake of the user would only repeat
     (130, "RUNNING", False),
     (143, "RUNNING", True),  # the time limit is near
     (143, "COMPLETING", False),  # scancel, or a preemption that requeues by itself

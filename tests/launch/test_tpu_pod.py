@@ -1,6 +1,6 @@
-"""tpu_pod.sh: what it asks of gcloud, and what its remote commands do on a host.
+"""Tests tpu_pod.sh: its calls of gcloud, and its remote commands on a host.
 
-The fake gcloud copies and runs locally, in a folder that stands for the home of the one host.
+The fake gcloud copies and runs locally, in a folder that represents the home of the only host.
 """
 
 import os
@@ -33,7 +33,7 @@ if what == "queued-resources describe":
 
 @pytest.fixture
 def pod(machine):
-  """`pod(*args)` runs tpu_pod.sh; `pod.start(*args)` starts it."""
+  """Returns `pod`: `pod(*args)` runs tpu_pod.sh, `pod.start(*args)` starts it."""
   machine.fake("gcloud", GCLOUD)
   host = machine.root / "host"
   host.mkdir()
@@ -104,7 +104,7 @@ def test_install(pod):
   pod.machine.fake("mountpoint", f"sys.exit(not os.path.exists({str(mounted)!r}))")
   pod.machine.fake("sudo", f"if sys.argv[1] == 'mount': open({str(mounted)!r}, 'w')")
 
-  for _ in range(2):  # on a host that has it all, too
+  for _ in range(2):  # the second time everything is installed
     assert pod("install", NFS="10.0.0.2:/share").returncode == 0
   archive = pod.host / "miue.tar.gz"
   with tarfile.open(archive) as content:
@@ -119,7 +119,7 @@ def test_install(pod):
     assert all("--worker=all" in args for args in pod.asked(what))
 
 
-def test_an_install_that_fails(pod):
+def test_a_failed_install_ends(pod):
   pod.machine.fake("python3", "sys.exit(1)")
   pod.machine.fake("mountpoint")
   assert pod("install", NFS="10.0.0.2:/share").returncode == 1
@@ -135,7 +135,7 @@ def test_install_needs_a_shared_disk(pod):
 
 @pytest.fixture
 def program(pod):
-  """`program(body)` puts a fake interpreter where install would."""
+  """Returns `program(body)`, which puts a fake interpreter where `install` would."""
   folder = pod.host / "miue" / ".venv" / "bin"
   return lambda body: pod.machine.fake("python", body, folder)
 
@@ -211,7 +211,7 @@ def test_delete(pod):
   assert pod("delete").returncode == 0
   (args,) = pod.asked("queued-resources delete")
   assert args[0] == "miue"
-  assert {"--force", "--quiet"} <= set(args)  # with its node, without a question
+  assert {"--force", "--quiet"} <= set(args)  # deletes its node, asks no question
 
 
 @pytest.mark.parametrize("args", [[], ["fly"], ["everywhere"]], ids=str)

@@ -1,4 +1,4 @@
-"""The table of estimators and tasks."""
+"""Tests the table of estimators and tasks."""
 
 import numpy as np
 import pytest
@@ -26,17 +26,17 @@ def test_the_tables_have_a_row_for_each_task_and_a_column_for_each_estimator():
   errors, seconds = estimators.table(chosen, ["knn", "histogram"], 300, seeds=2).split("Seconds")
   for part in (errors, seconds):
     rows = [line for line in part.splitlines() if line.startswith("|")]
-    assert rows[0] == "| task | truth | knn | histogram |"
+    assert rows[0].replace("|", " ").split() == ["task", "truth", "knn", "histogram"]
     assert len(rows) == 2 + len(chosen)
     assert all(row.count("|") == 5 for row in rows)
   dense = next(line for line in errors.splitlines() if line.startswith("| dense"))
-  assert "*" in dense  # k-NN in 12 dimensions is warned about
-  assert dense.endswith("|  |")
+  assert "*" in dense  # k-NN in 12 dimensions comes with a warning
+  assert dense.split("|")[-2].strip() == ""
   assert f"{chosen[1].truth:.3f}" in dense
 
 
-def test_every_rival_runs_on_a_small_task():
-  quick = set(estimators.RIVALS) - {"mine", "infonce", "nwj"}
+def test_every_quick_column_runs_on_a_small_task():
+  quick = set(estimators.COLUMNS) - {"mine", "infonce", "nwj"}
   for name in quick:
     found = estimators.measure(tasks.TASKS[2], name, 500, seeds=1)
     assert np.isfinite(found["error"])
