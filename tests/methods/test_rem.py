@@ -83,7 +83,7 @@ def test_the_source_model_is_trained_adversarially(generate, name):
 
 
 @pytest.mark.parametrize("name", ["rem", "sem"])
-def test_every_pass_starts_anew(generate, name):
+def test_every_pass_starts_from_new_noise(generate, name):
   made, _ = generate(name=name, epochs=2, step_size_start=1e-9, step_size_end=1e-9)
   noise = np.random.default_rng((SEED, 2)).random((COUNT, 8, 8, 1), np.float32)
   assert np.abs(made.delta - 8 * (2 * noise - 1)).max() <= 0.51

@@ -28,7 +28,7 @@ def toy(monkeypatch):
   return methods.METHODS
 
 
-def test_it_is_short_and_uses_public_names_alone():
+def test_a_toy_file_is_short_and_uses_only_public_names():
   text = FILE.read_text()
   assert len(text.splitlines()) < 60
   for node in ast.walk(ast.parse(text)):

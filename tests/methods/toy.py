@@ -1,4 +1,4 @@
-"""Adds two toy methods through the public names alone, as a user's file would."""
+"""Adds two toy methods through public names only, as a user's file would."""
 
 import jax.numpy as jnp
 import numpy as np
