@@ -6,8 +6,8 @@ training takes a third (docs/comparison.md); the same command resumes.
 
     python -m miue_jax.main --config=configs/compare.py --config.data.path=FILE.npz --mode=compare
 
-For poisoned images of your own, add `--config.compare.bring="('mine=POISONED.npz',)"`. For a part
-of the table, add `--config.compare.methods="('em', 'miue')"`.
+For external poisons, add `--config.compare.external="('mine=POISONED.npz',)"`. For a part of the
+table, add `--config.compare.methods="('em', 'miue')"`.
 """
 
 import common

@@ -9,6 +9,7 @@ from unittest import mock
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from miue_jax.machine import meshes, signals
 from miue_jax.machine.progress import Progress
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A busy machine is slow, which is not a failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # Programs that the tests signal inherit ignored signals (`nohup pytest &`), and a shell cannot trap
 # a signal that was ignored when it started.

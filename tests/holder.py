@@ -1,4 +1,4 @@
-"""Another program that works at something."""
+"""Starts another program that holds a lock."""
 
 import contextlib
 import subprocess
@@ -6,10 +6,10 @@ import sys
 
 _PROGRAM = """
 import pathlib, sys
-from miue_jax.machine.locks import Claims
+from miue_jax.machine.locks import Locks
 path, *names = sys.argv[1:]
 names = [int(name) if name.isdecimal() else name for name in names]
-with Claims(pathlib.Path(path)).claim(*names, wait=False) as ours:
+with Locks(pathlib.Path(path)).hold(*names, wait=False) as ours:
   print(ours, flush=True)
   sys.stdin.readline()
 """
@@ -17,7 +17,7 @@ with Claims(pathlib.Path(path)).claim(*names, wait=False) as ours:
 
 @contextlib.contextmanager
 def holding(path, *names):
-  """Inside, another process has claimed this; it lets go when it reads a line or ends."""
+  """Lets another process hold a lock during the block; `let_go` or its end releases the lock."""
   command = [sys.executable, "-c", _PROGRAM, str(path), *map(str, names)]
   pipe = subprocess.PIPE
   with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:

@@ -1,4 +1,4 @@
-"""The budget: schedules of the paper, and properties of what is stored."""
+"""The budget: schedules of the paper, and properties of quantised perturbations."""
 
 import hypothesis
 import jax
@@ -13,12 +13,12 @@ from miue_jax.settings.config import ROUNDINGS
 SHAPE = (3, 4, 2, 1)
 epsilons = st.floats(0.51 / 255, 127 / 255)
 images = hnp.arrays(np.uint8, SHAPE)
-# Beyond every budget, so that clipping has work to do.
+# These exceed every budget, so that clipping matters.
 deltas = hnp.arrays(np.float32, SHAPE, elements=st.floats(-1, 1, width=32))
 
 
 @pytest.mark.parametrize(("epoch", "levels"), [(1, 0.2), (50, 0.298), (51, 0.3), (100, 0.398)])
-def test_step_size_is_the_authors(epoch, levels):
+def test_step_size_is_that_of_the_authors(epoch, levels):
   assert budget.step_size(epoch, 100, 0.2, 0.4) == pytest.approx(levels, rel=1e-12)
 
 
@@ -42,7 +42,7 @@ def test_a_level_has_as_many_parts_as_int16_allows(levels, parts):
 @hypothesis.given(
   radius=epsilons, fractions=hnp.arrays(np.float32, 9, elements=st.floats(-1, 1, width=32))
 )
-def test_packing_keeps_a_perturbation_to_half_a_part(radius, fractions):
+def test_packing_rounds_by_at_most_half_a_part(radius, fractions):
   delta, parts = np.float32(radius) * fractions, budget.resolution(radius)
   stored = budget.pack(delta, parts)
   assert stored.dtype == np.int16
@@ -92,7 +92,7 @@ def test_an_image_keeps_its_l2_budget_and_uses_it(rounding, images, delta, epsil
   assert np.sqrt((change**2).mean(axis=1)).max() <= 255 * epsilon * (1 + 1e-12)
   assert (images + quantised.astype(int)).min() >= 0
   assert (images + quantised.astype(int)).max() <= 255
-  # What kept the budget before is not scaled down.
+  # An image that keeps the budget is not scaled down.
   small = delta * np.float32(epsilon / 2)
   plain = budget.quantise(images, small, 127 / 255, rounding)
   kept = ~budget.exceeds(plain, epsilon, "l2")
@@ -120,7 +120,7 @@ def test_without_a_norm_any_image_can_be_reached(images, target):
   np.testing.assert_array_equal(images + quantised, target)
 
 
-def test_what_exceeds_a_budget_is_named_image_by_image():
+def test_exceeds_finds_each_image_over_the_budget():
   delta = np.zeros((3, 2, 2, 1), np.int8)
   delta[0, 0, 0], delta[1] = 9, 5
   assert budget.exceeds(delta, 8 / 255, "linf").tolist() == [True, False, False]
@@ -130,7 +130,7 @@ def test_what_exceeds_a_budget_is_named_image_by_image():
 
 
 @hypothesis.given(images=images, delta=deltas, epsilon=epsilons)
-def test_nearest_is_within_half_a_level_of_what_was_asked(images, delta, epsilon):
+def test_nearest_is_within_half_a_level_of_the_exact_image(images, delta, epsilon):
   delta = np.clip(delta, -epsilon, epsilon)
   quantised = budget.quantise(images, delta.astype(np.float32), epsilon)
   asked = np.clip(images + 255 * delta.astype(np.float64), 0, 255)
@@ -140,7 +140,7 @@ def test_nearest_is_within_half_a_level_of_what_was_asked(images, delta, epsilon
 @hypothesis.given(images=images, levels=hnp.arrays(np.int8, SHAPE, elements=st.integers(-8, 8)))
 def test_whole_levels_survive_both_roundings(images, levels):
   expected = np.clip(images.astype(int) + levels, 0, 255) - images
-  # As generation hands them over: float32, after clip(x + delta, 0, 1) - x.
+  # Generation passes float32, after clip(x + delta, 0, 1) - x.
   clean = images.astype(np.float32) / 255
   delta = np.clip(clean + levels / np.float32(255), 0, 1).astype(np.float32) - clean
   for rounding in ROUNDINGS:
@@ -156,7 +156,7 @@ def test_truncation_drops_the_fraction_and_nearest_rounds():
   assert truncated.ravel().tolist() == [2, 2, -3, -3]
 
 
-def test_many_images_are_realised_in_blocks(monkeypatch):
+def test_many_images_are_quantised_in_blocks(monkeypatch):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (11, 2, 2, 3), np.uint8)
   levels = rng.integers(-8, 9, images.shape)
@@ -167,7 +167,7 @@ def test_many_images_are_realised_in_blocks(monkeypatch):
 
 def test_random_noise_is_uniform_over_the_levels():
   images = np.full((1, 300, 400, 1), 128, np.uint8)
-  noise = budget.random_noise(images, 8 / 255, seed=0)
+  noise = budget.random_noise(images, np.arange(len(images)), 8 / 255, seed=0)
   counts = np.bincount(noise.ravel().astype(int) + 8, minlength=17)
   expected = np.full(17, images.size / 16)
   expected[[0, -1]] /= 2  # only half a level rounds to the ends
@@ -175,8 +175,9 @@ def test_random_noise_is_uniform_over_the_levels():
   assert ((counts - expected) ** 2 / expected).sum() < 39
 
 
-def test_random_noise_depends_on_the_seed_alone():
+def test_random_noise_depends_only_on_the_seed():
   images = np.full((1, 8, 8, 1), 128, np.uint8)
-  first, same, other = (budget.random_noise(images, 8 / 255, seed) for seed in (0, 0, 1))
+  ids = np.arange(len(images))
+  first, same, other = (budget.random_noise(images, ids, 8 / 255, seed) for seed in (0, 0, 1))
   np.testing.assert_array_equal(first, same)
   assert (first != other).any()

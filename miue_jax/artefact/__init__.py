@@ -1,1 +1,1 @@
-"""The artefact: a poison, its export, poisons made elsewhere, image quality."""
+"""Poisons on the disk, exported images, external poisons and image quality."""

@@ -1,79 +1,81 @@
-"""Poisoned images that were made elsewhere, as one more method of the comparison.
+"""Reads external poisons: poisoned images that were made elsewhere, as methods of a comparison.
 
-They are the training images in their order, uint8: an `.npy` file; an `.npz` file with the array
-`x_train`, `train_images` or only one; or a folder: one that `--mode=export` wrote, PNGs by the
-names that it would give them (`CLASS/000123.png`), or PNGs that the numbers in their names put in
-order. Labels and class folders that come with them must be those of the dataset.
+They are the uint8 training images in their order, in one of these forms: an `.npy` file; an `.npz`
+file with the array `x_train` or `train_images`, or with only one array; a folder that
+`--mode=export` wrote; a folder of PNGs with the names that an export would give them
+(`CLASS/000123.png`); or a folder of PNGs that are ordered by the numbers in their names. Labels
+and class folders that are present must be those of the dataset.
 """
 
 import itertools
+import logging
 import os
 import pathlib
 import re
 import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
 from miue_jax import budget
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact import release
 from miue_jax.artefact.poison import Poison
-from miue_jax.data import pixels
+from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset
 from miue_jax.machine import files
-from miue_jax.settings.config import FOLDER, Method
+from miue_jax.settings.config import FOLDER
 from miue_jax.settings.errors import UserError
 
-_LAYOUTS = (("x_train", "y_train"), ("train_images", "train_labels"))
-_BLOCK = 1024  # images widened to int16 at a time
+_PLAIN_ARRAY = "write it with numpy.save or numpy.savez from a plain array, without Python objects"
+
+_logger = logging.getLogger(__name__)
 
 
 def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
-  """Paths by the names that their images have in the table, from `NAME=PATH`.
+  """Returns the paths of external poisons by their names in the table.
+
+  Args:
+    items: Strings `NAME=PATH`.
 
   Raises:
-    UserError: an item of another form, a name given twice, or a path that does not exist.
+    UserError: an item has another form, a name is used twice, or a path does not exist.
   """
   paths = {}
   for item in items:
     name, equals, path = item.partition("=")
     if not equals or not path or not FOLDER.fullmatch(name):
       raise UserError(
-        f"compare.bring holds {item!r}: write NAME=PATH, where NAME has letters, digits and _.+-"
+        f"compare.external holds {item!r}: write NAME=PATH, where NAME has letters, digits and _.+-"
       )
     if name in paths:
-      raise UserError(f"compare.bring names {name!r} twice: give every path a name of its own.")
+      raise UserError(f"compare.external names {name!r} twice: give every path another name.")
     if not os.path.exists(path):
-      raise UserError(f"compare.bring says {item!r} but there is no {path}: correct the path.")
+      raise UserError(f"compare.external says {item!r} but there is no {path}: correct the path.")
     paths[name] = pathlib.Path(path)
   return paths
 
 
-def make(name: str, path: pathlib.Path, dataset: Dataset, method: Method, seed: int) -> Poison:
-  """The artefact of brought images.
+def make(name: str, path: pathlib.Path, dataset: Dataset, epsilon: float, seed: int) -> Poison:
+  """Makes a poison from external images.
 
   Args:
-    name: what the table calls them.
-    path: where they are.
-    dataset: the clean images they replace.
-    method: its epsilon is the budget that they are held against; exceeding it is stated in the
-      manifest, not refused.
-    seed: recorded in the manifest.
+    name: Name in the table.
+    path: File or folder of the poisoned images.
+    dataset: Clean images that they replace.
+    epsilon: Budget in [0, 1] pixel units. The manifest says if the images exceed it.
+    seed: Seed in the manifest.
 
   Raises:
-    UserError: as `load`.
+    UserError: `load` refuses the images.
   """
   delta = _difference(load(path, dataset), dataset)
-  reached, allowed = int(np.abs(delta).max()), budget.budget(method.epsilon)
-  bound = {"epsilon": method.epsilon} if reached <= allowed else {"epsilon": 1.0, "norm": "none"}
-  extra = {"num_classes": dataset.num_classes, "brought_from": str(path)}
+  reached, allowed = int(np.abs(delta).max()), budget.budget(epsilon)
+  bound = {"epsilon": epsilon} if reached <= allowed else {"epsilon": 1.0, "norm": "none"}
+  extra = {"num_classes": dataset.num_classes, "external_path": str(path)}
   if reached > allowed:
     extra["budget"] = f"not kept: {reached}/255, more than {allowed}/255"
-  logging.info("%s: brought images change a value by up to %d/255.", name, reached)
-  return artefact.make(
+  _logger.info("%s: external images change a value by up to %d/255.", name, reached)
+  return Poison.make(
     dataset,
     delta.astype(budget.stored_type(bound["epsilon"], bound.get("norm", "linf"))),
     method=name,
@@ -86,18 +88,18 @@ def make(name: str, path: pathlib.Path, dataset: Dataset, method: Method, seed: 
 
 
 def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
-  """Reads poisoned images of `dataset` and checks that they could be that.
+  """Reads poisoned images and checks that they can replace the training images of `dataset`.
 
   Returns:
-    uint8 `[N, H, W, C]`.
+    Images uint8 `[N, H, W, C]`.
 
   Raises:
-    UserError: they cannot be read, are pickled, or have another type, count, shape or other labels.
+    UserError: they cannot be read, are pickled, or have another type, shape or other labels.
   """
   shape = dataset.train.images.shape
   if (path / "index.csv").is_file():
     split = release.read(path, shape)
-    images, labels = split.images, split.labels
+    images, labels = np.asarray(split.images), split.labels
   elif (path / "poisoned.npz").exists():
     images, labels = _arrays(path / "poisoned.npz")
   elif path.is_dir():
@@ -111,39 +113,31 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
   if images.shape != shape:
     raise UserError(
       f"Images of {path} have shape {list(images.shape)}, the training images of {dataset.name} "
-      f"{list(shape)}: bring every training image, poisoned, in the same order and size."
+      f"{list(shape)}: give every training image, poisoned, in the same order and size."
     )
   if labels is not None and not np.array_equal(labels.reshape(-1), dataset.train.labels):
     raise UserError(
-      f"Labels of {path} are not those of {dataset.name}: bring the training images in their order."
+      f"Labels of {path} are not those of {dataset.name}: give the training images in their order."
     )
   return images
 
 
 def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
-  """Images and, where the file has them, labels."""
-  try:
-    with files.reported("read", path):
-      loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-      return loaded, None
-    with loaded as archive:
-      for images, labels in _LAYOUTS:
-        if images in archive.files:
-          return archive[images], archive[labels] if labels in archive.files else None
-      if len(archive.files) == 1:
-        return archive[archive.files[0]], None
-      held = ", ".join(sorted(archive.files)) or "nothing"
-  except (EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(
-      f"{path} cannot be read ({error}): write it with numpy.save or numpy.savez from a plain "
-      "array, without Python objects."
-    ) from error
-  raise UserError(f"{path} holds {held}: name the array of images x_train.")
+  """Returns the images of a file and its labels, or None if it has no labels."""
+  if not zipfile.is_zipfile(path):
+    return files.read_npy(path, _PLAIN_ARRAY), None
+  archive = files.Archive(path, _PLAIN_ARRAY)
+  for images, labels, *_ in npz.LAYOUTS:
+    if images in archive:
+      return archive[images], archive.get(labels)
+  if len(archive) == 1:
+    (images,) = archive
+    return archive[images], None
+  raise UserError(f"{path} holds {archive}: name the array of images x_train.")
 
 
 def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
-  """Images of a folder without an index, and the labels that its class folders say, if they do."""
+  """Returns the images of a folder without an index, and the labels of its class folders."""
   names = release.paths(dataset)
   for prefix in ("", "train/"):
     paths = [folder / name.removeprefix(prefix) for name in names]
@@ -152,13 +146,13 @@ def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
   paths = sorted(folder.rglob("*.png"), key=lambda path: _natural(path.stem))
   if not paths:
     raise UserError(
-      f"{folder} holds no PNG, index.csv or poisoned.npz: bring a folder of PNGs or one that "
+      f"{folder} holds no PNG, index.csv or poisoned.npz: give a folder of PNGs or one that "
       "--mode=export wrote, or an .npz or .npy file."
     )
   for one, other in itertools.pairwise(paths):
     if _natural(one.stem) == _natural(other.stem):
       raise UserError(
-        f"{one} and {other} have one place in the order: number the images of {folder} as the "
+        f"{one} and {other} have the same place in the order: number the images of {folder} as the "
         "training images are."
       )
   classes = {name: label for label, name in enumerate(dataset.class_names)}
@@ -167,7 +161,7 @@ def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-  """Orders names by the numbers in them: "9" comes before "10"."""
+  """Returns a sort key that orders names by the numbers in them: "9" comes before "10"."""
   parts = re.split("([0-9]+)", name)
   return [(True, int(part), "") if part.isdecimal() else (False, 0, part) for part in parts]
 
@@ -182,9 +176,8 @@ def _decoded(paths: Sequence[pathlib.Path], dataset: Dataset) -> np.ndarray:
 
 
 def _difference(images: np.ndarray, dataset: Dataset) -> np.ndarray:
-  """Poisoned minus clean images, int16 `[N, H, W, C]`."""
+  """Returns poisoned minus clean images, int16 `[N, H, W, C]`."""
   delta = np.empty(images.shape, np.int16)
-  for start in range(0, len(images), _BLOCK):
-    part = slice(start, start + _BLOCK)
-    delta[part] = images[part].astype(np.int16) - dataset.train.images[part]
+  for ids, clean in dataset.train.images.blocks():
+    delta[ids] = images[ids].astype(np.int16) - clean
   return delta

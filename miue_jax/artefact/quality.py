@@ -1,20 +1,20 @@
-"""How visible a perturbation is."""
+"""Measures how visible a perturbation is."""
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
-_WINDOW = 7  # pixels; scikit-image's default
+_WINDOW = 7  # pixels; the default of scikit-image
 
 
 def psnr(delta: np.ndarray, ids: np.ndarray) -> float | None:
-  """Mean over images of 10 log10(255^2 / mean square of delta), in dB.
+  """Returns the mean over images of 10 log10(255^2 / mean square of delta), in dB.
 
   Args:
-    delta: integers `[N, H, W, C]` in 255ths.
-    ids: of the images that count; each must be changed.
+    delta: Perturbation, integers `[N, H, W, C]` in 255ths.
+    ids: Indices of the images that count; each image must be changed.
 
   Returns:
-    None where there is no image.
+    None if `ids` is empty.
   """
   if not len(ids):
     return None
@@ -23,7 +23,11 @@ def psnr(delta: np.ndarray, ids: np.ndarray) -> float | None:
 
 
 def ssim(clean: np.ndarray, changed: np.ndarray) -> float | None:
-  """Mean structural similarity of uint8 images `[n, H, W, C]`; None where no window fits."""
+  """Returns the mean structural similarity of uint8 images `[n, H, W, C]`.
+
+  Returns:
+    None if the images are smaller than the smallest window, 3 x 3 pixels.
+  """
   window = min(_WINDOW, *clean.shape[1:3])
   window -= 1 - window % 2  # it must be odd
   if window < 3:

@@ -1,4 +1,4 @@
-"""Poison + dataset -> a tree of images with an index, and back again with the key alone.
+"""Exports poisoned images, and restores the clean images from an export and its poison.
 
 An export holds one or both of
 
@@ -7,51 +7,50 @@ An export holds one or both of
 
     poisoned.npz                 x_train uint8 [N, H, W, C], y_train int32 [N], class_names [K]
 
-and nothing of the key: neither delta nor manifest. `train/` can be read as it is by loaders that
-take folders for classes. They number classes by sorted folder name. That is the dataset's numbering
-where its class names are sorted, or are numbers in order: those are padded with zeros, so that "10"
-stays behind "09". Elsewhere the loader's labels differ from those in the index.
+It contains nothing of the key: neither delta nor manifest. Loaders that take folders for classes
+can read `train/`. They number classes by sorted folder name. That agrees with the dataset if its
+class names are sorted, or if they are numbers in order: these are padded with zeros, so that "10"
+follows "09". Otherwise the loader's labels differ from those in the index.
 """
 
 import csv
 import hashlib
 import io
+import logging
 import os
 import pathlib
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from PIL import Image
 
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.data.reader import LazyImages
-from miue_jax.machine import files
-from miue_jax.settings import config
+from miue_jax.data.images import BLOCK, Images
+from miue_jax.machine import files, progress
 from miue_jax.settings.errors import UserError
 
 FORMATS = ("png", "npz")
 _HEADER = ["path", "label", "class", "sha256"]
-# Names end up in paths of at most 255 bytes a component, with a number and ".png" behind them.
+# A component of a path has at most 255 bytes, and a number and ".png" are added to the name.
 _NAME_BYTES = 200
-_BLOCK = 1024  # images queued at a time; a million futures would take gigabytes
+
+_logger = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
-  """One example of an index."""
+  """Describes one image in an index."""
 
-  path: str  # below the export, with "/"
+  path: str  # relative to the export, with "/"
   label: int
   class_name: str
-  sha256: str  # of the file, in hexadecimal; what `sha256sum` prints
+  sha256: str  # of the file, in hexadecimal, as `sha256sum` prints it
 
 
 def export(
@@ -60,31 +59,31 @@ def export(
   directory: str | os.PathLike,
   formats: Sequence[str] = ("png",),
 ) -> pathlib.Path:
-  """Writes the poisoned training images; see the head of this file for what and where.
+  """Writes the poisoned training images, completely or not at all.
 
-  The folder appears complete or not at all. Folders and files keep the names of classes and of
-  `dataset.train.files`, except where a file system would object; images without a name are numbered
-  in the dataset's order.
+  The module's docstring describes the files. Folders and files keep the names of classes and of
+  `dataset.train.files`; characters that a file system refuses are replaced. Images without a name
+  are numbered in the dataset's order.
 
   Args:
-    dataset: the clean images.
-    poison: made for them.
-    directory: a new or empty folder.
-    formats: any of `FORMATS`.
+    dataset: Clean images.
+    poison: Poison made for them.
+    directory: New or empty folder.
+    formats: Any of `FORMATS`.
 
   Returns:
     `directory`.
 
   Raises:
     UserError: the poison belongs to another dataset, a format is unknown, the folder is not empty,
-      or the disk is full, read-only or not ours.
+      or the files cannot be written.
   """
   if not formats or not set(formats) <= set(FORMATS):
     raise UserError(f"Export formats {list(formats)} are not possible: use {' or '.join(FORMATS)}.")
-  artefact.check_dataset(poison.manifest, dataset)
+  poison.check(dataset)
   labels, names = dataset.train.labels, dataset.class_names
   with files.new_directory(directory) as folder:
-    images = artefact.apply(poison, dataset.train.images)
+    images = poison.apply(dataset.train.images)
     if "png" in formats:
       rows = [
         _Row(path, label, names[label], "")
@@ -97,14 +96,14 @@ def export(
 
 
 def read(directory: str | os.PathLike, shape: tuple[int, ...]) -> Split:
-  """Reads the PNGs of an export, verified by its index.
+  """Reads the PNGs of an export and checks them against its index.
 
   Args:
-    directory: what `export` wrote, with an `index.csv`.
-    shape: `(N, H, W, C)` of its images.
+    directory: Folder that `export` wrote, with an `index.csv`.
+    shape: Shape `(N, H, W, C)` of its images.
 
   Raises:
-    UserError: a file is missing, altered, outside of it or not of this shape.
+    UserError: a file is missing, altered, outside the folder or not of this shape.
   """
   directory = pathlib.Path(directory)
   rows = _read_index(directory / "index.csv", shape[0])
@@ -120,18 +119,17 @@ def restore(
   The clean dataset is not needed: the fingerprint in the manifest proves the result.
 
   Args:
-    directory: what `export` wrote.
-    poison_directory: what `poison.save` wrote.
-    output: a new or empty folder; receives the same tree of PNGs with an index of its own, and
-      `clean.npz` in place of `poisoned.npz`.
+    directory: Folder that `export` wrote.
+    poison_directory: Folder that `Poison.save` wrote.
+    output: New or empty folder. It receives the same tree of PNGs with a new index, and `clean.npz`
+      for `poisoned.npz`.
 
   Returns:
     `output`.
 
   Raises:
-    UserError: there is no export; a file of it is missing, altered or outside of it (the message
-      says which); poison and export do not belong together; or the disk is full, read-only or not
-      ours.
+    UserError: there is no export, one of its files is missing, altered or outside the folder, the
+      poison does not belong to the export, or the files cannot be written.
   """
   directory, output = pathlib.Path(directory), pathlib.Path(output)
   index, archive = directory / "index.csv", directory / "poisoned.npz"
@@ -139,40 +137,38 @@ def restore(
     raise UserError(
       f"There is no export in {directory} (neither index.csv nor poisoned.npz): correct the path."
     )
-  poison = artefact.load(poison_directory)
+  poison = Poison.load(poison_directory)
   with files.new_directory(output) as folder:
     if index.is_file():
       rows = _read_index(index, poison.manifest["shape"][0])
       images = _read_png(directory, rows, poison.delta.shape)
       labels = np.array([row.label for row in rows], np.int32)
-      _write_png(folder, _proven(poison, images, labels, index), rows)
+      _write_png(folder, _restored(poison, Split(images, labels), index), rows)
     if archive.is_file():
-      pools = npz.load(config.Data(source="npz", path=str(archive)))
-      images = pools.train.read(np.arange(len(pools.train.labels)))
-      labels = pools.train.labels.astype(np.int32)
-      clean = _proven(poison, images, labels, archive)
-      _write_npz(folder / "clean.npz", clean, labels, pools.class_names)
+      poisoned = npz.read(archive)
+      train = Split(poisoned.train.images.loaded(), poisoned.train.labels.astype(np.int32))
+      clean = _restored(poison, train, archive)
+      _write_npz(folder / "clean.npz", clean, train.labels, poisoned.class_names)
   return output
 
 
-def _proven(
-  poison: Poison, images: np.ndarray, labels: np.ndarray, path: pathlib.Path
-) -> np.ndarray:
-  clean = artefact.restore(poison, images)
-  name = poison.manifest["dataset"]
-  if Dataset(name, Split(clean, labels), None, ()).fingerprint != poison.manifest["fingerprint"]:
+def _restored(poison: Poison, split: Split, path: pathlib.Path) -> Images:
+  """Returns the clean images, whose fingerprint is checked."""
+  clean = poison.restore(split.images)
+  restored = Dataset(poison.manifest["dataset"], Split(clean, split.labels), None, ())
+  if restored.fingerprint != poison.manifest["fingerprint"]:
     raise UserError(
-      f"Images and labels of {path} do not restore to {name!r}: use the poison they were exported "
-      "with, and the index as it was exported."
+      f"Images and labels of {path} do not restore to {restored.name!r}: use the poison they were "
+      "exported with, and the original index."
     )
   return clean
 
 
 def paths(dataset: Dataset) -> list[str]:
-  """Where each training image goes, relative to the export."""
+  """Returns the path of each training image, relative to the export."""
   folders = _distinct(map(_safe, _padded(dataset.class_names)))
   if sorted(folders) != folders:
-    logging.info(
+    _logger.info(
       "Class names of %s are not sorted: loaders of folders will number classes differently from "
       "index.csv.",
       dataset.name,
@@ -188,14 +184,14 @@ def paths(dataset: Dataset) -> list[str]:
 
 
 def _padded(names: Sequence[str]) -> Sequence[str]:
-  """Numbers in order get leading zeros, so that they are in order as strings, too."""
+  """Adds leading zeros to numbers in ascending order, so that they also sort as strings."""
   padded = [name.zfill(max(map(len, names))) for name in names]
   numbers = all(re.fullmatch("[0-9]+", name) for name in names)
   return padded if numbers and padded == sorted(padded) else names
 
 
 def _safe(name: str) -> str:
-  """`name` as one component of a path on any common file system."""
+  """Turns `name` into one component of a path on any common file system."""
   name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
   name = name.encode()[:_NAME_BYTES].decode(errors="ignore").rstrip(" .")
   return f"_{name[1:]}" if name.startswith(".") else name or "_"
@@ -214,8 +210,8 @@ def _distinct(names: Iterable[str]) -> list[str]:
   return result
 
 
-def _write_png(folder: pathlib.Path, images: np.ndarray | LazyImages, rows: Sequence[_Row]) -> None:
-  """Writes the images and an index of them; the rows' own sha256 are ignored."""
+def _write_png(folder: pathlib.Path, images: Images, rows: Sequence[_Row]) -> None:
+  """Writes the images and their index; the sha256 of `rows` are not used."""
   for parent in {pathlib.PurePosixPath(row.path).parent for row in rows}:
     (folder / parent).mkdir(parents=True, exist_ok=True)
 
@@ -224,7 +220,7 @@ def _write_png(folder: pathlib.Path, images: np.ndarray | LazyImages, rows: Sequ
     (folder / rows[i].path).write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
-  digests = _on_all_cores(write, len(rows), "Wrote")
+  digests = _on_all_cores(write, len(rows), "wrote")
   with open(
     folder / "index.csv", "w", encoding="utf-8", errors="surrogateescape", newline=""
   ) as file:
@@ -240,25 +236,22 @@ def _encode(image: np.ndarray) -> bytes:
 
 
 def _write_npz(
-  path: pathlib.Path,
-  images: np.ndarray | LazyImages,
-  labels: np.ndarray,
-  class_names: Sequence[str],
+  path: pathlib.Path, images: Images, labels: np.ndarray, class_names: Sequence[str]
 ) -> None:
-  """Writes what `np.savez_compressed` would, but the images, which may be lazy, in blocks."""
+  """Writes a file like `np.savez_compressed`, but the images in blocks, since they may be lazy."""
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     with archive.open("x_train.npy", "w", force_zip64=True) as file:
       header = {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, images.shape))}
       np.lib.format.write_array_header_1_0(file, header)
-      for start in range(0, len(images), _BLOCK):
-        file.write(images[start : start + _BLOCK].tobytes())
+      for _, block in images.blocks():
+        file.write(block.tobytes())
     for name, values in (("y_train", labels), ("class_names", np.array(class_names))):
       with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array(file, values, allow_pickle=False)
 
 
 def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
-  """Reads an untrusted index that must have `count` rows."""
+  """Reads an index, which is not trusted and must have `count` rows."""
   with files.reported("read", path):
     text = path.read_bytes().decode("utf-8", "surrogateescape")
   try:
@@ -277,7 +270,7 @@ def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
 
 
 def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> _Row:
-  """Checks one line of an index. No dataset has more classes than its `count` images."""
+  """Checks one line of an index. A dataset has at most as many classes as its `count` images."""
   if (
     len(line) != len(_HEADER)
     or not re.fullmatch("[0-9]{1,9}", line[1])
@@ -301,13 +294,13 @@ def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> _Ro
 
 
 def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, ...]) -> np.ndarray:
-  """Reads and verifies every file of an index.
+  """Reads and checks every file of an index.
 
   Returns:
-    uint8 `[N, H, W, C]`.
+    Images uint8 `[N, H, W, C]`.
 
   Raises:
-    UserError: a file is missing, altered, no image of this shape, or a link that leaves
+    UserError: a file is missing, altered, not an image of this shape, or a link that leaves
       `directory`.
   """
   images = np.empty(shape, np.uint8)
@@ -329,7 +322,7 @@ def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, .
     return None
 
   with files.reported("read", directory):
-    problems = [problem for problem in _on_all_cores(read, len(rows), "Read") if problem]
+    problems = [problem for problem in _on_all_cores(read, len(rows), "read") if problem]
   if problems:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise UserError(f"{problems[0]}{more}: put the exported file back.")
@@ -339,10 +332,15 @@ def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, .
 def _on_all_cores(work: Callable[[int], Any], count: int, verb: str) -> list[Any]:
   """Returns `[work(0), ..., work(count - 1)]`; zlib and hashlib release the interpreter lock."""
   pool, results = futures.ThreadPoolExecutor(os.cpu_count()), []
+
+  def blocks() -> Iterator[int]:
+    for start in range(0, count, BLOCK):  # A million futures at once would take gigabytes.
+      block = range(start, min(start + BLOCK, count))
+      results.extend(pool.map(work, block))
+      yield len(block)
+
   try:
-    for start in range(0, count, _BLOCK):
-      results.extend(pool.map(work, range(start, min(start + _BLOCK, count))))
-      logging.log_every_n_seconds(logging.INFO, "%s %d of %d images.", 5, verb, len(results), count)
+    progress.count(verb, blocks(), count)
   finally:
     pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.
   return results

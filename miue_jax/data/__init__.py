@@ -1,1 +1,1 @@
-"""Data: sources of images and the augmentations that run on the device."""
+"""Sources of images, and datasets whose images are in memory or in files."""

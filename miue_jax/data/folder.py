@@ -1,32 +1,36 @@
-"""A tree of image files with one folder for each class."""
+"""Reads a tree of image files with one folder per class."""
 
 import collections
+import functools
+import logging
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
 from miue_jax.data import pixels
-from miue_jax.data.pool import Pool, Pools
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import LazyImages
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
+_logger = logging.getLogger(__name__)
 
-def load(data: config.Data) -> Pools:
-  """Lists the images below `data.path`; their pixels are read later.
 
-  The folder holds `train/<class>/...` and perhaps `test/<class>/...`, or `<class>/...` directly;
-  images may lie in sub-folders of their class. PNG, JPEG, WebP and BMP files are read. Classes are
+def load(data: config.Data) -> Dataset:
+  """Lists the images below `data.path`; they are read when they are indexed.
+
+  The folder holds `train/<class>/...` and perhaps `test/<class>/...`, or `<class>/...` directly.
+  Images may be in sub-folders of their class. PNG, JPEG, WebP and BMP files are read. Classes are
   numbered in the sorted order of their folder names, images in the sorted order of their paths.
   Images have one channel if every file of the tree is gray; otherwise all become RGB.
 
   Raises:
-    UserError: no such folder, no class folders, no images, a class only in `test`, a broken link;
-      on reading also an image that does not decode or, where `data.size` is 0, has another size
-      than the first.
+    UserError: there is no such folder, no class folder or no image, a class is only in `test`, or a
+      link is broken. Reading an image raises it if the image does not decode, or if `data.size` is
+      0 and its size differs from that of the first image.
   """
   if not data.path:
     raise UserError("data.source is folder but data.path is empty: set it to the folder of images.")
@@ -53,35 +57,24 @@ def load(data: config.Data) -> Pools:
     files[test_root] = _images_of(test_root, class_names)
   paths = {tree: _paths(tree, class_names, files[tree]) for tree in files}
   gray = all(pixels.is_gray(path, path) for tree in files for path in paths[tree])
+  name = data.name or os.path.basename(os.path.abspath(root))
 
-  def pool(tree: str) -> Pool:
-    def read(chosen: np.ndarray) -> np.ndarray:
-      wanted = [paths[tree][index] for index in chosen]
-      return pixels.decode_all(
-        lambda part: [(path, path) for path in wanted[part]],
-        len(wanted),
-        gray=gray,
-        size=data.size,
-      )
-
-    return Pool(
-      labels=np.repeat(np.arange(len(class_names)), [len(group) for group in files[tree]]),
-      read=read,
-      files=tuple(name for group in files[tree] for name in distinct_names(group)),
+  def split(tree: str) -> Split:
+    read = functools.partial(_read, paths[tree], gray=gray, size=data.size)
+    return Split(
+      LazyImages(read, len(paths[tree]), name),
+      np.repeat(np.arange(len(class_names)), [len(group) for group in files[tree]]),
+      tuple(name for group in files[tree] for name in distinct_names(group)),
     )
 
-  return Pools(
-    name=data.name or os.path.basename(os.path.abspath(root)),
-    train=pool(train_root),
-    test=pool(test_root) if test_root in files else None,
-    class_names=tuple(class_names),
-  )
+  test = split(test_root) if test_root in files else None
+  return Dataset(name, split(train_root), test, tuple(class_names))
 
 
 def distinct_names(files: Sequence[str]) -> list[str]:
-  """Drops the suffixes of relative paths, except where two files would share a name.
+  """Removes the suffixes of relative paths, unless two files would then share a name.
 
-  `a.png` alone becomes `"a"`; beside `a.jpg` it becomes `"a_png"`.
+  `a.png` becomes `"a"`, but `"a_png"` if there is also `a.jpg`.
   """
   parts = [file.rpartition(".") for file in files]
   count = collections.Counter(stem for stem, _, _ in parts)
@@ -98,8 +91,15 @@ def distinct_names(files: Sequence[str]) -> list[str]:
   return names
 
 
+def _read(paths: Sequence[str], chosen: np.ndarray, *, gray: bool, size: int) -> np.ndarray:
+  wanted = [paths[index] for index in chosen]
+  return pixels.decode_all(
+    lambda part: [(path, path) for path in wanted[part]], len(wanted), gray=gray, size=size
+  )
+
+
 def _images_of(tree: str, class_names: Sequence[str]) -> list[list[str]]:
-  """The image files of each class; none where a tree lacks the folder of a class."""
+  """Returns the image files of each class; an empty list for a class without a folder."""
   present = _subfolders(tree)
   return [
     _images_below(os.path.join(tree, name)) if name in present else [] for name in class_names
@@ -119,7 +119,7 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _visible(folder: str) -> list[os.DirEntry]:
-  """What a folder holds, sorted by name, without hidden files."""
+  """Returns the entries of a folder that are not hidden, sorted by name."""
   try:
     with os.scandir(folder) as entries:
       return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
@@ -128,9 +128,9 @@ def _visible(folder: str) -> list[os.DirEntry]:
 
 
 def _images_below(class_folder: str) -> list[str]:
-  """Sorted paths, relative to a class folder and with "/", of the image files below it."""
+  """Returns the sorted paths of image files, relative to a class folder and with "/"."""
   images, ignored = [], 0
-  seen = set()  # of real folders: links may lead outside the tree, but not round in circles
+  seen = set()  # real folders: a link may lead outside the tree, but must not make a circle
   pending = [""]
   while pending:
     prefix = pending.pop()
@@ -149,5 +149,5 @@ def _images_below(class_folder: str) -> list[str]:
       else:
         raise UserError(f"{entry.path} is not a readable file: repair the link or remove it.")
   if ignored:
-    logging.info("%s: ignored %d files that are not images", class_folder, ignored)
+    _logger.info("%s: ignored %d files that are not images", class_folder, ignored)
   return sorted(images)

@@ -1,24 +1,22 @@
-"""From image files and arrays to uint8 arrays of one size."""
+"""Decodes image files and resizes images, to uint8 arrays of one size."""
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
 import grain
 import numpy as np
-from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from miue_jax.machine import progress
 from miue_jax.settings.errors import UserError
 
-# What a source may hold. Pillow would also open formats that run programs of their own (EPS).
+# Formats of a source. Pillow would also open formats that run programs, such as EPS.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _GRAY_MODES = ("1", "L", "I;16")
 
-_CHUNK = 8  # images that a thread decodes before it takes more
-_SECONDS_BETWEEN_REPORTS = 10.0
+_CHUNK = 8  # images that a thread decodes at a time
 
 # A path, or an open binary file.
 File = str | IO[bytes]
@@ -28,11 +26,11 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
   """Scales the shorter side to `size` pixels and crops the centre.
 
   Args:
-    images: uint8 `[batch, height, width, channel]`, channel 1 or 3.
-    size: the new height and width in pixels; 0 keeps the images as they are.
+    images: Images uint8 `[N, H, W, C]`, where C is 1 or 3.
+    size: New height and width in pixels; 0 changes nothing.
 
   Returns:
-    uint8 `[batch, size, size, channel]`.
+    Images uint8 `[N, size, size, C]`.
   """
   if size == 0 or images.shape[1:3] == (size, size):
     return images
@@ -44,16 +42,19 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
-  """Decodes an image: upright, over white where it is transparent, 16 bits reduced to 8, resized.
+  """Decodes an image.
+
+  The image is turned upright, put on white where it is transparent, reduced from 16 bits to 8 and
+  resized.
 
   Args:
-    file: in PNG, JPEG, WebP or BMP format; of an animation the first frame counts.
-    name: what an error calls the image.
-    gray: whether to return one channel instead of RGB.
-    size: as in `resize`.
+    file: File in PNG, JPEG, WebP or BMP format. The first frame of an animation is decoded.
+    name: Name of the image in error messages.
+    gray: Whether to return one channel instead of RGB.
+    size: New height and width in pixels; 0 changes nothing.
 
   Returns:
-    uint8 `[height, width, 1 or 3]`.
+    Image uint8 `[H, W, 1 or 3]`.
 
   Raises:
     UserError: the image does not decode or is too large to be decoded safely.
@@ -65,7 +66,15 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
 
 
 def is_gray(file: File, name: str) -> bool:
-  """Whether an image has one channel, by its header alone; `name` and errors as in `decode`."""
+  """Returns whether an image has one channel; reads only its header.
+
+  Args:
+    file: File in PNG, JPEG, WebP or BMP format.
+    name: Name of the image in error messages.
+
+  Raises:
+    UserError: the file is not an image.
+  """
   with _errors_named(name), Image.open(file, formats=_FORMATS) as image:
     return image.mode in _GRAY_MODES
 
@@ -73,20 +82,20 @@ def is_gray(file: File, name: str) -> bool:
 def decode_all(
   fetch: Callable[[slice], Iterable[tuple[File, str]]], count: int, *, gray: bool, size: int
 ) -> np.ndarray:
-  """Decodes many images with one Grain thread for each core, and logs how it goes.
+  """Decodes many images with one Grain thread per core, and logs the progress.
 
   Args:
-    fetch: returns the images of a slice of `range(count)`, each with the name that errors give it.
-      It is called from several threads.
-    count: how many images there are.
-    gray: as in `decode`.
-    size: as in `decode`; 0 needs images that all have one size.
+    fetch: Returns the files of a slice of `range(count)`, each with its name in error messages. It
+      is called from several threads.
+    count: Number of images.
+    gray: Whether to return one channel instead of RGB.
+    size: New height and width in pixels; 0 changes nothing and needs images of one size.
 
   Returns:
-    uint8 `[count, height, width, 1 or 3]`.
+    Images uint8 `[count, H, W, 1 or 3]`.
 
   Raises:
-    UserError: as `decode`, or images of several sizes where `size` is 0.
+    UserError: an image does not decode, or the images differ in size and `size` is 0.
   """
   if count == 0:
     return np.empty((0, size, size, 1 if gray else 3), np.uint8)
@@ -104,7 +113,7 @@ def decode_all(
       if image.shape != shape:
         raise UserError(
           f"{name} is {image.shape[1]} x {image.shape[0]} pixels but {first_name} is "
-          f"{shape[1]} x {shape[0]}: set data.size to bring all images to one size."
+          f"{shape[1]} x {shape[0]}: set data.size to resize all images to one size."
         )
       decoded.append(image)
     return np.stack(decoded)
@@ -123,24 +132,8 @@ def decode_all(
       done += len(decoded)
       yield len(decoded)
 
-  report(filled(), count)
+  progress.count("decoded", filled(), count)
   return images
-
-
-def report(counts: Iterable[int], total: int) -> None:
-  """Consumes `counts` of images done; logs now and then how many, how fast, seconds left."""
-  start = last = time.monotonic()
-  done = 0
-  for count in counts:
-    done += count
-    now = time.monotonic()
-    if now - last >= _SECONDS_BETWEEN_REPORTS:
-      last = now
-      rate = done / (now - start)
-      seconds_left = (total - done) / rate
-      logging.info(
-        "decoded %d of %d images, %.0f images/s, %.0f s left", done, total, rate, seconds_left
-      )
 
 
 @contextlib.contextmanager
@@ -151,7 +144,7 @@ def _errors_named(name: str) -> Iterator[None]:
     raise
   except Image.DecompressionBombError as error:
     raise UserError(f"{name} is too large to be decoded safely: shrink or remove it.") from error
-  except Exception as error:  # Pillow raises whatever a damaged file provokes.
+  except Exception as error:  # A damaged file makes Pillow raise any exception.
     reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
     raise UserError(
       f"{name} does not decode as PNG, JPEG, WebP or BMP ({reason}): repair or remove it."
@@ -161,7 +154,7 @@ def _errors_named(name: str) -> Iterator[None]:
 def _eight_bits(image: Image.Image) -> Image.Image:
   if image.mode != "I;16":
     return image
-  # 65535 / 255 = 257: both ends of the range stay where they are.
+  # 65535 / 255 = 257: this maps 0 to 0 and 65535 to 255.
   return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
@@ -173,7 +166,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
-  """Pillow widens the filter when it shrinks an image, which is what prevents aliasing."""
+  """Resizes and crops; Pillow widens the filter when it shrinks, which prevents aliasing."""
   return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
 
 

@@ -1,41 +1,50 @@
-"""Where datasets come from: `load` turns the `data` section of a config into a `Dataset`."""
+"""Loads datasets: turns the section `data` of a config into a `Dataset`.
+
+Sources return images that are not read yet. Classes, subsets and the held-out split are chosen from
+labels alone, so that unwanted images are never decoded.
+"""
+
+import dataclasses
+import logging
 
 import numpy as np
-from absl import logging
 from sklearn import datasets
 
-from miue_jax.data import dataset, folder, npz, pixels, reader, tfds
-from miue_jax.data.pool import Draw, Pool, Pools, stratified
+from miue_jax.data import folder, npz, pixels, tfds
+from miue_jax.data.dataset import Dataset, Split, checked
+from miue_jax.data.images import LazyImages
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
+_logger = logging.getLogger(__name__)
 
-def digits(data: config.Data) -> Pools:
-  """scikit-learn's 1,797 handwritten digits, gray, enlarged from 8 x 8 pixels to 32 x 32."""
+
+def digits(data: config.Data) -> Dataset:
+  """Returns scikit-learn's 1,797 gray handwritten digits, resized from 8 x 8 pixels to 32 x 32."""
   bunch = datasets.load_digits()
   images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-  size = data.size or 32
-  train = Pool(
-    labels=bunch.target.astype(np.int64),
-    read=lambda chosen: pixels.resize(images[chosen], size),
-  )
-  return Pools(data.name or "digits", train, None, tuple(str(name) for name in bunch.target_names))
+  name, size = data.name or "digits", data.size or 32
+  resized = LazyImages(lambda chosen: pixels.resize(images[chosen], size), len(images), name)
+  train = Split(resized, bunch.target.astype(np.int64))
+  return Dataset(name, train, None, tuple(str(name) for name in bunch.target_names))
 
 
 SOURCES = {"digits": digits, "folder": folder.load, "npz": npz.load, "tfds": tfds.load}
 
 
-def load(data: config.Data, *, need_test: bool = True) -> dataset.Dataset:
-  """Reads the images a config asks for.
+def load(data: config.Data, *, need_test: bool = True) -> Dataset:
+  """Reads the images that a config asks for.
 
-  Classes are selected first, then a test set is held out where the source has none, then both
-  sides are reduced to `max_train` and `max_test`; only what remains is decoded and resized. Where
-  that would take more than `data.memory`, it is checked now and read again whenever it is indexed.
+  The classes are selected first. Then a test set is held out if the source has none, and both
+  splits are reduced to `max_train` and `max_test`. Only the remaining images are decoded and
+  resized. If they would take more than `data.memory`, they are checked now and read again whenever
+  they are indexed.
 
   Args:
-    data: the section `data` of a config.
-    need_test: whether a missing test set is an error. A test set that exists is read either way,
-      and a held-out one is held out either way, so that every stage sees one training set.
+    data: Section `data` of a config.
+    need_test: Whether a missing test set is an error. It does not change the training set: a test
+      set is read or held out in both cases.
 
   Returns:
     A dataset that has passed `dataset.checked`.
@@ -45,95 +54,85 @@ def load(data: config.Data, *, need_test: bool = True) -> dataset.Dataset:
   """
   if data.source not in SOURCES:
     raise UserError(f"data.source is {data.source!r}: set it to one of {', '.join(SOURCES)}.")
-  pools = SOURCES[data.source](data)
+  source = SOURCES[data.source](data)
   if data.classes:
-    pools = _select_classes(pools, data.classes)
-  train, test = pools.train, pools.test
+    source = _select_classes(source, data.classes)
+  train, test = source.train, source.test
   if test is None and data.test_fraction > 0:
     train, test = _hold_out(train, data.test_fraction, data.seed)
-    logging.info("%s: held out %d of %d images", pools.name, len(test), len(pools.train))
+    _logger.info("%s: held out %d of %d images", source.name, len(test), len(source.train))
   if test is None and need_test:
     raise UserError(
-      f"{pools.name} has no test set: set data.test_fraction above 0 to hold one out, or add test "
+      f"{source.name} has no test set: set data.test_fraction above 0 to hold one out, or add test "
       "images."
     )
   train = _at_most(train, data.max_train, data.seed, Draw.TRAIN)
   if test is not None:
     test = _at_most(test, data.max_test, data.seed, Draw.TEST)
-  gigabytes = _decoded_bytes(train, test) / 1e9
+  # All images are assumed to have the size of the first ones.
+  sizes = [np.prod(split.images.shape, dtype=float) for split in (train, test) if split]
+  gigabytes = sum(sizes) / 1e9
   lazy = gigabytes > data.memory
   if lazy:
-    logging.info(
+    _logger.info(
       "%s: %.3g GB of images exceed data.memory (%g): they are read whenever they are needed",
-      pools.name,
+      source.name,
       gigabytes,
       data.memory,
     )
-  loaded = dataset.Dataset(
-    name=pools.name,
-    train=_read(train, pools.name, lazy),
-    test=None if test is None else _read(test, pools.name, lazy),
-    class_names=pools.class_names,
-  )
-  if loaded.test is not None and not data.size:
-    _check_one_size(loaded)
-  return dataset.checked(loaded)
+  train, test = _read(train, lazy), None if test is None else _read(test, lazy)
+  dataset = Dataset(source.name, train, test, source.class_names)
+  if dataset.test is not None and not data.size:
+    _check_one_size(dataset)
+  return checked(dataset)
 
 
-def _select_classes(pools: Pools, classes: tuple[str, ...]) -> Pools:
-  """Keeps `classes` and numbers them in the given order."""
-  unknown = sorted(set(classes) - set(pools.class_names))
+def _select_classes(source: Dataset, classes: tuple[str, ...]) -> Dataset:
+  """Selects `classes` and numbers them in the given order."""
+  unknown = sorted(set(classes) - set(source.class_names))
   if unknown:
     raise UserError(
-      f"data.classes names {unknown[0]!r}, which {pools.name} does not have: choose from "
-      f"{_listed(pools.class_names)}."
+      f"data.classes names {unknown[0]!r}, which {source.name} does not have: choose from "
+      f"{_listed(source.class_names)}."
     )
   if len(set(classes)) != len(classes):
     raise UserError("data.classes names a class twice: name every class once.")
-  new_label = np.full(len(pools.class_names), -1)
-  new_label[[pools.class_names.index(name) for name in classes]] = np.arange(len(classes))
+  new_label = np.full(len(source.class_names), -1)
+  new_label[[source.class_names.index(name) for name in classes]] = np.arange(len(classes))
 
-  def select(pool: Pool) -> Pool:
-    return pool.relabelled(new_label).take(np.flatnonzero(new_label[pool.labels] >= 0))
+  def select(split: Split) -> Split:
+    labels = new_label[split.labels]
+    return dataclasses.replace(split, labels=labels).take(np.flatnonzero(labels >= 0))
 
-  return Pools(
-    pools.name, select(pools.train), None if pools.test is None else select(pools.test), classes
-  )
+  test = None if source.test is None else select(source.test)
+  return Dataset(source.name, select(source.train), test, classes)
 
 
 def _listed(names: tuple[str, ...], limit: int = 20) -> str:
   return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
-def _hold_out(pool: Pool, fraction: float, seed: int) -> tuple[Pool, Pool]:
-  """Splits a pool into training and test examples, each class in the same proportion."""
-  chosen = stratified(pool.labels, round(fraction * len(pool)), seed, Draw.HELD_OUT)
-  return pool.take(np.setdiff1d(np.arange(len(pool)), chosen)), pool.take(chosen)
+def _hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+  """Returns training and test examples; every class keeps its share in both."""
+  chosen = stratified(split.labels, round(fraction * len(split)), seed, Draw.HELD_OUT)
+  return split.take(np.setdiff1d(np.arange(len(split)), chosen)), split.take(chosen)
 
 
-def _at_most(pool: Pool, limit: int, seed: int, draw: Draw) -> Pool:
-  if not 0 < limit < len(pool):
-    return pool
-  return pool.take(stratified(pool.labels, limit, seed, draw))
+def _at_most(split: Split, limit: int, seed: int, draw: Draw) -> Split:
+  if not 0 < limit < len(split):
+    return split
+  return split.take(stratified(split.labels, limit, seed, draw))
 
 
-def _decoded_bytes(*pools: Pool | None) -> int:
-  """Of all images, if they have the size of the first ones."""
-  return sum(len(pool) * pool.read(np.zeros(1, int)).nbytes for pool in pools if pool)
+def _read(split: Split, lazy: bool) -> Split:
+  images = split.images.scanned() if lazy else split.images.loaded()
+  return Split(images, split.labels.astype(np.int32), split.files)
 
 
-def _read(pool: Pool, name: str, lazy: bool) -> dataset.Split:
-  if lazy and len(pool):
-    images = reader.scan(pool.read, len(pool), name)
-  else:
-    images = pool.read(np.arange(len(pool)))
-  return dataset.Split(images, pool.labels.astype(np.int32), pool.files)
-
-
-def _check_one_size(loaded: dataset.Dataset) -> None:
-  train, test = loaded.train.images.shape[1:3], loaded.test.images.shape[1:3]
-  if train != test and 0 not in train + test:  # `checked` reports an empty split
+def _check_one_size(dataset: Dataset) -> None:
+  train, test = dataset.train.images.shape[1:3], dataset.test.images.shape[1:3]
+  if train != test and 0 not in train + test:  # `checked` reports an empty split.
     raise UserError(
-      f"Training images of {loaded.name} are {train[1]} x {train[0]} pixels and test images "
-      f"{test[1]} x {test[0]}: set data.size to bring them to one size."
+      f"Training images of {dataset.name} are {train[1]} x {train[0]} pixels and test images "
+      f"{test[1]} x {test[0]}: set data.size to resize them to one size."
     )

@@ -1,36 +1,40 @@
-"""Datasets of TensorFlow Datasets, read without TensorFlow."""
+"""Reads datasets of TensorFlow Datasets, without TensorFlow."""
 
 import io
+import logging
 import types
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
-from miue_jax.data import pixels, reader
-from miue_jax.data.pool import Pool, Pools
+from miue_jax.data import pixels
+from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import LazyImages
+from miue_jax.machine import sharding
 from miue_jax.settings import config
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
+
+_logger = logging.getLogger(__name__)
 
 _DEFAULT_TEST_SPLIT = config.Data.test_split
 
 
-def load(data: config.Data) -> Pools:
-  """Reads the dataset `data.name` below `data.path`, tfds's `data_dir`.
+def load(data: config.Data) -> Dataset:
+  """Opens the dataset `data.name` below `data.path`, the `data_dir` of tfds.
 
-  Images and labels are the features that the dataset's supervised keys name, else its first `Image`
-  and its first `ClassLabel`. A dataset that is not on disk is downloaded and prepared, for which
-  tfds needs TensorFlow and a network; reading needs neither. Where there is no split `test`, the
-  test set is held out; any other `data.test_split` must exist.
+  Images and labels are the features of the dataset's supervised keys, or else its first `Image` and
+  its first `ClassLabel`. A dataset that is not on the disk is downloaded and prepared. For that,
+  tfds needs TensorFlow and a network; reading needs neither. If there is no split `test`, a test
+  set is held out later. Any other `data.test_split` must exist.
 
   Raises:
-    UserError: an unknown dataset or split, one without images and labels, one with unlabelled
-      examples, or one that can be neither read nor prepared.
+    UserError: the dataset or split is unknown, has no images and labels, has examples without a
+      label, or can be neither read nor prepared.
   """
   if not data.name:
     raise UserError("data.source is tfds but data.name is empty: name a dataset, such as cifar10.")
-  # Importing it takes seconds, which other sources should not cost.
+  # The import takes seconds, which other sources do not need.
   import tensorflow_datasets as tfds
 
   builder = _prepared_builder(tfds, data)
@@ -42,9 +46,9 @@ def load(data: config.Data) -> Pools:
       "choose another dataset."
     )
 
-  def pool(split: str) -> Pool:
+  def load_split(split: str) -> Split:
     records = _records(tfds, data.name, builder, split, image_key)
-    labels = reader.by_process(
+    labels = sharding.by_process(
       len(records),
       lambda ids: np.array([records[index][label_key] for index in ids.tolist()], np.int32),
     ).astype(np.int64)
@@ -63,16 +67,16 @@ def load(data: config.Data) -> Pools:
 
       return pixels.decode_all(fetch, len(chosen), gray=gray, size=data.size)
 
-    return Pool(labels, read)
+    return Split(LazyImages(read, len(records), data.name), labels)
 
-  train = pool(data.train_split)
+  train = load_split(data.train_split)
   has_test = data.test_split != _DEFAULT_TEST_SPLIT or data.test_split in builder.info.splits
-  test = pool(data.test_split) if has_test else None
-  return Pools(data.name, train, test, tuple(builder.info.features[label_key].names))
+  test = load_split(data.test_split) if has_test else None
+  return Dataset(data.name, train, test, tuple(builder.info.features[label_key].names))
 
 
 def _prepared_builder(tfds: types.ModuleType, data: config.Data) -> Any:
-  """Returns the builder of a dataset that is on disk, which it is put on if it can be."""
+  """Returns the builder of a dataset, which is prepared on the disk if necessary."""
   try:
     builder = tfds.builder(data.name, data_dir=data.path or None, file_format="array_record")
   except tfds.core.registered.DatasetNotFoundError as error:
@@ -82,25 +86,21 @@ def _prepared_builder(tfds: types.ModuleType, data: config.Data) -> Any:
     ) from error
   except (ValueError, OSError, ImportError, RuntimeError) as error:
     raise UserError(
-      f"{data.name} cannot be opened ({_first_line(error)}): correct data.name, or prepare it in "
+      f"{data.name} cannot be opened ({first_line(error)}): correct data.name, or prepare it in "
       "the array_record format in an empty data.path."
     ) from error
   if builder.is_prepared():
     return builder
-  logging.info("%s is not in %s: preparing it", data.name, builder.data_dir)
+  _logger.info("%s is not in %s: preparing it", data.name, builder.data_dir)
   try:
     builder.download_and_prepare()
-  except Exception as error:  # Dataset scripts and downloaders raise anything at all.
+  except Exception as error:  # Dataset scripts and downloaders raise any exception.
     raise UserError(
       f"{data.name} is not in {builder.data_dir} and could not be prepared "
-      f"({_first_line(error)}): run pip install 'miue-jax[prepare]' with a network connection, or "
+      f"({first_line(error)}): run pip install 'miue-jax[prepare]' with a network connection, or "
       "point data.path at a folder where it is prepared in the array_record format."
     ) from error
   return builder
-
-
-def _first_line(error: Exception) -> str:
-  return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _keys(tfds: types.ModuleType, name: str, info: Any) -> tuple[str, str]:
@@ -121,11 +121,11 @@ def _keys(tfds: types.ModuleType, name: str, info: Any) -> tuple[str, str]:
 def _records(
   tfds: types.ModuleType, name: str, builder: Any, split: str, image_key: str
 ) -> Sequence[dict[str, Any]]:
-  """Returns the records of a split, their images still encoded."""
+  """Returns the records of a split, with encoded images."""
   try:
     return builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
   except (ValueError, KeyError, NotImplementedError, OSError) as error:
     raise UserError(
-      f"Split {split!r} of {name} cannot be read ({_first_line(error)}): it has the splits "
+      f"Split {split!r} of {name} cannot be read ({first_line(error)}): it has the splits "
       f"{', '.join(builder.info.splits)}."
     ) from error

@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 
 from miue_jax.data.dataset import Split
-from miue_jax.data.reader import LazyImages
 from miue_jax.settings.config import Fit
 from miue_jax.settings.errors import UserError
 from miue_jax.train.step import State
@@ -50,7 +49,7 @@ def in_memory(split: Split, name: str) -> Split:
   Raises:
     UserError: its images are read from their files whenever they are needed.
   """
-  if isinstance(split.images, LazyImages):
+  if not split.images.in_memory:
     raise UserError(
       f"Defence {name!r} looks at all training images at once: raise data.memory so that they are "
       "held in memory, or remove it from evaluate.defences."

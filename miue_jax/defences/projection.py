@@ -15,14 +15,12 @@ import optax
 
 from miue_jax import objectives
 from miue_jax.data.dataset import Split
-from miue_jax.data.reader import LazyImages
 from miue_jax.defences.defence import Defence
 from miue_jax.machine import sharding
 
 EPOCHS = 20
 LEARNING_RATE = 0.1  # a tenth after half and after three quarters of the epochs
 BATCH = 128
-_BLOCK = 1024  # images that are projected at a time
 
 
 def orthogonal_projection() -> Defence:
@@ -34,14 +32,8 @@ def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
   """Fits the linear model to `train` and removes the span of its weights."""
   del clean
   basis, _ = np.linalg.qr(fit_linear(train, seed))
-  images = train.images
-  if isinstance(images, LazyImages):
-    return dataclasses.replace(train, images=images.map(lambda ids, block: remove(block, basis)))
-  projected = np.empty_like(images)
-  for start in range(0, len(images), _BLOCK):
-    block = slice(start, start + _BLOCK)
-    projected[block] = remove(images[block], basis)
-  return dataclasses.replace(train, images=projected)
+  images = train.images.map(lambda ids, block: remove(block, basis))
+  return dataclasses.replace(train, images=images)
 
 
 def fit_linear(train: Split, seed: int) -> np.ndarray:

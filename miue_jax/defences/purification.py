@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from miue_jax.data.dataset import Split
+from miue_jax.data.images import Images
 from miue_jax.defences import generative
 from miue_jax.defences.defence import Defence, in_memory
 from miue_jax.machine import prng, sharding
@@ -213,16 +214,16 @@ def _to_levels(images: jax.Array) -> jax.Array:
 def _replaced(train: Split, purify: Callable, training: Training, seed: int) -> Split:
   """The split with `purify(keys, images)` of its images, batch by batch."""
   key, batch = prng.stream(seed, "purify"), _batch(training)
-  result = np.empty_like(train.images)
+  result = np.empty(train.images.shape, np.uint8)
   for start in range(0, len(train), batch):
     rows = np.minimum(np.arange(start, start + batch), len(train) - 1)
     keys = _keys(key, sharding.shard(rows.astype(np.int32)))
     purified = _to_levels(purify(keys, _to_model(_placed(train.images, rows))))
     result[start : start + batch] = sharding.fetch(purified)[: len(train) - start]
-  return dataclasses.replace(train, images=result)
+  return dataclasses.replace(train, images=Images(result))
 
 
-def _placed(images: np.ndarray, rows: np.ndarray) -> jax.Array:
+def _placed(images: Images, rows: np.ndarray) -> jax.Array:
   return sharding.shard_rows(lambda part: images[rows[part]], (len(rows), *images.shape[1:]))
 
 

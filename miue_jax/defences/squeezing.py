@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from miue_jax.data.dataset import Split
-from miue_jax.data.reader import LazyImages
 from miue_jax.defences.defence import Defence, Preprocess
 
 
@@ -64,11 +63,6 @@ def _each(change: Callable[[np.ndarray], np.ndarray]) -> Preprocess:
 
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
     del clean, seed
-    images = train.images
-    if isinstance(images, LazyImages):
-      changed = images.map(lambda ids, block: change(block))
-    else:
-      changed = change(images)
-    return dataclasses.replace(train, images=changed)
+    return dataclasses.replace(train, images=train.images.map(lambda ids, block: change(block)))
 
   return preprocess

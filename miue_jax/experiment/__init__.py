@@ -1,10 +1,10 @@
 """The comparison: methods, each by its own recipe, against victims and defences, over seeds.
 
-  WORKDIR/poisons/METHOD/SEED/poison    the artefact of each method, made or brought
+  WORKDIR/poisons/METHOD/SEED/poison    the artefact of each method, made here or external
   WORKDIR/results.jsonl                 one row for each trained victim
   WORKDIR/measurements.jsonl            information and theory, of one victim for each line
   WORKDIR/lost.jsonl                    why a cell of the table is empty
-  WORKDIR/claims                        locks: several programs may fill one table
+  WORKDIR/locks                         locks: several programs may fill one table
   WORKDIR/report/compare.*                the table, as a page, Markdown, CSV and LaTeX
 
 `WORKDIR/poisons/METHOD/SEED` is laid out as the workdir of an experiment. With several data sets

@@ -42,7 +42,7 @@ def seeds_of(config: Config, defence: str) -> tuple[int, ...]:
 
 def names_of(config: Config) -> tuple[str, ...]:
   """Lines of the table."""
-  return (CLEAN, *config.compare.methods, *external.parse(config.compare.bring))
+  return (CLEAN, *config.compare.methods, *external.parse(config.compare.external))
 
 
 def every(config: Config) -> Iterator[Cell]:
@@ -68,7 +68,7 @@ def poison_seeds(config: Config) -> tuple[int, ...]:
 
 
 def generation(experiment: Experiment, name: str, seed: int) -> Experiment:
-  """The experiment that makes one poison; `name` may be that of brought images."""
+  """The experiment that makes one poison; `name` may be that of an external poison."""
   root = experiment.workdir.root / "poisons" / name / str(seed)
   config = dataclasses.replace(experiment.config, seed=seed)
   if name in config.compare.methods:

@@ -5,7 +5,6 @@ Every victim trains once without a defence and once under each that is asked for
 
 import fcntl
 import json
-import math
 import os
 import pathlib
 import time
@@ -16,11 +15,10 @@ import numpy as np
 from sklearn import metrics
 
 from miue_jax import budget, defences, models
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.data.pool import Draw, stratified
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.images import Images
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences.defence import Defence
 from miue_jax.machine import files, processes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
@@ -65,25 +63,18 @@ def training_split(
   elif condition == "random":
     images = _noisy(clean, config.method.epsilon, _NOISE_SEED + config.seed)
   else:
-    images = artefact.apply(poison, clean)
+    images = poison.apply(clean)
     if condition == "restored":
-      images = artefact.restore(poison, images)
+      images = poison.restore(images)
   return Split(images, dataset.train.labels)
 
 
-def _noisy(clean: np.ndarray | LazyImages, epsilon: float, seed: int) -> np.ndarray | LazyImages:
-  """Clean images with the control's noise; an image that is read alone gets the same noise."""
-  if not isinstance(clean, LazyImages):
-    noise = budget.random_noise(clean, epsilon, seed)
-    return (clean.astype(np.int16) + noise).astype(np.uint8)
-  values = math.prod(clean.shape[1:])  # drawn for one image
+def _noisy(clean: Images, epsilon: float, seed: int) -> Images:
+  """Clean images with the control's noise."""
 
   def add_noise(ids: np.ndarray, images: np.ndarray) -> np.ndarray:
-    noise = np.empty(images.shape, np.float32)
-    for row, index in enumerate(ids):
-      bits = np.random.PCG64(seed).advance(int(index) * values)
-      noise[row] = np.random.Generator(bits).uniform(-epsilon, epsilon, images.shape[1:])
-    return (images.astype(np.int16) + budget.quantise(images, noise, epsilon)).astype(np.uint8)
+    noise = budget.random_noise(images, ids, epsilon, seed)
+    return (images.astype(np.int16) + noise).astype(np.uint8)
 
   return clean.map(add_noise)
 

@@ -2,15 +2,14 @@
 
 import dataclasses
 import itertools
+import logging
 import time
 
 import jax
 import numpy as np
-from absl import logging
 
 from miue_jax import defences, models
 from miue_jax.artefact import external
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact.poison import Poison
 from miue_jax.experiment import cells, evaluate, measure, recipes, stages, summary
 from miue_jax.experiment import workdir as workdirs
@@ -19,9 +18,11 @@ from miue_jax.experiment.stages import Experiment
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.machine import memory, meshes, processes
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.locks import Claims
+from miue_jax.machine.locks import Locks
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
+
+_logger = logging.getLogger(__name__)
 
 
 class _Busy(Exception):  # noqa: N818 (not an error of the program)
@@ -38,15 +39,15 @@ class _Table:
 
   Attributes:
     experiment: its settings, folder and data.
-    brought: poisons that were not made here.
-    claims: what other programs work at.
+    external: poisons that were not made here.
+    locks: pieces of work that other programs may hold.
     todo: cells that are not filled.
     broken: poisons that could not be made, and why.
   """
 
   experiment: Experiment
-  brought: dict[str, Poison]
-  claims: Claims
+  external: dict[str, Poison]
+  locks: Locks
   todo: list[Cell]
   broken: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
 
@@ -60,8 +61,8 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
 
   Raises:
     processes.Interrupted: a signal came; the state is saved.
-    UserError: before any work: a name that is not known, things that do not go together, or brought
-      images that cannot be used.
+    UserError: before any work: a name that is not known, things that do not go together, or
+      external images that cannot be used.
   """
   places = cells.tables(config, workdir)
   for part, _ in places:
@@ -78,7 +79,7 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   _require_distinct([experiment.dataset.name for experiment in experiments])
   counts = processes.from_lead(lambda: [len(missing(experiment)) for experiment in experiments])
   total = sum(1 for part, _ in places for _ in cells.every(part))
-  logging.info("Comparison: %d of %d victims are still to be trained.", sum(counts), total)
+  _logger.info("Comparison: %d of %d victims are still to be trained.", sum(counts), total)
   text = ""
   for wait in (False, True):  # first what nobody else works at
     for table in tables:
@@ -86,7 +87,7 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
       todo, table.todo = table.todo, []
       for _, column in itertools.groupby(todo, key=lambda cell: cell[1:]):
         for cell in column:
-          _claimed(cell, table, wait)
+          _locked(cell, table, wait)
         text = summary.write_report(config, workdir, experiments)
   return text or summary.write_report(config, workdir, experiments)
 
@@ -98,12 +99,12 @@ def check(config: Config) -> None:
     UserError: an unknown method, victim or defence (the message lists what is known), a name that
       is used twice, or nothing to compare.
   """
-  compare, brought = config.compare, external.parse(config.compare.bring)
-  if not compare.methods and not brought:
-    raise UserError("There is nothing to compare: set compare.methods or compare.bring.")
-  for name in brought:
+  compare, paths = config.compare, external.parse(config.compare.external)
+  if not compare.methods and not paths:
+    raise UserError("There is nothing to compare: set compare.methods or compare.external.")
+  for name in paths:
     if name in compare.methods or name == CLEAN:
-      raise UserError(f"compare.bring uses the name {name!r}, which is taken: choose another one.")
+      raise UserError(f"compare.external uses the name {name!r}, which is taken: choose another.")
   for name in compare.methods:
     if name == CLEAN:
       raise UserError(f"compare.methods names {CLEAN!r}, which every table has: leave it out.")
@@ -122,14 +123,14 @@ def _opened(config: Config, workdir: Workdir, command: str) -> _Table:
   workdirs.open_workdir(workdir.root, config)
   experiment = stages.start(config, workdir, command, need_test=True)
   _check_fit(experiment)
-  claims = Claims(workdir.root / "claims")
-  with claims.claim("brought", wait=True):
-    brought = _brought(experiment)
+  locks = Locks(workdir.root / "locks")
+  with locks.hold("external", wait=True):
+    poisons = _external(experiment)
   for name, seed in itertools.product(config.compare.methods, cells.poison_seeds(config)):
     made = cells.generation(experiment, name, seed)
     workdirs.open_workdir(made.workdir.root, made.config)
   todo = processes.from_lead(lambda: _unfinished(experiment))
-  return _Table(experiment, brought, claims, [Cell(*cell) for cell in todo])
+  return _Table(experiment, poisons, locks, [Cell(*cell) for cell in todo])
 
 
 def _require_distinct(names: list[str]) -> None:
@@ -202,7 +203,7 @@ def _is_measured(cell: Cell, config: Config) -> bool:
   return cell.defence == "none" and cell.seed == config.compare.seeds[0]
 
 
-def _claimed(cell: Cell, table: _Table, wait: bool) -> None:
+def _locked(cell: Cell, table: _Table, wait: bool) -> None:
   """Fills a cell or writes down why it is lost; what another program has stays to be done.
 
   Args:
@@ -211,7 +212,7 @@ def _claimed(cell: Cell, table: _Table, wait: bool) -> None:
     wait: for the other program instead.
   """
   workdir = table.experiment.workdir
-  with table.claims.claim(*cell, wait=wait) as ours:
+  with table.locks.hold(*cell, wait=wait) as ours:
     try:
       if not ours:
         raise _Busy
@@ -220,7 +221,7 @@ def _claimed(cell: Cell, table: _Table, wait: bool) -> None:
     except _Busy:
       table.todo.append(cell)
     except _Lost as loss:
-      logging.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
+      _logger.warning("%s: lost: %s", " ".join(map(str, cell)), loss)
       row = cells.columns(cell, table.experiment) | {"reason": str(loss)}
       evaluate.append(cells.losses(workdir), row)
 
@@ -252,7 +253,7 @@ def _fill(cell: Cell, table: _Table, wait: bool) -> None:
       _measure(cell, experiment, poison, config)
   except (UserError, ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
     # The victim stays, for the next sitting.
-    logging.warning("%s: not measured: %s", " ".join(map(str, cell)), _reason(error))
+    _logger.warning("%s: not measured: %s", " ".join(map(str, cell)), _reason(error))
   else:
     Checkpoints(states).delete()
 
@@ -291,13 +292,13 @@ def _for_cell(config: Config, cell: Cell) -> Config:
 
 def _poison(cell: Cell, table: _Table, wait: bool) -> Poison:
   """The poison that a victim learns from, made if there is none; errors as of `_fill`."""
-  if cell.method in table.brought:
-    return table.brought[cell.method]
+  if cell.method in table.external:
+    return table.external[cell.method]
   key = cell.method, cells.poison_seed(table.experiment.config, cell.seed)
   if key in table.broken:
     raise _Lost(table.broken[key])
   made = cells.generation(table.experiment, *key)
-  with table.claims.claim("poison", *key, wait=wait) as ours:
+  with table.locks.hold("poison", *key, wait=wait) as ours:
     if not ours:
       raise _Busy
     try:
@@ -305,30 +306,29 @@ def _poison(cell: Cell, table: _Table, wait: bool) -> Poison:
         workdirs.bind(made.workdir, made.config, made.dataset)
         with memory.recorded(made.workdir.root / "memory.json"):
           stages.generate(made)
-      return artefact.load(made.workdir.poison, made.dataset)
+      return Poison.load(made.workdir.poison, made.dataset)
     except (UserError, jax.errors.JaxRuntimeError) as error:
       table.broken[key] = f"no poison: {_reason(error)}"
       raise _Lost(table.broken[key]) from error
 
 
-def _brought(experiment: Experiment) -> dict[str, Poison]:
-  """Checks brought images and keeps them as artefacts.
+def _external(experiment: Experiment) -> dict[str, Poison]:
+  """Checks external images and keeps them as poisons.
 
   Raises:
     UserError: they cannot be used, or are not those that an earlier sitting was given.
   """
   config, poisons = experiment.config, {}
-  for name, path in external.parse(config.compare.bring).items():
-    poison = external.make(name, path, experiment.dataset, config.method, config.seed)
+  for name, path in external.parse(config.compare.external).items():
+    poison = external.make(name, path, experiment.dataset, config.method.epsilon, config.seed)
     folder = cells.generation(experiment, name, config.seed).workdir.poison
     if processes.from_lead((folder / "manifest.json").exists):
-      kept = artefact.load(folder, experiment.dataset)
+      kept = Poison.load(folder, experiment.dataset)
       if not np.array_equal(kept.delta, poison.delta):
         raise UserError(
-          f"The images of {path} are not those that {folder} was made from: bring them under "
-          "another name."
+          f"The images of {path} are not those that {folder} was made from: give them another name."
         )
     else:
-      processes.from_lead(lambda poison=poison, folder=folder: artefact.save(poison, folder))
+      processes.from_lead(lambda poison=poison, folder=folder: poison.save(folder))
     poisons[name] = poison
   return poisons

@@ -10,8 +10,7 @@ import numpy as np
 from miue_jax import models
 from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.data.pool import Draw, stratified
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import evaluate
 from miue_jax.information import measurement, separability
 from miue_jax.machine import processes, sharding
@@ -106,10 +105,7 @@ def lent(dataset: Dataset, released: Split, seed: int) -> Split:
     delta = released.images[rows].astype(np.int16) - train.images[rows]
     return np.clip(images + delta, 0, 255).astype(np.uint8)
 
-  images = test.images
-  lazy = isinstance(images, LazyImages)
-  changed = images.map(change) if lazy else change(np.arange(len(test)), images)
-  return dataclasses.replace(test, images=changed)
+  return dataclasses.replace(test, images=test.images.map(change))
 
 
 def _found(

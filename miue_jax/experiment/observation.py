@@ -13,7 +13,8 @@ import numpy as np
 
 from miue_jax import budget, models
 from miue_jax.data.dataset import Dataset
-from miue_jax.data.pool import Draw, stratified
+from miue_jax.data.images import Images
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.information import measurement, theory
 from miue_jax.machine import processes
 from miue_jax.methods.delta import Delta, chosen_images
@@ -75,8 +76,8 @@ class Observer:
       delta: The perturbation.
       layout: Layout of the training images.
     """
-    before, _ = self._predict(source, self._clean)
-    after, _ = self._predict(source, self._released(delta, layout))
+    before, _ = self._predict(source, Images(self._clean))
+    after, _ = self._predict(source, Images(self._released(delta, layout)))
     values = processes.from_lead(
       functools.partial(measurement.observation, before, after, self._labels, self._measure)
     )

@@ -2,25 +2,25 @@
 
 import dataclasses
 import functools
+import logging
 import pathlib
 
 import jax
 import numpy as np
-from absl import logging
 
 from miue_jax import defences, models, report
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact import release
+from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
-from miue_jax.data.pool import Draw, stratified
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import evaluate as victims
 from miue_jax.experiment import measure as measuring
 from miue_jax.experiment import observation
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.information import measurement as information
-from miue_jax.machine import meshes, processes, sharding
+from miue_jax.machine import files, meshes, processes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.methods import AlternatingSettings, ensemble
@@ -30,6 +30,8 @@ from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
 
 _EXAMPLES = 8  # images shown in the report
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +130,9 @@ def generate(experiment: Experiment) -> None:
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
   states = workdir.checkpoints / "generate"
   if processes.from_lead((workdir.poison / "manifest.json").exists):
-    logging.info("The poison in %s is finished.", workdir.poison)
+    _logger.info("The poison in %s is finished.", workdir.poison)
     if processes.is_lead():
-      artefact.load(workdir.poison, dataset)  # it raises where something is wrong
+      Poison.load(workdir.poison, dataset)  # it raises where something is wrong
   else:
     observer = observation.Observer(dataset, config) if _observes(config) else None
     made = ensemble.generate(
@@ -151,7 +153,7 @@ def _keep(made: Generated, experiment: Experiment) -> None:
   extra = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
     extra["perturbed"] = made.perturbed
-  poison = artefact.make(
+  poison = Poison.make(
     dataset,
     made.delta,
     method=config.method.name,
@@ -162,8 +164,8 @@ def _keep(made: Generated, experiment: Experiment) -> None:
     norm=config.method.norm,
     extra=extra,
   )
-  artefact.save(poison, workdir.poison)
-  logging.info(
+  poison.save(workdir.poison)
+  _logger.info(
     "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
     len(dataset.train),
     workdir.poison,
@@ -178,7 +180,7 @@ def evaluate(experiment: Experiment) -> list[dict]:
   workdir = experiment.workdir
   return victims.rows(
     experiment.dataset,
-    artefact.load(workdir.poison, experiment.dataset),
+    Poison.load(workdir.poison, experiment.dataset),
     experiment.config,
     results=workdir.results,
     checkpoints=workdir.checkpoints / "victims",
@@ -198,13 +200,13 @@ def measure(experiment: Experiment) -> dict:
   """Measures the victims of a finished evaluation, or reads what was measured before."""
   config, workdir = experiment.config, experiment.workdir
   if (finished := processes.from_lead(lambda: _measurement(workdir))) is not None:
-    logging.info("The measurement in %s is finished.", workdir.measurement)
+    _logger.info("The measurement in %s is finished.", workdir.measurement)
     return finished
-  poison = artefact.load(workdir.poison, experiment.dataset)
+  poison = Poison.load(workdir.poison, experiment.dataset)
   measurement = measuring.measured(
     experiment.dataset, poison, config, workdir.checkpoints / "victims"
   )
-  processes.from_lead(lambda: workdirs.write_json(workdir.measurement, measurement))
+  processes.from_lead(lambda: files.write_json(workdir.measurement, measurement))
   return measurement
 
 
@@ -227,7 +229,7 @@ def measure_files(
   (x_path, x_key), (y_path, y_key) = _array(features), _array(released)
   found = information.between_files(x_path, y_path, settings, (x_key, y_key))
   if output:
-    workdirs.write_json(output, found)
+    files.write_json(output, found)
   return report.information_table(found)
 
 
@@ -241,7 +243,7 @@ def _array(text: str) -> tuple[pathlib.Path, str]:
 
 
 def _measurement(workdir: Workdir) -> dict | None:
-  return workdirs.read_json(workdir.measurement) if workdir.measurement.exists() else None
+  return files.read_json(workdir.measurement) if workdir.measurement.exists() else None
 
 
 def write_report(experiment: Experiment) -> str:
@@ -253,12 +255,12 @@ def _report(experiment: Experiment) -> str:
   workdir, dataset = experiment.workdir, experiment.dataset
   poison = examples = None
   if (workdir.poison / "manifest.json").exists():
-    poison = artefact.load(workdir.poison, dataset)
+    poison = Poison.load(workdir.poison, dataset)
     shown = _sample(dataset, _EXAMPLES, 0)
     clean = dataset.train.images[shown]
-    key = artefact.Poison(poison.delta[shown], poison.manifest)
+    key = Poison(poison.delta[shown], poison.manifest)
     captions = tuple(dataset.class_names[label] for label in dataset.train.labels[shown])
-    examples = report.Examples(clean, artefact.apply(key, clean), captions)
+    examples = report.Examples(clean, key.apply(clean), captions)
   return report.write(
     workdir.report,
     rows=victims.read(workdir.results),
@@ -275,7 +277,7 @@ def export(experiment: Experiment, output: pathlib.Path | None, formats: list[st
   directory = output or experiment.workdir.images
 
   def write() -> str:
-    poison = artefact.load(experiment.workdir.poison, experiment.dataset)
+    poison = Poison.load(experiment.workdir.poison, experiment.dataset)
     return str(release.export(experiment.dataset, poison, directory, formats))
 
   return pathlib.Path(processes.from_lead(write))

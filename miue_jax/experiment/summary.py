@@ -7,10 +7,9 @@ from typing import Any
 from miue_jax import budget, report
 from miue_jax.artefact import external
 from miue_jax.experiment import cells, evaluate, explain
-from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.stages import Experiment
 from miue_jax.experiment.workdir import Workdir
-from miue_jax.machine import memory, processes
+from miue_jax.machine import files, memory, processes
 from miue_jax.settings.config import Config
 
 
@@ -38,7 +37,7 @@ def _content(experiment: Experiment) -> report.ArenaContent:
   )
   facts = {}
   for name in axes.methods[1:]:
-    seed = config.seed if name in external.parse(config.compare.bring) else None
+    seed = config.seed if name in external.parse(config.compare.external) else None
     facts[name] = _facts(experiment, name, seed)
   rows = evaluate.read(workdir.results)
   measurements = evaluate.read(cells.measurements(workdir))
@@ -61,12 +60,12 @@ def _facts(experiment: Experiment, name: str, seed: int | None) -> dict[str, Any
     workdir = cells.generation(experiment, name, number).workdir
     path = workdir.poison / "manifest.json"
     if path.exists():
-      found.append((workdirs.read_json(path), memory.read(workdir.root / "memory.json")))
+      found.append((files.read_json(path), memory.read(workdir.root / "memory.json")))
   if not found:
     return {}
   manifests = [manifest for manifest, _ in found]
   first, limit = manifests[0], budget.budget(config.method.epsilon)
-  made = "brought_from" not in first
+  made = bool(first["config"])  # an external poison has no settings
   largest = max(manifest["max_delta_255ths"] for manifest in manifests)
   return {
     "seconds": [manifest["seconds"] for manifest in manifests] if made else [],

@@ -133,7 +133,7 @@ def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
   )
   if processes.from_lead(lambda: _stored(workdir) is None):
     content = {"config": dataclasses.asdict(config), "fingerprint": fingerprint}
-    processes.from_lead(lambda: write_json(workdir.config, content))
+    processes.from_lead(lambda: files.write_json(workdir.config, content))
   stored = _stored(workdir)
   if stored is None:
     raise UserError(
@@ -147,38 +147,10 @@ def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
     )
 
 
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-  """Writes one of our JSON files, whole or not at all."""
-  with files.replacing(path) as file:
-    file.write(json.dumps(content, indent=2).encode())
-
-
-def read_json(path: pathlib.Path) -> dict:
-  """Reads one of our JSON files.
-
-  Raises:
-    UserError: it is damaged.
-  """
-  with files.reported("read", path):
-    stored = path.read_bytes()
-  try:
-    content = json.loads(stored)
-  except ValueError as error:
-    raise UserError(f"{path} is damaged ({error}): delete it to make it again.") from error
-  if not isinstance(content, dict):
-    raise UserError(f"{path} is damaged: delete it to make it again.")
-  return content
-
-
 def _stored(workdir: Workdir) -> dict[str, Any] | None:
   if not workdir.config.exists():
     return None
-  with files.reported("read", workdir.config):
-    content = workdir.config.read_bytes()
-  try:
-    stored = json.loads(content)
-    if isinstance(stored["config"], dict) and isinstance(stored["fingerprint"], str):
-      return stored
-  except (ValueError, KeyError, TypeError):
-    pass
+  stored = files.read_json(workdir.config, "choose another --workdir")
+  if isinstance(stored.get("config"), dict) and isinstance(stored.get("fingerprint"), str):
+    return stored
   raise UserError(f"{workdir.config} is damaged: choose another --workdir.")

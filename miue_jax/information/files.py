@@ -1,8 +1,7 @@
 """Features that somebody brings in `.npz` files."""
 
 import os
-import zipfile
-import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -21,19 +20,10 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
     UserError: no such file, not an `.npz` file, no such array, or an array that is not numbers of
       one or two dimensions.
   """
-  with files.reported("read", path), open(path, "rb") as file:
-    if not zipfile.is_zipfile(file):
-      raise UserError(f"{path} is not an .npz file: write it with numpy.savez.")
-    try:
-      with np.load(file, allow_pickle=False) as archive:
-        key = _key(path, archive.files, key)
-        array = archive[key]
-    except (EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-      raise UserError(
-        f"{path} cannot be read ({error}): write it with numpy.savez from plain arrays, without "
-        "Python objects."
-      ) from error
-  if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+  archive = files.Archive(path)
+  key = _key(path, archive, key)
+  array = archive[key]
+  if array.dtype.kind not in "biuf":
     raise UserError(f"{key} of {path} is not an array of real numbers: convert it to float32.")
   if array.ndim not in (1, 2):
     raise UserError(
@@ -42,12 +32,11 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
   return array if array.ndim == 2 else array[:, None]
 
 
-def _key(path: str | os.PathLike, names: list[str], key: str) -> str:
-  listed = ", ".join(sorted(names)) or "nothing"
+def _key(path: str | os.PathLike, names: Collection[str], key: str) -> str:
   if not key and len(names) == 1:
-    return names[0]
+    return next(iter(names))
   if not key:
-    raise UserError(f"{path} holds {listed}: name the array to read.")
+    raise UserError(f"{path} holds {names}: name the array to read.")
   if key not in names:
-    raise UserError(f"{path} has no array {key!r}; it holds {listed}.")
+    raise UserError(f"{path} has no array {key!r}; it holds {names}.")
   return key

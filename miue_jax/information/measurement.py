@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from miue_jax.data.pool import Draw, stratified
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.images import Images
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.information import files, histogram, separability, theory
 from miue_jax.information.estimators import ESTIMATORS, Estimate
 from miue_jax.settings.config import Measure
@@ -241,8 +241,8 @@ def _spectrum(found: theory.ClassGeometry) -> dict[str, Any]:
 
 
 def separable(
-  released: np.ndarray | LazyImages,
-  clean: np.ndarray | LazyImages | None = None,
+  released: Images,
+  clean: Images | None = None,
   *,
   labels: np.ndarray,
   seed: int,

@@ -1,1 +1,1 @@
-"""The machine: devices, random keys, loops, signals, processes, checkpoints, progress, files."""
+"""Devices, random keys, loops, signals, processes, checkpoints, progress and files."""

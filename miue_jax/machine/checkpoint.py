@@ -1,4 +1,4 @@
-"""Checkpoints: the only file that imports Orbax."""
+"""Saves and restores the states of long runs. No other file imports Orbax."""
 
 import contextlib
 import pathlib
@@ -11,22 +11,22 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from miue_jax.machine import processes
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
 
 class Checkpoints:
-  """States of one long run, by position (steps done), the newest two kept.
+  """Provides the two newest states of a long run, by position (number of steps done).
 
-  Orbax writes into a temporary directory and renames it, so that a kill leaves either the old or
-  the new state, never half of one. Every process writes and reads its own shards, in a directory
-  that all of them see, and all must make the same calls.
+  Orbax writes into a temporary directory and renames it. A kill therefore leaves either the old or
+  the new state, never a part of one. Every process writes and reads its own shards, in a directory
+  that all processes share, and all processes must make the same calls.
   """
 
   def __init__(self, directory: pathlib.Path):
     self._directory = directory
 
   def save(self, position: int, tree: Any) -> None:
-    """Saves a pytree of jax arrays; a position that is saved already is left alone.
+    """Saves a pytree of jax arrays, unless this position is saved already.
 
     Raises:
       UserError: the disk is full or the directory cannot be written.
@@ -37,15 +37,15 @@ class Checkpoints:
           checkpointer.save(position, tree)
     except (OSError, ValueError) as error:
       raise UserError(
-        f"Cannot save a checkpoint in {self._directory} ({_first_line(error)}): free some space or "
+        f"Cannot save a checkpoint in {self._directory} ({first_line(error)}): free some space or "
         "choose another --workdir."
       ) from error
 
   def restore(self, like: Any) -> tuple[int, Any] | None:
-    """Returns the newest `(position, tree)`, or None where nothing is saved.
+    """Returns the newest `(position, tree)`, or None if nothing is saved.
 
     Args:
-      like: a pytree of jax arrays with the shapes, dtypes and shardings to restore to.
+      like: Pytree of jax arrays with the shapes, dtypes and shardings to restore to.
 
     Raises:
       UserError: the checkpoint is damaged or belongs to another program.
@@ -63,21 +63,21 @@ class Checkpoints:
         with _quiet_readers():
           return position, checkpointer.load(position, abstract)
     except Exception as error:
-      # Orbax reports damage by many exception types; whatever it is, the file cannot be used.
+      # Orbax reports damage by many exception types. None of these checkpoints can be used.
       raise UserError(
-        f"The checkpoint in {self._directory} is damaged ({_first_line(error)}): delete that "
+        f"The checkpoint in {self._directory} is damaged ({first_line(error)}): delete that "
         "folder to start this stage again."
       ) from error
 
   def delete(self) -> None:
-    """Removes every state: the run is finished and its result stored elsewhere."""
+    """Removes all states, once the result of the run is stored elsewhere."""
     if processes.is_lead():
       shutil.rmtree(self._directory, ignore_errors=True)
 
   @contextlib.contextmanager
   def _open(self) -> Iterator[ocp.training.Checkpointer]:
-    # States are noise, which compression makes a fifth smaller for ten times the time, and a copy
-    # of all that is being written.
+    # States look like noise. Compression makes them a fifth smaller, takes ten times as long and
+    # needs memory for a copy of everything that is being written.
     context = ocp.Context()
     context.array.saving.use_compression = False
     checkpointer = ocp.training.Checkpointer(
@@ -91,20 +91,17 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet_readers() -> Iterator[None]:
-  """Silences what Orbax's reader threads say about their closed event loop when a read fails.
+  """Hides the messages of Orbax's reader threads about their closed event loop after a failed read.
 
-  They may say it later than the failure, so the silence ends only where the block succeeds.
+  The messages can arrive after the failure. They are therefore shown again only if the block
+  succeeds.
   """
-  spoken = sys.unraisablehook
+  previous = sys.unraisablehook
 
   def hook(unraisable):
     if "Event loop is closed" not in str(unraisable.exc_value):
-      spoken(unraisable)
+      previous(unraisable)
 
   sys.unraisablehook = hook
   yield
-  sys.unraisablehook = spoken
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+  sys.unraisablehook = previous

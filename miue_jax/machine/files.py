@@ -1,14 +1,18 @@
-"""Writing so that a name on the disk always means complete content."""
+"""Complete writes, and reads of files that are not trusted."""
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
-from typing import BinaryIO
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
-from miue_jax.settings.errors import UserError
+import numpy as np
+
+from miue_jax.settings.errors import UserError, first_line
 
 _ADVICE = {
   errno.ENOSPC: "free some space or choose another folder",
@@ -17,11 +21,12 @@ _ADVICE = {
   errno.EACCES: "choose another folder or change its permissions",
   errno.EPERM: "choose another folder or change its permissions",
 }
+_PLAIN_ARRAYS = "write it with numpy.savez from plain arrays, without Python objects"
 
 
 @contextlib.contextmanager
 def reported(action: str, path: str | os.PathLike) -> Iterator[None]:
-  """Turns an OSError of the block into a UserError that names `path`, the reason and a way out."""
+  """Turns an OSError of the block into a UserError that names `path`, the reason and a solution."""
   try:
     yield
   except OSError as error:
@@ -31,13 +36,13 @@ def reported(action: str, path: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-  """Yields a binary file that becomes `path` when the block ends well, and vanishes otherwise.
+  """Yields a binary file that becomes `path` if the block succeeds, and is deleted otherwise.
 
-  The content is on the disk before it gets its name, so a crash or a power cut leaves either the
-  old file or the new one.
+  The content is forced to the disk before the file gets its name. A crash or a power cut
+  therefore leaves either the old file or the new one.
 
   Raises:
-    UserError: the disk is full, read-only or not ours.
+    UserError: the file cannot be written.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -55,13 +60,13 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields an empty folder that becomes `path` when the block ends well, and vanishes otherwise.
+  """Yields an empty folder that becomes `path` if the block succeeds, and is deleted otherwise.
 
-  What is written into it needs no care of its own, except against a power cut right afterwards:
-  forcing each of a million small files to the disk would take hours.
+  Its files are not forced to the disk: for a million small files that would take hours. A power
+  cut soon after the block can therefore damage them.
 
   Raises:
-    UserError: `path` exists and is not an empty folder; the disk is full, read-only or not ours.
+    UserError: `path` exists and is not an empty folder, or the folder cannot be written.
   """
   path = pathlib.Path(path).absolute()  # "." has no name
   with reported("write", path):
@@ -70,7 +75,7 @@ def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     if path.is_dir() and any(path.iterdir()):
       raise UserError(f"{path} is not empty: choose another folder or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The folder sits inside a private one: it gets the user's usual permissions, not 0700.
+    # The folder is made inside a private one, so that it gets the usual permissions, not 0700.
     with tempfile.TemporaryDirectory(
       prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True
     ) as private:
@@ -87,3 +92,113 @@ def _sync_folder(path: pathlib.Path) -> None:
     os.fsync(folder)
   finally:
     os.close(folder)
+
+
+def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+  """Writes a JSON object, completely or not at all.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  with replacing(path) as file:
+    file.write(json.dumps(content, indent=2).encode())
+
+
+def read_json(
+  path: str | os.PathLike, advice: str = "delete it to make it again"
+) -> dict[str, Any]:
+  """Reads a JSON object from a file that is not trusted.
+
+  Args:
+    path: The file.
+    advice: The end of the error message: what to do about a damaged file.
+
+  Raises:
+    UserError: the file cannot be read or does not hold one JSON object.
+  """
+  with reported("read", path):
+    text = pathlib.Path(path).read_bytes()
+  try:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+      raise ValueError("it does not hold a JSON object")
+  except (ValueError, RecursionError) as error:
+    raise UserError(f"{path} is damaged ({first_line(error)}): {advice}.") from error
+  return content
+
+
+class Archive(Mapping[str, np.ndarray]):
+  """Maps the names of an untrusted .npz file to its arrays; an array is read when it is asked for.
+
+  Pickled objects are never loaded. Every problem becomes a UserError that names the file.
+  """
+
+  def __init__(self, path: str | os.PathLike, advice: str = _PLAIN_ARRAYS):
+    """Reads the names.
+
+    Args:
+      path: The file.
+      advice: The end of every error message: what to do about a file that cannot be used.
+
+    Raises:
+      UserError: the file cannot be read or is not an .npz file.
+    """
+    self._path, self._advice = path, advice
+    with reported("read", path), open(path, "rb") as file:
+      if not zipfile.is_zipfile(file):
+        raise UserError(f"{path} is not an .npz file: {advice}.")
+    with _arrays_of(path, advice), np.load(path, allow_pickle=False) as archive:
+      self._names = tuple(archive.files)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    """Reads one array.
+
+    Raises:
+      UserError: the array cannot be read.
+    """
+    if name not in self._names:
+      raise KeyError(name)
+    with (
+      _arrays_of(self._path, self._advice),
+      np.load(self._path, allow_pickle=False) as archive,
+    ):
+      array = archive[name]
+      if not isinstance(array, np.ndarray):  # NumPy returns the bytes that it cannot parse.
+        raise ValueError(f"{name} is not an array")
+      return array
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._names
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._names)
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __str__(self) -> str:
+    return ", ".join(sorted(self._names)) or "nothing"
+
+
+def read_npy(path: str | os.PathLike, advice: str) -> np.ndarray:
+  """Reads an array from an untrusted .npy file.
+
+  Args:
+    path: The file.
+    advice: The end of the error message: what to do about a file that cannot be used.
+
+  Raises:
+    UserError: the file cannot be read, is not a .npy file or holds pickled objects.
+  """
+  with _arrays_of(path, advice):
+    # A memory map never unpickles. It compares the header with the size of the file before memory
+    # is allocated.
+    return np.array(np.lib.format.open_memmap(path, mode="r"), order="C")
+
+
+@contextlib.contextmanager
+def _arrays_of(path: str | os.PathLike, advice: str) -> Iterator[None]:
+  try:
+    yield
+  except Exception as error:  # A damaged file makes zipfile and NumPy raise any exception.
+    raise UserError(f"{path} cannot be read ({first_line(error)}): {advice}.") from error

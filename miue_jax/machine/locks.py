@@ -1,4 +1,4 @@
-"""Who does what, among programs that fill one table: locks that end with their holder."""
+"""Locks on parts of a table that several programs fill together."""
 
 import contextlib
 import fcntl
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from miue_jax.machine import files, processes
 
 
-class Claims:
-  """Locks on named pieces of work, one byte of a file for each.
+class Locks:
+  """Locks on named pieces of work, each on one byte of a shared file.
 
-  POSIX locks: the system drops them when the program ends, however it ends, and network file
-  systems know them. A program must make one object alone for a file, as closing that file would
-  drop every lock on it.
+  They are POSIX locks: the system releases them when the program ends, in whatever way it ends, and
+  network file systems support them. A program must make only one `Locks` for a file, because
+  closing the file would release all of its locks.
   """
 
   def __init__(self, path: pathlib.Path):
@@ -24,24 +24,25 @@ class Claims:
         self._file = open(path, "ab")  # noqa: SIM115
 
   @contextlib.contextmanager
-  def claim(self, *names: str | int, wait: bool) -> Iterator[bool]:
-    """Inside, no other program has this piece of work, if it yields True.
+  def hold(self, *names: str | int, wait: bool) -> Iterator[bool]:
+    """Locks a piece of work during the block; yields True if this program holds the lock.
 
     Args:
-      names: of the piece.
-      wait: until it is free; else it yields False where another program has it.
+      *names: The name of the piece.
+      wait: Whether to wait until the lock is free. If False, the block runs without the lock when
+        another program holds it, and False is yielded.
     """
     place = zlib.crc32(repr(names).encode())
-    taken = processes.from_lead(lambda: self._take(place, wait))
+    held = processes.from_lead(lambda: self._acquire(place, wait))
     try:
-      yield taken
+      yield held
     finally:
-      if taken and self._file:
+      if held and self._file:
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
-  def _take(self, place: int, wait: bool) -> bool:
+  def _acquire(self, place: int, wait: bool) -> bool:
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, POSIX says
+    except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES.
       return False
     return True

@@ -1,4 +1,8 @@
-"""Repeats a step: on the device where loops are fast there, else from Python."""
+"""Repeats a step: by a loop on the device where such loops are fast, otherwise from Python.
+
+XLA's CPU backend runs convolutions inside a compiled loop many times slower than outside (measured:
+2.18 s instead of 0.11 s for a small training step).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,31 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax.machine import sharding, signals
+from miue_jax.machine import cpu, sharding, signals
 from miue_jax.machine.cpu import allocator
 
-# Steps per dispatch where the loop runs on the device: long enough to hide the dispatch, short
-# enough that a signal is answered within seconds.
+# Steps per dispatch of a loop on the device: enough to hide the dispatch, and few enough to answer
+# a signal within seconds.
 _CHUNK = 64
 
 Step = Callable[[Any, Any, jax.Array], Any]
 
 
-def loops_on_device() -> bool:
-  """Whether loops belong into the compiled program.
-
-  XLA's CPU backend runs convolutions there many times slower than outside (measured: 2.18 s instead
-  of 0.11 s for a small training step).
-  """
-  return jax.sharding.get_mesh().devices.flat[0].platform != "cpu"
-
-
 def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
-  """Applies `body` so many times inside a step: a loop, or unrolled where loops are slow.
-
-  Unlike `loops_on_device` this can be asked while a step is traced.
-  """
-  if jax.default_backend() != "cpu":
+  """Applies `body` repeatedly inside a step; the loop is unrolled on CPUs."""
+  if not cpu.in_use():
     return jax.lax.fori_loop(0, times, lambda _, x: body(x), x)
   for _ in range(times):
     x = body(x)
@@ -41,14 +33,15 @@ def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 
-  A chunk of steps is one loop on the device; where such loops are slow, the jitted step is
-  dispatched from Python. The carry is donated either way.
+  A chunk of steps is one loop on the device. On CPUs the jitted step is dispatched from Python. The
+  carry is donated in both cases.
 
   Returns:
-    `run(carry, constants, start, stop, tick) -> (carry, reached)`, where `reached < stop` after a
-    signal and `tick(index)` is called now and then with the steps done.
+    `run(carry, constants, start, stop, tick) -> (carry, reached)`. A signal ends the loop early,
+    with `reached < stop`. `tick(index)` is called after each dispatch with the number of steps
+    done.
   """
-  on_device = loops_on_device()
+  on_device = not cpu.in_use()
   chunk = _CHUNK if on_device else 1
 
   def advance(carry, constants, first, stop):
@@ -57,7 +50,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     last = jnp.minimum(first + chunk, stop)
     return jax.lax.fori_loop(first, last, lambda i, c: step(c, constants, i), carry), last
 
-  jitted = None  # for the first arguments; later ones are of the same shapes, more or less
+  jitted = None  # It is made for the first arguments; later arguments have about the same shapes.
 
   def run(carry, constants, start, stop, tick=lambda index: None):
     nonlocal jitted

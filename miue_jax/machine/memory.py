@@ -1,14 +1,13 @@
-"""How much memory a method takes."""
+"""Measures the peak memory of a block of code."""
 
 import contextlib
-import json
 import pathlib
 import re
 from collections.abc import Iterator
 
-from miue_jax.experiment import workdir
-from miue_jax.machine import processes
+from miue_jax.machine import files, processes
 from miue_jax.machine.cpu import allocator
+from miue_jax.settings.errors import UserError
 
 _STATUS = pathlib.Path("/proc/self/status")
 _CLEAR = pathlib.Path("/proc/self/clear_refs")
@@ -16,13 +15,14 @@ _CLEAR = pathlib.Path("/proc/self/clear_refs")
 
 @contextlib.contextmanager
 def recorded(path: pathlib.Path) -> Iterator[None]:
-  """Writes the largest resident memory of this process inside the block to `path`, in bytes.
+  """Writes the peak resident memory of this process during the block to `path`, in bytes.
 
-  The larger value of several sittings stays. Nothing is written where the system cannot tell.
+  If the file exists already, the larger value is kept. Nothing is written on systems other than
+  Linux.
   """
   allocator.release()
   try:
-    _CLEAR.write_text("5")  # Linux forgets the largest value so far: proc_pid_clear_refs(5)
+    _CLEAR.write_text("5")  # Linux then resets the peak: proc_pid_clear_refs(5).
   except OSError:
     yield
     return
@@ -33,11 +33,11 @@ def recorded(path: pathlib.Path) -> Iterator[None]:
     if found and processes.is_lead():
       path.parent.mkdir(parents=True, exist_ok=True)
       largest = max(read(path) or 0, 1024 * int(found[1]))
-      workdir.write_json(path, {"peak_memory_bytes": largest})
+      files.write_json(path, {"peak_memory_bytes": largest})
 
 
 def read(path: pathlib.Path) -> int | None:
-  """What `recorded` wrote; None where it wrote nothing that can be read."""
-  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-    return int(json.loads(path.read_bytes())["peak_memory_bytes"])
+  """Returns the bytes that `recorded` wrote, or None if there is no readable file."""
+  with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+    return int(files.read_json(path)["peak_memory_bytes"])
   return None

@@ -1,4 +1,4 @@
-"""Chooses the devices of a program and makes the mesh over them."""
+"""Chooses devices and makes a mesh over them."""
 
 import contextlib
 import os
@@ -13,30 +13,36 @@ AXIS = "data"
 
 
 def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
-  """Chooses devices, makes the `data` mesh over them and sets it for the program.
+  """Makes a mesh and sets it for the whole program.
 
-  Convolutions of one CPU device use little more than one core, so on a CPU every core becomes a
-  device. Must run before any other use of jax but `processes.together`.
+  A convolution on one CPU device uses little more than one core. jax is therefore asked to make one
+  CPU device per core, which must happen before any other use of jax except `processes.together`.
+  Arguments, return value and errors are those of `make`.
+  """
+  if "JAX_NUM_CPU_DEVICES" not in os.environ:
+    # jax refuses once a backend runs (a second call in one process). It then keeps its devices.
+    with contextlib.suppress(RuntimeError):
+      wanted = min(_wanted_on_cpu(devices, batch_sizes), _cores())
+      jax.config.update("jax_num_cpu_devices", wanted)
+  allocator.keep(jax.config.jax_num_cpu_devices)
+  mesh = make(devices, batch_sizes)
+  jax.set_mesh(mesh)
+  return mesh
+
+
+def make(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
+  """Makes a mesh with the axis `data`; changes neither the current mesh nor jax's configuration.
 
   Args:
-    devices: how many, over all processes; 0 takes all accelerators, or on a CPU as many cores (at
-      most 8 in a process) as divide every batch.
-    batch_sizes: every global batch must be divisible by the number of devices.
+    devices: Number of devices over all processes. 0 takes all accelerators; on CPUs it takes as
+      many cores (at most 8 per process) as divide every batch.
+    batch_sizes: Global batch sizes, each a multiple of the number of devices.
 
   Raises:
-    UserError: more devices asked than there are, devices that do not spread over the processes, or
-      a batch that they do not divide.
+    UserError: there are fewer devices than asked for, they cannot be spread over the processes, or
+      they do not divide a batch.
   """
-  count = processes.count()
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-  fitting = (n for n in range(min(cores, 8), 0, -1) if _divides(n * count, batch_sizes))
-  wanted = devices // count or next(fitting, 1)
-  if "JAX_NUM_CPU_DEVICES" not in os.environ:
-    # Refused once a backend runs (a second call in one process); the existing devices then count.
-    with contextlib.suppress(RuntimeError):
-      jax.config.update("jax_num_cpu_devices", min(wanted, cores))
-  allocator.keep(jax.config.jax_num_cpu_devices)
-  available = jax.devices()
+  count, available = processes.count(), jax.devices()
   on_cpu = available[0].platform == "cpu"
   if devices > len(available):
     virtual = ", or set JAX_NUM_CPU_DEVICES to have more of them than cores" if on_cpu else ""
@@ -44,22 +50,33 @@ def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
       f"devices={devices} but {_here(count)} {len(available)} ({available[0].platform}); ask for "
       f"at most {len(available)}, or 0 for all{virtual}."
     )
-  used = devices or (min(wanted, len(available)) if on_cpu and count == 1 else len(available))
+  used = devices or len(available)
+  if not devices and on_cpu and count == 1:
+    used = min(_wanted_on_cpu(devices, batch_sizes), len(available))
   if count > 1 and (used < len(available) or len(available) != count * jax.local_device_count()):
     raise UserError(
       f"devices={devices} but {_here(count)} {len(available)}, {jax.local_device_count()} of them "
-      "in this one; each must have as many as the others, and all are used: set devices=0."
+      "in this one; all processes need equally many devices, and all are used: set devices=0."
     )
   if not _divides(used, batch_sizes):
     raise UserError(
       f"The batch sizes {sorted(set(batch_sizes))} must be divisible by the {used} devices; "
       "change method.batch_size, source.batch_size or victim_fit.batch_size, or set devices."
     )
-  mesh = jax.make_mesh(
+  return jax.make_mesh(
     (used,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=available[:used]
   )
-  jax.set_mesh(mesh)
-  return mesh
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _wanted_on_cpu(devices: int, batch_sizes: tuple[int, ...]) -> int:
+  """Returns the number of CPU devices for this process."""
+  count = processes.count()
+  fitting = (n for n in range(min(_cores(), 8), 0, -1) if _divides(n * count, batch_sizes))
+  return devices // count or next(fitting, 1)
 
 
 def _here(count: int) -> str:

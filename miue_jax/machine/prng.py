@@ -9,13 +9,13 @@ from miue_jax.machine import sharding
 
 
 def stream(seed: int, *path: str | int) -> jax.Array:
-  """A random key named by where it is used, e.g. `stream(seed, "victim", 3)`.
+  """Returns the random key of a seed and a path of names, e.g. `stream(seed, "victim", 3)`.
 
-  Names enter by their crc32, so that adding a stream never changes another one.
+  A name enters by its crc32, so that a new stream does not change the others.
   """
   path = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
   numbers = np.array([seed, *path], np.uint32)
-  # Explicitly: what jax moves by itself might be more than a few numbers.
+  # The transfer is explicit: a transfer guard forbids implicit ones.
   return _key(
     jax.device_put(numbers) if jax.sharding.get_mesh().empty else sharding.replicate(numbers)
   )
@@ -30,5 +30,5 @@ def _key(numbers: jax.Array) -> jax.Array:
 
 
 def example_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
-  """One key per example, by its id: the same draw wherever the example lies."""
+  """Returns one key per example `[n]`, derived from its id `[n]` and not from its position."""
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)

@@ -1,8 +1,8 @@
-"""Several processes as one program: they start together, agree, and stop together.
+"""Runs several processes as one program: they start together, agree and stop together.
 
-jax's coordination service, which lives in process 0 (the lead), connects them. All processes run
-the same program on their own devices; the lead alone writes what people read. A workdir must lie
-where every process sees it.
+They are connected by jax's coordination service, which runs in process 0 (the lead). All processes
+run the same program on their own devices. Only the lead writes files and output. A workdir must be
+on storage that all processes share.
 """
 
 import contextlib
@@ -21,28 +21,30 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed  # the service has no public client; Orbax reaches it here, too
+from jax._src import distributed  # The service has no public client; Orbax also uses this one.
 
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
-MODES = ("auto", "on", "off")
-FAILED = 2  # exit status: something that the user can put right
-LOST = 3  # exit status: another process died, or cannot be reached
+FAILED = 2  # exit status of a problem that the user can solve
+LOST = 3  # exit status if another process died or cannot be reached
 
-# A process that is silent for so long is dead; a living one speaks several times in between.
+# A process without a heartbeat for this time counts as dead; live ones send several of them.
 _HEARTBEAT_SECONDS = 30
-_FAREWELL_SECONDS = 5  # for the others to hear why this process stops
-_SLICE_SECONDS = 1  # between looks at what the others said; signals are answered in between
+_FAREWELL_SECONDS = 5  # for the other processes to read why this one stops
+_SLICE_SECONDS = 1  # of one wait for a message; signals are handled between two waits
 _PREFIX = "miue_jax"
 _STOP = f"{_PREFIX}/stop"
 
 _calls = itertools.count()
-_ending = threading.Lock()  # taken once, by whoever ends this process
-_handlers = []  # what C calls must outlive the call that installed it
+_ending = threading.Lock()  # acquired once, by the thread that ends this process
+_handlers = []  # callbacks from C, which must not be garbage-collected
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-  """A signal arrived, the state is saved, the program should leave: all of its processes agree."""
+  """Says that a signal arrived and the state is saved, so that the program can end.
+
+  All processes agree on it.
+  """
 
   def __init__(self, signum: int):
     super().__init__(signal.Signals(signum).name)
@@ -50,24 +52,24 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
 
 def count() -> int:
-  """How many processes there are, without starting a backend."""
+  """Returns the number of processes, without starting a backend."""
   return distributed.global_state.num_processes
 
 
 def is_lead() -> bool:
-  """Whether this process is the one that writes."""
+  """Returns whether this process is the lead, which writes all files."""
   return distributed.global_state.process_id == 0
 
 
 def announced(environment: Mapping[str, str]) -> bool:
-  """Whether a launcher says that this process is one of several; asks nobody.
+  """Returns whether a launcher's variables say that this process is one of several.
 
-  Known: `JAX_COORDINATOR_ADDRESS` and its kin, Slurm steps and Open MPI jobs of more than one task,
-  and TPU hosts: on Kubernetes by their names, else by the chips, where jax asks the machine's
-  metadata how many hosts there are.
+  The known launchers are those that set `JAX_COORDINATOR_ADDRESS`, Slurm steps and Open MPI jobs of
+  more than one task, and TPU hosts. TPU hosts are counted by their names on Kubernetes. Elsewhere a
+  TPU is enough, and jax then asks the machine's metadata for the number of hosts.
   """
   several = (
-    ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),  # without the first a batch script, not a step of it
+    ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),  # A batch script outside a step lacks the first.
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
   )
   hosts = environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES"))
@@ -77,25 +79,26 @@ def announced(environment: Mapping[str, str]) -> bool:
     return True
   if hosts is not None:
     return "," in hosts or int(environment.get("MEGASCALE_NUM_SLICES", 1)) > 1
-  # jax sets the variable on import where the machine has no TPU.
+  # jax sets the variable on import if the machine has no TPU.
   return "TPU_SKIP_MDS_QUERY" not in environment and importlib.util.find_spec("libtpu") is not None
 
 
 @contextlib.contextmanager
 def together(mode: str, timeout: float) -> Iterator[None]:
-  """Connects the processes; inside, whatever ends one of them early ends all, with its status.
+  """Connects the processes; if one of them ends early inside the block, all end with its status.
 
-  Must be entered before any other use of jax. Changes nothing for a single process. A process that
-  others end, or that ends others, says why and leaves without unwinding: `FAILED` if not all
-  arrived in time, `LOST` if another one died, else the status of the first one that left.
+  The block must be entered before any other use of jax. It changes nothing for a single process. A
+  process that ends early prints the reason and exits without unwinding. The status is `FAILED` if
+  not all processes arrived in time, `LOST` if a process died, and otherwise that of the process
+  that ended first.
 
   Args:
-    mode: `auto` connects where a launcher announces several processes, `on` insists, `off` never.
-    timeout: seconds in which all processes must have arrived.
+    mode: `auto` connects if a launcher announces several processes, `on` always, `off` never.
+    timeout: Seconds in which all processes must arrive.
 
   Raises:
-    UserError: nothing says who the others are.
-    Interrupted: as it came; the processes agree on it by themselves.
+    UserError: no variable tells how to reach the other processes.
+    Interrupted: the block raised it; all processes agree on a signal.
   """
   if mode == "off" or (mode == "auto" and not announced(os.environ)):
     yield
@@ -110,13 +113,13 @@ def together(mode: str, timeout: float) -> Iterator[None]:
   listener.start()
   try:
     yield
-    from_lead(lambda: None)  # it may still be writing, and its end would end the service
+    from_lead(lambda: None)  # The lead may still be writing, and the service ends with it.
   except Interrupted:
     raise
   except UserError as error:
     _leave(FAILED, str(error), f"miue-jax: {error}\n")
   except jax.errors.JaxRuntimeError as error:
-    reason = f"another process died, or a computation failed ({_first_line(error)})"
+    reason = f"another process died, or a computation failed ({first_line(error)})"
     _leave(LOST, reason, f"miue-jax: {reason}\n")
   except SystemExit as stop:
     status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -124,19 +127,19 @@ def together(mode: str, timeout: float) -> Iterator[None]:
       raise
     _leave(status, signal.Signals(status - 128).name if status > 128 else f"status {status}", "")
   except Exception as error:
-    _leave(1, f"{type(error).__name__}: {_first_line(error)}", traceback.format_exc())
+    _leave(1, f"{type(error).__name__}: {first_line(error)}", traceback.format_exc())
   finally:
     over.set()
-    listener.join()  # it must not outlive the client
+    listener.join()  # It must not outlive the client.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
       jax.distributed.shutdown()
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
 def from_lead(make: Callable[[], Any]) -> Any:
-  """What `make()` returns on the lead, on every process; only the lead calls it, the others wait.
+  """Calls `make()` on the lead process and returns its value on every process.
 
-  Every process must make the same calls in the same order. The value must be one of JSON's.
+  Every process must make the same calls in the same order. The value must be a JSON value.
   """
   if count() == 1:
     return make()
@@ -149,14 +152,14 @@ def from_lead(make: Callable[[], Any]) -> Any:
 
 
 def require_same(values: dict[str, Any], advice: str) -> None:
-  """Checks that all processes have the same values; none goes on before.
+  """Waits until all processes have checked that their values are those of the lead.
 
   Args:
-    values: JSON values by the name that the message gives them.
-    advice: what to do when they differ.
+    values: JSON values by their names in the error message.
+    advice: The end of the error message: what to do about a difference.
 
   Raises:
-    UserError: on every process that differs from the lead; names what differs.
+    UserError: the values of this process differ from those of the lead.
   """
   here = json.loads(json.dumps(values))
   there = from_lead(lambda: here)
@@ -181,7 +184,7 @@ def _client() -> Any:
 
 
 def _connect(timeout: float) -> None:
-  """Starts or finds the service; all processes return from this together.
+  """Starts the service or connects to it; all processes return at the same time.
 
   Raises:
     UserError: the launcher's variables are incomplete, or process 0 cannot open its port.
@@ -200,11 +203,11 @@ def _connect(timeout: float) -> None:
         f"JAX_NUM_PROCESSES={numbers[0]!r} and JAX_PROCESS_ID={numbers[1]!r} must be numbers."
       ) from None
   if address:
-    settings["cluster_detection_method"] = "deactivate"  # nothing is left to detect
+    settings["cluster_detection_method"] = "deactivate"  # The variables tell everything.
   logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
-  # Its handler of SIGTERM would take the place of ours, which `runtime.received` agrees on.
+  # Its handler of SIGTERM would replace that of `signals.stop_on_signal`.
   jax.config.update("jax_enable_preemption_service", False)
-  with _quiet_unless_it_ends_well() as terminal:
+  with _hidden_if_it_fails() as terminal:
     _end_on_abort(
       terminal,
       f"miue-jax: Not all processes met at {address or 'the coordinator'} within {timeout:g} s: "
@@ -220,7 +223,7 @@ def _connect(timeout: float) -> None:
       )
     except (ValueError, RuntimeError, OSError) as error:
       raise UserError(
-        f"The processes cannot be connected ({_first_line(error)}): set JAX_COORDINATOR_ADDRESS "
+        f"The processes cannot be connected ({first_line(error)}): set JAX_COORDINATOR_ADDRESS "
         "(with a free port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or --distributed=off."
       ) from error
     finally:
@@ -228,32 +231,32 @@ def _connect(timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_unless_it_ends_well() -> Iterator[int]:
-  """Keeps what native code writes to stderr from the terminal, whose descriptor it yields."""
+def _hidden_if_it_fails() -> Iterator[int]:
+  """Hides the stderr of native code if the block fails; yields the terminal's descriptor."""
   sys.stderr.flush()
   terminal = os.dup(2)
-  with tempfile.TemporaryFile() as said:
-    os.dup2(said.fileno(), 2)
+  with tempfile.TemporaryFile() as hidden:
+    os.dup2(hidden.fileno(), 2)
     try:
       yield terminal
-      said.seek(0)
-      os.write(terminal, said.read())
+      hidden.seek(0)
+      os.write(terminal, hidden.read())
     finally:
       sys.stderr.flush()
       os.dup2(terminal, 2)
       os.close(terminal)
 
 
-def _end_on_abort(stderr: int, said: str, status: int) -> None:
-  """Makes an abort of native code end this process with a sentence and a status.
+def _end_on_abort(stderr: int, text: str, status: int) -> None:
+  """Makes an abort of native code print a sentence and end this process with a status.
 
-  The client of the service answers every failure with an abort, from a thread of its own: Python's
-  handlers come too late for that, and the callback that it offers cannot be given from Python.
+  The client of the service answers every failure with an abort in a thread of C++. Python's signal
+  handlers run too late for that, and the client's own callback cannot be set from Python.
   """
 
   def end(signum: int) -> None:
     del signum
-    _write(stderr, said)
+    _write(stderr, text)
     os._exit(status)
 
   _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(end))
@@ -263,14 +266,14 @@ def _end_on_abort(stderr: int, said: str, status: int) -> None:
 
 
 def _wait(key: str) -> str:
-  """Waits for a value as long as it takes; who dies meanwhile is noticed in other ways."""
+  """Waits for a value without a limit; the death of a process is noticed elsewhere."""
   while (text := _get(key)) is None:
     pass
   return text
 
 
 def _get(key: str) -> str | None:
-  """Waits a moment for a value."""
+  """Waits for a value for `_SLICE_SECONDS`; returns None if it did not arrive."""
   try:
     return _client().blocking_key_value_get(key, 1000 * _SLICE_SECONDS)
   except jax.errors.JaxRuntimeError as error:
@@ -280,33 +283,37 @@ def _get(key: str) -> str | None:
 
 
 def _listen(over: threading.Event) -> None:
-  """Ends this process when another one says that it stops, whatever the main thread waits for."""
+  """Ends this process when another one stops, even if the main thread is blocked."""
   while not over.is_set():
     try:
       text = _get(_STOP)
     except jax.errors.JaxRuntimeError:
-      return  # the service is lost; who waits for it will notice
+      return  # The service is lost. Whatever waits for it reports that.
     if text is not None and _ending.acquire(blocking=False):
-      said = json.loads(text)
-      _depart(said["status"], f"miue-jax: process {said['process']} stopped: {said['reason']}\n")
+      stop = json.loads(text)
+      _exit(stop["status"], f"miue-jax: process {stop['process']} stopped: {stop['reason']}\n")
 
 
-def _leave(status: int, reason: str, said: str) -> NoReturn:
-  """Tells the others to stop, and does so."""
+def _leave(status: int, reason: str, text: str) -> NoReturn:
+  """Tells the other processes to stop, prints `text` and ends this process."""
   _ending.acquire()
   stop = {"process": distributed.global_state.process_id, "status": status, "reason": reason}
-  with contextlib.suppress(jax.errors.JaxRuntimeError):  # somebody was first, or nobody hears it
+  # It fails if another process was first or none is left.
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
     _client().key_value_set(_STOP, json.dumps(stop))
-  _depart(status, said)
+  _exit(status, text)
 
 
-def _depart(status: int, said: str) -> NoReturn:
-  """Leaves once all know: jax's own way out would wait for those who are stuck in a collective."""
+def _exit(status: int, text: str) -> NoReturn:
+  """Prints `text` and ends this process once all processes know that they stop.
+
+  The shutdown of jax would wait for processes that are blocked in a collective.
+  """
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):
       stream.flush()
-  _write(2, said)
-  # Another process may be faster, and take the service along: that is no news any more.
+  _write(2, text)
+  # Another process may end first and take the service with it: that needs no second message.
   _end_on_abort(2, "", status)
   with contextlib.suppress(OSError):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -318,7 +325,3 @@ def _depart(status: int, said: str) -> NoReturn:
 def _write(descriptor: int, text: str) -> None:
   with contextlib.suppress(OSError):
     os.write(descriptor, text.encode())
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

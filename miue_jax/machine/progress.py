@@ -1,53 +1,78 @@
-"""What a long run tells while it runs: log lines with rate and ETA, TensorBoard scalars."""
+"""Reports the progress of long runs: log lines, TensorBoard scalars and progress bars.
+
+The package logs to `logging.getLogger("miue_jax")` and its children and installs no handler of its
+own; `logged_to` is for programs.
+"""
 
 import contextlib
 import datetime
+import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from absl import logging
+from absl import logging as absl_logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
 from miue_jax.machine import files, processes
 
-_QUIET_SECONDS = 30.0
+_logger = logging.getLogger(__name__)
+
+_QUIET_SECONDS = 30.0  # between log lines inside an epoch
+_COUNT_SECONDS = 10.0  # between log lines of `count`
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 class Progress:
-  """Reports one stage of several epochs to the log and to TensorBoard."""
+  """Reports one stage of several epochs."""
 
-  def __init__(self, directory: pathlib.Path, name: str, steps: int, epochs: int, start: int):
+  def __init__(
+    self,
+    directory: pathlib.Path | None,
+    name: str,
+    steps: int,
+    epochs: int,
+    start: int,
+    *,
+    bar: bool = False,
+  ):
     """Starts the clock.
 
     Args:
-      directory: for TensorBoard's event files, which the lead process writes.
-      name: of the stage, in every line and in front of every TensorBoard tag.
-      steps: of the whole stage.
-      epochs: of the whole stage.
-      start: the step that a resumed run starts from.
+      directory: Folder for TensorBoard's event files, or None to write no files.
+      name: Name of the stage. It starts every log line and every TensorBoard tag.
+      steps: Number of steps of the whole stage.
+      epochs: Number of epochs of the whole stage.
+      start: First step of this run; above 0 when a stage is resumed.
+      bar: Whether to show a progress bar in the terminal or notebook.
 
     Raises:
-      UserError: the disk is full, read-only or not ours.
+      UserError: the folder cannot be written.
     """
     self._name, self._steps, self._epochs, self._start = name, steps, epochs, start
-    self._began = self._spoke = time.monotonic()
-    self._directory, self._writer = directory, None
+    self._began = self._logged = time.monotonic()
+    self._directory, self._writer, self._bar = directory, None, None
     if not processes.is_lead():
       return
-    # Not tensorboardX.SummaryWriter: it writes in a thread, where a full disk ends in a traceback,
-    # and two of them that start in one second share a file.
+    if bar:
+      from tqdm import auto  # It warns on import in a notebook without ipywidgets.
+
+      self._bar = auto.tqdm(desc=name, total=steps, initial=start, unit="step")
+    if directory is None:
+      return
+    # tensorboardX.SummaryWriter would write in a thread, where a full disk ends in a traceback, and
+    # two of them that start in the same second would share a file.
     with files.reported("write", directory):
       directory.mkdir(parents=True, exist_ok=True)
       suffix = "." + name.replace(" ", "-")
       self._writer = event_file_writer.EventsWriter(str(directory / "events"), suffix)
 
   def tick(self, step: int) -> None:
-    """Says where the run is, if nothing was said for a while."""
-    if time.monotonic() - self._spoke >= _QUIET_SECONDS:
-      self._say(f"step {step}/{self._steps}", step)
+    """Notes that `step` steps are done; logs it if the log was silent for a while."""
+    self._advance(step)
+    if time.monotonic() - self._logged >= _QUIET_SECONDS:
+      self._log(f"step {step}/{self._steps}", step)
 
   def report(self, step: int, epoch: int, scalars: dict[str, float]) -> None:
     """Reports the scalars of `epoch`, which ended with `step`.
@@ -55,8 +80,12 @@ class Progress:
     Raises:
       UserError: the disk is full.
     """
-    values = "".join(f"  {tag} {value:.4g}" for tag, value in scalars.items())
-    self._say(f"epoch {epoch}/{self._epochs}{values}", step)
+    values = {tag: f"{value:.4g}" for tag, value in scalars.items()}
+    text = "".join(f"  {tag} {value}" for tag, value in values.items())
+    self._log(f"epoch {epoch}/{self._epochs}{text}", step)
+    self._advance(step)
+    if self._bar is not None:
+      self._bar.set_postfix(values)
     if self._writer is None:
       return
     with files.reported("write", self._directory):
@@ -67,55 +96,81 @@ class Progress:
       self._writer.flush()
 
   def close(self) -> None:
-    """Closes TensorBoard's event file."""
+    """Closes TensorBoard's event file and the progress bar."""
+    if self._bar is not None:
+      self._bar.close()
     if self._writer is not None:
       with files.reported("write", self._directory):
         self._writer.close()
 
-  def _say(self, what: str, step: int) -> None:
-    self._spoke = time.monotonic()
-    rate = (step - self._start) / max(self._spoke - self._began, 1e-9)
+  def _advance(self, step: int) -> None:
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+
+  def _log(self, text: str, step: int) -> None:
+    self._logged = time.monotonic()
+    rate = (step - self._start) / max(self._logged - self._began, 1e-9)
     left = datetime.timedelta(seconds=round((self._steps - step) / rate)) if rate else "unknown"
-    logging.info("%s: %s  %.3g steps/s  ETA %s", self._name, what, rate, left)
+    _logger.info("%s: %s  %.3g steps/s  ETA %s", self._name, text, rate, left)
 
 
-# Makes the reporter of a stage from (name, steps, epochs, first step).
+# Makes the `Progress` of a stage from its name, steps, epochs and first step.
 Reporter = Callable[[str, int, int, int], Progress]
+
+
+def count(verb: str, counts: Iterable[int], total: int) -> None:
+  """Consumes the numbers of images done; logs their sum, the rate and the seconds left.
+
+  Args:
+    verb: Start of the log lines, such as "decoded".
+    counts: Numbers of images, each yielded when these images are done.
+    total: Number of all images.
+  """
+  start = last = time.monotonic()
+  done = 0
+  for number in counts:
+    done += number
+    now = time.monotonic()
+    if now - last >= _COUNT_SECONDS:
+      last = now
+      rate = done / (now - start)
+      left = (total - done) / rate
+      _logger.info("%s %d of %d images, %.0f images/s, %.0f s left", verb, done, total, rate, left)
 
 
 @contextlib.contextmanager
 def logged_to(path: pathlib.Path) -> Iterator[None]:
-  """Writes this package's log lines and all warnings to `path` as well as to the terminal.
+  """Writes the log lines of this package and all warnings to `path` as well as to the terminal.
 
-  Only the lead process writes the file; of the others the terminal shows the warnings.
+  Only the lead process writes the file. The other processes show warnings in the terminal.
   """
-  terminal = logging.get_absl_handler().python_handler
+  terminal = absl_logging.get_absl_handler().python_handler
   if not processes.is_lead():
-    terminal.addFilter(_warning)
+    terminal.addFilter(_is_warning)
     yield
     return
   with files.reported("write", path):
-    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed with the handler)
-  handler = logging.PythonHandler(stream)
-  # A full disk is for the results to report; the log must not add a traceback to each line.
+    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+  handler = absl_logging.PythonHandler(stream)
+  # A full disk is reported where results are written; the log must not add a traceback per line.
   handler.handleError = lambda record: None
   for target in (handler, terminal):
-    target.addFilter(_ours)
-  logger = logging.get_absl_logger()
-  logger.addHandler(handler)
+    target.addFilter(_is_ours)
+  root = logging.getLogger()
+  root.addHandler(handler)
   try:
     yield
   finally:
-    logger.removeHandler(handler)
+    root.removeHandler(handler)
     with contextlib.suppress(OSError):
       stream.close()
 
 
-def _ours(record) -> bool:
-  """Libraries log to absl's logger, too: keep what they say at INFO out of the way."""
-  return _warning(record) or record.pathname.startswith(str(_PACKAGE))
+def _is_ours(record: logging.LogRecord) -> bool:
+  """Returns whether a record comes from this package or is a warning of a library."""
+  return _is_warning(record) or record.pathname.startswith(str(_PACKAGE))
 
 
-def _warning(record) -> bool:
-  """Without tracebacks: the exception itself arrives here and is reported."""
-  return record.levelno >= logging.logging.WARNING and not record.exc_info
+def _is_warning(record: logging.LogRecord) -> bool:
+  """Returns whether a record is a warning without a traceback; `main` reports exceptions."""
+  return record.levelno >= logging.WARNING and not record.exc_info

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import signal
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -16,10 +17,10 @@ _received: int | None = None
 
 
 def received() -> int | None:
-  """The number of the signal that asked this program to stop, or None.
+  """Returns the number of the signal that asked this program to stop, or None.
 
-  A signal to one process counts for all of them, from the same step on: they agree here, so all
-  must call this equally often.
+  With several processes, a signal to one of them counts for all, from the same step on. They agree
+  on it here, so every process must call this function equally often.
   """
   global _received
   if processes.count() > 1:
@@ -36,12 +37,17 @@ def _largest(mesh: jax.sharding.Mesh):
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[None]:
-  """Inside, the first SIGTERM or SIGINT is remembered for `received`; a second one acts at once.
+  """Makes the first SIGTERM or SIGINT of the block stop its loops; a second one acts at once.
+
+  Signals are left alone in a thread other than the main one, where Python allows no handlers.
 
   Raises:
-    Interrupted: at the end, when a signal came too late for the block to notice.
+    Interrupted: at the end of the block, if a signal arrived too late for the block to notice.
   """
   global _received
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
   _received = None
 
   def remember(signum, frame):

@@ -9,7 +9,7 @@ import numpy as np
 
 from miue_jax import budget
 from miue_jax.data.dataset import Dataset
-from miue_jax.data.pool import Draw, stratified
+from miue_jax.data.sampling import Draw, stratified
 from miue_jax.machine import sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Method

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miue_jax import budget, objectives
-from miue_jax.machine import loops, prng
+from miue_jax.machine import cpu, loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods.delta import Delta, DeltaPass
 from miue_jax.methods.shared_settings import SignSteps, Sourced
@@ -78,7 +78,7 @@ def delta_step(
     auxiliary: Adds its term to every view, of which it sees the clean images as well.
     transformation: Input transformation of every poisoned image, before augmentation.
   """
-  on_device = loops.loops_on_device()
+  on_device = not cpu.in_use()
 
   def loss(constants, batch, images, weights, index, delta):
     total = jax.lax.psum(jnp.sum(weights), AXIS)

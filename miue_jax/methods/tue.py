@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax.machine import loops, prng
+from miue_jax.machine import cpu, loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step, source
 from miue_jax.methods.shared_settings import AlternatingSettings
@@ -164,7 +164,7 @@ def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Ste
 
   L_con is averaged over `settings.draws` pairs of views.
   """
-  on_device = loops.loops_on_device()
+  on_device = not cpu.in_use()
 
   def loss(constants, batch, images, weights, index, delta):
     total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)

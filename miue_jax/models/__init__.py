@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from miue_jax.machine import cpu
 from miue_jax.models import (
   densenet,
   layers,
@@ -111,7 +112,7 @@ def init(
   # Compiled as one program, the forward pass is dead code and only the draws are left. They run
   # once, and XLA's CPU backend takes about a second to optimise each; inside an outer
   # transformation (a caller's `jit` or `eval_shape`) that is not ours to choose.
-  unoptimised = jax.default_backend() == "cpu" and not isinstance(key, jax.core.Tracer)
+  unoptimised = cpu.in_use() and not isinstance(key, jax.core.Tracer)
   options = {"xla_backend_optimization_level": 0} if unoptimised else None
   draw = jax.jit(module.init, compiler_options=options)
   variables = draw(key, jnp.zeros((1, *image_shape)))

@@ -14,6 +14,7 @@ import numpy as np
 
 from miue_jax import models
 from miue_jax.experiment import evaluate as victims
+from miue_jax.machine import cpu
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import METHODS
 from miue_jax.methods.method import Phase
@@ -99,8 +100,7 @@ class Program:
 
 def _unoptimised() -> dict[str, int] | None:
   """Returns compiler options for what is not timed: XLA's CPU backend takes long to optimise."""
-  on_cpu = jax.sharding.get_mesh().devices.flat[0].platform == "cpu"
-  return {"xla_backend_optimization_level": 0} if on_cpu else None
+  return {"xla_backend_optimization_level": 0} if cpu.in_use() else None
 
 
 def build(config: Config, sizes: Sizes) -> dict[str, Program]:

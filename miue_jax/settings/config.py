@@ -185,7 +185,7 @@ class Compare:
   # Changes of a method's settings, by the name in `methods`, such as
   # {"em_class": {"name": "em", "class_wise": True}}.
   recipes: dict = dataclasses.field(default_factory=dict)
-  bring: tuple[str, ...] = ()  # NAME=PATH: poisoned training images from elsewhere, as a method
+  external: tuple[str, ...] = ()  # NAME=PATH: poisoned training images from elsewhere, as a method
   victims: Names = ()  # networks, otherwise as `victim` says; empty: victim.name alone
   defences: Annotated[Names, _some] = ("none",)  # see miue_jax.defences; each also on clean images
   seeds: Annotated[Seeds, _some] = (0, 1, 2)  # of victims without a defence

@@ -1,4 +1,6 @@
-"""Exceptions that a user is meant to read."""
+"""Exceptions that a user is meant to read, and the text of other exceptions inside them."""
+
+_LONGEST = 300  # characters that an exception contributes to a message
 
 
 class UserError(Exception):
@@ -21,3 +23,8 @@ class SettingError(UserError):
     """Makes the sentence of its two parts."""
     super().__init__(f"Setting {key} {problem}")
     self.key, self.problem = key, problem
+
+
+def first_line(error: BaseException) -> str:
+  """Returns the first line of an exception's text, or its type if the text is empty."""
+  return next(iter(str(error).strip().splitlines()), type(error).__name__)[:_LONGEST]

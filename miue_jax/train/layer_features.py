@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax import models
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.images import Images
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 from miue_jax.train import prediction
@@ -95,7 +95,7 @@ class Extractor:
     self.layers = tuple(layers)
     self._apply = _inference(module, self.layers, jax.sharding.get_mesh())
 
-  def __call__(self, variables: Any, images: np.ndarray | LazyImages) -> dict[str, np.ndarray]:
+  def __call__(self, variables: Any, images: Images) -> dict[str, np.ndarray]:
     """Features of every layer, float32 `[N, d]`, BatchNorm frozen.
 
     What has positions, `[N, height, width, d]` or `[N, tokens, d]`, is averaged over them, as

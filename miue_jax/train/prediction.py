@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.images import Images
 from miue_jax.machine import sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.train.step import State
@@ -24,9 +24,7 @@ class Predictor:
     """Takes a network that returns (features, logits)."""
     self._apply = inference(module, jax.sharding.get_mesh())
 
-  def __call__(
-    self, state: State, images: np.ndarray | LazyImages
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def __call__(self, state: State, images: Images) -> tuple[np.ndarray, np.ndarray]:
     """Returns features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`.
 
     BatchNorm uses its running statistics. Every process reads the images of its own devices and
@@ -35,9 +33,7 @@ class Predictor:
     return in_batches(self._apply, state.variables, images)
 
 
-def in_batches(
-  apply: Callable[[Any, jax.Array], Any], variables: Any, images: np.ndarray | LazyImages
-) -> Any:
+def in_batches(apply: Callable[[Any, jax.Array], Any], variables: Any, images: Images) -> Any:
   """Applies a compiled function to images over the mesh, and gathers its results.
 
   Args:

@@ -2,15 +2,13 @@
 
 import os
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import jax
 import numpy as np
 
 from miue_jax.machine import files
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
 Variables = dict[str, dict[str, Any]]
 
@@ -37,12 +35,9 @@ def load(path: str | os.PathLike) -> Variables:
   advice = "give a file that --mode=pretrain wrote"
   if not pathlib.Path(path).is_file():
     raise UserError(f"There is no file {path} with weights to start from: {advice}.")
-  if not zipfile.is_zipfile(path):
-    raise UserError(f"{path} is not an .npz file of weights: {advice}.")
+  arrays = dict(files.Archive(path, advice))
   result: Variables = {"params": {}, "batch_stats": {}}
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      arrays = {key: archive[key] for key in archive.files}
     if not {_KERNEL, _BIAS} <= arrays.keys():
       raise ValueError(f"{_KERNEL} or {_BIAS} is missing")
     for key, value in arrays.items():
@@ -57,8 +52,10 @@ def load(path: str | os.PathLike) -> Variables:
         if not isinstance(branch, dict):
           raise ValueError(f"{key} lies below another array")
       branch[leaf] = value.astype(np.float32)
-  except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f"{path} holds no weights to start from ({error}): {advice}.") from error
+  except ValueError as error:
+    raise UserError(
+      f"{path} holds no weights to start from ({first_line(error)}): {advice}."
+    ) from error
   return result
 
 

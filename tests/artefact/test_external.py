@@ -1,4 +1,4 @@
-"""Brought images: read from every form, checked, never unpickled."""
+"""External poisons: read from every form, checked, never unpickled."""
 
 import dataclasses
 
@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from miue_jax.artefact import external, release
-from miue_jax.artefact import poison as artefact
+from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.settings.config import Method
 from miue_jax.settings.errors import UserError
 
 SHAPE = (12, 8, 8, 3)
@@ -23,8 +22,8 @@ def dataset():
 
 
 def moved(dataset, reach):
-  """Images of which one value moves by exactly `reach` and others by less."""
-  clean = dataset.train.images.astype(int)
+  """Returns images of which one value differs by `reach` and the others by less."""
+  clean = dataset.train.images[:].astype(int)
   images = np.clip(clean + np.random.default_rng(1).integers(-reach, reach + 1, SHAPE), 0, 255)
   images[0, 0, 0, 0] = clean[0, 0, 0, 0] + (reach if clean[0, 0, 0, 0] < 128 else -reach)
   return images.astype(np.uint8)
@@ -42,8 +41,8 @@ def save(folder, dataset, images, form):
   elif form == "lone.npz":
     np.savez(path, whatever=images)
   else:
-    delta = images.astype(np.int16) - dataset.train.images
-    poison = artefact.make(
+    delta = images.astype(np.int16) - dataset.train.images[:]
+    poison = Poison.make(
       dataset, delta, method="x", epsilon=1.0, norm="none", config={}, seed=0, seconds=0.0
     )
     release.export(dataset, poison, path, [form])
@@ -52,13 +51,13 @@ def save(folder, dataset, images, form):
 
 @pytest.mark.parametrize("reach", [0, 8, 9, 127, 128])
 @pytest.mark.parametrize("form", ["npy", "npz", "medmnist.npz", "lone.npz", "png"])
-def test_the_artefact_gives_the_brought_images_back(dataset, tmp_path, reach, form):
+def test_the_poison_gives_the_external_images_back(dataset, tmp_path, reach, form):
   images = moved(dataset, reach)
   path = save(tmp_path, dataset, images, form)
-  poison = external.make("mine", path, dataset, Method(epsilon=8 / 255), seed=3)
-  artefact.save(poison, tmp_path / "poison")
-  kept = artefact.load(tmp_path / "poison", dataset)
-  assert np.array_equal(artefact.apply(kept, dataset.train.images), images)
+  poison = external.make("mine", path, dataset, 8 / 255, seed=3)
+  poison.save(tmp_path / "poison")
+  kept = Poison.load(tmp_path / "poison", dataset)
+  assert np.array_equal(kept.apply(dataset.train.images), images)
   assert kept.manifest["method"] == "mine"
   assert kept.manifest["max_delta_255ths"] == reach
   assert ("not kept" in kept.manifest.get("budget", "")) == (reach > 8)
@@ -82,13 +81,13 @@ def test_an_export_as_npz_is_a_folder_too(dataset, tmp_path):
     (lambda images: images.astype(np.int32), "int32.*uint8"),
   ],
 )
-def test_images_that_cannot_be_meant_are_refused(dataset, tmp_path, change, words):
-  np.save(tmp_path / "x.npy", change(dataset.train.images))
+def test_images_of_another_shape_or_type_are_refused(dataset, tmp_path, change, words):
+  np.save(tmp_path / "x.npy", change(dataset.train.images[:]))
   with pytest.raises(UserError, match=words):
     external.load(tmp_path / "x.npy", dataset)
 
 
-def test_labels_in_another_order_are_noticed(dataset, tmp_path):
+def test_labels_in_another_order_are_refused(dataset, tmp_path):
   labels = dataset.train.labels[::-1]
   np.savez(tmp_path / "x.npz", x_train=dataset.train.images, y_train=labels)
   with pytest.raises(UserError, match=r"Labels of .* are not those of squares"):
@@ -96,7 +95,7 @@ def test_labels_in_another_order_are_noticed(dataset, tmp_path):
 
 
 class Trap:
-  """Says so if it is ever unpickled."""
+  """Fails the test if it is ever unpickled."""
 
   def __reduce__(self):
     return (pytest.fail, ("unpickled",))
@@ -114,7 +113,7 @@ def test_nothing_is_unpickled(dataset, tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00"])
-def test_files_that_are_no_arrays(dataset, tmp_path, content):
+def test_files_that_are_not_arrays(dataset, tmp_path, content):
   (tmp_path / "x.npz").write_bytes(content)
   with pytest.raises(UserError, match=r"x\.npz cannot be read"):
     external.load(tmp_path / "x.npz", dataset)
@@ -151,7 +150,7 @@ def test_a_folder_of_pngs_is_ordered_by_numbers_or_as_an_export(dataset, tmp_pat
   np.testing.assert_array_equal(external.load(tmp_path, dataset), images)
 
 
-def test_pngs_of_a_dataset_with_files_go_by_their_names(dataset, tmp_path):
+def test_pngs_of_a_dataset_with_files_are_found_by_their_names(dataset, tmp_path):
   names = [f"{'zyx'[i % 3]}{i}" for i in range(12)]
   train = dataclasses.replace(dataset.train, files=names)
   images = moved(dataset, 4)
@@ -165,18 +164,18 @@ def test_pngs_of_a_dataset_with_files_go_by_their_names(dataset, tmp_path):
   [
     ([], "holds no PNG"),
     ([f"{i}" for i in range(11)], r"\[11, 8, 8, 3\].*\[12, 8, 8, 3\]"),
-    ([f"{i // 6}/{i % 6}" for i in range(12)], "one place in the order"),
-    (["1", *(f"{i}" for i in range(2, 12)), "01"], "one place in the order"),
+    ([f"{i // 6}/{i % 6}" for i in range(12)], "the same place in the order"),
+    (["1", *(f"{i}" for i in range(2, 12)), "01"], "the same place in the order"),
     ([f"{'abc'[(i + 1) % 3]}/{i}" for i in range(12)], "Labels of .* are not those of squares"),
   ],
 )
-def test_a_folder_of_pngs_that_cannot_be_meant(dataset, tmp_path, names, words):
+def test_an_unusable_folder_of_pngs_is_refused(dataset, tmp_path, names, words):
   write_pngs(tmp_path, dataset.train.images[: len(names)], names)
   with pytest.raises(UserError, match=words):
     external.load(tmp_path, dataset)
 
 
-def test_an_altered_export_is_noticed(dataset, tmp_path):
+def test_an_altered_export_is_refused(dataset, tmp_path):
   path = save(tmp_path, dataset, moved(dataset, 4), "png")
   other, victim = sorted(path.rglob("*.png"))[:2]
   victim.write_bytes(other.read_bytes())
@@ -184,7 +183,7 @@ def test_an_altered_export_is_noticed(dataset, tmp_path):
     external.load(path, dataset)
 
 
-def test_a_name_is_given_once(tmp_path):
+def test_a_name_must_be_unique(tmp_path):
   with pytest.raises(UserError, match="'x' twice"):
     external.parse((f"x={tmp_path}", f"x={tmp_path}"))
   assert list(external.parse((f"x={tmp_path}", f"y={tmp_path}"))) == ["x", "y"]

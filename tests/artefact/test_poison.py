@@ -1,4 +1,4 @@
-"""The artefact: exact round trips, measured quality, and distrust of what is on the disk."""
+"""Poisons: exact round trips, measured quality, and checks of untrusted files."""
 
 import errno
 import hashlib
@@ -8,14 +8,16 @@ import pickle
 import resource
 
 import hypothesis
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from miue_jax.artefact import poison as artefact
-from miue_jax.data import reader
+from miue_jax.artefact.poison import Poison
+from miue_jax.data import images as images_lib
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import Images, LazyImages
 from miue_jax.settings.errors import UserError
 
 EPSILON = 8 / 255
@@ -34,11 +36,11 @@ def make_poison(dataset, delta, **changes):
     "seed": 3,
     "seconds": 1.5,
   }
-  return artefact.make(dataset, delta, **(settings | changes))
+  return Poison.make(dataset, delta, **(settings | changes))
 
 
 def tiny(seed=0, shape=(6, 8, 8, 3), budget=8):
-  """A random dataset and a random delta that keeps its pixels in 0..255."""
+  """Returns a random dataset and a random delta that keeps its pixels in 0..255."""
   rng = np.random.default_rng(seed)
   images = rng.integers(budget, 256 - budget, shape, dtype=np.uint8)
   delta = rng.integers(-budget, budget + 1, shape, dtype=np.int8)
@@ -48,7 +50,7 @@ def tiny(seed=0, shape=(6, 8, 8, 3), budget=8):
 @pytest.fixture
 def saved(tmp_path):
   dataset, delta = tiny()
-  artefact.save(make_poison(dataset, delta), tmp_path / "poison")
+  make_poison(dataset, delta).save(tmp_path / "poison")
   return tmp_path / "poison", dataset
 
 
@@ -62,7 +64,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.s
 
 @st.composite
 def images_and_deltas(draw):
-  """Any images; any pattern within any budget, quantised by a loop over Python's integers."""
+  """Draws images and a pattern within a budget, quantised by a loop over Python's integers."""
   shape, budget = draw(shapes), draw(st.integers(1, 127))
   images = draw(hnp.arrays(np.uint8, shape))
   pattern = draw(hnp.arrays(np.int8, shape, elements=st.integers(-budget, budget)))
@@ -76,11 +78,11 @@ def images_and_deltas(draw):
 def test_apply_is_within_budget_and_restore_undoes_it(case):
   images, delta, budget = case
   poison = make_poison(make_dataset(images), delta, epsilon=budget / 255)
-  poisoned = artefact.apply(poison, images)
+  poisoned = poison.apply(images)
   assert poisoned.dtype == np.uint8
   assert np.array_equal(poisoned.astype(int), images.astype(int) + delta)
   assert np.abs(poisoned.astype(int) - images).max() <= budget
-  assert np.array_equal(artefact.restore(poison, poisoned), images)
+  assert np.array_equal(poison.restore(poisoned), images)
 
 
 @hypothesis.settings(
@@ -94,13 +96,13 @@ def test_unbounded_changes_are_stored_in_two_bytes_and_undone(tmp_path, data):
   images, poisoned = (data.draw(hnp.arrays(np.uint8, shape)) for _ in range(2))
   delta = poisoned.astype(np.int16) - images
   dataset = make_dataset(images)
-  artefact.save(make_poison(dataset, delta, norm="none"), tmp_path)
-  poison = artefact.load(tmp_path, dataset)
+  make_poison(dataset, delta, norm="none").save(tmp_path)
+  poison = Poison.load(tmp_path, dataset)
   assert poison.delta.dtype == np.int16
   assert (poison.manifest["epsilon"], poison.manifest["epsilon_255ths"]) == (1, 255)
   assert poison.manifest["budget"].startswith("none")
-  np.testing.assert_array_equal(artefact.apply(poison, images), poisoned)
-  np.testing.assert_array_equal(artefact.restore(poison, poisoned), images)
+  np.testing.assert_array_equal(poison.apply(images), poisoned)
+  np.testing.assert_array_equal(poison.restore(poisoned), images)
 
 
 def test_an_l2_budget_is_stated_and_checked(saved):
@@ -112,48 +114,63 @@ def test_an_l2_budget_is_stated_and_checked(saved):
   with pytest.raises(ValueError, match="root mean square change exceeds"):
     make_poison(dataset, delta, epsilon=0.99 * level / 255, norm="l2")
   directory, _ = saved
-  artefact.save(poison, directory)
-  assert np.array_equal(artefact.load(directory, dataset).delta, delta)
+  poison.save(directory)
+  assert np.array_equal(Poison.load(directory, dataset).delta, delta)
   edit_manifest(directory, epsilon=0.99 * level / 255)
   with pytest.raises(UserError, match="root mean square change exceeds"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def test_a_stated_norm_decides_the_type_on_the_disk(saved):
   directory, dataset = saved
   edit_manifest(directory, norm="none", epsilon=1.0)
   with pytest.raises(UserError, match=r"is int8 of shape .* the manifest says int16"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
   with pytest.raises(ValueError, match=r"delta is int8 .*; expected int16"):
     make_poison(dataset, tiny()[1], norm="none")
 
 
 def test_round_trip_across_chunks():
   dataset, delta = tiny(shape=(2050, 2, 2, 1))
-  poison = artefact.Poison(delta, {})
-  poisoned = artefact.apply(poison, dataset.train.images)
-  assert np.array_equal(poisoned.astype(int) - dataset.train.images, delta)
-  assert np.array_equal(artefact.restore(poison, poisoned), dataset.train.images)
+  poison = Poison(delta, {})
+  poisoned = poison.apply(dataset.train.images[:])
+  assert np.array_equal(poisoned.astype(int) - dataset.train.images[:], delta)
+  assert np.array_equal(poison.restore(poisoned), dataset.train.images)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, Images])
+@pytest.mark.parametrize("gray", [False, True])
+def test_images_of_every_kind_come_back_in_their_kind_and_shape(kind, gray):
+  dataset, delta = tiny(shape=(5, 8, 8, 1) if gray else (5, 8, 8, 3))
+  poison, images = make_poison(dataset, delta), dataset.train.images[:]
+  expected = (images.astype(int) + delta).astype(np.uint8)
+  if gray and kind is not Images:
+    images, expected = images[..., 0], expected[..., 0]
+  clean = kind(images)
+  poisoned = poison.apply(clean)
+  assert isinstance(poisoned, type(clean))
+  np.testing.assert_array_equal(np.asarray(poisoned), expected, strict=True)
+  np.testing.assert_array_equal(np.asarray(poison.restore(poisoned)), images, strict=True)
 
 
 @pytest.mark.parametrize(("pixel", "change"), [(0, -1), (255, 1)])
 def test_pixels_that_leave_the_range_are_refused(pixel, change):
   images = np.full((2, 4, 4, 1), pixel, np.uint8)
-  poison = artefact.Poison(np.full(images.shape, change, np.int8), {})
+  poison = Poison(np.full(images.shape, change, np.int8), {})
   with pytest.raises(UserError, match="not the images"):
-    artefact.apply(poison, images)
+    poison.apply(images)
   with pytest.raises(UserError, match="not the images"):
-    artefact.restore(artefact.Poison(-poison.delta, {}), images)
+    Poison(-poison.delta, {}).restore(images)
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 1))])
 def test_images_of_another_shape_or_type_are_refused(images):
   with pytest.raises(UserError, match="use the images it was made for"):
-    artefact.apply(artefact.Poison(np.zeros((2, 4, 4, 1), np.int8), {}), images)
+    Poison(np.zeros((2, 4, 4, 1), np.int8), {}).apply(images)
 
 
 def test_quality_of_flat_images_matches_closed_forms():
-  # Without variance SSIM is its luminance term, and the error is d everywhere.
+  # Without variance, SSIM is its luminance term, and the error is d everywhere.
   clean, change = 100.0, 8.0
   images = np.full((3, 8, 8, 3), clean, np.uint8)
   delta = np.zeros(images.shape, np.int8)
@@ -203,24 +220,28 @@ def test_manifest_says_where_the_poison_comes_from():
   assert {"miue-jax", "jax", "jaxlib", "flax", "python"} < set(manifest["versions"])
 
 
-def test_images_that_are_read_when_needed_make_the_same_poison(monkeypatch):
-  monkeypatch.setattr(artefact, "_CHUNK", 4)
+def test_lazy_images_make_the_same_poison(monkeypatch):
+  monkeypatch.setattr(images_lib, "BLOCK", 4)
   dataset, delta = tiny()
   images, read = dataset.train.images, []
-  lazy = reader.LazyImages(
-    lambda ids: read.append(len(ids)) or images[ids], images.shape, "tiny", reader.digests(images)
+  lazy = LazyImages(
+    lambda ids: read.append(len(ids)) or images[ids],
+    len(images),
+    "tiny",
+    image_shape=images.shape[1:],
+    digests=images.digests,
   )
   made = make_poison(make_dataset(lazy, dataset.train.labels), delta)
   assert made.manifest == make_poison(dataset, delta).manifest
-  assert read == [4, 2, 6]  # in blocks to check them, and the few that the SSIM is of
-  poisoned = artefact.apply(made, lazy)
+  assert read == [4, 2, 6]  # two blocks of the check, and the images of the SSIM
+  poisoned = made.apply(lazy)
   np.testing.assert_array_equal(poisoned[1:3], images[1:3] + delta[1:3])
-  np.testing.assert_array_equal(artefact.restore(made, poisoned)[np.array([5, 0])], images[[5, 0]])
+  np.testing.assert_array_equal(made.restore(poisoned)[np.array([5, 0])], images[[5, 0]])
   with pytest.raises(UserError, match="for uint8 images of shape"):
-    artefact.apply(artefact.Poison(delta[:5], made.manifest), lazy)
+    Poison(delta[:5], made.manifest).apply(lazy)
 
 
-def test_make_refuses_what_is_not_a_realised_delta():
+def test_make_refuses_a_delta_that_is_not_quantised():
   dataset, delta = tiny()
   with pytest.raises(ValueError, match="int8"):
     make_poison(dataset, delta.astype(np.int16))
@@ -237,11 +258,11 @@ def test_make_refuses_what_is_not_a_realised_delta():
 def test_save_and_load(saved):
   directory, dataset = saved
   _, delta = tiny()
-  poison = artefact.load(directory, dataset)
+  poison = Poison.load(directory, dataset)
   assert poison.delta.dtype == np.int8
   assert np.array_equal(poison.delta, delta)
   assert poison.manifest == make_poison(dataset, delta).manifest
-  assert np.array_equal(artefact.load(directory).delta, delta)
+  assert np.array_equal(Poison.load(directory).delta, delta)
   assert np.array_equal(np.load(directory / "delta.npy", allow_pickle=False), delta)
   assert sorted(os.listdir(directory)) == ["delta.npy", "manifest.json"]
 
@@ -250,16 +271,16 @@ def test_another_dataset(saved):
   directory, dataset = saved
   other = make_dataset(dataset.train.images, 1 - dataset.train.labels, "other")
   with pytest.raises(UserError, match=r"belongs to another dataset.*'tiny'.*'other'"):
-    artefact.load(directory, other)
+    Poison.load(directory, other)
 
 
 def test_missing_poison(saved, tmp_path):
   directory, dataset = saved
   with pytest.raises(UserError, match="no complete poison"):
-    artefact.load(tmp_path / "nowhere", dataset)
+    Poison.load(tmp_path / "nowhere", dataset)
   (directory / "delta.npy").unlink()
   with pytest.raises(UserError, match=r"delta\.npy is missing"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def test_truncated_delta_at_every_length(saved):
@@ -269,7 +290,7 @@ def test_truncated_delta_at_every_length(saved):
   for length in [*range(0, 140, 7), len(content) // 2, len(content) - 1]:
     path.write_bytes(content[:length])
     with pytest.raises(UserError, match=r"delta\.npy"):
-      artefact.load(directory, dataset)
+      Poison.load(directory, dataset)
 
 
 @hypothesis.settings(
@@ -288,7 +309,7 @@ def test_no_flipped_byte_of_the_delta_goes_unnoticed(saved, data):
     damaged[position] ^= data.draw(st.integers(1, 255))
     path.write_bytes(damaged)
     try:
-      loaded = artefact.load(directory, dataset).delta
+      loaded = Poison.load(directory, dataset).delta
     except UserError:
       return
     # Some bytes of the header are only padding.
@@ -308,10 +329,10 @@ def test_pickles_are_refused(saved):
   path = directory / "delta.npy"
   np.save(path, np.array([Bomb()] * 6, dtype=object), allow_pickle=True)
   with pytest.raises(UserError, match="damaged"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
   path.write_bytes(pickle.dumps(Bomb()))
   with pytest.raises(UserError, match="damaged"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def test_archive_in_place_of_an_array(saved):
@@ -319,7 +340,7 @@ def test_archive_in_place_of_an_array(saved):
   with open(directory / "delta.npy", "wb") as file:
     np.savez(file, delta=tiny()[1])
   with pytest.raises(UserError, match="damaged"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def test_header_that_claims_more_than_there_is(saved):
@@ -328,7 +349,7 @@ def test_header_that_claims_more_than_there_is(saved):
   with open(directory / "delta.npy", "wb") as file:
     np.lib.format.write_array_header_1_0(file, header)
   with pytest.raises(UserError, match="damaged"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 @pytest.mark.parametrize("change", [lambda d: d[:5], lambda d: d.astype(np.int16)])
@@ -336,25 +357,25 @@ def test_delta_of_another_shape_or_type(saved, change):
   directory, dataset = saved
   np.save(directory / "delta.npy", change(tiny()[1]))
   with pytest.raises(UserError, match="the manifest says int8"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def test_delta_over_the_budget(saved):
   directory, dataset = saved
   edit_manifest(directory, epsilon=4 / 255)
   with pytest.raises(UserError, match="8/255 but its budget is 4/255"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 @pytest.mark.parametrize(
   "content",
   [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"epsilon": NaN}', b"[" * 100_000, b"9" * 5000],
 )
-def test_manifest_that_is_none(saved, content):
+def test_a_damaged_manifest_is_refused(saved, content):
   directory, dataset = saved
   (directory / "manifest.json").write_bytes(content)
   with pytest.raises(UserError, match=r"manifest\.json"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 @pytest.mark.parametrize("value", [None, True, [], {}, "8"])
@@ -367,7 +388,7 @@ def test_manifest_with_values_of_other_types(saved, value):
       continue
     path.write_text(json.dumps(manifest | {key: value}))
     with pytest.raises(UserError, match=r"manifest\.json"):
-      artefact.load(directory, dataset)
+      Poison.load(directory, dataset)
 
 
 def test_manifest_without_a_key(saved):
@@ -377,7 +398,7 @@ def test_manifest_without_a_key(saved):
   for key in manifest:
     path.write_text(json.dumps({k: v for k, v in manifest.items() if k != key}))
     with pytest.raises(UserError, match=f"valid '{key}'"):
-      artefact.load(directory, dataset)
+      Poison.load(directory, dataset)
 
 
 @pytest.mark.parametrize(
@@ -402,11 +423,11 @@ def test_manifest_without_a_key(saved):
     ("perturbed", "all"),
   ],
 )
-def test_manifest_with_values_that_make_no_sense(saved, key, value):
+def test_manifest_with_impossible_values(saved, key, value):
   directory, dataset = saved
   edit_manifest(directory, **{key: value})
   with pytest.raises(UserError, match=r"manifest\.json"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
 
 
 def no_space(*_, **__):
@@ -416,25 +437,25 @@ def no_space(*_, **__):
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_full_disk(saved, monkeypatch, function):
   directory, dataset = saved
-  poison = artefact.load(directory, dataset)
+  poison = Poison.load(directory, dataset)
   monkeypatch.setattr(os, function, no_space)
   with pytest.raises(UserError, match=r"delta\.npy: No space left on device; free some space"):
-    artefact.save(poison, directory)
+    poison.save(directory)
   monkeypatch.undo()
-  # What is left does not pass for a poison, and no temporary file stays behind.
+  # The rest is not accepted as a poison, and no temporary file remains.
   with pytest.raises(UserError, match="no complete poison"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)
   assert os.listdir(directory) == ["delta.npy"]
 
 
-def test_write_that_the_system_cuts_short(tmp_path):
+def test_a_write_that_the_system_interrupts(tmp_path):
   dataset, delta = tiny(shape=(40, 16, 16, 3))
   poison = make_poison(dataset, delta)
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
   try:
     with pytest.raises(UserError, match=r"delta\.npy: File too large"):
-      artefact.save(poison, tmp_path)
+      poison.save(tmp_path)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert os.listdir(tmp_path) == []
@@ -444,7 +465,7 @@ def test_folder_that_cannot_be_made(tmp_path):
   dataset, delta = tiny()
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match=r"Cannot write .*file/poison: Not a directory"):
-    artefact.save(make_poison(dataset, delta), tmp_path / "file" / "poison")
+    make_poison(dataset, delta).save(tmp_path / "file" / "poison")
 
 
 def test_crash_between_the_two_files_leaves_no_poison(saved, monkeypatch):
@@ -459,7 +480,7 @@ def test_crash_between_the_two_files_leaves_no_poison(saved, monkeypatch):
 
   monkeypatch.setattr(os, "replace", crash_at_the_manifest)
   with pytest.raises(KeyboardInterrupt):
-    artefact.save(artefact.Poison(delta, artefact.load(directory).manifest), directory)
+    Poison(delta, Poison.load(directory).manifest).save(directory)
   monkeypatch.undo()
   with pytest.raises(UserError, match="no complete poison"):
-    artefact.load(directory, dataset)
+    Poison.load(directory, dataset)

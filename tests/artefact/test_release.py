@@ -1,4 +1,4 @@
-"""Exports that strangers can read, and restores that prove themselves."""
+"""Exports that other loaders can read, and restores that are proved by the fingerprint."""
 
 import csv
 import errno
@@ -18,10 +18,10 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact import release
-from miue_jax.data import reader
+from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import LazyImages
 from miue_jax.settings.errors import UserError
 
 
@@ -34,9 +34,9 @@ def make_dataset(channels=3, class_names=("cat", "dog"), files=None, count=12, s
 
 def make_poison(dataset, seed=1):
   rng = np.random.default_rng(seed)
-  images = dataset.train.images.astype(int)
+  images = dataset.train.images[:].astype(int)
   delta = np.clip(images + rng.integers(-8, 9, images.shape), 0, 255) - images
-  return artefact.make(
+  return Poison.make(
     dataset,
     delta.astype(np.int8),
     method="miue",
@@ -48,7 +48,7 @@ def make_poison(dataset, seed=1):
 
 
 def poisoned_by_hand(dataset, poison):
-  return (dataset.train.images.astype(int) + poison.delta).astype(np.uint8)
+  return (dataset.train.images[:].astype(int) + poison.delta).astype(np.uint8)
 
 
 def pixels(path):
@@ -70,7 +70,7 @@ def write_index(directory, rows):
 
 
 def image_folder(root):
-  """What torchvision's ImageFolder does: classes are the sorted folders, files are walked."""
+  """Lists images as torchvision's ImageFolder does: classes are the sorted folders."""
   classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
   samples = []
   for label, name in enumerate(classes):
@@ -89,24 +89,24 @@ def tree(directory):
 
 @pytest.fixture
 def exported(tmp_path):
-  """An export, its poison's folder, and the clean dataset only to compare with."""
+  """Returns an export, the folder of its poison, and the clean dataset for comparisons."""
   dataset = make_dataset()
   poison = make_poison(dataset)
-  artefact.save(poison, tmp_path / "poison")
+  poison.save(tmp_path / "poison")
   release.export(dataset, poison, tmp_path / "images", ("png", "npz"))
   (tmp_path / "images" / "poisoned.npz").rename(tmp_path / "poisoned.npz")
   return tmp_path / "images", tmp_path / "poison", dataset
 
 
-def test_a_poison_that_no_norm_bounds_is_undone(tmp_path):
+def test_a_poison_without_a_norm_is_undone(tmp_path):
   dataset = make_dataset()
   shape = dataset.train.images.shape
   target = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
-  delta = target.astype(np.int16) - dataset.train.images
-  poison = artefact.make(
+  delta = target.astype(np.int16) - dataset.train.images[:]
+  poison = Poison.make(
     dataset, delta, method="cuda", epsilon=8 / 255, norm="none", config={}, seed=0, seconds=1.0
   )
-  artefact.save(poison, tmp_path / "poison")
+  poison.save(tmp_path / "poison")
   release.export(dataset, poison, tmp_path / "out", ("png", "npz"))
   assert np.array_equal(np.load(tmp_path / "out" / "poisoned.npz")["x_train"], target)
   release.restore(tmp_path / "out", tmp_path / "poison", tmp_path / "clean")
@@ -130,7 +130,7 @@ def test_png_export_is_plain_and_exact(tmp_path, channels):
     assert row["class"] == dataset.class_names[dataset.train.labels[i]] == path.parent.name
     assert row["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
   assert len(rows) == len(dataset.train)
-  # Nothing else is released, the key least of all.
+  # Nothing else is released, above all not the key.
   assert set(tree(tmp_path / "out")) == {row["path"] for row in rows} | {"index.csv"}
 
 
@@ -156,7 +156,7 @@ def test_folder_loader_numbers_classes_as_the_dataset_does(tmp_path, class_names
   labels = {row["path"]: int(row["label"]) for row in read_index(tmp_path / "out")}
   assert len(classes) == len(class_names)
   assert len(samples) == len(dataset.train)
-  # Numbered files of one class are in the dataset's order.
+  # The numbered files of a class are in the dataset's order.
   expected = poisoned_by_hand(dataset, poison)
   order = np.argsort(dataset.train.labels, kind="stable")
   for (path, label), i in zip(samples, order, strict=True):
@@ -183,12 +183,12 @@ def test_folders_and_files_keep_their_names(tmp_path):
   ]
 
 
-def test_unsafe_names_stay_inside_and_apart(tmp_path):
+def test_unsafe_names_stay_inside_the_folder_and_distinct(tmp_path):
   class_names = ("..", "", "a/b", "a_b", "A_B", ".git", "x" * 300, "x" * 301, "nul\0", "\udcff\n")
   files = ("../../escape", "/abs", ".", "a//b", "same", "same", "Same", "new\nline", "c:d", "e.")
   dataset = make_dataset(class_names=class_names, files=files * 2, count=20)
   poison = make_poison(dataset)
-  artefact.save(poison, tmp_path / "poison")
+  poison.save(tmp_path / "poison")
   release.export(dataset, poison, tmp_path / "out")
   with open(tmp_path / "out" / "index.csv", encoding="utf-8", errors="surrogateescape") as file:
     paths = [row["path"] for row in csv.DictReader(file)]
@@ -216,10 +216,10 @@ def test_npz_export(tmp_path):
     assert archive["class_names"].tolist() == ["cat", "dog", "émeu"]
 
 
-def test_images_that_are_read_when_asked_for_export_as_the_same_bytes(tmp_path):
+def test_lazy_images_export_as_the_same_bytes(tmp_path):
   dataset = make_dataset()
   poison, images = make_poison(dataset), dataset.train.images
-  lazy = reader.LazyImages(images.__getitem__, images.shape, "tiny", reader.digests(images))
+  lazy = LazyImages(images.__getitem__, len(images), "tiny", digests=images.digests)
   unread = Dataset("tiny", Split(lazy, dataset.train.labels), None, dataset.class_names)
   release.export(dataset, poison, tmp_path / "read", ("png", "npz"))
   release.export(unread, poison, tmp_path / "unread", ("png", "npz"))
@@ -245,15 +245,15 @@ def test_existing_content_is_never_overwritten(exported):
   directory, poison_directory, dataset = exported
   before = tree(directory)
   with pytest.raises(UserError, match="is not empty"):
-    release.export(dataset, artefact.load(poison_directory), directory)
+    release.export(dataset, Poison.load(poison_directory), directory)
   with pytest.raises(UserError, match="is not empty"):
     release.restore(directory, poison_directory, directory)
   with pytest.raises(UserError, match="a file: choose a new folder"):
-    release.export(dataset, artefact.load(poison_directory), directory / "index.csv")
+    release.export(dataset, Poison.load(poison_directory), directory / "index.csv")
   assert tree(directory) == before
 
 
-def test_empty_folder_is_taken_and_permissions_are_the_usual(exported, tmp_path):
+def test_an_empty_folder_is_used_and_has_the_usual_permissions(exported, tmp_path):
   directory, _, _ = exported
   dataset = make_dataset()
   (tmp_path / "empty").mkdir()
@@ -292,7 +292,7 @@ def test_interrupted_export_leaves_nothing(tmp_path, monkeypatch, error, expecte
 
 
 @pytest.mark.parametrize(("format_", "limit"), [("png", 100), ("png", 600), ("npz", 1000)])
-def test_write_that_the_system_cuts_short(tmp_path, format_, limit):
+def test_a_write_that_the_system_interrupts(tmp_path, format_, limit):
   # 100 bytes stop the first PNG; 600 bytes let every PNG through and stop the index.
   dataset = make_dataset()
   poison = make_poison(dataset)
@@ -332,7 +332,7 @@ def test_restore_gives_back_every_bit(tmp_path_factory, channels, classes, count
   # Labels must reach the last class for class names to be complete.
   dataset.train.labels[:classes] = np.arange(classes)
   poison = make_poison(dataset, seed)
-  artefact.save(poison, folder / "poison")
+  poison.save(folder / "poison")
   release.export(dataset, poison, folder / "out", ("png", "npz"))
   assert release.restore(folder / "out", folder / "poison", folder / "clean") == folder / "clean"
   rows = read_index(folder / "clean")
@@ -346,7 +346,7 @@ def test_restore_gives_back_every_bit(tmp_path_factory, channels, classes, count
     assert archive["class_names"].tolist() == list(dataset.class_names)
 
 
-def test_nothing_to_restore(exported, tmp_path):
+def test_restore_without_an_export(exported, tmp_path):
   _, poison_directory, _ = exported
   with pytest.raises(UserError, match="no export"):
     release.restore(tmp_path / "nowhere", poison_directory, tmp_path / "clean")
@@ -359,7 +359,7 @@ def test_restore_without_a_poison(exported, tmp_path):
 
 
 def assert_refused(exported, match):
-  """Restore refuses and leaves nothing behind."""
+  """Asserts that `restore` refuses the export and writes nothing."""
   directory, poison_directory, _ = exported
   before = sorted(os.listdir(directory.parent))
   with pytest.raises(UserError, match=match):
@@ -368,7 +368,7 @@ def assert_refused(exported, match):
 
 
 @pytest.mark.parametrize("i", [0, 5, 11])
-def test_one_pixel_by_one_level_is_noticed(exported, i):
+def test_a_change_of_one_pixel_by_one_level_is_refused(exported, i):
   path = read_index(exported[0])[i]["path"]
   altered = pixels(exported[0] / path).copy()
   altered[4, 3, 1] ^= 1
@@ -376,7 +376,7 @@ def test_one_pixel_by_one_level_is_noticed(exported, i):
   assert_refused(exported, f"{path} was altered after the export: put")
 
 
-def test_pixel_and_index_altered_together(exported):
+def test_a_pixel_and_the_index_altered_together(exported):
   rows = read_index(exported[0])
   path = exported[0] / rows[3]["path"]
   altered = pixels(path).copy()
@@ -396,7 +396,7 @@ def test_missing_and_truncated_files_are_named(exported):
   assert_refused(exported, rf"{first} was altered after the export \(and 1 more\)")
 
 
-def test_file_that_is_no_image_of_the_right_shape(exported):
+def test_a_file_that_is_not_an_image_of_the_right_shape(exported):
   rows = read_index(exported[0])
   path = exported[0] / rows[3]["path"]
 
@@ -459,7 +459,7 @@ def test_link_that_leaves_the_tree(exported):
     ("sha256", "g" * 64),
   ],
 )
-def test_index_with_values_that_make_no_sense(exported, key, value):
+def test_index_with_impossible_values(exported, key, value):
   rows = read_index(exported[0])
   rows[4][key] = value
   write_index(exported[0], rows)
@@ -480,16 +480,16 @@ def test_index_with_other_rows(exported):
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b'"', b"path,label\n", b"\xff\xfe\xfd"])
-def test_index_that_is_none(exported, content):
+def test_a_damaged_index_is_refused(exported, content):
   (exported[0] / "index.csv").write_bytes(content)
   assert_refused(exported, r"index\.csv")
 
 
 def test_poison_of_another_dataset(exported):
   _, poison_directory, dataset = exported
-  artefact.save(make_poison(make_dataset(seed=5)), poison_directory)
+  make_poison(make_dataset(seed=5)).save(poison_directory)
   assert_refused(exported, "do not restore to 'tiny'|not the images")
-  artefact.save(make_poison(dataset, seed=9), poison_directory)
+  make_poison(dataset, seed=9).save(poison_directory)
   assert_refused(exported, "do not restore to 'tiny'|not the images")
 
 
@@ -504,7 +504,7 @@ class Bomb:
     return (pytest.fail, ("unpickled",))
 
 
-def test_npz_that_cannot_be_trusted(exported):
+def test_an_untrusted_npz_is_refused(exported):
   directory, _, dataset = exported
   shutil.rmtree(directory)
   directory.mkdir()

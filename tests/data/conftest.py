@@ -1,4 +1,4 @@
-"""Real data, where the machine has it."""
+"""Provides real data, if the machine has it."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""`reading.py OUTPUT FOLDER [data.memory] [quarter]`: one process of test_reader.py."""
+"""`reading.py OUTPUT FOLDER [data.memory] [quarter]`: runs one process of test_images.py."""
 
 import json
 import pathlib
@@ -12,9 +12,9 @@ from miue_jax.settings import config
 
 
 def main(output: str, folder: str, memory: str = "0", then: str = "") -> None:
-  """Loads `folder`, perhaps reads every fourth image, and writes to `output` what was read.
+  """Loads `folder`, perhaps reads every fourth image, and writes the names of read files.
 
-  Standard output belongs to jax's collectives, which say hello there.
+  They go to the file `output`, because jax's collectives print to standard output.
   """
   meshes.start(0, ())
   read, decode = [], pixels.decode
@@ -34,7 +34,7 @@ def main(output: str, folder: str, memory: str = "0", then: str = "") -> None:
 
 
 def peak_mb() -> float:
-  """The most memory that this process has had, in MB (getrusage would count its parent's, too)."""
+  """Returns the peak memory of this process in MB; getrusage would include that of its parent."""
   status = pathlib.Path("/proc/self/status")
   if not status.exists():
     return 0.0

@@ -4,12 +4,15 @@ import hashlib
 import numpy as np
 import pytest
 
-from miue_jax.data import dataset, reader
+from miue_jax.data import dataset
+from miue_jax.data.images import LazyImages
 from miue_jax.settings.errors import UserError
+
+IMAGES = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3, 1)
 
 
 def tiny(**changes):
-  images = np.arange(4 * 2 * 3, dtype=np.uint8).reshape(4, 2, 3, 1)
+  images = IMAGES
   labels = np.array([0, 1, 0, 1], np.int32)
   fields = {
     "name": "tiny",
@@ -26,14 +29,31 @@ def with_train(**changes):
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_take_keeps_images_labels_and_files_together(lazy):
-  images = tiny().train.images
-  held = reader.LazyImages(lambda ids: images[ids], images.shape, "tiny") if lazy else images
+  held = LazyImages(lambda ids: IMAGES[ids], len(IMAGES), "tiny") if lazy else IMAGES
   split = dataset.Split(held, np.array([3, 1, 2, 0], np.int32), ("p", "q", "r", "s"))
   taken = split.take(np.array([2, 0]))
-  np.testing.assert_array_equal(taken.images[:], images[[2, 0]])
+  np.testing.assert_array_equal(taken.images[:], IMAGES[[2, 0]])
   assert taken.labels.tolist() == [2, 3]
   assert taken.files == ("r", "p")
   assert tiny().train.take(np.array([1])).files is None
+
+
+def test_take_composes_and_reads_only_what_is_taken():
+  asked = []
+
+  def read(ids):
+    asked.extend(ids.tolist())
+    return IMAGES[ids]
+
+  lazy = LazyImages(read, 4, "tiny", image_shape=IMAGES.shape[1:])
+  split = dataset.Split(lazy, np.array([3, 1, 2, 0]), ("d", "b", "c", "a"))
+  taken = split.take(np.array([2, 0, 3])).take(np.array([2, 1]))
+  assert taken.labels.tolist() == [0, 3]
+  assert taken.files == ("a", "d")
+  assert taken.images.shape == (2, *IMAGES.shape[1:])
+  assert asked == []
+  np.testing.assert_array_equal(taken.images[np.array([1, 0])], IMAGES[[0, 3]])
+  assert asked == [0, 3]
 
 
 def test_fingerprint_is_sha256_of_shape_digests_and_little_endian_labels():
@@ -43,23 +63,23 @@ def test_fingerprint_is_sha256_of_shape_digests_and_little_endian_labels():
 
 
 def test_fingerprint_ignores_memory_layout_and_label_type():
-  images = np.asfortranarray(tiny().train.images)
+  images = np.asfortranarray(IMAGES)
   labels = tiny().train.labels.astype(">i8")
   assert with_train(images=images, labels=labels).fingerprint == tiny().fingerprint
 
 
 def test_fingerprint_sees_every_pixel_label_and_shape():
-  one_pixel = tiny().train.images.copy()
+  one_pixel = IMAGES.copy()
   one_pixel[3, 1, 2, 0] ^= 1
   others = [
     with_train(images=one_pixel),
     with_train(labels=np.array([0, 1, 1, 0], np.int32)),
-    with_train(images=tiny().train.images.reshape(4, 3, 2, 1)),
+    with_train(images=IMAGES.reshape(4, 3, 2, 1)),
   ]
   assert len({d.fingerprint for d in [*others, tiny()]}) == 4
 
 
-def test_fingerprint_depends_on_training_images_alone():
+def test_fingerprint_depends_only_on_training_images():
   other = tiny(test=None, name="other", class_names=("x", "y"))
   assert other.fingerprint == tiny().fingerprint
 
@@ -76,8 +96,8 @@ EMPTY = dataset.Split(np.empty((0, 2, 3, 1), np.uint8), np.empty(0, np.int32))
 @pytest.mark.parametrize(
   ("broken", "message"),
   [
-    (with_train(images=tiny().train.images.astype(np.float32)), "float32; they must be uint8"),
-    (with_train(images=tiny().train.images[..., 0]), r"shape \(4, 2, 3\)"),
+    (with_train(images=IMAGES.astype(np.float32)), "float32: convert them to uint8"),
+    (with_train(images=IMAGES[..., 0]), r"shape \(4, 2, 3\)"),
     (with_train(images=np.zeros((4, 2, 3, 4), np.uint8)), r"shape \(4, 2, 3, 4\)"),
     (with_train(labels=np.array([0, 1, 0], np.int32)), "expected 4 integers"),
     (with_train(labels=np.array([0.0, 1, 0, 1])), "float64; expected 4 integers"),

@@ -31,7 +31,7 @@ def values(split):
 
 @pytest.fixture
 def tree(tmp_path):
-  """Two classes, two images each, and one test image each; the value of a pixel tells which."""
+  """Writes two classes with two training images and one test image each, of different values."""
   names = ["train/b/1", "train/b/2", "train/a/2", "train/a/10", "test/a/1", "test/b/1"]
   for value, name in enumerate(names):
     picture(tmp_path / f"{name}.png", 10 * value)
@@ -86,7 +86,7 @@ def test_every_format_in_any_case_and_nested(tmp_path):
     *(f"x/{index}" for index in range(6)),
     *(f"x/y.z/{index}" for index in range(6)),
   )
-  assert np.abs(loaded.train.images.astype(int) - 128).max() <= 2
+  assert np.abs(loaded.train.images[:].astype(int) - 128).max() <= 2
 
 
 def test_other_and_hidden_files_are_ignored_and_counted(tree, caplog):
@@ -95,7 +95,7 @@ def test_other_and_hidden_files_are_ignored_and_counted(tree, caplog):
   (tree / "train" / "a" / ".hidden.png").write_text("x")
   (tree / "train" / ".git").mkdir()
   (tree / "train" / "labels.csv").write_text("x")
-  caplog.set_level("INFO", logger="absl")
+  caplog.set_level("INFO", logger="miue_jax")
   assert load(tree).train.files == ("10", "2", "1", "2")
   assert "ignored 2 files that are not images" in caplog.text
 
@@ -191,7 +191,7 @@ def test_no_folder_and_no_path(tmp_path):
     load("")
 
 
-def test_names_that_differ_by_suffix_alone_stay_apart():
+def test_names_that_differ_only_by_suffix_stay_distinct():
   files = ["a.jpg", "a.png", "a_jpg.png", "b.png", "c/a.png"]
   assert folder.distinct_names(files) == ["a_jpg_", "a_png", "a_jpg", "b", "c/a"]
 
@@ -215,7 +215,7 @@ def test_distinct_names_are_distinct_and_begin_with_the_stem(parts):
 
 
 @pytest.mark.slow
-def test_the_whole_of_cifar10_as_jpeg(real_data, tmp_path):
+def test_all_of_cifar10_as_jpeg(real_data, tmp_path):
   with tarfile.open(real_data("cifar10_jpeg.tar.gz")) as archive:
     archive.extractall(tmp_path, filter="data")
   loaded = load(tmp_path)

@@ -113,7 +113,7 @@ def test_no_file_and_no_path(tmp_path):
     load("")
 
 
-def test_an_array_alone_is_not_an_npz_file(tmp_path):
+def test_a_npy_file_is_not_an_npz_file(tmp_path):
   np.save(tmp_path / "data.npy", IMAGES)
   with pytest.raises(UserError, match=r"data.npy is not an .npz file"):
     load(tmp_path / "data.npy")
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_named(tmp_path):
     load(path)
 
 
-def test_a_member_that_is_no_array_is_named(tmp_path):
+def test_a_member_that_is_not_an_array_is_named(tmp_path):
   with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
     archive.writestr("x_train.npy", b"\x80\x04not an array")
     archive.writestr("y_train.npy", b"\x80\x04not an array")

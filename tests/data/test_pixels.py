@@ -26,7 +26,7 @@ def decode(file, gray=False, size=0):
 
 
 def png(width, height, bit_depth, colour_type, rows):
-  """Writes a PNG by hand: what Pillow reads must not depend on what Pillow can write."""
+  """Writes a PNG by hand, so that the test does not depend on Pillow's writer."""
 
   def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -56,8 +56,8 @@ def test_resize_crops_the_centre(axis, side):
 
 
 def test_resize_scales_a_ramp_linearly():
-  # A filter that reproduces straight lines: pixel k of the half-size image lies between pixels 2k
-  # and 2k + 1, at the value 4 * (2k + 0.5).
+  # The filter reproduces straight lines. Pixel k of the half-size image is between pixels 2k and
+  # 2k + 1, with the value 4 * (2k + 0.5).
   ramp = np.broadcast_to((4 * np.arange(48)).astype(np.uint8), (48, 48))[None, :, :, None]
   resized = pixels.resize(ramp, 24)[0, :, :, 0]
   expected = np.broadcast_to(8 * np.arange(24) + 2, (24, 24))
@@ -138,7 +138,7 @@ def test_decode_cmyk_jpeg():
   assert np.abs(decode(file).astype(int) - [0, 255, 255]).max() <= 8
 
 
-# How a viewer turns the stored pixels, by the EXIF standard's table of orientations.
+# Transformations of stored pixels for display, from the EXIF standard's table of orientations.
 UPRIGHT = {
   1: lambda x: x,
   2: lambda x: x[:, ::-1],
@@ -189,7 +189,7 @@ def test_is_gray_reads_the_mode():
   ],
   ids=["empty", "text", "eps", "gif", "tiff", "cut jpeg", "cut png"],
 )
-def test_what_does_not_decode_is_named(content):
+def test_a_file_that_does_not_decode_is_named(content):
   with pytest.raises(UserError, match=r"the picture does not decode"):
     decode(io.BytesIO(content))
 
@@ -222,7 +222,7 @@ def test_decode_all_of_nothing_has_the_right_shape():
   assert pixels.decode_all(fetch_from([]), 0, gray=True, size=7).shape == (0, 7, 7, 1)
 
 
-def test_decode_all_tells_how_to_bring_images_to_one_size():
+def test_decode_all_says_how_to_resize_images_to_one_size():
   arrays = [np.zeros((4, 5, 3), np.uint8)] * 70 + [np.zeros((5, 4, 3), np.uint8)]
   with pytest.raises(UserError, match=r"image 70 is 4 x 5 pixels but image 0 is 5 x 4.*data.size"):
     pixels.decode_all(fetch_from(arrays), 71, gray=False, size=0)
@@ -234,17 +234,3 @@ def test_decode_all_stops_soon_after_an_error():
   with pytest.raises(UserError, match=r"image 66"):
     pixels.decode_all(fetch_from(arrays, calls), len(arrays), gray=False, size=0)
   assert len(calls) < 100
-
-
-def test_decode_all_reports_count_rate_and_time_left(monkeypatch, caplog):
-  monkeypatch.setattr(pixels, "_SECONDS_BETWEEN_REPORTS", 0)
-  # One second for each of three chunks of 64, 64 and 22 images.
-  clock = iter([0.0, 1.0, 2.0, 3.0])
-  monkeypatch.setattr(pixels.time, "monotonic", lambda: next(clock))
-  caplog.set_level("INFO", logger="absl")
-  pixels.report([64, 64, 22], 150)
-  assert [record.getMessage() for record in caplog.records] == [
-    "decoded 64 of 150 images, 64 images/s, 1 s left",
-    "decoded 128 of 150 images, 64 images/s, 0 s left",
-    "decoded 150 of 150 images, 50 images/s, 0 s left",
-  ]

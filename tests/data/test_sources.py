@@ -13,7 +13,7 @@ def load(need_test=True, **settings):
 
 @pytest.fixture
 def numbered(tmp_path):
-  """An npz file whose image i is filled with the value i; labels are i mod 4; no test set."""
+  """Writes an npz file whose image i has the value i and the label i mod 4; it has no test set."""
   values = np.arange(40, dtype=np.uint8)
   images = np.broadcast_to(values[:, None, None], (40, 6, 8))
   np.savez(tmp_path / "numbered.npz", x_train=images, y_train=values % 4)
@@ -24,7 +24,7 @@ def values(split):
   return split.images[:, 0, 0, 0].tolist()
 
 
-def test_digits_are_the_whole_of_scikit_learns():
+def test_digits_are_all_of_scikit_learns():
   loaded = load()
   assert loaded.train.images.shape[1:] == (32, 32, 1)
   assert len(loaded.train) + len(loaded.test) == 1797
@@ -33,7 +33,7 @@ def test_digits_are_the_whole_of_scikit_learns():
   np.testing.assert_array_equal(counts, np.bincount(datasets.load_digits().target))
 
 
-def test_digits_at_their_own_size_are_scaled_to_0_255():
+def test_digits_at_the_original_size_are_scaled_to_0_255():
   bunch = datasets.load_digits()
   loaded = load(size=8, test_fraction=0, need_test=False)
   np.testing.assert_allclose(loaded.train.images[..., 0], bunch.images / 16 * 255, atol=0.5)

@@ -1,4 +1,4 @@
-"""On datasets that tfds really prepares on disk, without TensorFlow and without a network.
+"""Datasets that tfds prepares on the disk, without TensorFlow and without a network.
 
 tfds needs TensorFlow to encode arrays as images, but not to store images that are encoded already.
 """
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
-from miue_jax.data import reader, sources
+from miue_jax.data import sources
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -110,9 +110,9 @@ def test_two_reads_agree(data_dir):
   assert first == second
 
 
-def test_lazy_images_are_those_that_memory_would_hold(data_dir):
+def test_lazy_images_equal_images_in_memory(data_dir):
   held, lazy = (load("small_digits", data_dir, memory=memory) for memory in (4, 0))
-  assert isinstance(lazy.train.images, reader.LazyImages)
+  assert not lazy.train.images.in_memory
   for one, other in ((held.train, lazy.train), (held.test, lazy.test)):
     np.testing.assert_array_equal(one.images, other.images[:])
     np.testing.assert_array_equal(one.labels, other.labels)
@@ -164,7 +164,7 @@ def test_another_file_format_is_refused(tmp_path):
     load("small_digits", str(tmp_path))
 
 
-def test_a_dataset_that_can_be_prepared_is(tmp_path):
+def test_a_dataset_is_prepared_if_possible(tmp_path):
   assert len(load("small_digits", str(tmp_path)).train) == 200
   assert (tmp_path / "small_digits").is_dir()
 
@@ -173,7 +173,7 @@ def test_a_dataset_that_can_be_prepared_is(tmp_path):
   ("name", "num_classes"), [("cifar10", 10), ("cifar100", 100), ("svhn_cropped", 10)]
 )
 def test_well_known_datasets(name, num_classes, tmp_path, monkeypatch):
-  """The published features and names of splits, with digits instead of the images."""
+  """Prepares datasets with the published features and splits, but with digits as images."""
 
   def examples(builder, start, stop):
     for index in range(start, stop):

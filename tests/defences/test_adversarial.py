@@ -95,7 +95,7 @@ def test_robust_accuracy_of_a_linear_model_is_its_margin(use_devices, monkeypatc
   test, state = make_split(count), linear_state(rng, scale=0.2)
   found = defences.build(f"at{RADIUS}").measures(Linear(), state, test, 0)
   weights = {key: np.float64(value) for key, value in state.params["classifier"].items()}
-  pixels = test.images.reshape(count, -1) / 255
+  pixels = test.images[:].reshape(count, -1) / 255
   margin = (pixels @ weights["kernel"] + weights["bias"]) @ [-1, 1] * np.where(test.labels, 1, -1)
   reach = RADIUS / 255 * np.abs(weights["kernel"] @ [-1, 1]).sum()
   expected = 100 * np.mean(margin > reach)

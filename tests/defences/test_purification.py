@@ -9,8 +9,8 @@ import pytest
 import scipy
 
 from miue_jax import defences
-from miue_jax.data import reader
 from miue_jax.data.dataset import Split
+from miue_jax.data.images import LazyImages
 from miue_jax.defences import purification
 from miue_jax.machine import prng
 from miue_jax.settings.errors import UserError
@@ -32,7 +32,7 @@ def smooth(count, seed, shape=(7, 9, 1)):
 def poisoned(split):
   """With a checkerboard of 8 levels."""
   board = 16 * (np.indices(split.images.shape[1:3]).sum(axis=0) % 2) - 8
-  images = np.clip(split.images + board[None, :, :, None], 0, 255).astype(np.uint8)
+  images = np.clip(split.images[:] + board[None, :, :, None], 0, 255).astype(np.uint8)
   return Split(images, split.labels)
 
 
@@ -52,11 +52,11 @@ def test_a_poison_is_purified(make, use_devices):
   purified = defence.preprocess(train, smooth(200, 0), 0)
   assert purified.images.dtype == np.uint8
   assert purified.labels is train.labels
-  assert error(train.images, clean.images) == pytest.approx(8, abs=0.2)
-  assert error(purified.images, clean.images) < 7
+  assert error(train.images[:], clean.images) == pytest.approx(8, abs=0.2)
+  assert error(purified.images[:], clean.images) < 7
   # The checkerboard itself is gone.
   board = (np.indices((7, 9)).sum(axis=0) % 2 - 0.5)[None, :, :, None]
-  left = np.mean((purified.images - clean.images.astype(float)) * 2 * board)
+  left = np.mean((purified.images[:] - clean.images[:].astype(float)) * 2 * board)
   assert abs(left) < 2
 
 
@@ -127,7 +127,7 @@ def test_results_do_not_depend_on_the_number_of_devices(use_devices):
     found = {}
     for devices in (1, 2, 4):
       use_devices(devices)
-      found[devices] = make(short).preprocess(train, train, 0).images.astype(int)
+      found[devices] = make(short).preprocess(train, train, 0).images[:].astype(int)
     for devices in (2, 4):
       assert np.abs(found[devices] - found[1]).max() <= 1
 
@@ -135,9 +135,7 @@ def test_results_do_not_depend_on_the_number_of_devices(use_devices):
 def test_images_that_memory_does_not_hold_are_refused(use_devices):
   use_devices(1)
   images = smooth(4, 0).images
-  lazy = Split(
-    reader.LazyImages(lambda ids: images[ids], images.shape, "lazy"), np.zeros(4, np.int32)
-  )
+  lazy = Split(LazyImages(lambda ids: images[ids], len(images), "lazy"), np.zeros(4, np.int32))
   defence = purification.diffusion(1, purification.Training(width=8, steps=1, batch_size=4))
   with pytest.raises(UserError, match=r"Defence 'avatar1' looks at all .* raise data\.memory"):
     defence.preprocess(lazy, smooth(4, 0), 0)

@@ -6,8 +6,8 @@ from PIL import Image, ImageOps
 from scipy import fft
 
 from miue_jax import defences
-from miue_jax.data import reader
 from miue_jax.data.dataset import Split
+from miue_jax.data.images import LazyImages
 from miue_jax.defences import squeezing
 
 # ITU-T T.81, table K.1: quantisation of luminance.
@@ -104,9 +104,9 @@ def test_images_that_are_read_when_needed_are_the_same(name, channels):
   images, labels = smooth(7, 16, channels), np.arange(7, dtype=np.int32)
   preprocess = defences.build(name).preprocess
   held = preprocess(Split(images, labels), None, 0)
-  lazy = reader.LazyImages(lambda ids: images[ids], images.shape, "lazy")
+  lazy = LazyImages(lambda ids: images[ids], len(images), "lazy")
   late = preprocess(Split(lazy, labels), None, 0)
-  assert isinstance(late.images, reader.LazyImages)
+  assert not late.images.in_memory
   assert late.labels is held.labels is labels
   order = np.array([3, 0, 6])
   np.testing.assert_array_equal(late.images[order], held.images[order])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from program import ROOT, ended, epochs, wait_until
 
-from miue_jax.artefact import poison as artefact
 from miue_jax.artefact import release
+from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.settings import config
 
@@ -104,7 +104,7 @@ def test_one_command_fills_the_table(whole):
   for name in ("compare.html", "compare.md", "compare.csv", "compare.tex"):
     assert (workdir / "report" / name).stat().st_size > 0
   for method in ("lsp", "patterns"):
-    manifest = artefact.load(workdir / "poisons" / method / "0" / "poison").manifest
+    manifest = Poison.load(workdir / "poisons" / method / "0" / "poison").manifest
     assert int(cells[method, "none"]["max_delta_255ths"]) == manifest["max_delta_255ths"]
   assert not list((workdir / "checkpoints").rglob("*.*"))
   for line in map(json.loads, (workdir / "measurements.jsonl").read_text().splitlines()):
@@ -200,7 +200,7 @@ def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   # The recipe's own data set comes to what it comes to alone.
   assert rows_of(workdir / "digits") == rows_of(whole[0])
   assert [row["method"] for row in rows_of(workdir / "noise")] == ["clean", "lsp"]
-  assert artefact.load(workdir / "noise/poisons/lsp/0/poison").delta.shape == (72, 16, 16, 3)
+  assert Poison.load(workdir / "noise/poisons/lsp/0/poison").delta.shape == (72, 16, 16, 3)
   with open(workdir / "report" / "compare.csv", newline="") as file:
     lines = [(line["dataset"], line["method"], line["defence"]) for line in csv.DictReader(file)]
   assert lines[6:] == [("noise", "clean", "none"), ("noise", "lsp", "none")]
@@ -208,7 +208,7 @@ def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   assert "0 of 8 victims are still to be trained" in comparison(workdir, *flags).err
 
 
-def brought(folder):
+def external_poisons(folder):
   """Images that move every value by up to 16/255, in the forms that they may come in."""
   dataset = sources.load(config.Data(max_train=200, max_test=100))
   clean = dataset.train.images
@@ -216,17 +216,15 @@ def brought(folder):
   images = np.clip(clean + shift, 0, 255).astype(np.uint8)
   np.savez(folder / "images.npz", x_train=images, y_train=dataset.train.labels)
   delta = (images.astype(np.int16) - clean).astype(np.int8)
-  poison = artefact.make(
-    dataset, delta, method="x", epsilon=16 / 255, config={}, seed=0, seconds=0.0
-  )
+  poison = Poison.make(dataset, delta, method="x", epsilon=16 / 255, config={}, seed=0, seconds=0.0)
   release.export(dataset, poison, folder / "exported")
   return np.abs(delta).max()
 
 
-def test_bring_your_own_poison(comparison, tmp_path):
-  largest = brought(tmp_path)
-  bring = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"
-  flags = ("--config.compare.methods=()", f"--config.compare.bring={bring}")
+def test_external_poisons_are_methods_of_the_table(comparison, tmp_path):
+  largest = external_poisons(tmp_path)
+  paths = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"
+  flags = ("--config.compare.methods=()", f"--config.compare.external={paths}")
   result = comparison(tmp_path / "compare", *flags)
   assert result.code == 0, result
   cells = cells_of(tmp_path / "compare")
@@ -270,10 +268,10 @@ def test_bring_your_own_poison(comparison, tmp_path):
     (["--config.compare.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
      ["called 'x'", "data.name"]),
     (["--config.compare.datasets={'x': {'compare': {'methods': ('magic',)}}}"], ["'magic'"]),
-    (["--config.compare.bring=('x',)"], ["'x'", "NAME=PATH"]),
-    (["--config.compare.bring=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
-    (["--config.compare.bring=('lsp=.',)"], ["'lsp'", "taken"]),
-    (["--config.compare.bring=('x=absent.npz',)"], ["absent.npz", "correct the path"]),
+    (["--config.compare.external=('x',)"], ["'x'", "NAME=PATH"]),
+    (["--config.compare.external=('../x=y',)"], ["'../x=y'", "NAME=PATH"]),
+    (["--config.compare.external=('lsp=.',)"], ["'lsp'", "taken"]),
+    (["--config.compare.external=('x=absent.npz',)"], ["absent.npz", "correct the path"]),
   ],
   ids=lambda value: value[0].partition("=")[2] if value[0].startswith("-") else None,
 )  # fmt: skip

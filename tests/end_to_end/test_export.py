@@ -43,7 +43,7 @@ def test_an_export_is_clean_plus_delta_in_both_formats(finished, exported, clean
   delta = np.load(finished[0] / "poison" / "delta.npy", allow_pickle=False)
   images, labels = read_class_folders(exported / "train")
   assert images.dtype == np.uint8
-  assert np.array_equal(images[..., None].astype(int) - clean.images, delta)
+  assert np.array_equal(images[..., None].astype(int) - clean.images[:], delta)
   assert labels == clean.labels.tolist()
   with np.load(exported / "poisoned.npz", allow_pickle=False) as stored:
     assert np.array_equal(stored["x_train"], images[..., None])

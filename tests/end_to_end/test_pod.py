@@ -189,14 +189,14 @@ def test_devices_that_do_not_spread_over_processes(fork_pod, tmp_path, flags, wo
 _SAVER = """
 import pathlib, sys
 import numpy as np
-from miue_jax import processes, runtime
-from miue_jax.checkpoint import Checkpoints
+from miue_jax.machine import meshes, processes, sharding
+from miue_jax.machine.checkpoint import Checkpoints
 read = []
 def squares(rows):
   read.extend(range(rows.start, rows.stop))
   return np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] ** 2
 with processes.together("auto", 60):
-  mesh.start(0, ())
+  meshes.start(0, ())
   state = {
     "delta": sharding.shard_rows(squares, (20, 1)),
     "params": sharding.replicate(np.float32([1.5, -2.5])),

@@ -10,9 +10,9 @@ import pytest
 from sklearn import metrics
 
 from miue_jax import defences
-from miue_jax.artefact import poison as artefact
-from miue_jax.data import reader
+from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import LazyImages
 from miue_jax.defences.defence import Defence
 from miue_jax.experiment import evaluate
 from miue_jax.machine.progress import Progress
@@ -41,9 +41,9 @@ def make_dataset():
 
 def make_poison(dataset):
   delta = np.where(dataset.train.labels == 0, 16, -16).astype(np.int8).reshape(-1, 1, 1, 1)
-  clean = dataset.train.images.astype(int)
+  clean = dataset.train.images[:].astype(int)
   delta = (np.clip(clean + delta, 0, 255) - clean).astype(np.int8)
-  return artefact.make(
+  return Poison.make(
     dataset, delta, method="miue", epsilon=16 / 255, config={}, seed=0, seconds=1.0
   )
 
@@ -169,25 +169,25 @@ def test_what_a_victim_sees():
   assert all(split.labels is dataset.train.labels for split in seen.values())
   np.testing.assert_array_equal(seen["clean"].images, clean)
   np.testing.assert_array_equal(seen["restored"].images, clean)
-  np.testing.assert_array_equal(seen["poison"].images.astype(int) - clean, poison.delta)
-  noise = seen["random"].images.astype(int) - clean
+  np.testing.assert_array_equal(seen["poison"].images[:].astype(int) - clean, poison.delta)
+  noise = seen["random"].images[:].astype(int) - clean
   assert np.abs(noise).max() == 16
   other = evaluate.training_split(
     "random", dataset, poison, dataclasses.replace(CONFIG, seed=CONFIG.seed + 1)
   )
-  assert (other.images != seen["random"].images).any()
+  assert (other.images[:] != seen["random"].images).any()
 
 
 def test_images_that_are_read_when_needed_are_the_same():
   dataset = make_dataset()
   poison, images = make_poison(dataset), dataset.train.images
-  lazy = reader.LazyImages(lambda ids: images[ids], images.shape, "sides")
+  lazy = LazyImages(lambda ids: images[ids], len(images), "sides")
   read = dataclasses.replace(dataset, train=Split(lazy, dataset.train.labels))
   order = np.random.default_rng(0).permutation(len(images))
   for condition in ("clean", "random", "poison", "restored"):
     expected = evaluate.training_split(condition, dataset, poison, CONFIG).images
     seen = evaluate.training_split(condition, read, poison, CONFIG).images
-    assert isinstance(seen, reader.LazyImages)
+    assert not seen.in_memory
     np.testing.assert_array_equal(seen[order], expected[order])
     np.testing.assert_array_equal(seen[3:5], expected[3:5])
 
@@ -317,7 +317,7 @@ def test_a_defence_changes_data_recipe_and_row(tmp_path, use_devices):
     rows, states = train_rows(tmp_path, ("none", "blind"))
   row, dataset = rows[1], make_dataset()
   np.testing.assert_array_equal(
-    seen["train"].images, artefact.apply(make_poison(dataset), dataset.train.images)
+    seen["train"].images, make_poison(dataset).apply(dataset.train.images)
   )
   assert (row["epochs"], len(row["curve"]["epoch"]), row["seen"], seen["seed"]) == (2, 2, [8, 5], 5)
   assert row["test_images"] == len(seen["clean"]) == 8
@@ -337,7 +337,7 @@ def test_clean_images_are_a_stratified_share_that_is_not_tested_on():
   assert np.bincount(clean.labels).tolist() == [2, 2]
   assert np.bincount(test.labels).tolist() == [6, 6]
   both = np.concatenate([clean.images, test.images]).reshape(16, -1)
-  assert sorted(map(bytes, both)) == sorted(map(bytes, dataset.test.images.reshape(16, -1)))
+  assert sorted(map(bytes, both)) == sorted(map(bytes, dataset.test.images[:].reshape(16, -1)))
   again = evaluate.clean_share(dataset.test, config)[0]
   np.testing.assert_array_equal(again.images, clean.images)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from miue_jax import report
-from miue_jax.artefact import poison as artefact
+from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import cells, evaluate, grid, measure, stages
 from miue_jax.experiment.cells import Cell
@@ -93,8 +93,8 @@ def comparisoned(experiment, monkeypatch):
       delta = np.zeros(made_by.dataset.train.images.shape, np.int8)
       options = {"method": name, "epsilon": 8 / 255, "seconds": 1.0}
       options["config"] = dataclasses.asdict(made_by.config)
-      poison = artefact.make(made_by.dataset, delta, seed=made_by.config.seed, **options)
-      artefact.save(poison, made_by.workdir.poison)
+      poison = Poison.make(made_by.dataset, delta, seed=made_by.config.seed, **options)
+      poison.save(made_by.workdir.poison)
 
     monkeypatch.setattr(evaluate, "rows", rows)
     monkeypatch.setattr(stages, "generate", generate)
@@ -164,7 +164,7 @@ def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(comparisoned,
 def test_what_another_program_has_is_left_until_the_end(comparisoned, experiment):
   theirs = Cell("a", "linear", "none", 0)
   last = list(cells.every(experiment.config))[-1]
-  with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
+  with holder.holding(experiment.workdir.root / "locks", *theirs) as other:
     trained, _, _ = comparisoned(lambda cell: holder.let_go(other) if cell == last else None)
   assert [cell[:4] for cell in trained][-2:] == [last, theirs]
   assert len(trained) == len(list(cells.every(experiment.config)))
@@ -180,14 +180,14 @@ def test_what_another_program_did_meanwhile_is_not_repeated(comparisoned, experi
       evaluate.append(experiment.workdir.results, row)
       holder.let_go(other)
 
-  with holder.holding(experiment.workdir.root / "claims", *theirs) as other:
+  with holder.holding(experiment.workdir.root / "locks", *theirs) as other:
     trained, _, _ = comparisoned(finish)
   assert theirs not in [cell[:4] for cell in trained]
   assert sorted(filled(experiment.workdir.results)) == sorted(cells.every(experiment.config))
 
 
 def test_a_poison_that_another_program_makes_is_waited_for(comparisoned, experiment):
-  with holder.holding(experiment.workdir.root / "claims", "poison", "a", 0) as other:
+  with holder.holding(experiment.workdir.root / "locks", "poison", "a", 0) as other:
     last = [cell for cell in cells.every(experiment.config) if cell.method != "a"][-1]
     trained, made, _ = comparisoned(lambda cell: holder.let_go(other) if cell == last else None)
   methods = [cell[0] for cell in trained]

@@ -1,4 +1,4 @@
-"""Memory that is kept, and steps that allocate in blocks that can be."""
+"""Memory that the C library keeps, and steps that allocate in small blocks."""
 
 import mmap
 import platform
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from miue_jax.machine import loops, sharding
+from miue_jax.machine import cpu, loops, sharding
 from miue_jax.machine.cpu import allocator
 
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
@@ -33,10 +33,10 @@ IN_HEAPS = {"xla_multiheap_size_constraint_per_heap": 63 * MIB}
 
 @pytest.fixture
 def options_of(monkeypatch):
-  """Returns `options_of(step, carry)`: what the step is compiled with for a carry of bytes."""
+  """Returns `options_of(step, size)`: compiler options of a step for a carry of `size` bytes."""
   jit = mock.Mock(wraps=jax.jit)
   monkeypatch.setattr(jax, "jit", jit)
-  # What an earlier test found out stays with it.
+  # The functions cache their results, which belong to an earlier test.
   monkeypatch.setattr(allocator, "_heap_options", allocator._heap_options.__wrapped__)
 
   def options(step, carry):
@@ -52,9 +52,7 @@ def local_step(local):
 
 @on_glibc
 @pytest.mark.parametrize(("size", "expected"), [(63 * MIB, IN_HEAPS), (63 * MIB + 1, None)])
-def test_a_step_allocates_in_heaps_if_all_that_a_device_makes_fits(
-  use_devices, options_of, size, expected
-):
+def test_a_step_allocates_in_heaps_if_every_array_fits(use_devices, options_of, size, expected):
   use_devices(2)
   assert options_of(local_step(lambda x: x + 1), 2 * size) == expected
   inner = jax.checkpoint(lambda x: -jnp.full(size, x[0]))
@@ -62,19 +60,19 @@ def test_a_step_allocates_in_heaps_if_all_that_a_device_makes_fits(
 
 
 @on_glibc
-def test_what_is_updated_in_place_need_not_fit(use_devices, options_of):
+def test_arrays_that_are_updated_in_place_need_not_fit(use_devices, options_of):
   use_devices(2)
   assert options_of(local_step(lambda x: x.at[jnp.array([3, 1])].set(0)), 256 * MIB) == IN_HEAPS
   assert options_of(local_step(lambda x: x.at[2:5].set(0)), 256 * MIB) == IN_HEAPS
 
 
 @pytest.mark.parametrize("other", ["one device", "backend", "C library", "XLA"])
-def test_elsewhere_steps_allocate_as_usual(use_devices, options_of, monkeypatch, other):
+def test_steps_allocate_as_usual_on_other_systems(use_devices, options_of, monkeypatch, other):
   use_devices(2)
   if other == "one device":
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
   elif other == "backend":
-    monkeypatch.setattr(jax, "default_backend", lambda: "cuda")
+    monkeypatch.setattr(cpu, "in_use", lambda: False)
   elif other == "C library":
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
   else:

@@ -1,4 +1,4 @@
-"""Checkpoints: the same bytes on any number of devices, and damage is said."""
+"""Checkpoints: the same bytes on any number of devices, and reports of damage."""
 
 import gc
 import pathlib
@@ -18,7 +18,7 @@ from miue_jax.settings.errors import UserError
 
 
 def make_tree(fill):
-  """A state as the stages keep it: replicated and sharded arrays, integers, an empty part."""
+  """Makes a state like those of the stages: replicated and sharded arrays, an empty part."""
   rng = np.random.default_rng(fill)
   return {
     "params": sharding.replicate(jnp.array(rng.standard_normal((3, 2)), jnp.float32)),
@@ -36,7 +36,7 @@ def assert_same(tree, expected):
     assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-def test_nothing_saved_is_none(tmp_path, use_devices):
+def test_restore_returns_none_if_nothing_is_saved(tmp_path, use_devices):
   use_devices(1)
   assert Checkpoints(tmp_path / "states").restore(make_tree(0)) is None
   assert not (tmp_path / "states").exists()
@@ -53,7 +53,7 @@ def test_the_newest_state_comes_back_and_two_are_kept(tmp_path, use_devices):
   assert len(list((tmp_path / "deep" / "states").iterdir())) == 2
 
 
-def test_a_saved_position_is_left_alone(tmp_path, use_devices):
+def test_a_saved_position_is_not_saved_again(tmp_path, use_devices):
   use_devices(1)
   states = Checkpoints(tmp_path)
   states.save(3, make_tree(1))
@@ -69,7 +69,7 @@ def test_a_state_can_move_to_another_number_of_devices(tmp_path, use_devices, be
   assert_same(Checkpoints(tmp_path).restore(make_tree(0))[1], make_tree(1))
 
 
-def test_delete_forgets(tmp_path, use_devices):
+def test_delete_removes_all_states(tmp_path, use_devices):
   use_devices(1)
   states = Checkpoints(tmp_path / "states")
   states.save(1, make_tree(0))
@@ -80,7 +80,7 @@ def test_delete_forgets(tmp_path, use_devices):
 
 @pytest.fixture
 def unheard():
-  """Collects the reads that Orbax abandons at the first error: each ends in a complaint."""
+  """Collects the reads that Orbax abandons at the first error: each prints a message."""
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     yield
@@ -123,9 +123,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, use_devices):
 _SAVER = """
 import itertools, pathlib, sys
 import jax.numpy as jnp
-from miue_jax import runtime
-from miue_jax.checkpoint import Checkpoints
-mesh.start(1, ())
+from miue_jax.machine import meshes, sharding
+from miue_jax.machine.checkpoint import Checkpoints
+meshes.start(1, ())
 states = Checkpoints(pathlib.Path(sys.argv[1]))
 for position in itertools.count(1):
   states.save(position, {"x": sharding.replicate(jnp.full((64, 64), float(position)))})

@@ -1,4 +1,4 @@
-"""Fast convolutions against their definition, written out in float64."""
+"""Fast convolutions, compared with their definition in float64."""
 
 import functools
 
@@ -11,7 +11,7 @@ from miue_jax.machine.cpu import convolution
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 
-# images, channels out, side of the kernel, stride; and what takes part in them
+# images, output channels, side of the kernel, stride; then the operations that are expected
 CASES = {
   "3x3, all by minimal filtering": ((4, 16, 16, 64), 96, 3, 1),
   "3x3, one tile per image": ((3, 4, 4, 96), 48, 3, 1),
@@ -32,7 +32,7 @@ def convolve(images, kernel, side, stride):
 
 
 def draw(shape, out, side, stride):
-  """Images, kernel and gradient of the output, float32."""
+  """Returns images, kernel and gradient of the output, float32."""
   generator = np.random.default_rng(0)
   size = [-(-length // stride) for length in shape[1:3]]
   shapes = shape, (side, side, shape[-1], out), (shape[0], *size, out)
@@ -40,7 +40,7 @@ def draw(shape, out, side, stride):
 
 
 def definition(images, kernel, gradient, stride):
-  """Outputs and both gradients in float64, tap by tap."""
+  """Computes outputs and both gradients in float64, tap by tap."""
   images, kernel, gradient = (x.astype(np.float64) for x in (images, kernel, gradient))
   side, border = len(kernel), len(kernel) // 2
   padded = np.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
@@ -73,7 +73,7 @@ def test_outputs_and_gradients(case):
 
 
 def primitives(case):
-  """Names of the operations in the gradient of both arguments."""
+  """Returns the names of the operations in the gradient of both arguments."""
   shape, out, side, stride = CASES[case]
   images, kernel, gradient = draw(shape, out, side, stride)
 

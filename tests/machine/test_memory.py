@@ -1,4 +1,4 @@
-"""Peak memory of a block, against an allocation of known size."""
+"""Peak memory of a block, compared with an allocation of known size."""
 
 import json
 
@@ -18,7 +18,7 @@ def peak(path, size):
   return memory.read(path)
 
 
-def test_what_a_block_holds_at_most_is_found(tmp_path):
+def test_the_peak_of_a_block_is_measured(tmp_path):
   small = peak(tmp_path / "small.json", 1)
   large = peak(tmp_path / "large.json", SIZE)
   after = peak(tmp_path / "after.json", 1)
@@ -26,7 +26,7 @@ def test_what_a_block_holds_at_most_is_found(tmp_path):
   assert after - small == pytest.approx(0, abs=0.2 * SIZE)  # an earlier peak does not count
 
 
-def test_the_larger_of_two_sittings_stays(tmp_path):
+def test_the_larger_of_two_peaks_is_kept(tmp_path):
   path = tmp_path / "memory.json"
   large = peak(path, SIZE)
   assert peak(path, 1) == large
@@ -39,7 +39,7 @@ def test_a_block_that_fails_is_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", json.dumps({"peak_memory_bytes": None})])
-def test_what_cannot_be_read_is_not_known(tmp_path, text):
+def test_a_file_that_cannot_be_read_gives_none(tmp_path, text):
   (tmp_path / "memory.json").write_text(text)
   assert memory.read(tmp_path / "memory.json") is None
   assert memory.read(tmp_path / "absent.json") is None

@@ -1,4 +1,4 @@
-"""One process alone, and what launchers say; several are in tests/end_to_end/test_pod.py."""
+"""A single process, and the variables of launchers; see test_pod.py for several processes."""
 
 import importlib.util
 
@@ -9,7 +9,7 @@ from miue_jax.machine import processes
 from miue_jax.settings.errors import UserError
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-PLAIN = {"TPU_SKIP_MDS_QUERY": "1"}  # what jax sets where there is no TPU
+PLAIN = {"TPU_SKIP_MDS_QUERY": "1"}  # set by jax on machines without a TPU
 JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -20,7 +20,7 @@ JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     ({"JAX_COORDINATOR_ADDRESS": "a:1"}, True),
     (SLURM | {"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "node[1-2]"}, True),
     (SLURM | {"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"}, False),
-    (SLURM | {"SLURM_NTASKS": "2"}, False),  # the batch script, before any srun
+    (SLURM | {"SLURM_NTASKS": "2"}, False),  # a batch script outside of srun
     ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4"}, True),
     ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, False),
     ({"TPU_WORKER_HOSTNAMES": "host-0,host-1", "TPU_WORKER_ID": "1"}, True),
@@ -28,7 +28,7 @@ JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     ({"TPU_WORKER_HOSTNAMES": "localhost", "MEGASCALE_NUM_SLICES": "2"}, True),
   ],
 )
-def test_what_launchers_announce(environment, expected):
+def test_launchers_announce_several_processes(environment, expected):
   assert processes.announced(PLAIN | environment) is expected
 
 
@@ -40,7 +40,7 @@ def test_a_tpu_machine_is_asked_how_many_hosts_there_are(monkeypatch, installed)
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_a_process_alone_connects_to_nobody(monkeypatch, mode):
+def test_a_single_process_connects_to_none(monkeypatch, mode):
   for name in JAX:
     monkeypatch.delenv(name, raising=False)
   if mode == "off":
@@ -52,7 +52,7 @@ def test_a_process_alone_connects_to_nobody(monkeypatch, mode):
     processes.require_same({"seed": 3}, "start again")
 
 
-def test_an_error_of_a_process_alone_is_passed_on():
+def test_an_error_of_a_single_process_is_raised():
   with pytest.raises(UserError, match="mine"), processes.together("off", 1):
     raise UserError("mine")
 

@@ -143,7 +143,7 @@ def test_the_critic_learns_shared_information(use_devices):
 def correlation(state, delta):
   """Returns the root mean square correlation of clean and poisoned features."""
   model = Tiny(Model(), CLASSES)
-  clean = DATASET.train.images.astype(np.float32) / 255
+  clean = DATASET.train.images[:].astype(np.float32) / 255
   before, after = (
     np.asarray(model.apply(state.parts["source"].variables, images)[0], np.float64)
     for images in (clean, clean + delta.astype(np.float32) / 255)

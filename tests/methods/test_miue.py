@@ -145,7 +145,7 @@ def transform(kind, key, ids):
 
 def sign_steps(dataset, method, chosen):
   """The delta pass of Algorithm 1 in NumPy; returns levels `[N, H, W, C]` and mean objectives."""
-  images, labels = dataset.train.images / 255, dataset.train.labels
+  images, labels = dataset.train.images[:] / 255, dataset.train.labels
   layout = lanes.lay_out(COUNT, (8, BATCH), SEED)
   delta = np.zeros((CLASSES if method.class_wise else COUNT, *SHAPE))
   objectives = []
@@ -185,7 +185,7 @@ def sign_steps(dataset, method, chosen):
   delta = (delta[labels] if method.class_wise else delta) * chosen[:, None, None, None]
   poisoned = np.clip(np.rint(255 * (images + delta)), 0, 255)
   limit = round(255 * method.epsilon)
-  return np.clip(poisoned - dataset.train.images, -limit, limit), objectives
+  return np.clip(poisoned - dataset.train.images[:], -limit, limit), objectives
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -209,7 +209,7 @@ def test_objective_of_one_batch_is_the_formula_of_the_clean_images(generate):
     dataset, train=Split(dataset.train.images[:16], dataset.train.labels[:16])
   )
   made = generate(4, settings_with(epochs=1, steps=1), whole)
-  pixels = whole.train.images.reshape(16, -1) / 255
+  pixels = whole.train.images[:].reshape(16, -1) / 255
   expected = l_mi(pixels, whole.train.labels, np.ones(16), SETTINGS)
   assert made.history["objective"][0] == pytest.approx(expected, rel=1e-5)
 

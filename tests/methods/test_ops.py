@@ -26,7 +26,7 @@ def generate(dataset, **changes):
 
 def search(dataset):
   """Returns the result of the authors' search, pixel by pixel in float64."""
-  images, labels = dataset.train.images / 255, dataset.train.labels
+  images, labels = dataset.train.images[:] / 255, dataset.train.labels
   _, height, width, channels = images.shape
   taken, found = set(), []
   for label in range(CLASSES):
@@ -53,7 +53,7 @@ def test_the_pixel_and_colour_are_those_of_a_plain_search(shape, seed):
 
 def test_exactly_one_pixel_changes_and_is_the_same_in_a_class():
   dataset = make_dataset((8, 8, 3))
-  poisoned = dataset.train.images + generate(dataset)
+  poisoned = dataset.train.images[:] + generate(dataset)
   changed = (poisoned != dataset.train.images).any(axis=-1)
   assert (changed.sum(axis=(1, 2)) == 1).all()
   shown = set()

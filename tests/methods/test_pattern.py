@@ -8,9 +8,9 @@ import pytest
 from hypothesis import strategies as st
 
 from miue_jax import budget
-from miue_jax.artefact import poison as artefact
-from miue_jax.data import reader
+from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import LazyImages
 from miue_jax.methods import METHODS, pattern
 
 NAMES = ("ar", "cuda", "lsp", "ops", "random")
@@ -42,10 +42,10 @@ def test_every_image_keeps_its_budget(name, levels, norm, shape, seed):
   dataset = make_dataset(12, shape, seed=seed % 7)
   delta = run(name, dataset, seed, epsilon=levels / 255, norm=norm).delta
   assert delta.dtype == (np.int16 if norm == "none" else np.int8)
-  poisoned = dataset.train.images + delta.astype(int)
+  poisoned = dataset.train.images[:] + delta.astype(int)
   assert poisoned.min() >= 0
   assert poisoned.max() <= 255
-  changes = (poisoned - dataset.train.images.astype(int)).reshape(len(delta), -1)
+  changes = (poisoned - dataset.train.images[:].astype(int)).reshape(len(delta), -1)
   if norm == "linf":
     assert np.abs(changes).max() <= round(levels)
   elif norm == "l2":
@@ -57,14 +57,14 @@ def test_every_image_keeps_its_budget(name, levels, norm, shape, seed):
 def test_the_artefact_restores_the_images(name, norm, tmp_path):
   dataset, epsilon = make_dataset(), 6 / 255
   delta = run(name, dataset, norm=norm, epsilon=epsilon).delta
-  made = artefact.make(
+  made = Poison.make(
     dataset, delta, method=name, epsilon=epsilon, norm=norm, config={}, seed=3, seconds=0.0
   )
-  artefact.save(made, tmp_path)
-  poison = artefact.load(tmp_path, dataset)
-  poisoned = artefact.apply(poison, dataset.train.images)
+  made.save(tmp_path)
+  poison = Poison.load(tmp_path, dataset)
+  poisoned = poison.apply(dataset.train.images)
   assert (poisoned != dataset.train.images).any(axis=(1, 2, 3)).all()
-  np.testing.assert_array_equal(artefact.restore(poison, poisoned), dataset.train.images)
+  np.testing.assert_array_equal(poison.restore(poisoned), dataset.train.images)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,8 +93,12 @@ def test_images_that_are_read_when_needed_get_the_same_delta(name, monkeypatch):
   monkeypatch.setattr(pattern, "_BLOCK_VALUES", 7 * 16 * 16 * 3)
   dataset, read = make_dataset(), []
   images = dataset.train.images
-  lazy = reader.LazyImages(
-    lambda ids: read.append(len(ids)) or images[ids], images.shape, "tiny", reader.digests(images)
+  lazy = LazyImages(
+    lambda ids: read.append(len(ids)) or images[ids],
+    len(images),
+    "tiny",
+    image_shape=images.shape[1:],
+    digests=images.digests,
   )
   split = dataclasses.replace(dataset.train, images=lazy)
   made = run(name, dataclasses.replace(dataset, train=split))

@@ -68,7 +68,7 @@ def test_the_poison_stays_easy_within_the_inner_radius(generate):
   robust = {}
   for name in ("em", "rem", "sem"):
     made, state = generate(name, name)
-    poisoned = DATASET.train.images + made.delta
+    poisoned = DATASET.train.images[:] + made.delta
     assert worst_accuracy(state, poisoned, 0) == 100
     robust[name] = worst_accuracy(state, poisoned, 6)
   assert min(robust["rem"], robust["sem"]) >= 88

@@ -66,7 +66,7 @@ def test_the_change_of_the_adversary_is_a_constant_of_the_gradient(moved, microb
   dataset = make_dataset(8)
   # The adversary's images fall as the image rises: their derivative would turn every sign.
   delta, sums = moved(dataset, energy, lambda keys, x, loss: 1.1 - 3 * x, microbatch=microbatch)
-  levels = dataset.train.images.astype(float)
+  levels = dataset.train.images[:].astype(float)
   seen = 1.1 - 3 * levels / 255
   expected = (levels - 3 * np.sign(seen)).clip(0, 255) - levels
   np.testing.assert_allclose(delta, expected, atol=1e-3)
@@ -87,7 +87,7 @@ def test_the_adversary_is_given_the_loss_and_a_key_of_every_row(moved):
   assert len(np.unique(keys, axis=0)) == len(keys) == 16  # two draws
   exact = images.astype(np.float64)
   logits = exact.reshape(16, -1)[:, :CLASSES]
-  apart = np.abs(dataset.train.images / 255 - exact[:, None]).max(axis=(2, 3, 4))
+  apart = np.abs(dataset.train.images[:] / 255 - exact[:, None]).max(axis=(2, 3, 4))
   labels = dataset.train.labels[np.argmin(apart, axis=1)]
   expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), labels]
   np.testing.assert_allclose(losses, expected, rtol=1e-5)
@@ -95,7 +95,7 @@ def test_the_adversary_is_given_the_loss_and_a_key_of_every_row(moved):
 
 def test_only_the_last_step_of_a_batch_counts_correct_predictions(moved):
   dataset = make_dataset(COUNT)
-  first_pixels = dataset.train.images.reshape(COUNT, -1)[:, :CLASSES]
+  first_pixels = dataset.train.images[:].reshape(COUNT, -1)[:, :CLASSES]
   right = np.argmax(first_pixels, axis=1) == dataset.train.labels
   correct = count = 0
   for batch in range(3):

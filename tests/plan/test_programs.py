@@ -6,7 +6,7 @@ import jax
 import pytest
 from plan_settings import CONFIG, QUICK, SIZES, with_method
 
-from miue_jax.machine import loops
+from miue_jax.machine import cpu
 from miue_jax.methods import METHODS
 from miue_jax.plan import plan, programs, sizes
 from miue_jax.settings.config import Config
@@ -125,7 +125,7 @@ def test_steps_and_passes_of_a_whole_run(use_devices):
 
 def test_parts_of_a_batch_need_less_memory_where_loops_are_on_the_device(monkeypatch, use_devices):
   use_devices(1)
-  monkeypatch.setattr(loops, "loops_on_device", lambda: True)
+  monkeypatch.setattr(cpu, "in_use", lambda: False)
   temporaries = []
   for microbatch in (0, 8):
     built = programs.build(with_method(microbatch=microbatch), SIZES)

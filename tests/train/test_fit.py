@@ -83,7 +83,7 @@ def test_a_whole_fit_is_pytorchs(tmp_path, use_devices, run_fit):
     network.bias.copy_(torch.tensor(np.asarray(initial["classifier"]["bias"])))
   theirs = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-2)
   schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, 3, eta_min=1e-6)
-  pixels = torch.tensor(TRAIN.images.reshape(42, -1) / np.float32(255))
+  pixels = torch.tensor(TRAIN.images[:].reshape(42, -1) / np.float32(255))
   labels = torch.tensor(TRAIN.labels.astype(np.int64))
   layout = lanes.lay_out(42, (8,), 3)
   curve = []
@@ -100,7 +100,9 @@ def test_a_whole_fit_is_pytorchs(tmp_path, use_devices, run_fit):
       correct += (logits.argmax(1) == labels[batch]).sum().item()
     schedule.step()
     with torch.no_grad():
-      seen = network(torch.tensor(TEST.images.reshape(9, -1) / np.float32(255))).argmax(1).numpy()
+      seen = (
+        network(torch.tensor(TEST.images[:].reshape(9, -1) / np.float32(255))).argmax(1).numpy()
+      )
     curve.append([np.mean(losses), 100 * correct / 40, 100 * np.mean(seen == TEST.labels)])
   np.testing.assert_allclose(fitted.curve, curve, rtol=1e-4)
   ours = fitted.state.params["classifier"]

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax.data import reader
 from miue_jax.data.dataset import Split
+from miue_jax.data.images import LazyImages
 from miue_jax.train import lanes, step
 
 CASES = [  # (examples, batch sizes that share the table)
@@ -91,7 +91,9 @@ def test_every_device_reads_its_own_images(use_devices):
   use_devices(4)
   images = np.arange(61, dtype=np.uint8).reshape(61, 1, 1, 1)
   read = []
-  recorded = reader.LazyImages(lambda ids: read.append(ids) or images[ids], images.shape, "x")
+  recorded = LazyImages(
+    lambda ids: read.append(ids) or images[ids], len(images), "x", image_shape=images.shape[1:]
+  )
   layout = lanes.lay_out(61, (8, 16), seed=2)
   table = layout.place(Split(recorded, np.zeros(61, np.int64)))
   assert [ids.tolist() for ids in read] == np.maximum(layout.ids, 0).reshape(4, -1).tolist()

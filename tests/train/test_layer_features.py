@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miue_jax import models
-from miue_jax.data.reader import LazyImages
+from miue_jax.data.images import LazyImages
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features
@@ -95,7 +95,7 @@ def test_images_are_read_a_batch_at_a_time(resnet, use_devices, monkeypatch):
     return IMAGES[ids]
 
   extract = layer_features.Extractor(module, ("BasicBlock_0", "features"))
-  lazy = extract(variables, LazyImages(read, IMAGES.shape, "test"))
+  lazy = extract(variables, LazyImages(read, len(IMAGES), "test", image_shape=SHAPE))
   assert max(asked) <= 8
   assert sum(asked) == len(IMAGES)
   for name, values in extract(variables, IMAGES).items():

@@ -1,11 +1,11 @@
-"""Convolutions that are fast on CPUs: minimal filtering where XLA's own are slow.
+"""Provides convolutions that are fast on CPUs, by minimal filtering.
 
 XLA's CPU backend reaches a fifth of a core's peak in the weight gradient of a 3x3 convolution, and
-less for a 1x1 one with a stride. Minimal filtering (Winograd's; Lavin & Gray, "Fast Algorithms for
-Convolutional Neural Networks", CVPR 2016) needs fewer products and turns them into plain matrix
-products. Tiles are made for a few images at a time, so that they stay in the core's cache. On other
-devices, where a precision is asked for (`jax.default_matmul_precision`), and for every other
-convolution, `convolve` is `lax.conv_general_dilated`.
+less for a 1x1 convolution with a stride. Minimal filtering (Winograd's; Lavin & Gray, "Fast
+Algorithms for Convolutional Neural Networks", CVPR 2016) needs fewer products and turns them into
+plain matrix products. Tiles are made for a few images at a time, so that they stay in the core's
+cache. On other devices, under `jax.default_matmul_precision` and for all other convolutions,
+`convolve` calls `lax.conv_general_dilated`.
 """
 
 import functools
@@ -15,17 +15,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_PIXELS = 2048  # of the activations whose tiles are made at a time
-# With fewer channels, or fewer values of an image, the products are too small to gain much, and to
-# pay for the seconds that the compiler takes.
+from miue_jax.machine import cpu
+
+_PIXELS = 2048  # of activations whose tiles are made at the same time
+# With fewer channels or fewer values per image the products are small. They gain less time than the
+# compiler needs.
 _NARROW, _SMALL = 24, 1536
-_WIDE = 48  # channels in and out from which outputs gain as well, not only gradients of kernels
+_WIDE = 48  # input and output channels from which outputs gain, too, not only kernel gradients
 
 Matrix = tuple[tuple[float, ...], ...]
 
 
 class _Filtering(NamedTuple):
-  """F(m, 3): m outputs of a 3-tap filter g on data d are `output [(filter g) * (data d)]`."""
+  """Defines F(m, 3): m outputs of a 3-tap filter g on data d, `output [(filter g) * (data d)]`."""
 
   data: Matrix
   filter: Matrix
@@ -33,8 +35,8 @@ class _Filtering(NamedTuple):
 
 
 _F1 = _Filtering(((1, 0, 0), (0, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 0), (0, 0, 1)), ((1, 1, 1),))
-# A quarter of the products. Errors are about 1e-5 of the largest value, ten times those of a plain
-# convolution in float32 and a hundredth of those in TF32, which GPUs use unless told otherwise.
+# F(4, 3) needs a quarter of the products. Errors are about 1e-5 of the largest value: ten times
+# those of a plain convolution in float32, a hundredth of those in TF32, the default on GPUs.
 _F4 = _Filtering(
   (
     (4, 0, -5, 0, 1, 0),
@@ -57,14 +59,17 @@ _F4 = _Filtering(
 
 
 def convolve(lhs: jax.Array, rhs: jax.Array, window_strides, padding, **options) -> jax.Array:
-  """As `jax.lax.conv_general_dilated`, whose arguments it takes; for Flax's `nn.Conv`.
+  """Computes `jax.lax.conv_general_dilated`, for Flax's `nn.Conv`.
+
+  On CPUs it is fast for 1x1 and 3x3 kernels with a stride of 1 or 2 in both directions and with
+  symmetric padding, so that a stride of 1 keeps the size.
 
   Args:
-    lhs: `[batch, height, width, in]`.
-    rhs: `[height, width, in, out]`; on CPUs 1x1 and 3x3 kernels are the fast ones,
-    window_strides: with 1 or 2 in both directions
-    padding: and with symmetric padding, so that a stride of 1 keeps the size.
-    **options: further arguments of `conv_general_dilated`.
+    lhs: Activations `[batch, height, width, in]`.
+    rhs: Kernel `[height, width, in, out]`.
+    window_strides: As in `conv_general_dilated`.
+    padding: As in `conv_general_dilated`.
+    **options: Further arguments of `conv_general_dilated`.
   """
   stride = window_strides[0]
   if not _fits(lhs, rhs, window_strides, padding, options):
@@ -72,7 +77,8 @@ def convolve(lhs: jax.Array, rhs: jax.Array, window_strides, padding, **options)
   if len(rhs) == 1:
     seen = lhs[:, ::stride, ::stride]
     return _product(seen, rhs[0, 0]).reshape(*seen.shape[:3], -1)
-  # A custom gradient varies over devices as its argument does; that of the cast is the sum.
+  # A custom gradient must vary over the same mesh axes as its argument. The gradient of the cast
+  # is the sum over devices.
   return _convolve(lhs, _varying(rhs, _axes(lhs)), stride)
 
 
@@ -81,7 +87,7 @@ def _fits(lhs: jax.Array, rhs: jax.Array, strides, padding, options) -> bool:
   border = [(side // 2, side // 2)] * 2
   stride = strides[0]
   return (
-    jax.default_backend() == "cpu"
+    cpu.in_use()
     and (options.get("precision") or jax.config.jax_default_matmul_precision) is None
     and lhs.dtype == rhs.dtype == jnp.float32
     and rhs.shape[:2] in ((1, 1), (3, 3))
@@ -97,7 +103,7 @@ def _fits(lhs: jax.Array, rhs: jax.Array, strides, padding, options) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """3x3 convolution with a border of zeros: `[B, H, W, in]` -> `[B, H/stride, W/stride, out]`."""
+  """Convolves `[B, H, W, in]` with 3x3 and a border of zeros, to `[B, H/stride, W/stride, out]`."""
   if _wide(kernel, stride):
     return _filtered(images, kernel, "itc,ico->ito")
   return _direct(images, kernel, stride)
@@ -110,7 +116,7 @@ def _forward(images, kernel, stride):
 def _backward(stride, residuals, gradient):
   images, kernel = residuals
   if _wide(kernel, stride):
-    # The product with the transposed kernel: to transpose it first is slow.
+    # The einsum transposes the kernel: a transposed copy would be slow.
     image_gradient = _filtered(gradient, kernel[::-1, ::-1], "ito,ico->itc")
   else:
     transposed = jax.linear_transpose(lambda x: _direct(x, kernel, stride), images)
@@ -133,12 +139,13 @@ def _direct(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _filtered(images: jax.Array, kernel: jax.Array, product: str) -> jax.Array:
-  """As `_direct` with a stride of 1, by F(4, 3).
+  """Convolves with a stride of 1 by F(4, 3).
 
   Args:
-    images: `[batch, height, width, channels]`.
+    images: Activations `[batch, height, width, channels]`.
     kernel: `[3, 3, in, out]`.
-    product: of tiles `[entry, tile, channels]` and filters `[entry, in, out]`, as for `jnp.einsum`.
+    product: Subscripts of `jnp.einsum` for tiles `[entry, tile, channels]` and filters
+      `[entry, in, out]`.
   """
   batch, height, width, channels = images.shape
   size = len(_F4.output)
@@ -153,7 +160,7 @@ def _filtered(images: jax.Array, kernel: jax.Array, product: str) -> jax.Array:
       jnp.einsum(product, x.reshape(len(x), -1, channels), y)
       for x, y in zip(tiles, filters, strict=True)
     ]
-    # Pixel by pixel of the tiles: where XLA concatenates them, no loop is vectorised.
+    # The tiles are written pixel by pixel: XLA does not vectorise loops that concatenate them.
     for column, entries in enumerate(_combine(_F4.output, products)):
       for row, pixels in enumerate(_combine(_F4.output, list(entries))):
         start = (part * parts.shape[1], 0, row, 0, column, 0)
@@ -167,7 +174,7 @@ def _filtered(images: jax.Array, kernel: jax.Array, product: str) -> jax.Array:
 
 
 def _kernel_gradient(images: jax.Array, gradient: jax.Array, stride: int) -> jax.Array:
-  """Gradient of a kernel, `[3, 3, in, out]`, from images and the gradient of their outputs."""
+  """Returns the gradient of a kernel, `[3, 3, in, out]`, from images and gradients of outputs."""
   channels, out = images.shape[-1], gradient.shape[-1]
   filtering = _F4 if stride == 1 else _F1
   size, taps = len(filtering.output), len(filtering.data)
@@ -189,7 +196,7 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, stride: int) -> jax
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Product of two matrices; all axes but the last of each are one. XLA is slow with more."""
+  """Multiplies two matrices; leading axes are flattened, because XLA is slow with more axes."""
   return jnp.dot(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
 
 
@@ -198,7 +205,7 @@ def _bordered(images: jax.Array) -> jax.Array:
 
 
 def _in_parts(x: jax.Array, stride: int) -> jax.Array:
-  """`[B, H, W, C]` -> `[parts, images, H, W, C]`; a part is `_PIXELS`, seen with this stride."""
+  """Splits `[B, H, W, C]` into `[parts, images, H, W, C]` of at most `_PIXELS` output pixels."""
   batch, height, width, _ = x.shape
   most = max(_PIXELS // (height * width * stride**2), 1)
   size = max(size for size in range(1, min(most, batch) + 1) if batch % size == 0)
@@ -206,7 +213,7 @@ def _in_parts(x: jax.Array, stride: int) -> jax.Array:
 
 
 def _tiles(matrix: Matrix, x: jax.Array, step: int) -> list[jax.Array]:
-  """`matrix tile matrix'` of all tiles of `[B, H, W, C]`, which start `step` pixels apart.
+  """Computes `matrix tile matrix'` for all tiles of `[B, H, W, C]`, one every `step` pixels.
 
   Returns:
     The columns of the result, each an array `[entries, B, rows, columns, C]` over the tiles.
@@ -222,13 +229,13 @@ def _tiles(matrix: Matrix, x: jax.Array, step: int) -> list[jax.Array]:
 
 
 def _both(matrix: Matrix, x: jax.Array) -> list[jax.Array]:
-  """`matrix x matrix'` over the first two axes of `x`: the columns of the result."""
+  """Computes the columns of `matrix x matrix'` over the first two axes of `x`."""
   rows = jnp.stack(_combine(matrix, list(x)))
   return _combine(matrix, list(jnp.moveaxis(rows, 1, 0)))
 
 
 def _combine(matrix: Matrix, parts: Sequence[jax.Array]) -> list[jax.Array]:
-  """The product of `matrix` with the vector of arrays `parts`; factors of 0 are left out."""
+  """Multiplies `matrix` by the vector of arrays `parts`; skips factors of 0."""
   results = []
   for weights in matrix:
     first, *others = [w * part for w, part in zip(weights, parts, strict=True) if w]
@@ -241,11 +248,11 @@ def _transposed(matrix: Matrix) -> Matrix:
 
 
 def _axes(x: jax.Array) -> frozenset[str]:
-  """The axes of the mesh over which `x` varies, inside `jax.shard_map`."""
+  """Returns the mesh axes over which `x` varies inside `jax.shard_map`."""
   return jax.typeof(x).manual_axis_type.varying
 
 
 def _varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-  """`x`, as something that varies over `axes`."""
+  """Casts `x` to vary over the mesh axes `axes`."""
   new = tuple(axes - _axes(x))
   return jax.lax.pcast(x, new, to="varying") if new else x

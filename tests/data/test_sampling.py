@@ -4,7 +4,7 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-from miue_jax.data.pool import Draw, Pool, stratified
+from miue_jax.data.sampling import Draw, stratified
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 
@@ -20,19 +20,19 @@ def test_stratified_keeps_the_share_of_every_class(labels, data, seed):
     assert abs((labels[chosen] == label).sum() - exact) < 1
 
 
-def test_stratified_hands_the_largest_remainders_the_rest():
+def test_stratified_gives_the_rest_to_the_largest_remainders():
   # Shares of 4 out of 10: 2.0, 1.2, 0.8.
   labels = np.repeat([0, 1, 2], [5, 3, 2])
   chosen = stratified(labels, 4, 0, Draw.HELD_OUT)
   np.testing.assert_array_equal(np.bincount(labels[chosen]), [2, 1, 1])
 
 
-def test_smaller_draw_lies_inside_a_larger_one():
+def test_a_smaller_draw_is_contained_in_a_larger_one():
   labels = np.arange(60) % 3
   assert set(stratified(labels, 12, 7, Draw.TRAIN)) <= set(stratified(labels, 30, 7, Draw.TRAIN))
 
 
-def test_every_example_is_as_likely():
+def test_every_example_is_equally_likely():
   labels = np.array([0] * 8 + [1] * 4)
   draws = 2000
   hits = np.zeros(len(labels))
@@ -51,26 +51,5 @@ def test_seed_and_purpose_both_change_the_draw():
   assert len(draws) == 3
 
 
-def test_nothing_can_be_drawn_from_nothing():
+def test_an_empty_split_gives_an_empty_draw():
   assert len(stratified(np.empty(0, int), 0, 0, Draw.HELD_OUT)) == 0
-
-
-def test_take_composes_and_reads_only_what_is_taken():
-  asked = []
-
-  def read(indices):
-    asked.extend(indices)
-    return indices * 10
-
-  pool = Pool(np.array([3, 1, 2, 0]), read, ("d", "b", "c", "a"))
-  taken = pool.take(np.array([2, 0, 3])).take(np.array([2, 1]))
-  assert taken.labels.tolist() == [0, 3]
-  assert taken.files == ("a", "d")
-  assert asked == []
-  assert taken.read(np.array([1, 0])).tolist() == [0, 30]
-  assert asked == [0, 3]
-
-
-def test_relabelled_maps_every_label():
-  pool = Pool(np.array([0, 1, 2, 1]), lambda indices: indices)
-  assert pool.relabelled(np.array([5, -1, 0])).labels.tolist() == [5, -1, 0, -1]

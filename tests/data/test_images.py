@@ -1,5 +1,6 @@
-"""Lazy images against the arrays they stand for, on real files and in real processes."""
+"""Lazy images against the arrays that they provide, from real files and in real processes."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue_jax.data import reader, sources
+from miue_jax.data import images as images_lib
+from miue_jax.data import sources
+from miue_jax.data.images import Images, LazyImages
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
@@ -25,7 +28,7 @@ IMAGE_GB = 3 * 4 * 3 / 1e9
 
 
 def lazy(pixels=PIXELS):
-  return reader.LazyImages(lambda ids: pixels[ids], pixels.shape, "numbers", reader.digests(PIXELS))
+  return LazyImages(lambda ids: pixels[ids], len(pixels), "numbers", digests=Images(PIXELS).digests)
 
 
 def load(path, memory=0.0, **settings):
@@ -35,7 +38,7 @@ def load(path, memory=0.0, **settings):
 
 @pytest.fixture
 def tree(tmp_path):
-  """PIXELS as 12 files of two classes."""
+  """Writes PIXELS as 12 files of two classes."""
   for index, image in enumerate(PIXELS):
     path = tmp_path / "tree" / "ab"[index // 6] / f"{index:02d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +58,42 @@ def test_lazy_images_are_indexed_like_an_array(index):
 
 
 def test_lazy_images_describe_themselves_like_an_array():
-  assert (lazy().shape, lazy().dtype, lazy().ndim) == (PIXELS.shape, PIXELS.dtype, PIXELS.ndim)
+  assert (lazy().shape, lazy().dtype) == (PIXELS.shape, PIXELS.dtype)
   assert len(lazy()) == len(PIXELS)
+
+
+def test_the_first_image_tells_the_shape():
+  asked = []
+  images = LazyImages(lambda ids: asked.append(ids.tolist()) or PIXELS[ids], 12, "numbers")
+  assert len(images) == 12
+  assert asked == []
+  assert images.shape == images.shape == PIXELS.shape
+  assert asked == [[0]]
+
+
+def test_images_in_memory_are_an_array():
+  images = Images(PIXELS)
+  assert (images.shape, images.dtype, len(images)) == (PIXELS.shape, PIXELS.dtype, 12)
+  assert np.shares_memory(np.asarray(images), PIXELS)
+  np.testing.assert_array_equal(images[3:5], PIXELS[3:5])
+  np.testing.assert_array_equal(images.take(np.array([7, 2])), PIXELS[[7, 2]])
+  assert images.loaded() is images
+
+
+@pytest.mark.parametrize("source", [Images, lazy])
+def test_both_kinds_have_one_interface(source, monkeypatch):
+  monkeypatch.setattr(images_lib, "BLOCK", 5)
+  images = source(PIXELS)
+  blocks = list(images.blocks())
+  assert [ids.tolist() for ids, _ in blocks] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+  np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), PIXELS)
+  expected = [hashlib.sha256(image.tobytes()).digest() for image in PIXELS]
+  assert [bytes(digest) for digest in images.digests] == expected
+  changed = images.map(lambda ids, block: block ^ ids[:, None, None, None].astype(np.uint8))
+  expected = PIXELS ^ np.arange(12, dtype=np.uint8)[:, None, None, None]
+  np.testing.assert_array_equal(changed[:], expected, strict=True)
+  np.testing.assert_array_equal(changed.loaded(), expected)
+  assert bytes(changed.digests[3]) == hashlib.sha256(expected[3].tobytes()).digest()
 
 
 def test_only_what_is_indexed_is_read():
@@ -66,14 +103,16 @@ def test_only_what_is_indexed_is_read():
     asked.append(ids.tolist())
     return PIXELS[ids]
 
-  images = reader.LazyImages(read, PIXELS.shape, "numbers", reader.digests(PIXELS))
+  images = LazyImages(
+    read, 12, "numbers", image_shape=PIXELS.shape[1:], digests=Images(PIXELS).digests
+  )
   assert asked == []
   images[np.array([7, 2])], images[3:5], images[-1]
   assert asked == [[7, 2], [3, 4], [11]]
 
 
 @pytest.mark.parametrize("whole", [np.asarray, lambda images: PIXELS + images, np.mean])
-def test_nobody_reads_everything_by_mistake(whole):
+def test_conversion_to_an_array_is_refused(whole):
   with pytest.raises(TypeError, match=r"numbers is read from its files: index its images in block"):
     whole(lazy())
 
@@ -104,30 +143,30 @@ def test_images_that_changed_are_refused():
 
 
 @pytest.mark.parametrize("settings", [{}, {"size": 2}, {"max_train": 7}, {"classes": ("b", "a")}])
-def test_a_lazy_folder_is_the_one_that_memory_would_hold(tree, settings, monkeypatch):
-  monkeypatch.setattr(reader, "_BLOCK_BYTES", 100)  # two or more blocks
+def test_a_lazy_folder_equals_the_folder_in_memory(tree, settings, monkeypatch):
+  monkeypatch.setattr(images_lib, "_SCAN_BYTES", 100)  # two or more blocks
   held, read = load(tree, memory=4, **settings), load(tree, **settings)
-  assert isinstance(held.train.images, np.ndarray)
-  assert isinstance(read.train.images, reader.LazyImages)
+  assert held.train.images.in_memory
+  assert not read.train.images.in_memory
   np.testing.assert_array_equal(read.train.images[:], held.train.images, strict=True)
   np.testing.assert_array_equal(read.train.labels, held.train.labels)
   assert read.train.files == held.train.files
   assert read.fingerprint == held.fingerprint
 
 
-@pytest.mark.parametrize(("images", "kind"), [(12.5, np.ndarray), (11.5, reader.LazyImages)])
-def test_images_are_held_up_to_the_limit(tree, images, kind, caplog):
-  caplog.set_level("INFO", logger="absl")
-  assert isinstance(load(tree, memory=images * IMAGE_GB).train.images, kind)
-  assert ("read whenever they are needed" in caplog.text) == (kind is reader.LazyImages)
+@pytest.mark.parametrize(("images", "in_memory"), [(12.5, True), (11.5, False)])
+def test_images_are_held_up_to_the_limit(tree, images, in_memory, caplog):
+  caplog.set_level("INFO", logger="miue_jax")
+  assert load(tree, memory=images * IMAGE_GB).train.images.in_memory == in_memory
+  assert ("read whenever they are needed" in caplog.text) != in_memory
 
 
 def test_training_and_test_images_count_together(tree):
   data = config.Data("folder", path=str(tree), test_fraction=0.25, memory=11.5 * IMAGE_GB)
   loaded = sources.load(data)
   assert (len(loaded.train), len(loaded.test)) == (9, 3)
-  assert isinstance(loaded.train.images, reader.LazyImages)
-  assert isinstance(loaded.test.images, reader.LazyImages)
+  assert not loaded.train.images.in_memory
+  assert not loaded.test.images.in_memory
 
 
 def spoil(path):
@@ -147,13 +186,13 @@ def turn(path):
   ],
 )
 def test_the_last_image_is_checked_at_the_start(tree, change, message, monkeypatch):
-  monkeypatch.setattr(reader, "_BLOCK_BYTES", 100)
+  monkeypatch.setattr(images_lib, "_SCAN_BYTES", 100)
   change(tree / "b" / "11.png")
   with pytest.raises(UserError, match=message):
     load(tree)
 
 
-def test_a_file_that_changes_or_vanishes_is_noticed(tree):
+def test_a_file_that_changes_or_disappears_is_reported(tree):
   images = load(tree).train.images
   turn(tree / "a" / "03.png")
   (tree / "b" / "07.png").unlink()
@@ -164,7 +203,7 @@ def test_a_file_that_changes_or_vanishes_is_noticed(tree):
     images[7:8]
 
 
-def test_a_table_of_lazy_images_is_that_of_the_array(tree, use_devices):
+def test_a_table_of_lazy_images_equals_that_of_the_array(tree, use_devices):
   use_devices(2)
   layout = lanes.lay_out(12, (8,), seed=0)
   held, read = (layout.place(load(tree, memory).train) for memory in (4, 0))
@@ -213,7 +252,7 @@ def in_processes(count, output, *arguments):
 
 
 def read_in_processes(count, output, *arguments):
-  """What `count` processes of reading.py tell."""
+  """Returns what `count` processes of reading.py report."""
   ended = in_processes(count, output, *arguments)
   assert [status for status, _ in ended] == [0] * count, ended
   return [json.loads(pathlib.Path(f"{output}{number}").read_text()) for number in range(count)]
@@ -229,7 +268,7 @@ def test_processes_share_the_reading(tree, tmp_path):
   assert set(second["read"]) - {"01"} == {"first", "07", "08", "09", "10", "11"}
 
 
-def test_a_mistake_in_one_share_is_told_by_every_process(tree, tmp_path):
+def test_every_process_reports_an_error_in_one_share(tree, tmp_path):
   spoil(tree / "b" / "11.png")
   for status, err in in_processes(2, tmp_path / "told", tree):
     assert status == 2
@@ -238,7 +277,7 @@ def test_a_mistake_in_one_share_is_told_by_every_process(tree, tmp_path):
 
 @pytest.mark.slow
 def test_memory_stays_below_the_size_of_the_images(tmp_path):
-  """181 MB of images, of which one process of four then needs a quarter."""
+  """Reads 181 MB of images, and then a quarter of them, as one process of four would."""
   if not pathlib.Path("/proc/self/status").exists():
     pytest.skip("there is no /proc that tells the peak of a process")
   noise = RNG.integers(0, 256, (50, 28, 28, 3), np.uint8)
