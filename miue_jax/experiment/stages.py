@@ -259,8 +259,7 @@ def _report(experiment: Experiment) -> str:
     key = artefact.Poison(poison.delta[shown], poison.manifest)
     captions = tuple(dataset.class_names[label] for label in dataset.train.labels[shown])
     examples = report.Examples(clean, artefact.apply(key, clean), captions)
-  return report.write(
-    workdir.report,
+  found = report.Experiment(
     rows=victims.read(workdir.results),
     config=dataclasses.asdict(experiment.config),
     command=experiment.command,
@@ -268,6 +267,7 @@ def _report(experiment: Experiment) -> str:
     measurement=_measurement(workdir),
     examples=examples,
   )
+  return report.write(workdir.report, found)
 
 
 def export(experiment: Experiment, output: pathlib.Path | None, formats: list[str]) -> pathlib.Path:
