@@ -21,7 +21,8 @@ def write_report(config: Config, workdir: Workdir, experiments: Sequence[Experim
     results = [_results(experiment) for experiment in experiments]
     settings = dataclasses.asdict(config)
     found = report.Comparison(results, settings, experiments[0].command)
-    return report.write(workdir.report, found)
+    report.write(workdir.report, found)
+    return found.files["compare.md"]
 
   return processes.from_lead(write)
 

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def write(directory: Path, report: Experiment | Comparison) -> str:
+def write(directory: Path, report: Experiment | Comparison) -> None:
   """Writes the files of a report into a directory, which is made if missing.
 
   All new files are complete before the first old one is replaced.
@@ -34,9 +34,6 @@ def write(directory: Path, report: Experiment | Comparison) -> str:
   Args:
     directory: where the files go.
     report: what the report is about; its `files` names the files.
-
-  Returns:
-    The results as Markdown, for the terminal.
 
   Raises:
     UserError: a row lacks a key that identifies it, or the files cannot be written.
@@ -58,4 +55,3 @@ def write(directory: Path, report: Experiment | Comparison) -> str:
     for path in temporary.values():
       with contextlib.suppress(OSError):  # The first error is the one to report.
         path.unlink()
-  return report.summary

@@ -10,6 +10,7 @@ import numpy as np
 from miue_jax.settings.errors import UserError
 
 CONTROLS = ("clean", "random", "restored")
+_RANK = {"clean": 0, "random": 1, "restored": 3}  # Poisons have rank 2.
 IDENTITY = ("dataset", "victim", "defence", "method", "seed")
 METRICS = (
   "test_accuracy",
@@ -54,9 +55,7 @@ class Condition:
   """All seeds of one victim with one defence on one version of the training images.
 
   Attributes:
-    dataset: name of the data set.
-    victim: network.
-    defence: defence of the victim, "none" without one.
+    dataset, victim, defence: setting; a victim without a defence has the defence "none".
     method: poison or control that the victim is trained on.
     seeds: number of rows, including those without a finite accuracy.
     wanted: number of seeds that the table asks for.
@@ -106,11 +105,7 @@ def statistic(values: Iterable[Any]) -> Statistic | None:
 
 def methods_in_order(names: Iterable[str]) -> list[str]:
   """Returns distinct names: clean, random, the methods in the given order, restored."""
-  return sorted(dict.fromkeys(names), key=_rank)
-
-
-def _rank(method: str) -> int:
-  return {"clean": 0, "random": 1, "restored": 3}.get(method, 2)
+  return sorted(dict.fromkeys(names), key=lambda name: _RANK.get(name, 2))
 
 
 def aggregate(
@@ -130,7 +125,7 @@ def aggregate(
   found, failed = _by_identity(rows), _by_identity(lost)
   if axes is None:
     settings = list(dict.fromkeys(key[:3] for key in found))
-    keys = sorted(found, key=lambda key: (settings.index(key[:3]), _rank(key[3])))
+    keys = sorted(found, key=lambda key: (settings.index(key[:3]), _RANK.get(key[3], 2)))
   else:
     keys = [
       (axes.dataset, victim, defence, method, seed)

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from miue_jax.report import tables
 from miue_jax.report.aggregate import Condition, Statistic
-from miue_jax.report.figures import Chart
+from miue_jax.report.figures import Chart, Points, grouped
 from miue_jax.report.information import Estimates
 
 _ACCURACY = "accuracy (%)"
@@ -40,39 +40,38 @@ def of_victim(lines: Lines, facts: Facts) -> list[Chart]:
 
 
 def _over_strength(lines: Lines, kind: str) -> Chart:
-  found = {}
-  for method, line in lines.items():
-    points = [
-      (float(match[1]), c.accuracy)
-      for defence, c in line.items()
-      if (match := re.fullmatch(rf"{kind}(\d+)", defence)) and c.accuracy
-    ]
-    if len(points) > 1:
-      found[method] = sorted(points, key=lambda point: point[0])
-  title, across = _STRENGTHS[kind]
-  return Chart(title, across, _ACCURACY, found)
+  points = [
+    (kind, method, float(match[1]), condition.accuracy)
+    for method, line in lines.items()
+    for defence, condition in line.items()
+    if (match := re.fullmatch(rf"{kind}(\d+)", defence))
+  ]
+  return Chart(*_STRENGTHS[kind], _ACCURACY, _curves(points))
 
 
 def _over_setting(lines: Lines, facts: Facts, key: str) -> Chart:
   title, across, factor, varied = _SETTINGS[key]
-  groups: dict[str, list[str]] = {}
+  first: dict[str, str] = {}  # first method with the same other settings
+  points = []
   for method in lines:
     if settings := facts.get(method, {}).get("settings"):
-      same = {name: value for name, value in settings["method"].items() if name not in varied}
-      name = json.dumps(dict(settings) | {"method": same}, sort_keys=True)
-      groups.setdefault(name, []).append(method)
-  found: dict[str, list] = {}
-  for members in groups.values():
-    points = [
-      (factor * facts[method]["settings"]["method"][key], value)
-      for method in members
-      if (value := _undefended(lines, method))
-    ]
-    if len({place for place, _ in points}) > 1:
-      name = facts[members[0]]["settings"]["method"]["name"]
-      found[members[0] if name in found else name] = sorted(points, key=lambda point: point[0])
+      others = {name: value for name, value in settings["method"].items() if name not in varied}
+      same = json.dumps(dict(settings) | {"method": others}, sort_keys=True)
+      place = factor * settings["method"][key]
+      points.append((key, first.setdefault(same, method), place, _undefended(lines, method)))
+  curves: dict[str, Points] = {}
+  for member, curve in _curves(points).items():
+    name = facts[member]["settings"]["method"]["name"]
+    curves[member if name in curves else name] = curve
   clean = _undefended(lines, "clean")
-  return Chart(title, across, _ACCURACY, found, reference=clean and ("clean", clean.mean))
+  return Chart(title, across, _ACCURACY, curves, reference={"clean": clean.mean} if clean else {})
+
+
+def _curves(points: Iterable[tuple[str, str, float, Statistic | None]]) -> dict[str, Points]:
+  """Returns the lines of one chart that have two places or more, sorted by place."""
+  lines = next(iter(grouped(points).values()), {})
+  curves = {name: sorted(line, key=lambda point: point[0]) for name, line in lines.items()}
+  return {name: curve for name, curve in curves.items() if curve[0][0] < curve[-1][0]}
 
 
 def _undefended(lines: Lines, method: str) -> Statistic | None:
@@ -89,30 +88,28 @@ def over_victims(grids: Mapping[str, tuple[Lines, Estimates]]) -> list[Chart]:
   Returns:
     Charts with at least one line; none for fewer than two victims.
   """
-  accuracies: dict[str, list] = {}
-  information: dict[str, dict[str, list]] = {}
+  points = []
   for place, (lines, estimates) in enumerate(grids.values()):
     for method in lines:
-      if value := _undefended(lines, method):
-        accuracies.setdefault(method, []).append((float(place), value))
+      points.append((_ACCURACY, method, place, _undefended(lines, method)))
       for name in estimates.estimators:
-        if (nats := estimates.value(method, name)) is not None:
-          points = information.setdefault(name, {}).setdefault(method, [])
-          points.append((float(place), Statistic(nats, None, 1)))
-  ticks = tuple(grids)
-  found = [Chart("Test accuracy", "victim", _ACCURACY, accuracies, ticks=ticks)]
-  for name, values in information.items():
-    found.append(Chart(f"Information, {name}", "victim", "MI (nats)", values, ticks=ticks))
-  return [chart for chart in found if chart.lines] if len(grids) > 1 else []
+        points.append((name, method, place, estimates.value(method, name)))
+  found = grouped(points) if len(grids) > 1 else {}
+  titles = {_ACCURACY: ("Test accuracy", "victim", _ACCURACY)}
+  return [
+    Chart(
+      *titles.get(name, (f"Information, {name}", "victim", "MI (nats)")), line, ticks=tuple(grids)
+    )
+    for name, line in found.items()
+  ]
 
 
 def table(chart: Chart) -> tables.Table:
   """Returns a chart over victims as a table with one line for each victim."""
-  columns = [("victim", False), *((name, True) for name in chart.lines)]
   digits = 1 if chart.up == _ACCURACY else 3
-  values = [dict(points) for points in chart.lines.values()]
+  lines = {name: dict(points) for name, points in chart.lines.items()}
   cells = [
-    [tick, *(tables.spread(points.get(float(place)), digits) for points in values)]
+    [tick, *(tables.spread(line.get(float(place)), digits) for line in lines.values())]
     for place, tick in enumerate(chart.ticks)
   ]
-  return columns, cells
+  return [("victim", False), *((name, True) for name in lines)], cells

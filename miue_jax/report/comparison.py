@@ -39,6 +39,7 @@ def _p_value(value: float | None) -> str:
   return "<0.001" if value is not None and value < 0.0005 else number(value, 3)
 
 
+@functools.cache
 def published(name: str) -> dict[tuple[str, str], float]:
   """Reads published accuracies by method and defence, percent; none for an empty name."""
   text = importlib.resources.files(__package__).joinpath("published.txt").read_text()
@@ -56,40 +57,35 @@ class Grid:
   """Table of one victim: methods x defences.
 
   Attributes:
-    dataset: name of the data set.
+    results: results on the data set.
     victim: network.
     lines: conditions by method, then defence, in the order of the axes.
     estimates: mutual information of the undefended victims.
-    published: published accuracies by method and defence, percent.
     explanations: explanations of the accuracy gap.
-    facts: cost and size of the poisons by method.
   """
 
-  dataset: str
+  results: "Results"
   victim: str
   lines: Mapping[str, Mapping[str, Condition]]
   estimates: Estimates
-  published: Mapping[tuple[str, str], float]
   explanations: Sequence[Mapping[str, Any]]
-  facts: Mapping[str, Mapping[str, Any]]
 
   @property
   def defences(self) -> list[str]:
     """Columns of the table."""
-    return list(next(iter(self.lines.values())))
+    return list(self.results.axes.seeds)
 
   @functools.cached_property
   def strongest(self) -> set[tuple[str, str]]:
     """Method and defence of each poison that leaves the least accuracy; controls do not count."""
-    found = set()
-    for defence in self.defences:
-      means = {
-        method: line[defence].accuracy.mean
-        for method, line in self.lines.items()
-        if method not in CONTROLS and line[defence].accuracy
-      }
-      found |= {(name, defence) for name, mean in means.items() if mean == min(means.values())}
-    return found
+    means = {
+      (c.method, c.defence): c.accuracy.mean
+      for line in self.lines.values()
+      for c in line.values()
+      if c.accuracy and c.method not in CONTROLS
+    }
+    least = {d: min(mean for key, mean in means.items() if key[1] == d) for _, d in means}
+    return {key for key, mean in means.items() if mean == least[key[1]]}
 
   def cell(self, method: str, defence: str) -> str:
     """Returns the accuracies of a cell, or what is lost or not trained yet."""
@@ -105,8 +101,8 @@ class Grid:
     if waiting := wanted - condition.seeds - lost:
       parts.append(NOT_YET if waiting == wanted else f"{waiting} of {wanted} {NOT_YET}")
     text = ", ".join(parts)
-    if (method, defence) in self.published:
-      text += f" [{self.published[method, defence]:.2f}]"
+    if known := published(self.results.published).get((method, defence)):
+      text += f" [{known:.2f}]"
     return Strong(text) if (method, defence) in self.strongest else text
 
   def gap(self, method: str, defence: str) -> str:
@@ -148,7 +144,7 @@ class Grid:
   @functools.cached_property
   def curves(self) -> str | None:
     """Drawing of the accuracy over everything that was varied."""
-    return figures.line_charts(charts.of_victim(self.lines, self.facts))
+    return figures.line_charts(charts.of_victim(self.lines, self.results.facts))
 
   @property
   def correlations(self) -> Table | None:
@@ -160,10 +156,11 @@ class Grid:
   def explained(self) -> Table:
     """Accuracy gap and all explanations of each poison."""
     names = [one["explanation"] for one in self.explanations]
-    cells = [
-      [poison, number(gap, 1), *(_short(one["values"][poison]) for one in self.explanations)]
-      for poison, gap in self.explanations[0]["gaps"].items()
-    ]
+    cells = []
+    for poison, gap in self.explanations[0]["gaps"].items():
+      values = (one["values"][poison] for one in self.explanations)
+      shown = (number(value, 1 if abs(value or 0) >= 10 else 3) for value in values)
+      cells.append([poison, number(gap, 1), *shown])
     return [("poison", False), *((n, True) for n in ("accuracy gap (points)", *names))], cells
 
   def csv(self) -> list[dict[str, Any]]:
@@ -171,7 +168,7 @@ class Grid:
     return [self._csv(c) for line in self.lines.values() for c in line.values()]
 
   def _csv(self, c: Condition) -> dict[str, Any]:
-    fact, key = self.facts.get(c.method, {}), (c.method, c.defence)
+    fact, key = self.results.facts.get(c.method, {}), (c.method, c.defence)
     seconds = statistic(fact.get("seconds", ()))
     found = {"dataset": c.dataset, "victim": c.victim, "defence": c.defence, "method": c.method}
     found |= {"seeds": c.seeds, "seeds_wanted": c.wanted}
@@ -180,15 +177,11 @@ class Grid:
       found |= {name: value and value.mean, f"{name}_std": value and value.std}
     found["gap"] = c.gap
     found["strongest"] = int(key in self.strongest)
-    found["published"] = self.published.get(key)
+    found["published"] = published(self.results.published).get(key)
     found["lost"] = "; ".join(f"seed {seed}: {reason}" for seed, reason in c.losses)
     found |= self.estimates.csv(c.method) if c.defence == "none" else {}
     found["generation_seconds"] = seconds and seconds.mean
     return found | {n: fact.get(n) for n in ("peak_memory_bytes", "max_delta_255ths", "budget")}
-
-
-def _short(value: float | None) -> str:
-  return MISSING if value is None else number(value, 1 if abs(value) >= 10 else 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,23 +219,16 @@ class Results:
       lines.setdefault(c.victim, {}).setdefault(c.method, {})[c.defence] = c
     seed = next(iter(self.axes.seeds.get("none", ())), None)
     wanted = {"dataset": self.axes.dataset, "defence": "none", "seed": seed}
-    return [
-      Grid(
-        self.axes.dataset,
-        victim,
-        lines[victim],
-        Estimates.gather(self.measurements, wanted | {"victim": victim}),
-        published(self.published),
-        self.explanations.get(victim, ()),
-        self.facts,
-      )
-      for victim in self.axes.victims
-    ]
+    grids = []
+    for victim, line in lines.items():
+      estimates = Estimates.gather(self.measurements, wanted | {"victim": victim})
+      grids.append(Grid(self, victim, line, estimates, self.explanations.get(victim, ())))
+    return grids
 
   @functools.cached_property
   def over_victims(self) -> dict[str, Any] | None:
     """Drawing and tables over the victims; None for fewer than two."""
-    found = charts.over_victims({grid.victim: (grid.lines, grid.estimates) for grid in self.grids})
+    found = charts.over_victims({g.victim: (g.lines, g.estimates) for g in self.grids})
     if not found:
       return None
     shown = [(charts.table(chart), f"{chart.title}: {chart.up}") for chart in found]
@@ -260,10 +246,9 @@ class Results:
   def notes(self) -> list[str]:
     """Sentences about cells that are lost, larger budgets and warnings of the estimators."""
     cells: dict[str, list[str]] = {}
-    for grid in self.grids:
-      for c in (c for line in grid.lines.values() for c in line.values()):
-        for seed, reason in c.losses:
-          cells.setdefault(reason, []).append(f"{c.method} / {c.victim} / {c.defence} / {seed}")
+    for c in (c for grid in self.grids for line in grid.lines.values() for c in line.values()):
+      for seed, reason in c.losses:
+        cells.setdefault(reason, []).append(f"{c.method} / {c.victim} / {c.defence} / {seed}")
     found = [
       f"Lost (method / victim / defence / seed): {', '.join(where)}: {reason}"
       for reason, where in cells.items()
@@ -294,11 +279,6 @@ class Comparison:
   config: Mapping[str, Any]
   command: str
 
-  @property
-  def summary(self) -> str:
-    """Tables as Markdown for the terminal."""
-    return self.files["compare.md"]
-
   @functools.cached_property
   def files(self) -> dict[str, str]:
     """Texts of `compare.html`, `compare.md`, `compare.csv` and `compare.tex`."""
@@ -324,6 +304,7 @@ class Comparison:
   def side_by_side(self) -> Table:
     """All methods without a defence, on all data sets and victims."""
     grids = [grid for found in self.results for grid in found.grids]
-    columns = [("method", False), *((f"{grid.dataset}, {grid.victim}", True) for grid in grids)]
+    names = (f"{grid.results.axes.dataset}, {grid.victim}" for grid in grids)
+    columns = [("method", False), *((name, True) for name in names)]
     methods = dict.fromkeys(method for grid in grids for method in grid.lines)
     return columns, [[m, *(str(grid.cell(m, "none")) for grid in grids)] for m in methods]

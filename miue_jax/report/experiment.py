@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from miue_jax.report import figures, information, pages, tables, theory
 from miue_jax.report import verdict as verdicts
-from miue_jax.report.aggregate import Condition, Row, aggregate, finite, mean_curve
+from miue_jax.report.aggregate import CONTROLS, Condition, Row, aggregate, finite, mean_curve
 from miue_jax.report.figures import Chart
 from miue_jax.report.tables import spread
 from miue_jax.settings.errors import UserError
@@ -93,24 +93,27 @@ class Experiment:
   measurement: Mapping[str, Any] | None = None
   examples: Examples | None = None
 
-  @property
-  def summary(self) -> str:
-    """Results as Markdown for the terminal."""
-    return table(self.rows)
-
   @functools.cached_property
   def files(self) -> dict[str, str]:
     """Texts of `index.html`, `report.md` and `report.json`."""
     manifest, config, conditions = self.manifest or {}, self.config, aggregate(self.rows)
-    classes = verdicts.number_of_classes(self.rows, config, manifest)
-    method = verdicts.protection_method(conditions, config, manifest)
+    classes = next(
+      (x["num_classes"] for x in (*self.rows[:1], manifest) if x.get("num_classes")), None
+    )
     chance = 100 / classes if classes else None
-    provenance = tables.flatten({**manifest, "config": {}})
+    present = [c.method for c in conditions if c.method not in CONTROLS]
+    named = (manifest.get("method"), (config.get("method") or {}).get("name"))
+    method = next((name for name in (*named, *present) if name in present), None)
+    judged = verdicts.verdict(conditions, method, classes)
     dataset = manifest.get("dataset") or next((row["dataset"] for row in self.rows), None)
+    measurement = self.measurement or {}
+    rows, terms = measurement.get("rows") or (), measurement.get("theory") or ()
+    provenance = tables.flatten({**manifest, "config": {}})
     values = {
       "title": f"Can {dataset or config.get('name') or 'this dataset'} still be learned?",
       "rules": verdicts,
-      "verdict": verdicts.verdict(conditions, method, classes),
+      "verdict": judged,
+      "conditions": conditions,
       "results": results(conditions),
       "no_results": _NO_RESULTS,
       "curves": figures.line_charts(learning_curves(conditions, chance), height=3.2),
@@ -120,45 +123,32 @@ class Experiment:
         if finite(manifest.get(key))
       ],
       "pictures": pictures(self.examples),
+      "information": information,
+      "estimates": rows,
+      "bars": information.bars(rows),
+      "layers": information.layers(rows),
+      "estimated_with": information.settings(measurement),
+      "theory": theory,
+      "terms": terms,
+      "spectra": theory.spectra(terms),
       "course": theory.course(manifest.get("history")),
       "command": self.command,
       "settings": [("poison", provenance)] * bool(manifest) + tables.sections(config),
-      "victims": _names(c.victim for c in conditions),
-      "defences": _names(c.defence for c in conditions),
-    } | _measured(self.measurement or {})
-    contents = {
-      "verdict": dataclasses.asdict(values["verdict"]),
-      "chance": chance,
-      "aggregates": list(map(_aggregate, conditions)),
-      "rows": self.rows,
-      "measurement": self.measurement,
-      "manifest": manifest,
-      "config": config,
-      "command": self.command,
     }
-    document = json.dumps(_plain(contents), indent=2, ensure_ascii=False, allow_nan=False)
+    document = {"verdict": vars(judged), "chance": chance, "manifest": manifest}
+    document |= {name: getattr(self, name) for name in ("rows", "measurement", "config", "command")}
+    # The rows hold the curves; the other keys belong to comparisons.
+    left_out = ("curves", "wanted", "losses")
+    document["aggregates"] = [
+      {key: value for key, value in dataclasses.asdict(c).items() if key not in left_out}
+      for c in conditions
+    ]
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
     return {
-      "report.json": document + "\n",
+      "report.json": text + "\n",
       "report.md": pages.render("experiment", "markdown", values),
       "index.html": pages.render("experiment", "html", values),
     }
-
-
-def _measured(measurement: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the values of the template that show a measurement."""
-  rows, terms = measurement.get("rows") or (), measurement.get("theory") or ()
-  return {
-    "estimates": information.estimates(rows),
-    "bars": information.bars(rows),
-    "layers": information.layers(rows),
-    "information_notes": information.disagreement(rows) + information.warnings(rows),
-    "estimated_with": information.settings(measurement),
-    "terms": theory.terms(terms),
-    "theory_sentences": theory.sentences(terms),
-    "spectra": theory.spectra(terms),
-    "classes": theory.classes(terms),
-    "others": theory.others(terms),
-  }
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -191,7 +181,7 @@ def learning_curves(conditions: Sequence[Condition], chance: float | None) -> li
       "accuracy (%)",
       test,
       dashed=train,
-      reference=None if chance is None else ("chance", chance),
+      reference={} if chance is None else {"chance": chance},
       scale="percent",
       spread="band",
     )
@@ -211,17 +201,6 @@ def pictures(examples: Examples | None) -> dict[str, Any] | None:
     "captions": examples.captions[:SHOWN],
     "rows": [(name, list(map(figures.image_uri, images))) for name, images in rows.items()],
   }
-
-
-def _names(found: Iterable[str]) -> str:
-  return ", ".join(name for name in dict.fromkeys(found) if name != "none") or "none"
-
-
-def _aggregate(condition: Condition) -> dict[str, Any]:
-  found = dataclasses.asdict(condition)
-  for key in ("curves", "wanted", "losses"):  # The rows hold curves; the others are of comparisons.
-    del found[key]
-  return found
 
 
 def _plain(value: Any) -> Any:

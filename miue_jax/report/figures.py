@@ -14,18 +14,16 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from PIL import Image
 
 from miue_jax.report.aggregate import Statistic, methods_in_order
 
-# Matplotlib draws with these placeholders; `_inline` turns them into CSS variables, so that one
-# drawing serves the light page, the dark page and print.
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-CLEAN, RANDOM, RESTORED = "#040400", "#040401", "#040402"
-SERIES = ("#040403", "#040404", "#040405", "#040406")
+# Matplotlib draws with these placeholders (report.mplstyle uses them, too); `_inline` turns them
+# into CSS variables, so that one drawing serves the light page, the dark page and print.
 _NAMES = ("ink", "muted", "line", "clean", "random", "restored", *(f"series-{i}" for i in range(4)))
-_VARIABLES = dict(zip((INK, MUTED, GRID, CLEAN, RANDOM, RESTORED, *SERIES), _NAMES, strict=True))
+COLOURS = {name: f"#0101{i:02}" for i, name in enumerate(_NAMES)}
+INK, MUTED, LINE = COLOURS["ink"], COLOURS["muted"], COLOURS["line"]
 
 _STYLE = matplotlib.rc_params_from_file(
   pathlib.Path(__file__).with_name("report.mplstyle"), use_default_template=False
@@ -47,7 +45,7 @@ class Chart:
     lines: points by name, in the order of the axis; deviations are drawn where they are known.
     dashed: second line of some names, in the same colour.
     ticks: names of the horizontal places 0, 1, 2, ...; empty where places are numbers.
-    reference: name and height of a horizontal line.
+    reference: height of each horizontal line by name.
     scale: vertical axis: "zero" includes 0, "percent" is 0 to 100, "free" fits the data, "log".
     spread: shows deviations as "bars", as a "band", or as whiskers of "columns" from 0.
   """
@@ -58,16 +56,29 @@ class Chart:
   lines: Mapping[str, Points]
   dashed: Mapping[str, Points] = dataclasses.field(default_factory=dict)
   ticks: Sequence[str] = ()
-  reference: tuple[str, float] | None = None
+  reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
   scale: str = "zero"
   spread: str = "bars"
 
 
+def grouped(
+  points: Iterable[tuple[str, str, float, Statistic | float | None]],
+) -> dict[str, dict[str, list[tuple[float, Statistic]]]]:
+  """Groups points (chart, line, place, value) by chart and line, without those of value None."""
+  found: dict[str, dict[str, list]] = {}
+  for chart, line, place, value in points:
+    if value is not None:
+      shown = value if isinstance(value, Statistic) else Statistic(value, None, 1)
+      found.setdefault(chart, {}).setdefault(line, []).append((float(place), shown))
+  return found
+
+
 def styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
   """Returns a colour and a marker for each condition, the same ones in every figure."""
-  fixed = {"clean": (CLEAN, "o"), "random": (RANDOM, "s"), "restored": (RESTORED, "D")}
+  fixed = {n: (COLOURS[n], m) for n, m in (("clean", "o"), ("random", "s"), ("restored", "D"))}
+  fixed["chance"] = MUTED, ""
   others = [name for name in methods_in_order(names) if name not in fixed]
-  return fixed | {n: (SERIES[i % 4], "^v<>pPX*"[i % 8]) for i, n in enumerate(others)}
+  return fixed | {n: (COLOURS[f"series-{i % 4}"], "^v<>pPX*"[i % 8]) for i, n in enumerate(others)}
 
 
 def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
@@ -82,10 +93,8 @@ def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
   """
   if not charts:
     return None
-  names = methods_in_order(itertools.chain(*(chart.lines for chart in charts)))
-  references = [chart.reference[0] for chart in charts if chart.reference]
-  shown = methods_in_order([*names, *references])
-  look = {"chance": (MUTED, "")} | styles(name for name in shown if name != "chance")
+  shown = methods_in_order(itertools.chain(*((*c.lines, *c.reference) for c in charts)))
+  look = styles(shown)
   columns = min(2, len(charts))
   rows = -(-len(charts) // columns)
   with matplotlib.rc_context(_STYLE):
@@ -108,27 +117,24 @@ def _chart(axis: Any, chart: Chart, look: Mapping[str, tuple[str, str]]) -> None
   for name, points in chart.lines.items():
     colour, marker = look[name]
     places, means, deviations = _arrays(points)
-    whiskers = {"ecolor": INK if chart.spread == "columns" else colour, "capsize": 3}
+    shown = {"color": colour, "label": _label(name)}
     if chart.spread == "columns":
-      known = deviations if deviations.any() else None
-      drawn = axis.bar(
-        places, means, 0.62, yerr=known, color=colour, label=_label(name), **whiskers
-      )
+      whiskers = {"yerr": deviations, "ecolor": INK, "capsize": 3} if deviations.any() else {}
+      drawn = axis.bar(places, means, 0.62, **shown, **whiskers)
       axis.bar_label(drawn, fmt="{:.3f}", fontsize=8.5, padding=2)
       continue
     every = max(1, len(places) // 8)
-    marks = {"marker": marker, "markevery": (every - 1, every)}
-    axis.plot(places, means, color=colour, label=_label(name), **marks)
+    axis.plot(places, means, marker=marker, markevery=(every - 1, every), **shown)
     if deviations.any() and chart.spread == "band":
       low, high = means - deviations, means + deviations
       axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
     elif deviations.any():
-      axis.errorbar(places, means, deviations, fmt="none", elinewidth=1, **whiskers)
+      bars = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 3}
+      axis.errorbar(places, means, deviations, **bars)
   for name, points in chart.dashed.items():
     places, means, _ = _arrays(points)
     axis.plot(places, means, color=look[name][0], linestyle=(0, (4, 2)), linewidth=1, alpha=0.8)
-  if chart.reference:
-    name, value = chart.reference
+  for name, value in chart.reference.items():
     axis.axhline(value, color=look[name][0], linestyle=":", linewidth=1.2, label=_label(name))
   axis.set(title=chart.title, xlabel=chart.across, ylabel=chart.up)
   _scale(axis, chart)
@@ -145,7 +151,7 @@ def _scale(axis: Any, chart: Chart) -> None:
   if chart.ticks:
     slanted = {"rotation": 30, "ha": "right"} if len("".join(chart.ticks)) > 40 else {}
     axis.set_xticks(range(len(chart.ticks)), chart.ticks, **slanted)
-    axis.set_xlim(-0.3, len(chart.ticks) - 0.7)
+    axis.set_xlim(-0.4, len(chart.ticks) - 0.6)
   elif len(places) <= 8:
     axis.set_xticks(places)
     axis.xaxis.set_major_formatter("{x:g}")
@@ -153,15 +159,13 @@ def _scale(axis: Any, chart: Chart) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
   if chart.scale == "log":
     axis.set_yscale("log")
-    for formatted in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-      formatted("{x:g}")
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter())
   elif chart.scale == "percent":
     axis.set_ylim(-2, 102)
   elif chart.scale == "zero":
     lowest = min(value.mean for points in chart.lines.values() for _, value in points)
-    axis.set_ylim(
-      min(0.0, 1.05 * lowest), (1.15 if chart.spread == "columns" else 1.05) * axis.get_ylim()[1]
-    )
+    axis.set_ylim(min(0.0, 1.05 * lowest), 1.1 * axis.get_ylim()[1])
 
 
 def _label(name: str) -> str:
@@ -192,7 +196,7 @@ def heat_map(
   with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
     figure = Figure(figsize=(_WIDTH, 0.9 + 0.36 * len(lines)))
     axis = figure.subplots()
-    look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "edgecolors": GRID, "linewidth": 0.7}
+    look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "edgecolors": LINE, "linewidth": 0.7}
     mesh = axis.pcolormesh(np.ma.masked_invalid(table), **look)
     for (y, x), value in np.ndenumerate(table):
       known = np.isfinite(value)
@@ -217,8 +221,8 @@ def _inline(figure: Figure, alt: str) -> str:
   svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
   view = re.search(r'viewBox="[^"]+"', svg).group()
   body = svg[svg.index(">", svg.index("<svg")) + 1 :].replace("xlink:href", "href")
-  for colour, variable in _VARIABLES.items():
-    body = body.replace(colour, f"var(--{variable})")
+  for name, colour in COLOURS.items():
+    body = body.replace(colour, f"var(--{name})")
   label = escape(alt, quote=True)
   return f'<svg class="plot" {view} role="img" aria-label="{label}">{body}'.strip()
 

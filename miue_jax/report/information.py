@@ -1,7 +1,7 @@
 """Shows estimates of mutual information: for one experiment, and as columns of a comparison."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from miue_jax.report import figures, tables
@@ -107,33 +107,35 @@ def disagreement(rows: Iterable[Row]) -> list[str]:
   return [said] if against else []
 
 
-def bars(rows: Iterable[Row]) -> str | None:
+def bars(rows: Sequence[Row]) -> str | None:
   """Draws the estimates of the last layer, one panel for each estimator."""
-  rows = [row for row in rows if finite(row.get("mi"))]
-  last = rows[-1].get("layer") if rows else None
-  charts = []
-  for name, members in groups(row for row in rows if row.get("layer") == last).items():
-    values = {str(row.get("method")): _statistic(row) for row in members}
-    lines = {method: [(float(i), value)] for i, (method, value) in enumerate(values.items())}
-    charts.append(Chart(name, "images", "MI (nats)", lines, ticks=[*lines], spread="columns"))
-  return figures.line_charts(charts)
+  known = [row for row in rows if finite(row.get("mi"))]
+  last = [row for row in known if row.get("layer") == known[-1].get("layer")]
+  return _draw(last, named, "method", "images", spread="columns")
+
+
+def layers(rows: Sequence[Row]) -> str | None:
+  """Draws mutual information over layers for each estimator; None for fewer than two layers."""
+  known = [row for row in rows if finite(row.get("mi")) and row.get("layer")]
+  several = len({row["layer"] for row in known}) > 1
+  return _draw(known if several else [], lambda row: str(row.get("estimator")), "layer", "layer")
+
+
+def _draw(
+  rows: Sequence[Row], title: Callable[[Row], str], key: str, across: str, **look: Any
+) -> str | None:
+  ticks = list(dict.fromkeys(str(row.get(key)) for row in rows))
+  found = figures.grouped(
+    (title(row), str(row.get("method")), ticks.index(str(row.get(key))), _statistic(row))
+    for row in rows
+  )
+  return figures.line_charts(
+    [Chart(name, across, "MI (nats)", lines, ticks=ticks, **look) for name, lines in found.items()]
+  )
 
 
 def _statistic(row: Row) -> Statistic:
   return Statistic(row["mi"], row["std"] if finite(row.get("std")) else None, 1)
-
-
-def layers(rows: Iterable[Row]) -> str | None:
-  """Draws mutual information over layers for each estimator; None for fewer than two layers."""
-  rows = [row for row in rows if finite(row.get("mi")) and row.get("layer")]
-  ticks = list(dict.fromkeys(str(row["layer"]) for row in rows))
-  found: dict[str, dict[str, list]] = {}
-  for row in rows:
-    lines = found.setdefault(str(row.get("estimator")), {})
-    point = float(ticks.index(str(row["layer"]))), Statistic(row["mi"], None, 1)
-    lines.setdefault(str(row.get("method")), []).append(point)
-  charts = [Chart(name, "layer", "MI (nats)", lines, ticks=ticks) for name, lines in found.items()]
-  return figures.line_charts(charts) if len(ticks) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +207,9 @@ class Estimates:
     found = {}
     for estimator in self.estimators:
       name = estimator.replace(" ", "_")
-      row = self.rows.get(method, {}).get(estimator, {})
-      low, high = row.get("interval") or (None, None)
+      ends = self.rows.get(method, {}).get(estimator, {}).get("interval") or (None, None)
       found[f"mi_{name}"] = self.value(method, estimator)
-      found |= {f"mi_{name}_low": low, f"mi_{name}_high": high}
+      found[f"mi_{name}_low"], found[f"mi_{name}_high"] = ends
       found[f"mi_gap_{name}"] = self.gap(method, estimator)
     return found
 

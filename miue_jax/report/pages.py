@@ -36,6 +36,7 @@ def render(template: str, view: str, values: Mapping[str, Any]) -> str:
   environment.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
   environment.filters |= {
     "drawn": drawn,
+    "joined": lambda text: type(text)(" ").join(text.split()),
     "escaped": tables.escape,
     "aligned": lambda table: tables.markdown(*table),
     "tex": tables.tex,

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 
 from miue_jax.report import figures, tables
-from miue_jax.report.aggregate import CONTROLS, Row, Statistic, finite
-from miue_jax.report.figures import Chart
+from miue_jax.report.aggregate import CONTROLS, Row, finite
 from miue_jax.report.tables import MISSING, Table, number
 
 CLASSES = 20  # classes shown for each poison; report.json holds all
@@ -81,20 +80,20 @@ def others(rows: Sequence[Row]) -> Table:
 
 def spectra(rows: Sequence[Row]) -> str | None:
   """Draws eigenvalues by rank, means over classes; None where they were not measured."""
-  lines: dict[str, dict[str, list]] = {"before": {}, "after": {}}
+  points = []
   for row in rows:
     measured = [one for one in row.get("classes") or () if "spectrum" in one.get("after", ())]
-    for moment, found in lines.items():
+    for moment in ("before", "after"):
       by_rank = zip(*(one[moment]["spectrum"] for one in measured), strict=True)
       means = [sum(values) / len(values) for values in by_rank]
       # A direction in which a class does not vary has no logarithm.
-      points = [(float(i), Statistic(mean, None, 1)) for i, mean in enumerate(means, 1) if mean > 0]
-      if points:
-        found[str(row.get("method"))] = points
-  before = {name: points for name, points in lines["before"].items() if name in lines["after"]}
-  title = "Covariance spectra of features"
-  chart = Chart(title, "rank", "eigenvalue", lines["after"], dashed=before, scale="log")
-  return figures.line_charts([chart] if chart.lines else [])
+      points += [(moment, str(row.get("method")), i, m) for i, m in enumerate(means, 1) if m > 0]
+  lines = {"before": {}} | figures.grouped(points)
+  if "after" not in lines:
+    return None
+  titles = ("Covariance spectra of features", "rank", "eigenvalue")
+  chart = figures.Chart(*titles, lines["after"], dashed=lines["before"], scale="log")
+  return figures.line_charts([chart])
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
@@ -136,24 +135,21 @@ def course(history: Any) -> dict[str, Any] | None:
   rows = list(itertools.zip_longest(*columns))
   if not all(finite(value) for row in rows for value in row):
     return None
+  lines = figures.grouped(
+    (title, "poison", epoch, value)
+    for epoch, *values in rows
+    for title, value in zip(_COURSE[1:], values, strict=True)
+  )
   charts = [
-    Chart(
-      title, "epoch of generation", "nats", {"poison": _points(columns[0], curve)}, scale="free"
-    )
-    for title, curve in zip(_COURSE[1:], columns[1:], strict=True)
+    figures.Chart(title, "epoch of generation", "nats", line, scale="free")
+    for title, line in lines.items()
   ]
+  cells = [[str(n), number(mi, 3), number(term, 1)] for n, mi, term in rows]
   return {
-    "drawing": figures.line_charts(charts if len(rows) > 1 else []),
-    "table": (
-      [(name, True) for name in _COURSE],
-      [[str(n), number(mi, 3), number(term, 1)] for n, mi, term in rows],
-    ),
+    "drawing": figures.line_charts(charts) if len(rows) > 1 else None,
+    "table": ([(name, True) for name in _COURSE], cells),
     "sentence": _course_sentence(*columns),
   }
-
-
-def _points(epochs: Sequence[int], curve: Sequence[float]) -> list[tuple[float, Statistic]]:
-  return [(float(n), Statistic(value, None, 1)) for n, value in zip(epochs, curve, strict=True)]
 
 
 def _course_sentence(

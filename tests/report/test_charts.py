@@ -76,7 +76,7 @@ def test_recipes_that_differ_in_one_setting_make_a_line(lines):
   assert set(found) == {"Poisoning ratio", "Budget"}
   (line,) = points(found["Poisoning ratio"]).items()
   assert line == ("miue", [(pytest.approx(10), 30), (50, 20), (100, 10)])
-  assert found["Poisoning ratio"].reference == ("clean", 0.0)
+  assert found["Poisoning ratio"].reference == {"clean": 0.0}
   (line,) = points(found["Budget"]).items()
   assert line == ("miue", [(pytest.approx(8), 10), (pytest.approx(16), 40)])
 

@@ -86,7 +86,8 @@ def write_all(directory, rows, **changes):
     "measurement": MEASUREMENT,
     "examples": make_examples(),
   }
-  return report.write(directory, report.Experiment(rows, **(arguments | changes)))
+  report.write(directory, report.Experiment(rows, **(arguments | changes)))
+  return report.table(rows)
 
 
 def test_the_page_is_well_formed_and_loads_nothing(tmp_path, rows):
@@ -244,13 +245,39 @@ def test_page_and_markdown_show_disagreement_and_theory(tmp_path, rows):
     assert fact in page, fact
 
 
+def contents(*rows, **given):
+  """Returns the JSON file about rows."""
+  return json.loads(
+    report.Experiment(rows, **({"config": {}, "command": ""} | given)).files["report.json"]
+  )
+
+
+def test_the_number_of_classes_comes_from_the_rows_or_the_manifest(make_row):
+  row = make_row("clean", 90.0)
+  assert contents(row | {"num_classes": 4}, manifest={"num_classes": 8})["chance"] == 25.0
+  assert contents(row, manifest={"num_classes": 8})["chance"] == 12.5
+  assert contents(row)["chance"] is None
+
+
+def test_the_judged_method_is_the_one_that_made_the_poison(make_row):
+  rows = [make_row(*row) for row in (("clean", 97.0), ("em", 20.0), ("miue", 12.0))]
+
+  def sentence(*rows, **given):
+    return contents(*rows, **given)["verdict"]["sentence"]
+
+  assert "protected by miue" in sentence(*rows, manifest={"method": "miue"})
+  assert "protected by miue" in sentence(*rows, config={"method": {"name": "miue"}})
+  assert "protected by em" in sentence(*rows)
+  assert "No network was trained on protected" in sentence(rows[0], manifest={"method": "miue"})
+
+
 def test_missing_parts_name_the_mode_that_makes_them(tmp_path):
-  returned = report.write(tmp_path, report.Experiment([], {}, ""))
+  report.write(tmp_path, report.Experiment([], {}, ""))
   page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
   for mode in ("'evaluate'", "'generate'", "'measure'"):
     assert mode in page
   assert "nothing can be concluded" in page
-  assert "'evaluate'" in returned
+  assert "'evaluate'" in report.table([])
 
 
 def test_curves_may_be_missing_short_or_not_finite(tmp_path, make_row):

@@ -26,7 +26,7 @@ def test_the_heat_map_shows_its_numbers_and_crosses_out_missing_cells():
 
 def test_a_chart_shows_its_ticks_and_names():
   line = [(0.0, Statistic(1.0, 0.5, 2)), (2.0, Statistic(3.0, None, 1))]
-  chart = figures.Chart("T", "x", "y", {"em": line}, reference=("clean", 9.0))
+  chart = figures.Chart("T", "x", "y", {"em": line}, reference={"clean": 9.0})
   svg = figures.line_charts([chart])
   assert {"T", "x", "y", "0", "2", "em", "clean"} <= set(texts(svg))
   assert 'aria-label="T: y over x; of clean, em."' in svg

@@ -134,21 +134,3 @@ def test_an_unknown_number_of_classes_has_a_note_and_is_stricter(rows_of):
   verdict = judged(rows, classes=None)
   assert verdict.judgement == lib.PARTLY
   assert any("number of classes is not recorded" in note for note in verdict.notes)
-
-
-def test_the_number_of_classes_comes_from_rows_then_manifest_then_config(make_row):
-  row = make_row("clean", 90.0)
-  count = lib.number_of_classes
-  assert count([row | {"num_classes": 7}], {}, {"num_classes": 8}) == 7
-  assert count([row], {}, {"num_classes": 8}) == 8
-  assert count([row], {}, {"class_names": ["cat", "dog"]}) == 2
-  assert count([row], {"data": {"classes": ["a", "b", "c"]}}, {}) == 3
-  assert count([row], {"data": {"classes": []}}, {}) is None
-
-
-def test_the_judged_method_is_the_one_that_made_the_poison(rows_of):
-  conditions = aggregate(rows_of(clean=[97.0], em=[20.0], miue=[12.0]))
-  assert lib.protection_method(conditions, {}, {"method": "miue"}) == "miue"
-  assert lib.protection_method(conditions, {"method": {"name": "miue"}}, {}) == "miue"
-  assert lib.protection_method(conditions, {}, {}) == "em"
-  assert lib.protection_method(conditions[:1], {}, {"method": "miue"}) is None
