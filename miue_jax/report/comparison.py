@@ -237,9 +237,7 @@ class Results:
   @property
   def poisons(self) -> Table:
     """Cost and size of each poison."""
-    known = [
-      {"method": name, **self.facts[name]} for name in self.axes.methods if self.facts.get(name)
-    ]
+    known = [{"method": m, **self.facts[m]} for m in self.axes.methods if self.facts.get(m)]
     return tables.build(known, _FACTS, text=("method", "budget"))
 
   @property

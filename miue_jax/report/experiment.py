@@ -117,11 +117,7 @@ class Experiment:
       "results": results(conditions),
       "no_results": _NO_RESULTS,
       "curves": figures.line_charts(learning_curves(conditions, chance), height=3.2),
-      "quality": [
-        (name, form.format(manifest[key]))
-        for name, key, form in _QUALITY
-        if finite(manifest.get(key))
-      ],
+      "quality": [(n, f.format(manifest[k])) for n, k, f in _QUALITY if finite(manifest.get(k))],
       "pictures": pictures(self.examples),
       "information": information,
       "estimates": rows,
@@ -174,19 +170,13 @@ def learning_curves(conditions: Sequence[Condition], chance: float | None) -> li
     if points := mean_curve(c.curves, "test_accuracy"):
       test, train = curves.setdefault(c.setting, ({}, {}))
       test[c.method], train[c.method] = points, mean_curve(c.curves, "train_accuracy")
-  return [
-    Chart(
-      f"{victim} on {dataset}, {'no defence' if defence == 'none' else f'defence {defence}'}",
-      "epoch",
-      "accuracy (%)",
-      test,
-      dashed=train,
-      reference={} if chance is None else {"chance": chance},
-      scale="percent",
-      spread="band",
-    )
-    for (dataset, victim, defence), (test, train) in curves.items()
-  ]
+  reference = {} if chance is None else {"chance": chance}
+  look = {"reference": reference, "scale": "percent", "spread": "band"}
+  charts = []
+  for (dataset, victim, defence), (test, train) in curves.items():
+    title = f"{victim} on {dataset}, {'no defence' if defence == 'none' else f'defence {defence}'}"
+    charts.append(Chart(title, "epoch", "accuracy (%)", test, train, **look))
+  return charts
 
 
 def pictures(examples: Examples | None) -> dict[str, Any] | None:

@@ -93,7 +93,7 @@ def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
   """
   if not charts:
     return None
-  shown = methods_in_order(itertools.chain(*((*c.lines, *c.reference) for c in charts)))
+  shown = methods_in_order(itertools.chain(*((*c.lines, *c.dashed, *c.reference) for c in charts)))
   look = styles(shown)
   columns = min(2, len(charts))
   rows = -(-len(charts) // columns)
