@@ -38,8 +38,8 @@ def by_victim(
     measured = {
       line["method"]: line for line in measurements if _matches(line, wanted | {"seed": seeds[0]})
     }
-    falls = {condition.method: condition.fall for condition in aggregate(own)}
-    gaps = [falls.get(name) for name in poisons]
+    gap_of = {condition.method: condition.gap for condition in aggregate(own)}
+    gaps = [gap_of.get(name) for name in poisons]
     values = _information(measured, poisons) | _theory(measured, poisons)
     values["training loss after the first epoch (nats)"] = [
       _loss([row for row in own if row["method"] == name]) for name in poisons

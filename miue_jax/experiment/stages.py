@@ -261,15 +261,17 @@ def _report(experiment: Experiment) -> str:
     key = Poison(poison.delta[shown], poison.manifest)
     captions = tuple(dataset.class_names[label] for label in dataset.train.labels[shown])
     examples = report.Examples(clean, key.apply(clean), captions)
-  return report.write(
-    workdir.report,
-    rows=victims.read(workdir.results),
+  rows = victims.read(workdir.results)
+  found = report.Experiment(
+    rows,
     config=dataclasses.asdict(experiment.config),
     command=experiment.command,
     manifest=poison.manifest if poison else None,
     measurement=_measurement(workdir),
     examples=examples,
   )
+  report.write(workdir.report, found)
+  return report.table(rows)
 
 
 def export(experiment: Experiment, output: pathlib.Path | None, formats: list[str]) -> pathlib.Path:

@@ -17,15 +17,17 @@ def write_report(config: Config, workdir: Workdir, experiments: Sequence[Experim
   """Writes the tables of all data sets as far as they are filled; returns them as Markdown."""
 
   def write() -> str:
-    contents = [_content(experiment) for experiment in experiments]
+    results = [_results(experiment) for experiment in experiments]
     settings = dataclasses.asdict(config)
-    return report.write_arena(workdir.report, contents, settings, experiments[0].command)
+    found = report.Comparison(results, settings, experiments[0].command)
+    report.write(workdir.report, found)
+    return found.files["compare.md"]
 
   return processes.from_lead(write)
 
 
-def _content(experiment: Experiment) -> report.ArenaContent:
-  """What the table of one data set says."""
+def _results(experiment: Experiment) -> report.Results:
+  """Collects the results of the comparison on one data set."""
   config, workdir = experiment.config, experiment.workdir
   axes = report.Axes(
     dataset=experiment.dataset.name,
@@ -41,7 +43,7 @@ def _content(experiment: Experiment) -> report.ArenaContent:
     facts[name] = _facts(experiment, name, seed)
   rows = evaluate.read(workdir.results)
   measurements = evaluate.read(cells.measurements(workdir))
-  return report.gather_arena(
+  return report.Results(
     axes,
     rows,
     lost=evaluate.read(cells.losses(workdir)),

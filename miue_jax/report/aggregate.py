@@ -1,8 +1,8 @@
-"""Rows -> one `Condition` per trained condition: means and spreads over seeds."""
+"""Groups rows of results over seeds: one `Condition` for each cell of a table."""
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,12 @@ import numpy as np
 from miue_jax.settings.errors import UserError
 
 CONTROLS = ("clean", "random", "restored")
+_RANK = {"clean": 0, "random": 1, "restored": 3}  # Poisons have rank 2.
 IDENTITY = ("dataset", "victim", "defence", "method", "seed")
-METRICS = (
-  "test_accuracy",
-  "peak_test_accuracy",
-  "train_accuracy",
-  "balanced_accuracy",
-  "auc",
-  "seconds",
-)
+_ACCURACIES = ("test_accuracy", "peak_test_accuracy", "train_accuracy", "balanced_accuracy")
+METRICS = (*_ACCURACIES, "auc", "seconds")
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +28,36 @@ class Statistic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Condition:
-  """Every seed of one victim, under one defence, on one version of the training images.
+class Axes:
+  """The cells of a comparison on one data set.
 
   Attributes:
-    seeds: number of rows, also those without a finite accuracy.
-    epochs: the distinct training lengths among the rows.
-    metrics: one entry for each of `METRICS`, in the row's units; None where no row has a value.
-    fall: mean test accuracy of the clean condition minus that of this one, in points.
-    curves: the rows' curves.
+    dataset: name of the data set in the rows.
+    methods: lines of each table, "clean" among them.
+    victims: networks; each has a table.
+    seeds: seeds of the victims by defence; the defences are the columns.
+  """
+
+  dataset: str
+  methods: tuple[str, ...]
+  victims: tuple[str, ...]
+  seeds: Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+  """All seeds of one victim with one defence on one version of the training images.
+
+  Attributes:
+    dataset, victim, defence: setting; a victim without a defence has the defence "none".
+    method: poison or control that the victim is trained on.
+    seeds: number of rows, including those without a finite accuracy.
+    wanted: number of seeds that the table asks for.
+    losses: seed and reason of each training that failed.
+    epochs: distinct training lengths among the rows.
+    metrics: a statistic for each name in `METRICS`, in the unit of the rows; None without values.
+    gap: mean test accuracy of the clean condition minus that of this one, in points.
+    curves: learning curves of the rows.
   """
 
   dataset: str
@@ -49,24 +65,31 @@ class Condition:
   defence: str
   method: str
   seeds: int
+  wanted: int
+  losses: tuple[tuple[int, str], ...]
   epochs: tuple[int, ...]
   metrics: dict[str, Statistic | None]
-  fall: float | None
+  gap: float | None
   curves: tuple[dict[str, list], ...]
 
   @property
   def setting(self) -> tuple[str, str, str]:
-    """What two conditions must share to be compared."""
+    """Data set, victim and defence: conditions are compared only within one setting."""
     return self.dataset, self.victim, self.defence
+
+  @property
+  def accuracy(self) -> Statistic | None:
+    """Test accuracy after the last epoch, percent."""
+    return self.metrics["test_accuracy"]
 
 
 def finite(value: Any) -> bool:
-  """True for a number that is neither NaN nor infinite."""
+  """Returns True for a number that is neither NaN nor infinite."""
   return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
 def statistic(values: Iterable[Any]) -> Statistic | None:
-  """Mean and spread of the finite numbers among `values`; None when there are none."""
+  """Returns mean and spread of the finite numbers among `values`; None when there are none."""
   kept = np.array([value for value in values if finite(value)], np.float64)
   if not kept.size:
     return None
@@ -74,12 +97,44 @@ def statistic(values: Iterable[Any]) -> Statistic | None:
   return Statistic(float(kept.mean()), std, kept.size)
 
 
-def latest(rows: list[Row]) -> list[Row]:
-  """One row for each identity: a victim trained again replaces its earlier row, not adds a seed.
+def methods_in_order(names: Iterable[str]) -> list[str]:
+  """Returns distinct names: clean, random, the methods in the given order, restored."""
+  return sorted(dict.fromkeys(names), key=lambda name: _RANK.get(name, 2))
+
+
+def aggregate(
+  rows: Iterable[Row], axes: Axes | None = None, lost: Iterable[Row] = ()
+) -> list[Condition]:
+  """Groups rows over seeds. A victim that was trained again counts once, by its last row.
+
+  Args:
+    rows: trained victims.
+    axes: cells of a comparison: each gets a condition, and rows of other cells do not count. None
+      takes the cells from the rows: settings in order of appearance, clean first in each.
+    lost: trainings that failed, with `reason`; one that has a row does not count as lost.
 
   Raises:
     UserError: a row lacks one of the keys that identify it.
   """
+  found, failed = _by_identity(rows), _by_identity(lost)
+  if axes is None:
+    settings = list(dict.fromkeys(key[:3] for key in found))
+    keys = sorted(found, key=lambda key: (settings.index(key[:3]), _RANK.get(key[3], 2)))
+  else:
+    keys = [
+      (axes.dataset, victim, defence, method, seed)
+      for victim in axes.victims
+      for defence, seeds in axes.seeds.items()
+      for method in axes.methods
+      for seed in seeds
+    ]
+  cells: dict[tuple, list[tuple]] = {}
+  for key in keys:
+    cells.setdefault(key[:4], []).append(key)
+  return [_condition(cell, cells, found, failed) for cell in cells]
+
+
+def _by_identity(rows: Iterable[Row]) -> dict[tuple, Row]:
   kept = {}
   for number, row in enumerate(rows, 1):
     missing = [key for key in IDENTITY if key not in row]
@@ -88,66 +143,43 @@ def latest(rows: list[Row]) -> list[Row]:
         f"Row {number} of the results has no {missing[0]!r}; delete that row and evaluate again."
       )
     kept[tuple(row[key] for key in IDENTITY)] = row
-  return list(kept.values())
-
-
-def methods_in_order(names: Iterable[str]) -> list[str]:
-  """Distinct names: clean, random, the methods as they come, restored."""
-  rank = {"clean": 0, "random": 1, "restored": 3}
-  return sorted(dict.fromkeys(names), key=lambda name: rank.get(name, 2))
-
-
-def aggregate(rows: list[Row]) -> list[Condition]:
-  """Groups rows over seeds; settings stay in order of appearance, clean first in each.
-
-  Raises:
-    UserError: a row lacks one of the keys that identify it.
-  """
-  settings: dict[tuple[str, ...], dict[str, list[Row]]] = {}
-  for row in latest(rows):
-    setting = row["dataset"], row["victim"], row["defence"]
-    settings.setdefault(setting, {}).setdefault(row["method"], []).append(row)
-  conditions = []
-  for setting, groups in settings.items():
-    clean = statistic(row.get("test_accuracy") for row in groups.get("clean", ()))
-    for method in methods_in_order(groups):
-      conditions.append(_condition(setting, method, groups[method], clean))
-  return conditions
+  return kept
 
 
 def _condition(
-  setting: tuple[str, ...], method: str, rows: list[Row], clean: Statistic | None
+  cell: tuple, cells: dict[tuple, list[tuple]], found: dict[tuple, Row], failed: dict[tuple, Row]
 ) -> Condition:
+  rows = [found[key] for key in cells[cell] if key in found]
   metrics = {name: statistic(row.get(name) for row in rows) for name in METRICS}
+  keys = cells.get((*cell[:3], "clean"), ())
+  clean = statistic(found[key].get("test_accuracy") for key in keys if key in found)
   accuracy = metrics["test_accuracy"]
+  lost = [key for key in cells[cell] if key in failed and key not in found]
   return Condition(
-    *setting,
-    method=method,
+    *cell,
     seeds=len(rows),
+    wanted=len(cells[cell]),
+    losses=tuple((key[-1], str(failed[key].get("reason"))) for key in lost),
     epochs=tuple(sorted({row["epochs"] for row in rows if finite(row.get("epochs"))})),
     metrics=metrics,
-    fall=clean.mean - accuracy.mean if clean and accuracy and method != "clean" else None,
+    gap=clean.mean - accuracy.mean if clean and accuracy and cell[3] != "clean" else None,
     curves=tuple(row.get("curve") or {} for row in rows),
   )
 
 
-def mean_curve(
-  curves: Iterable[dict[str, list]], key: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Averages curves of any lengths, at each epoch over the seeds that have a finite value there.
+def mean_curve(curves: Iterable[dict[str, list]], key: str) -> list[tuple[float, Statistic]]:
+  """Averages learning curves over seeds.
+
+  Args:
+    curves: learning curves of any lengths; each has `epoch` and the values by name.
+    key: name of the values.
 
   Returns:
-    Epochs, means and sample standard deviations (0 where only one seed is left), each `[epochs]`.
+    Epochs in order, each with the statistic of the seeds that have a finite value there.
   """
   points: dict[int, list[float]] = {}
   for curve in curves:
     for epoch, value in zip(curve.get("epoch", ()), curve.get(key, ()), strict=False):
       if finite(value):
         points.setdefault(epoch, []).append(value)
-  epochs = sorted(points)
-  statistics = [statistic(points[epoch]) for epoch in epochs]
-  return (
-    np.array(epochs, np.float64),
-    np.array([s.mean for s in statistics], np.float64),
-    np.array([s.std or 0.0 for s in statistics], np.float64),
-  )
+  return [(float(epoch), statistic(points[epoch])) for epoch in sorted(points)]

@@ -1,334 +1,236 @@
-"""Figures: inline SVG whose colours are the page's CSS variables, and PNG data URIs."""
+"""Draws inline SVG in the page's CSS colours, and PNG data URIs."""
 
 import base64
+import dataclasses
 import io
+import itertools
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from PIL import Image
 
-from miue_jax.report import information
-from miue_jax.report.aggregate import Condition, finite, mean_curve, methods_in_order
+from miue_jax.report.aggregate import Statistic, methods_in_order
 
-# Matplotlib draws with these placeholders; `inline` turns them into CSS variables, so that one
-# drawing serves the light page, the dark page and print.
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-CLEAN, RANDOM, RESTORED = "#040400", "#040401", "#040402"
-SERIES = ("#040403", "#040404", "#040405", "#040406")
-_VARIABLES = {
-  INK: "ink",
-  MUTED: "muted",
-  GRID: "line",
-  CLEAN: "clean",
-  RANDOM: "random",
-  RESTORED: "restored",
-} | {colour: f"series-{i}" for i, colour in enumerate(SERIES)}
+# Matplotlib draws with these placeholders (report.mplstyle uses them, too); `_inline` turns them
+# into CSS variables, so that one drawing serves the light page, the dark page and print.
+_NAMES = ("ink", "muted", "line", "clean", "random", "restored", *(f"series-{i}" for i in range(4)))
+COLOURS = {name: f"#0101{i:02}" for i, name in enumerate(_NAMES)}
+INK, MUTED, LINE = COLOURS["ink"], COLOURS["muted"], COLOURS["line"]
 
-STYLE = {
-  "axes.axisbelow": True,
-  "axes.edgecolor": MUTED,
-  "axes.grid": True,
-  "axes.labelcolor": INK,
-  "axes.labelsize": 9,
-  "axes.linewidth": 0.7,
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "axes.titlesize": 9.5,
-  "figure.constrained_layout.use": True,
-  "font.family": "DejaVu Sans",
-  "font.size": 9,
-  "grid.color": GRID,
-  "grid.linewidth": 0.7,
-  "legend.fontsize": 9,
-  "legend.frameon": False,
-  "legend.labelcolor": INK,
-  "lines.linewidth": 1.6,
-  "svg.fonttype": "none",
-  "text.color": INK,
-  "text.parse_math": False,
-  "xtick.color": MUTED,
-  "xtick.labelcolor": INK,
-  "xtick.labelsize": 8.5,
-  "ytick.color": MUTED,
-  "ytick.labelcolor": INK,
-  "ytick.labelsize": 8.5,
-}
-WIDTH = 9.6  # inches across the page
-CELL = 96  # pixels: small images are enlarged to at least this
+_STYLE = matplotlib.rc_params_from_file(
+  pathlib.Path(__file__).with_name("report.mplstyle"), use_default_template=False
+)
+_WIDTH = 9.6  # inches across the page
+_CELL = 96  # Smaller images are enlarged to about this many pixels.
+
+Points = Sequence[tuple[float, Statistic]]
 
 
-def styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-  """A colour and a marker for each condition, the same ones in every figure."""
-  fixed = {"clean": (CLEAN, "o"), "random": (RANDOM, "s"), "restored": (RESTORED, "D")}
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """Lines in one pair of axes.
+
+  Attributes:
+    title: what was varied.
+    across: label of the horizontal axis, with the unit.
+    up: label of the vertical axis, with the unit.
+    lines: points by name, in the order of the axis; deviations are drawn where they are known.
+    dashed: second line of some names, in the same colour.
+    ticks: names of the horizontal places 0, 1, 2, ...; empty where places are numbers.
+    reference: height of each horizontal line by name.
+    scale: vertical axis: "zero" includes 0, "percent" is 0 to 100, "free" fits the data, "log".
+    spread: shows deviations as "bars", as a "band", or as whiskers of "columns" from 0.
+  """
+
+  title: str
+  across: str
+  up: str
+  lines: Mapping[str, Points]
+  dashed: Mapping[str, Points] = dataclasses.field(default_factory=dict)
+  ticks: Sequence[str] = ()
+  reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  scale: str = "zero"
+  spread: str = "bars"
+
+
+def grouped(
+  points: Iterable[tuple[str, str, float, Statistic | float | None]],
+) -> dict[str, dict[str, list[tuple[float, Statistic]]]]:
+  """Groups points (chart, line, place, value) by chart and line, without those of value None."""
+  found: dict[str, dict[str, list]] = {}
+  for chart, line, place, value in points:
+    if value is not None:
+      shown = value if isinstance(value, Statistic) else Statistic(value, None, 1)
+      found.setdefault(chart, {}).setdefault(line, []).append((float(place), shown))
+  return found
+
+
+def styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+  """Returns a colour and a marker for each condition, the same ones in every figure."""
+  fixed = {n: (COLOURS[n], m) for n, m in (("clean", "o"), ("random", "s"), ("restored", "D"))}
+  fixed["chance"] = MUTED, ""
   others = [name for name in methods_in_order(names) if name not in fixed]
-  return fixed | {n: (SERIES[i % 4], "^v<>pPX*"[i % 8]) for i, n in enumerate(others)}
+  return fixed | {n: (COLOURS[f"series-{i % 4}"], "^v<>pPX*"[i % 8]) for i, n in enumerate(others)}
 
 
-def learning_curves(conditions: Sequence[Condition], chance: float | None) -> str | None:
-  """Test accuracy (solid, band: one std over seeds) and train accuracy (dashed) over epochs.
+def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
+  """Draws charts in rows of two.
+
+  Args:
+    charts: charts with at least one line each.
+    height: height of a chart, inches.
 
   Returns:
-    An `<svg>` with one panel for each victim and defence; None when no row carries a curve.
+    An `<svg>`; None without charts.
   """
-  panels: dict[tuple[str, ...], list[Condition]] = {}
-  for condition in conditions:
-    if mean_curve(condition.curves, "test_accuracy")[0].size:
-      panels.setdefault(condition.setting, []).append(condition)
-  if not panels:
+  if not charts:
     return None
-  look = styles([c.method for c in conditions])
-  columns = min(2, len(panels))
-  rows = -(-len(panels) // columns)
-  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "curves"}):
-    figure = Figure(figsize=(WIDTH, 0.5 + (3.4 if columns == 1 else 2.6) * rows))
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axis, (setting, members) in zip(axes, panels.items(), strict=False):
-      if len(panels) > 1:
-        axis.set_title(_panel_title(setting), loc="left")
-      _curve_panel(axis, members, look, chance)
-    for axis in axes[len(panels) :]:
+  shown = methods_in_order(itertools.chain(*((*c.lines, *c.dashed, *c.reference) for c in charts)))
+  look = styles(shown)
+  columns = min(2, len(charts))
+  rows = -(-len(charts) // columns)
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(_WIDTH, 0.6 + height * rows))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for axis, chart in zip(axes, charts, strict=False):
+      _chart(axis, chart, look)
+      for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
+        handles.setdefault(text, handle)
+    for axis in axes[len(charts) :]:
       axis.remove()
-    for row in range(rows):
-      axes[row * columns].set_ylabel("accuracy (%)")
-    handles = {}
-    for axis in axes[: len(panels)]:
-      handles |= {t: h for h, t in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-      handles.values(),
-      handles,
-      loc="outside upper left",
-      ncols=max(1, min(len(handles), 120 // (8 + max(map(len, handles))))),
-    )
-    shown = methods_in_order(c.method for c in conditions)
-    return inline(figure, "curves", f"Test and train accuracy over epochs for {', '.join(shown)}.")
+    places = max(1, min(len(handles), 120 // (8 + max(map(len, handles)))))
+    figure.legend(handles.values(), handles, loc="outside upper left", ncols=places)
+    parts = (f"{chart.title}: {chart.up} over {chart.across}" for chart in charts)
+    return _inline(figure, f"{'; '.join(parts)}; of {', '.join(shown)}.")
 
 
-def _curve_panel(
-  axis: Any, members: list[Condition], look: dict[str, tuple[str, str]], chance: float | None
-) -> None:
-  for condition in members:
-    colour, marker = look[condition.method]
-    epochs, mean, std = mean_curve(condition.curves, "test_accuracy")
-    axis.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
-    every = max(1, len(epochs) // 8)
-    axis.plot(
-      epochs,
-      mean,
-      color=colour,
-      marker=marker,
-      markersize=4,
-      markevery=(every - 1, every),
-      label=line_label(condition.method),
-    )
-    epochs, mean, _ = mean_curve(condition.curves, "train_accuracy")
-    axis.plot(epochs, mean, color=colour, linestyle=(0, (4, 2)), linewidth=1, alpha=0.8)
-  axis.plot([], [], color=MUTED, linestyle=(0, (4, 2)), linewidth=1, label="train accuracy")
-  if chance is not None:
-    axis.axhline(chance, color=MUTED, linestyle=":", linewidth=1, label="chance")
-  axis.set_ylim(-2, 102)
-  axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-  axis.set_xlabel("epoch")
+def _chart(axis: Any, chart: Chart, look: Mapping[str, tuple[str, str]]) -> None:
+  for name, points in chart.lines.items():
+    colour, marker = look[name]
+    places, means, deviations = _arrays(points)
+    shown = {"color": colour, "label": _label(name)}
+    if chart.spread == "columns":
+      whiskers = {"yerr": deviations, "ecolor": INK, "capsize": 3} if deviations.any() else {}
+      drawn = axis.bar(places, means, 0.62, **shown, **whiskers)
+      axis.bar_label(drawn, fmt="{:.3f}", fontsize=8.5, padding=2)
+      continue
+    every = max(1, len(places) // 8)
+    axis.plot(places, means, marker=marker, markevery=(every - 1, every), **shown)
+    if deviations.any() and chart.spread == "band":
+      low, high = means - deviations, means + deviations
+      axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    elif deviations.any():
+      bars = {"fmt": "none", "ecolor": colour, "elinewidth": 1, "capsize": 3}
+      axis.errorbar(places, means, deviations, **bars)
+  for name, points in chart.dashed.items():
+    places, means, _ = _arrays(points)
+    axis.plot(places, means, color=look[name][0], linestyle=(0, (4, 2)), linewidth=1, alpha=0.8)
+  for name, value in chart.reference.items():
+    axis.axhline(value, color=look[name][0], linestyle=":", linewidth=1.2, label=_label(name))
+  axis.set(title=chart.title, xlabel=chart.across, ylabel=chart.up)
+  _scale(axis, chart)
 
 
-def _panel_title(setting: tuple[str, ...]) -> str:
-  dataset, victim, defence = setting
-  return f"{victim} on {dataset}, {'no' if defence == 'none' else defence} defence"
+def _arrays(points: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  values = [(place, value.mean, value.std or 0.0) for place, value in points]
+  places, means, deviations = np.array(values, np.float64).reshape(-1, 3).T
+  return places, means, deviations
 
 
-def line_label(method: str) -> str:
-  """A name as the legend takes it."""
-  # Matplotlib leaves labels with a leading underscore out of the legend.
-  return f"\u200b{method}" if method.startswith("_") else method
-
-
-def information_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
-  """Mutual information of each condition in nats, with one standard deviation where known.
-
-  Of several layers only the last is shown: `information_layers` has them all.
-
-  Returns:
-    An `<svg>` with one panel for each estimator, as their values are not comparable; None when no
-    value is finite.
-  """
-  rows = [row for row in rows if finite(row.get("mi"))]
-  last = rows[-1].get("layer") if rows else None
-  panels = information.groups(row for row in rows if row.get("layer") == last)
-  if not panels:
-    return None
-  look = styles([str(row.get("method")) for members in panels.values() for row in members])
-  heights = [0.75 + 0.36 * len(members) for members in panels.values()]
-  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "information"}):
-    figure = Figure(figsize=(WIDTH, sum(heights)))
-    axes = figure.subplots(len(panels), height_ratios=heights, squeeze=False).ravel()
-    listed = []
-    for axis, (estimator, members) in zip(axes, panels.items(), strict=True):
-      _bar_panel(axis, members, look)
-      title = ""
-      if len(panels) > 1:
-        axis.set_title(estimator, loc="left")
-        title = f"{estimator}: "
-      values = (f"{row.get('method')} {row['mi']:.3f}" for row in members)
-      listed.append(title + ", ".join(values))
-    axes[-1].set_xlabel("mutual information (nats)")
-    return inline(figure, "information", f"Mutual information in nats: {'; '.join(listed)}.")
-
-
-def information_layers(rows: Sequence[Mapping[str, Any]]) -> str | None:
-  """Mutual information over the layers of a network, in their order.
-
-  Returns:
-    An `<svg>` with one panel for each estimator; None for fewer than two layers.
-  """
-  rows = [row for row in rows if finite(row.get("mi")) and row.get("layer")]
-  layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
-  if len(layers) < 2:
-    return None
-  panels: dict[str, dict[str, dict[int, float]]] = {}
-  for row in rows:
-    lines = panels.setdefault(str(row.get("estimator")), {})
-    lines.setdefault(str(row.get("method")), {})[layers.index(str(row["layer"]))] = row["mi"]
-  look = styles([str(row.get("method")) for row in rows])
-  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "layers"}):
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(panels)))
-    axes = figure.subplots(len(panels), squeeze=False).ravel()
-    for axis, (estimator, lines) in zip(axes, panels.items(), strict=True):
-      for method, points in lines.items():
-        colour, marker = look[method]
-        label = line_label(method)
-        axis.plot(*zip(*points.items(), strict=True), color=colour, marker=marker, label=label)
-      axis.set_title(estimator, loc="left")
-      axis.set_ylabel("nats")
-      axis.set_xticks(range(len(layers)), layers, rotation=30, ha="right")
-      axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
-    axes[0].legend()
-    return inline(figure, "layers", f"Mutual information in nats over {', '.join(layers)}.")
-
-
-def spectra(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str | None:
-  """Eigenvalues by rank, on a logarithmic scale; dashed before release, solid after.
-
-  Args:
-    found: by method, `before` and `after`.
-
-  Returns:
-    An `<svg>`; None without a positive value.
-  """
-  look = styles(list(found))
-  with matplotlib.rc_context(STYLE | {"svg.hashsalt": "spectra"}):
-    figure = Figure(figsize=(WIDTH, 3.2))
-    axis = figure.subplots()
-    for method, moments in found.items():
-      for moment, style in (("before", (0, (4, 2))), ("after", "-")):
-        # What a class does not vary in has no logarithm.
-        values = [value for value in moments[moment] if value > 0]
-        label = line_label(method) if moment == "after" else None
-        places = range(1, len(values) + 1)
-        axis.plot(places, values, color=look[method][0], linestyle=style, label=label)
-    if not any(len(line.get_xdata()) for line in axis.lines):
-      return None
+def _scale(axis: Any, chart: Chart) -> None:
+  places = sorted({place for points in chart.lines.values() for place, _ in points})
+  if chart.ticks:
+    slanted = {"rotation": 30, "ha": "right"} if len("".join(chart.ticks)) > 40 else {}
+    axis.set_xticks(range(len(chart.ticks)), chart.ticks, **slanted)
+    axis.set_xlim(-0.4, len(chart.ticks) - 0.6)
+  elif len(places) <= 8:
+    axis.set_xticks(places)
+    axis.xaxis.set_major_formatter("{x:g}")
+  else:
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+  if chart.scale == "log":
     axis.set_yscale("log")
-    axis.set_xlabel("rank")
-    axis.set_ylabel("eigenvalue")
-    axis.legend()
-    return inline(figure, "spectra", f"Covariance spectra of features for {', '.join(found)}.")
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter())
+  elif chart.scale == "percent":
+    axis.set_ylim(-2, 102)
+  elif chart.scale == "zero":
+    lowest = min(value.mean for points in chart.lines.values() for _, value in points)
+    axis.set_ylim(min(0.0, 1.05 * lowest), 1.1 * axis.get_ylim()[1])
 
 
-def _bar_panel(
-  axis: Any, rows: Sequence[Mapping[str, Any]], look: dict[str, tuple[str, str]]
-) -> None:
-  names = [str(row.get("method")) for row in rows]
-  values = np.array([row["mi"] for row in rows], np.float64)
-  spreads = np.array([row["std"] if finite(row.get("std")) else 0.0 for row in rows], np.float64)
-  place = np.arange(len(rows))
-  axis.barh(place, values, height=0.62, color=[look[name][0] for name in names])
-  shown = spreads > 0
-  axis.errorbar(
-    values[shown],
-    place[shown],
-    xerr=spreads[shown],
-    fmt="none",
-    ecolor=INK,
-    elinewidth=1,
-    capsize=3,
-  )
-  for y, value, std in zip(place, values, spreads, strict=True):
-    text = f"{value:.3f} ± {std:.3f}" if std else f"{value:.3f}"
-    axis.annotate(
-      text,
-      (max(value + std, 0), y),
-      (6, 0),
-      textcoords="offset points",
-      va="center",
-      fontsize=8.5,
-    )
-  axis.set_yticks(place, names)
-  axis.invert_yaxis()
-  axis.tick_params(axis="y", length=0)
-  axis.grid(visible=False, axis="y")
-  axis.set_xlim(min(0.0, values.min() * 1.1), max(1e-6, (values + spreads).max() * 1.18))
+def _label(name: str) -> str:
+  # Matplotlib leaves labels with a leading underscore out of the legend.
+  return f"\u200b{name}" if name.startswith("_") else name
 
 
-def course(
-  epochs: Sequence[int], panels: Mapping[str, Sequence[float]], name: str, alt: str
+def heat_map(
+  values: Sequence[Sequence[float]],
+  lines: Sequence[str],
+  columns: Sequence[str],
+  framed: Collection[tuple[int, int]],
 ) -> str | None:
-  """Curves over epochs of generation, side by side as they have units of their own.
+  """Draws percentages as colours and numbers.
 
   Args:
-    epochs: counted from 1.
-    panels: values of each epoch by what they are.
-    name: of the drawing, unlike those of the others on its page.
-    alt: what it shows, for those who do not see it.
+    values: percent `[lines, columns]`; NaN is crossed out.
+    lines: names of the lines, from the top.
+    columns: names of the columns, from the left.
+    framed: line and column of each cell that gets a frame.
 
   Returns:
-    An `<svg>`; None for fewer than two epochs.
+    An `<svg>`; None when no value is finite.
   """
-  if len(epochs) < 2:
+  table = np.array(values, np.float64)
+  if not np.isfinite(table).any():
     return None
-  with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-    figure = Figure(figsize=(WIDTH, 2.9))
-    axes = figure.subplots(1, len(panels), squeeze=False).ravel()
-    for axis, (title, values), colour in zip(axes, panels.items(), SERIES, strict=False):
-      axis.plot(epochs, values, color=colour, marker="o", markersize=4)
-      axis.set_title(title, loc="left")
-      axis.set_xlabel("epoch of generation")
-      axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    return inline(figure, name, alt)
+  with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    figure = Figure(figsize=(_WIDTH, 0.9 + 0.36 * len(lines)))
+    axis = figure.subplots()
+    look = {"cmap": "cividis", "vmin": 0, "vmax": 100, "edgecolors": LINE, "linewidth": 0.7}
+    mesh = axis.pcolormesh(np.ma.masked_invalid(table), **look)
+    for (y, x), value in np.ndenumerate(table):
+      known = np.isfinite(value)
+      # White on the dark half of the colours, black on the bright half, on any page.
+      colour = ("#ffffff" if value < 55 else "#000000") if known else INK
+      text = f"{value:.1f}" if known else "\N{MULTIPLICATION SIGN}"
+      axis.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=colour, fontsize=8.5)
+    for y, x in framed:
+      axis.add_patch(Rectangle((x + 0.04, y + 0.06), 0.92, 0.88, fill=False, edgecolor="#ffffff"))
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axis.set_yticks(np.arange(len(lines)) + 0.5, lines)
+    axis.tick_params(length=0)
+    axis.invert_yaxis()
+    figure.colorbar(mesh, ax=axis, label="accuracy (%)", pad=0.01)
+    return _inline(figure, f"Accuracy of {', '.join(lines)} with {', '.join(columns)}.")
 
 
-def inline(figure: Figure, name: str, alt: str) -> str:
-  """A figure as `<svg>`, in the colours of the page.
-
-  Args:
-    figure: drawn in `STYLE`.
-    name: unlike those of the other drawings on its page.
-    alt: what it shows, for those who do not see it.
-  """
+def _inline(figure: Figure, alt: str) -> str:
+  """Returns a figure as an `<svg>` with the description `alt`, in the colours of the page."""
   buffer = io.StringIO()
   figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-  svg = buffer.getvalue()
-  svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+  svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
   view = re.search(r'viewBox="[^"]+"', svg).group()
-  body = svg[svg.index(">") + 1 :]
-  # Ids are global in a page with several drawings.
-  body = re.sub(r'( id="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body).replace(
-    "xlink:href", "href"
-  )
-  for colour, variable in _VARIABLES.items():
-    body = body.replace(colour, f"var(--{variable})")
+  body = svg[svg.index(">", svg.index("<svg")) + 1 :].replace("xlink:href", "href")
+  for name, colour in COLOURS.items():
+    body = body.replace(colour, f"var(--{name})")
   label = escape(alt, quote=True)
   return f'<svg class="plot" {view} role="img" aria-label="{label}">{body}'.strip()
 
 
 def image_uri(image: np.ndarray) -> str:
-  """A uint8 image `[H, W, C]` as a PNG data URI, enlarged by whole pixels to about `CELL`."""
+  """Returns a uint8 image `[H, W, C]` as a PNG data URI, enlarged by whole pixels."""
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  factor = max(1, round(CELL / max(picture.size)))
+  factor = max(1, round(_CELL / max(picture.size)))
   size = picture.width * factor, picture.height * factor
   buffer = io.BytesIO()
   picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG", optimize=True)
@@ -336,6 +238,6 @@ def image_uri(image: np.ndarray) -> str:
 
 
 def magnified(clean: np.ndarray, poisoned: np.ndarray, gain: int) -> np.ndarray:
-  """`gain` times the perturbation around mid-gray (128), clipped to uint8; shapes alike."""
+  """Returns `gain` times the perturbation around mid-gray (128), clipped to uint8."""
   delta = poisoned.astype(np.int32) - clean.astype(np.int32)
   return np.clip(128 + gain * delta, 0, 255).astype(np.uint8)

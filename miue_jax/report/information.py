@@ -1,111 +1,25 @@
-"""The measurement -> cells and sentences: mutual information and the terms of Theorem 5.1."""
+"""Shows estimates of mutual information: for one experiment, and as columns of a comparison."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from miue_jax.report import tables
-from miue_jax.report.aggregate import CONTROLS, finite
-from miue_jax.report.tables import MISSING, Columns, number
+from miue_jax.report import figures, tables
+from miue_jax.report.aggregate import CONTROLS, Row, Statistic, finite
+from miue_jax.report.figures import Chart
+from miue_jax.report.tables import MISSING, Table, number
 
-Measured = Mapping[str, Any]
+_LAST = "features"  # layer that the classifier sees
+_UNNAMED = "the estimator"  # Rows of older measurements do not name theirs.
 
-COLUMNS = (
-  ("images", False),
-  ("estimator", False),
-  ("mutual information (nats)", True),
-  ("std", True),
-  ("95 % interval", True),
-  ("shuffled pairs", True),
-)
-THEORY_COLUMNS = (
-  ("trained on", False),
-  ("features of", False),
-  ("half ln det (nats)", True),
-  ("intra-class cosine", True),
-  ("inter-class cosine", True),
-  ("effective rank", True),
-  ("not normal (nats)", True),
-)
-THEORY_LEGEND = (
-  "Features of the same images before and after release, means over classes. Half ln det: the "
-  "covariance term of Theorem 5.1, by shrunk covariances, to be compared between models of one "
-  "architecture; cosine: mean similarity of two images of one class, and of two classes; effective "
-  "rank: directions in which a class varies; not normal: a lower bound of the classes' divergence "
-  "from normal distributions."
-)
-SPECTRUM_LEGEND = (
-  "Largest eigenvalues of the covariance of a class of features, means over classes: solid lines "
-  "released images, dashed lines the same images before. Compare the two lines of one colour: the "
-  "models differ in scale."
-)
-RIVAL_COLUMNS = (
-  ("trained on", False),
-  ("perturbations separable (%)", True),
-  ("released images separable (%)", True),
-  ("distance of class means, before to after", True),
-  ("loss of the first epoch (nats)", True),
-  ("epochs until half of it", True),
-)
-RIVAL_LEGEND = (
-  "Other reasons why a poison might work. Separable: accuracy of a linear classifier of the "
-  "classes (logistic regression) on held-out images, that on its own training images after a "
-  "slash, and in brackets that of always naming the largest class; distance: of two class means of "
-  "the features, in units of the spread inside a class; loss: of the victim on its training "
-  "images: a fast learner has a small one and needs few epochs."
-)
-_TERMS = (
-  ("half_log_det", 1),
-  ("intra_cosine", 3),
-  ("inter_cosine", 3),
-  ("effective_rank", 1),
-  ("divergence", 3),
-)
-CLASS_COLUMNS = (
-  ("trained on", False),
-  ("class", True),
-  ("images", True),
-  ("half ln det (nats)", True),
-  ("intra-class cosine", True),
-  ("inter-class cosine", True),
-  ("effective rank", True),
-  ("not normal (nats)", True),
-)
-CLASSES = 20  # shown of a poison; report.json holds all
-# A row of older measurements does not say it.
-_UNNAMED = "the estimator"
-_LAST = "features"  # what the classifier sees
-
-
-def named(row: Measured) -> str:
-  """What an estimate is of: its estimator, and its layer unless that is the last one.
-
-  Older rows carry neither.
-  """
-  layer = row.get("layer") or _LAST
-  return str(row.get("estimator") or _UNNAMED) + (f" of {layer}" if layer != _LAST else "")
-
-
-def groups(rows: Iterable[Measured]) -> dict[str, list[Measured]]:
-  """Rows by `named`, in order of appearance."""
-  found: dict[str, list[Measured]] = {}
-  for row in rows:
-    found.setdefault(named(row), []).append(row)
-  return found
-
-
-def cells(rows: Sequence[Measured]) -> list[list[str]]:
-  """One row of strings for each estimate, in the order of `COLUMNS`."""
-  return [
-    [
-      str(row.get("method")),
-      named(row) if row.get("estimator") else MISSING,
-      number(row.get("mi"), 3),
-      number(row.get("std"), 3),
-      _interval(row.get("interval")),
-      _null(row),
-    ]
-    for row in rows
-  ]
+_CELLS = {
+  "images": lambda row: str(row.get("method")),
+  "estimator": lambda row: named(row) if row.get("estimator") else MISSING,
+  "mutual information (nats)": lambda row: number(row.get("mi"), 3),
+  "std": lambda row: number(row.get("std"), 3),
+  "95 % interval": lambda row: _interval(row.get("interval")),
+  "shuffled pairs": lambda row: _null(row),
+}
 
 
 def _interval(ends: Any) -> str:
@@ -114,173 +28,197 @@ def _interval(ends: Any) -> str:
   return f"{number(ends[0], 3)} to {number(ends[1], 3)}"
 
 
-def _null(row: Measured) -> str:
+def _null(row: Row) -> str:
   if not finite(row.get("null_mean")):
     return MISSING
   return f"{row['null_mean']:.3f} ± {number(row.get('null_std'), 3)}"
 
 
-def table(measurement: Measured) -> str:
-  """Markdown for the terminal: one line for each estimator of two files, then the warnings."""
+def named(row: Row) -> str:
+  """Returns the estimator of a row, with the layer unless it is the last one."""
+  layer = row.get("layer") or _LAST
+  return str(row.get("estimator") or _UNNAMED) + (f" of {layer}" if layer != _LAST else "")
+
+
+def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
+  """Groups rows by estimator and layer, in order of appearance."""
+  found: dict[str, list[Row]] = {}
+  for row in rows:
+    found.setdefault(named(row), []).append(row)
+  return found
+
+
+def estimates(rows: Iterable[Row]) -> Table:
+  """Returns a table with one line for each estimate."""
+  return tables.build(rows, _CELLS, text=("images", "estimator"))
+
+
+def table(measurement: Row) -> str:
+  """Returns estimates between two files as Markdown for the terminal, with the warnings."""
   rows, used = measurement["rows"], measurement["settings"]
-  lines = [
-    tables.markdown(COLUMNS[1:], [row[1:] for row in cells(rows)]),
-    "",
-    f"{used['samples']} of {used['of']} rows; intervals hold the sampling error, not the bias.",
-    *(f"- {line}" for line in warnings(rows)),
-  ]
-  return "\n".join(lines)
+  columns, cells = estimates(rows)
+  shown = tables.markdown(columns[1:], [line[1:] for line in cells])
+  said = f"{used['samples']} of {used['of']} rows were used; the intervals cover the sampling error"
+  return "\n".join((shown, "", f"{said}, not the bias.", *(f"- {line}" for line in warnings(rows))))
 
 
-def warnings(rows: Iterable[Measured]) -> list[str]:
-  """What the estimators warn about, each once, with the rows that it is said of."""
+def warnings(rows: Iterable[Row]) -> list[str]:
+  """Lists each warning of the estimators once, with the estimates that it is about."""
   found: dict[str, list[str]] = {}
   for row in rows:
-    own = (named(row) if row.get("estimator") else "", row.get("method"))
-    source = ", ".join(str(part) for part in own if part)
+    source = (named(row) if row.get("estimator") else "", row.get("method"))
     for sentence in row.get("warnings") or ():
-      found.setdefault(str(sentence), []).append(source)
+      found.setdefault(str(sentence), []).append(", ".join(str(part) for part in source if part))
   return [f"{'; '.join(sources)}: {sentence}" for sentence, sources in found.items()]
 
 
-def settings(measurement: Measured | None) -> list[tuple[str, str]]:
-  """What all rows share, and the settings of each estimator, as readable pairs.
+def settings(measurement: Row) -> list[tuple[str, str]]:
+  """Lists the settings that all rows share, then those of each estimator, as readable pairs.
 
-  An estimator that was set alike for all layers is listed once.
+  An estimator with the same settings for all layers is listed once.
   """
-  measurement = measurement or {}
   found: dict[str, dict[str, Any]] = {}
-  for name, rows in groups(measurement.get("rows") or ()).items():
-    if isinstance(rows[0].get("settings"), Mapping):
-      of_layers = found.setdefault(str(rows[0].get("estimator") or _UNNAMED), {})
-      of_layers[name] = rows[0]["settings"]
-  own: dict[str, Any] = {}
-  for estimator, of_layers in found.items():
-    first, *others = of_layers.values()
+  for name, (row, *_) in groups(measurement.get("rows") or ()).items():
+    if isinstance(row.get("settings"), Mapping):
+      found.setdefault(str(row.get("estimator") or _UNNAMED), {})[name] = row["settings"]
+  separate: dict[str, Any] = {}
+  for estimator, by_layer in found.items():
+    first, *others = by_layer.values()
     alike = all(other == first for other in others)
-    own |= {estimator: first} if len(of_layers) > 1 and alike else of_layers
-  return tables.flatten(measurement.get("settings") or {}) + tables.flatten(own)
+    separate |= {estimator: first} if len(by_layer) > 1 and alike else by_layer
+  return tables.flatten(measurement.get("settings") or {}) + tables.flatten(separate)
 
 
-def disagreement(rows: Sequence[Measured]) -> str | None:
-  """One sentence where an estimate for a poison is not below that for clean images, else None."""
+def disagreement(rows: Iterable[Row]) -> list[str]:
+  """Returns a sentence about estimates that are not lower for a poison than for clean images."""
   against = []
   for name, members in groups(rows).items():
     values = {row.get("method"): row["mi"] for row in members if finite(row.get("mi"))}
-    clean = values.pop("clean", None)
-    if clean is None:
-      continue
+    clean = values.get("clean", float("inf"))
     against += [
       f"{name} ({value:.3f} nats for {method}, {clean:.3f} for clean)"
       for method, value in values.items()
       if method not in CONTROLS and value >= clean
     ]
-  if not against:
-    return None
-  return (
+  said = (
     "Against the paper's thesis, that a poison works by lowering mutual information, it is not "
     f"below that of clean images according to {', '.join(against)}."
   )
+  return [said] if against else []
 
 
-def theory_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]]:
-  """Columns and cells: for each condition its features before and after release."""
-  rows = []
-  for row in (measurement or {}).get("theory") or ():
-    shown = ("before", "after") if row.get("before") != row.get("after") else ("after",)
-    for moment in shown:
-      terms = row.get(moment)
-      if not isinstance(terms, Mapping):
-        continue
-      rows.append(
-        [
-          str(row.get("method")),
-          "clean images" if moment == "before" or len(shown) == 1 else "released images",
-          *(number(terms.get(name), digits) for name, digits in _TERMS),
-        ]
-      )
-  return THEORY_COLUMNS, rows
+def bars(rows: Sequence[Row]) -> str | None:
+  """Draws the estimates of the last layer, one panel for each estimator."""
+  known = [row for row in rows if finite(row.get("mi"))]
+  last = [row for row in known if row.get("layer") == known[-1].get("layer")]
+  return _draw(last, named, "method", "images", spread="columns")
 
 
-def class_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]]:
-  """Columns and cells: every class of every poison, before and after release."""
-  rows = []
-  for row in (measurement or {}).get("theory") or ():
-    if row.get("method") in CONTROLS:
-      continue
-    for one in list(row.get("classes") or ())[:CLASSES]:
-      pairs = (
-        f"{number(one['before'].get(name), digits)} to {number(one['after'].get(name), digits)}"
-        for name, digits in _TERMS
-      )
-      rows.append([str(row.get("method")), str(one["label"]), str(one["samples"]), *pairs])
-  return CLASS_COLUMNS, rows
+def layers(rows: Sequence[Row]) -> str | None:
+  """Draws mutual information over layers for each estimator; None for fewer than two layers."""
+  known = [row for row in rows if finite(row.get("mi")) and row.get("layer")]
+  several = len({row["layer"] for row in known}) > 1
+  return _draw(known if several else [], lambda row: str(row.get("estimator")), "layer", "layer")
 
 
-def rival_table(measurement: Measured | None) -> tuple[Columns, list[list[str]]]:
-  """Columns and cells: for each condition what other explanations look at; none in older ones."""
-  rows = [row for row in (measurement or {}).get("theory") or () if "learning" in row]
-  return RIVAL_COLUMNS, [
-    [
-      str(row.get("method")),
-      _separable(row.get("perturbations")),
-      _separable(row.get("images")),
-      _distance(row.get("class_means") or {}),
-      number(row["learning"].get("first_loss"), 3),
-      number(row["learning"].get("epochs_to_half"), 1),
-    ]
+def _draw(
+  rows: Sequence[Row], title: Callable[[Row], str], key: str, across: str, **look: Any
+) -> str | None:
+  ticks = list(dict.fromkeys(str(row.get(key)) for row in rows))
+  found = figures.grouped(
+    (title(row), str(row.get("method")), ticks.index(str(row.get(key))), _statistic(row))
     for row in rows
-  ]
+  )
+  return figures.line_charts(
+    [Chart(name, across, "MI (nats)", lines, ticks=ticks, **look) for name, lines in found.items()]
+  )
 
 
-def _separable(found: Any) -> str:
-  if not isinstance(found, Mapping) or not finite(found.get("test_accuracy")):
-    return MISSING
-  train = number(found.get("train_accuracy"), 1)
-  return f"{found['test_accuracy']:.1f} / {train} ({number(found.get('chance'), 1)})"
+def _statistic(row: Row) -> Statistic:
+  return Statistic(row["mi"], row["std"] if finite(row.get("std")) else None, 1)
 
 
-def _distance(means: Measured) -> str:
-  return f"{number(means.get('before'), 2)} to {number(means.get('after'), 2)}"
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+  """Estimates for the undefended victims of one network, for a table of methods.
 
-
-def spectra(measurement: Measured | None) -> dict[str, dict[str, list[float]]]:
-  """By method, `before` and `after` release: mean over classes of each of the largest eigenvalues.
-
-  Empty where they were not measured.
+  Attributes:
+    rows: estimates by method, then estimator; empty where nothing was measured.
+    settings: settings that all of them share.
   """
-  found = {}
-  for row in (measurement or {}).get("theory") or ():
-    classes = [one for one in row.get("classes") or () if "spectrum" in one.get("after", ())]
-    if classes:
-      found[str(row.get("method"))] = {
-        moment: [
-          sum(values) / len(values)
-          for values in zip(*(one[moment]["spectrum"] for one in classes), strict=True)
-        ]
-        for moment in ("before", "after")
-      }
-  return found
 
+  rows: Mapping[str, Mapping[str, Row]]
+  settings: Mapping[str, Any]
 
-def theory_sentences(measurement: Measured | None) -> list[str]:
-  """Whether the covariance term is smaller for the poison, and what could not be measured."""
-  rows = list((measurement or {}).get("theory") or ())
-  values = {
-    row.get("method"): row["after"]["half_log_det"]
-    for row in rows
-    if isinstance(row.get("after"), Mapping) and finite(row["after"].get("half_log_det"))
-  }
-  clean = values.pop("clean", None)
-  sentences = [
-    "By Theorem 5.1 a poison lowers the bound where it makes each class of its features compact: "
-    f"half ln det is {value:.1f} nats for the released images of {method} and {clean:.1f} for "
-    f"clean ones, so this {'agrees' if round(value, 1) < round(clean, 1) else 'does not agree'}."
-    for method, value in values.items()
-    if clean is not None and method not in CONTROLS
-  ]
-  for row in rows:
-    for part in (row, row.get("perturbations")):
-      if isinstance(part, Mapping) and not {"after", "test_accuracy"} & set(part):
-        sentences.append(f"Not measured for {row.get('method')}: {part.get('note')}")
-  return sentences
+  @classmethod
+  def gather(cls, lines: Iterable[Row], wanted: Mapping[str, Any]) -> "Estimates":
+    """Collects the measurements of one network's victims.
+
+    Args:
+      lines: measurements with the keys of results, `settings` and `rows`. The last one counts for
+        each victim. One with other settings than that of clean images does not count.
+      wanted: values of the keys that select lines: data set, victim, defence and seed.
+    """
+    kept = {
+      line["method"]: line
+      for line in lines
+      if all(line.get(key) == value for key, value in wanted.items())
+    }
+    shared = kept.get("clean", next(iter(kept.values()), {})).get("settings", {})
+    rows: dict[str, dict[str, Row]] = {}
+    for name, line in kept.items():
+      if line["settings"] == shared:
+        label = {"method": f"{name} / {wanted['victim']}"}
+        rows[name] = {named(row): {**row, **label} for row in line["rows"]}
+    return cls(rows, shared)
+
+  @property
+  def estimators(self) -> list[str]:
+    """Names of the estimators, in order of appearance."""
+    return list(dict.fromkeys(name for found in self.rows.values() for name in found))
+
+  @property
+  def warnings(self) -> list[str]:
+    """Warnings of the estimators, one sentence each."""
+    return warnings(row for found in self.rows.values() for row in found.values())
+
+  def value(self, method: str, estimator: str) -> float | None:
+    """Returns mutual information in nats; None where it is unknown."""
+    found = self.rows.get(method, {}).get(estimator, {}).get("mi")
+    return found if finite(found) else None
+
+  def gap(self, method: str, estimator: str) -> float | None:
+    """Returns how much lower it is than for clean images, in nats; None for clean images."""
+    clean, found = self.value("clean", estimator), self.value(method, estimator)
+    return None if method == "clean" or clean is None or found is None else clean - found
+
+  @property
+  def columns(self) -> dict[str, Any]:
+    """Functions from a method to its cell by header, for `tables.build`."""
+    found = {}
+    for name in self.estimators:
+      suffix = f", {name} (nats)" if len(self.estimators) > 1 else " (nats)"
+      found[f"MI{suffix}"] = lambda method, name=name: number(self.value(method, name), 3)
+      found[f"MI gap{suffix}"] = lambda method, name=name: number(self.gap(method, name), 3)
+    return found
+
+  def csv(self, method: str) -> dict[str, Any]:
+    """Returns the columns of the CSV file for a method."""
+    found = {}
+    for estimator in self.estimators:
+      name = estimator.replace(" ", "_")
+      ends = self.rows.get(method, {}).get(estimator, {}).get("interval") or (None, None)
+      found[f"mi_{name}"] = self.value(method, estimator)
+      found[f"mi_{name}_low"], found[f"mi_{name}_high"] = ends
+      found[f"mi_gap_{name}"] = self.gap(method, estimator)
+    return found
+
+  @property
+  def used(self) -> list[str]:
+    """Names of the estimators with their settings."""
+    found = []
+    for name, rows in groups(row for line in self.rows.values() for row in line.values()).items():
+      given = next((row["settings"] for row in rows if row.get("settings")), {})
+      pairs = ", ".join(f"{key} {value}" for key, value in tables.flatten(given))
+      found.append(f"{name} ({pairs})" if pairs else name)
+    return found

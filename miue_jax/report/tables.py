@@ -1,79 +1,53 @@
-"""Conditions -> cells, and cells -> aligned Markdown."""
+"""Cells of tables, and tables as aligned Markdown, CSV and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from miue_jax.report.aggregate import Condition, Row, Statistic, aggregate, finite
+from miue_jax.report.aggregate import Statistic, finite
 
 MISSING = "\N{EN DASH}"
-LISTED = 20  # values of a setting written out; a manifest may list every perturbed image
-NO_RESULTS = "No victim has been trained yet; mode 'evaluate' does that."
+LISTED = 20  # A longer list of settings is counted, not written out.
 
-Columns = Sequence[tuple[str, bool]]  # header, and whether the column holds numbers
+Columns = Sequence[tuple[str, bool]]  # header, and True for a column of numbers
+Cells = Sequence[Sequence[str]]
+Table = tuple[Columns, Cells]
 
-RESULT_COLUMNS = (
-  ("dataset", False),
-  ("victim", False),
-  ("defence", False),
-  ("trained on", False),
-  ("seeds", True),
-  ("epochs", True),
-  ("test (%)", True),
-  ("peak test (%)", True),
-  ("fall (points)", True),
-  ("train (%)", True),
-  ("balanced (%)", True),
-  ("AUC", True),
-  ("time (s)", True),
-)
-RESULT_LEGEND = (
-  "Mean ± sample standard deviation over seeds. Test: accuracy on clean test images after the last "
-  "epoch; peak: at its best epoch, where somebody with clean images to validate on would stop; "
-  "fall: against training on the originals; train: accuracy on the images trained on; balanced: "
-  "mean accuracy of the classes; AUC: area under the ROC curve, 0 to 1."
-)
+
+class Strong(str):
+  """A cell that every view emphasises."""
 
 
 def number(value: Any, digits: int) -> str:
-  """A finite number with `digits` decimals; a dash for anything else."""
+  """Formats a finite number with `digits` decimals; a dash for anything else."""
   return f"{value:.{digits}f}" if finite(value) else MISSING
 
 
-def mean_and_spread(value: Statistic | None, digits: int = 1) -> str:
-  """`12.3 ± 1.2`; without the spread for one seed; a dash for no value."""
+def spread(value: Statistic | None, digits: int = 1, unit: str = "") -> str:
+  """Formats mean and deviation, `12.3 ± 1.2`; `12.3` for one seed; a dash for None."""
   if value is None:
     return MISSING
   std = "" if value.std is None else f" ± {value.std:.{digits}f}"
-  return f"{value.mean:.{digits}f}{std}"
+  return f"{value.mean:.{digits}f}{unit}{std}"
 
 
-def results(conditions: Sequence[Condition]) -> tuple[Columns, list[list[str]]]:
-  """Columns and one row of strings for each condition; a lone dataset takes no column."""
-  cells = [
-    [
-      c.dataset,
-      c.victim,
-      c.defence,
-      c.method,
-      str(c.seeds),
-      ", ".join(str(e) for e in c.epochs) or MISSING,
-      mean_and_spread(c.metrics["test_accuracy"]),
-      mean_and_spread(c.metrics["peak_test_accuracy"]),
-      number(c.fall, 1),
-      mean_and_spread(c.metrics["train_accuracy"]),
-      mean_and_spread(c.metrics["balanced_accuracy"]),
-      mean_and_spread(c.metrics["auc"], 3),
-      mean_and_spread(c.metrics["seconds"], 0),
-    ]
-    for c in conditions
-  ]
-  if len({c.dataset for c in conditions}) > 1:
-    return RESULT_COLUMNS, cells
-  return RESULT_COLUMNS[1:], [row[1:] for row in cells]
+def build(
+  items: Iterable[Any], cells: Mapping[str, Callable[[Any], str]], text: Collection[str]
+) -> Table:
+  """Builds a table with one line for each item.
+
+  Args:
+    items: what the lines are about.
+    cells: function from an item to its cell, by header.
+    text: headers of the columns that do not hold numbers.
+  """
+  columns = [(name, name not in text) for name in cells]
+  return columns, [[cell(item) for cell in cells.values()] for item in items]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-  """Nested settings as `(dotted.key, readable value)` pairs, in the order given."""
+  """Lists nested settings as pairs of a dotted key and a readable value."""
   pairs = []
   for key, value in tree.items():
     name = f"{prefix}{key}"
@@ -84,6 +58,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
   return pairs
 
 
+def sections(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+  """Lists nested settings by section: a name and readable pairs, without empty sections."""
+  nested = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+  top = flatten({key: value for key, value in config.items() if key not in nested})
+  found = [("experiment", top), *((key, flatten(nested[key], f"{key}.")) for key in nested)]
+  return [(name, pairs) for name, pairs in found if pairs]
+
+
 def _readable(key: str, value: Any) -> str:
   if value is None or value == "" or (isinstance(value, float) and not finite(value)):
     return MISSING
@@ -92,44 +74,50 @@ def _readable(key: str, value: Any) -> str:
       return f"{len(value)} values"
     return ", ".join(_readable(key, item) for item in value) or MISSING
   if isinstance(value, float):
-    # Budgets and steps are thought of in 255ths of the pixel range.
+    # Papers state budgets and step sizes in 255ths of the pixel range.
     in_255ths = key in ("epsilon", "epsilon_start", "step_size_start", "step_size_end")
     return f"{value * 255:.4g}/255" if in_255ths else f"{value:.6g}"
   return str(value)
 
 
 def escape(text: str) -> str:
-  """Keeps markup, cell borders and line breaks out of a Markdown cell or sentence."""
+  """Escapes markup, cell borders and line breaks for a Markdown cell or sentence."""
   for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
     text = text.replace(character, entity)
   return " ".join(text.split())
 
 
-def markdown(columns: Columns, cells: Sequence[Sequence[str]]) -> str:
-  """An aligned Markdown table; columns of numbers are set flush right."""
-  body = [[escape(cell) for cell in row] for row in cells]
-  widths = [
-    max(3, len(name), *(len(row[i]) for row in body)) for i, (name, _) in enumerate(columns)
-  ]
+def markdown(columns: Columns, cells: Cells) -> str:
+  """Returns an aligned Markdown table; columns of numbers are flush right."""
+  lines = [[escape(name) for name, _ in columns]]
+  for row in cells:
+    lines.append([f"**{escape(c)}**" if isinstance(c, Strong) else escape(c) for c in row])
+  widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+  numeric = [is_number for _, is_number in columns]
   rule = [
-    "-" * (width - 1) + ":" if numeric else "-" * width
-    for width, (_, numeric) in zip(widths, columns, strict=True)
+    "-" * (width - 1) + (":" if right else "-")
+    for width, right in zip(widths, numeric, strict=True)
   ]
-
-  def line(row: Sequence[str]) -> str:
-    padded = (
-      cell.rjust(width) if numeric else cell.ljust(width)
-      for cell, width, (_, numeric) in zip(row, widths, columns, strict=True)
-    )
-    return f"| {' | '.join(padded)} |"
-
-  return "\n".join(line(row) for row in ([name for name, _ in columns], rule, *body))
+  padded = (
+    [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
+    for row in (lines[0], rule, *lines[1:])
+  )
+  return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
-def table(rows: list[Row]) -> str:
-  """The results as an aligned Markdown table, one line for each condition.
+def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
+  """Returns one line for each mapping; the header holds all keys in order of appearance."""
+  stream = io.StringIO()
+  columns = dict.fromkeys(name for line in lines for name in line)
+  writer = csv.DictWriter(stream, columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(lines)
+  return stream.getvalue()
 
-  Raises:
-    UserError: a row lacks one of the keys that identify it.
-  """
-  return markdown(*results(aggregate(rows))) if rows else NO_RESULTS
+
+def tex(text: str) -> str:
+  """Escapes the special characters of LaTeX."""
+  special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+  special |= {character: rf"\{character}" for character in "&%$#_{}"}
+  special |= {"±": r"$\pm$", "<": r"\textless{}", ">": r"\textgreater{}"}
+  return "".join(special.get(character, character) for character in text)

@@ -1,10 +1,11 @@
-"""Were the images protected? One sentence, one judgement, and the rule behind it."""
+"""Judges whether the images were protected: one judgement, one sentence and notes."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Mapping, Sequence
 
-from miue_jax.report.aggregate import CONTROLS, Condition, Row, Statistic
+from miue_jax.report.aggregate import Condition, Statistic
+from miue_jax.report.tables import spread
 
 PROTECTED = "protected"
 PARTLY = "partly protected"
@@ -17,23 +18,16 @@ LEARNS_FROM = 5.0  # points above chance that the clean victim needs for a compa
 RANDOM_MAY_COST = 3.0  # points
 IMBALANCE = 1.0  # points between accuracy and balanced accuracy
 
-RULE = (
-  "Share learned = (protected - chance) / (clean - chance), from mean clean test accuracies after "
-  f"the last epoch; at most {100 * PROTECTED_BELOW:.0f} %: protected, above "
-  f"{100 * NOT_PROTECTED_ABOVE:.0f} %: NOT protected, between them: partly protected. "
-  "Chance is 100 % / number of classes. Balanced accuracy takes the place of accuracy where the "
-  f"two differ by more than {IMBALANCE:g} point, because always answering the largest class then "
-  "beats chance. Of several victims and defences, the one that learns most decides."
-)
+_percent = functools.partial(spread, unit=" %")
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What the results say.
+  """Conclusion of an experiment.
 
   Attributes:
     judgement: one of the four constants above.
-    sentence: the numbers behind it.
+    sentence: numbers behind the judgement.
     notes: what a reader must know before believing it.
   """
 
@@ -43,178 +37,147 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Comparison:
-  """A protected condition beside the clean one of the same setting."""
+class _Trial:
+  """A protected condition among the conditions of the same setting.
 
-  condition: Condition
-  clean: Condition
-  metric: str
+  Attributes:
+    setting: conditions by method, "clean" among them.
+    method: the protection.
+    chance: accuracy of guessing, percent.
+  """
+
+  setting: Mapping[str, Condition]
+  method: str
   chance: float
 
-  def share(self, metric: str | None = None) -> float:
-    protected = self.condition.metrics[metric or self.metric].mean
-    clean = self.clean.metrics[self.metric].mean
-    return (protected - self.chance) / (clean - self.chance)
-
   @property
-  def judgement(self) -> str:
-    return judge(self.share())
+  def metric(self) -> str:
+    """Name of the accuracy that is compared."""
+    sides = [self.setting[name].metrics for name in (self.method, "clean")]
+    if not all(side["balanced_accuracy"] for side in sides):
+      return "test_accuracy"
+    gaps = (side["test_accuracy"].mean - side["balanced_accuracy"].mean for side in sides)
+    return "balanced_accuracy" if max(map(abs, gaps)) > IMBALANCE else "test_accuracy"
+
+  def value(self, method: str) -> Statistic | None:
+    """Returns the compared accuracy of a method."""
+    return self.setting[method].metrics[self.metric] if method in self.setting else None
+
+  def share(self, reached: float | None = None) -> float:
+    """Returns the part of what the clean victim learned above chance that was learned anyway."""
+    reached = self.value(self.method).mean if reached is None else reached
+    return (reached - self.chance) / (self.value("clean").mean - self.chance)
 
 
 def judge(share: float) -> str:
-  """The stated rule: `share` is the part of the learnable that was learned all the same."""
+  """Returns the judgement for a share learned."""
   if share <= PROTECTED_BELOW:
     return PROTECTED
   return NOT_PROTECTED if share > NOT_PROTECTED_ABOVE else PARTLY
 
 
-def number_of_classes(
-  rows: list[Row], config: Mapping[str, Any], manifest: Mapping[str, Any] | None
-) -> int | None:
-  """From the rows, the manifest or the configured classes, whichever says so first."""
-  for source in (*rows[:1], manifest or {}):
-    if source.get("num_classes"):
-      return int(source["num_classes"])
-    if source.get("class_names"):
-      return len(source["class_names"])
-  return len((config.get("data") or {}).get("classes") or ()) or None
-
-
-def protection_method(
-  conditions: list[Condition], config: Mapping[str, Any], manifest: Mapping[str, Any] | None
-) -> str | None:
-  """The method on trial: the manifest's or the config's if it was evaluated, else the first."""
-  present = [c.method for c in conditions if c.method not in CONTROLS]
-  named = ((manifest or {}).get("method"), (config.get("method") or {}).get("name"))
-  return next((name for name in named if name in present), present[0] if present else None)
-
-
-def spread(value: Statistic, digits: int = 1) -> str:
-  """`12.3 % ± 1.2`, or `12.3 %` for a single seed."""
-  std = "" if value.std is None else f" ± {value.std:.{digits}f}"
-  return f"{value.mean:.{digits}f} %{std}"
-
-
-def verdict(conditions: list[Condition], method: str | None, classes: int | None) -> Verdict:
-  """Judges `method` in its weakest setting against the clean victims.
+def verdict(conditions: Sequence[Condition], method: str | None, classes: int | None) -> Verdict:
+  """Judges a method in its weakest setting against the victims that learned from clean images.
 
   Args:
-    conditions: from `aggregate`.
-    method: the protection on trial; None when no row belongs to one.
+    conditions: results over seeds.
+    method: the protection to judge; None when no row belongs to one.
     classes: number of classes; None sets chance to 0 %, which only makes the rule stricter.
   """
   chance = 100 / classes if classes else 0.0
-  trials = [
-    c
-    for c in conditions
-    if c.method == method and method and c.metrics["test_accuracy"] is not None
-  ]
+  settings: dict[tuple, dict[str, Condition]] = {}
+  for condition in conditions:
+    if condition.accuracy:
+      settings.setdefault(condition.setting, {})[condition.method] = condition
+  trained = [setting for setting in settings.values() if method in setting]
+  trials = [_Trial(setting, method, chance) for setting in trained if "clean" in setting]
+  sound = [trial for trial in trials if trial.value("clean").mean - chance >= LEARNS_FROM]
+  if not trained:
+    said = "No network was trained on protected images, so nothing can be concluded."
+    return Verdict(UNKNOWN, said)
   if not trials:
+    first = trained[0][method]
     return Verdict(
       UNKNOWN,
-      "No victim was trained on protected images, so nothing can be concluded about protection.",
+      f"{_subject(first)} classifies {_percent(first.accuracy)} of the test images correctly. No "
+      "network was trained on the original images, so nothing can be concluded.",
+      ("Evaluate the clean condition as well: the protection is measured against it.",),
     )
-  clean = {c.setting: c for c in conditions if c.method == "clean" and c.metrics["test_accuracy"]}
-  compared = [
-    _Comparison(c, clean[c.setting], _metric(c, clean[c.setting]), chance)
-    for c in trials
-    if c.setting in clean
-  ]
-  if not compared:
-    reached = trials[0].metrics["test_accuracy"]
-    return Verdict(
-      UNKNOWN,
-      f"{_who(trials[0])} reaches {spread(reached)} on clean test images, but no victim was "
-      "trained on the originals, so nothing can be concluded.",
-      ("Evaluate the clean condition as well: it is what the fall is measured against.",),
-    )
-  sound = [c for c in compared if c.clean.metrics[c.metric].mean - chance >= LEARNS_FROM]
   if not sound:
-    reached = compared[0].clean.metrics[compared[0].metric]
     return Verdict(
       UNKNOWN,
-      f"{compared[0].clean.victim} reaches {spread(reached)} even when trained on the originals, "
-      f"which is within {LEARNS_FROM:g} points of chance ({chance:.1f} %), so nothing can be "
-      "concluded.",
-      ("Train the victim longer or choose a stronger one.",),
+      f"{trials[0].setting['clean'].victim} classifies only {_percent(trials[0].value('clean'))} "
+      "of the test images correctly when it is trained on the original images. This is within "
+      f"{LEARNS_FROM:g} points of guessing ({chance:.1f} %), so nothing can be concluded.",
+      ("Train the network longer or choose a stronger one.",),
     )
-  weakest = max(sound, key=_Comparison.share)
-  controls = {c.method: c for c in conditions if c.setting == weakest.clean.setting}
-  notes = _notes(weakest, sound, len(trials), controls, classes)
-  return Verdict(weakest.judgement, _sentence(weakest, controls.get("random")), notes)
+  weakest = max(sound, key=_Trial.share)
+  notes = [*_trial_notes(weakest), *_coverage_notes(sound, len(trained), classes)]
+  return Verdict(judge(weakest.share()), _sentence(weakest), tuple(notes))
 
 
-def _metric(condition: Condition, clean: Condition) -> str:
-  for side in (condition, clean):
-    accuracy, balanced = side.metrics["test_accuracy"], side.metrics["balanced_accuracy"]
-    if balanced is None:
-      return "test_accuracy"
-    if abs(accuracy.mean - balanced.mean) > IMBALANCE:
-      return "balanced_accuracy"
-  return "test_accuracy"
-
-
-def _who(condition: Condition) -> str:
-  defence = "" if condition.defence == "none" else f" behind the {condition.defence} defence"
+def _subject(condition: Condition) -> str:
+  defence = "" if condition.defence == "none" else f" with the defence {condition.defence}"
   return (
     f"{condition.victim}{defence}, trained on {condition.dataset} protected by {condition.method},"
   )
 
 
-def _sentence(trial: _Comparison, random: Condition | None) -> str:
-  protected, clean = trial.condition.metrics[trial.metric], trial.clean.metrics[trial.metric]
-  kind = " balanced accuracy" if trial.metric == "balanced_accuracy" else ""
-  seeds = f"{protected.n} seed" + ("s" if protected.n != 1 else "")
+def _sentence(trial: _Trial) -> str:
+  protected, clean, noise = map(trial.value, (trial.method, "clean", "random"))
+  kind = " (balanced accuracy)" if trial.metric == "balanced_accuracy" else ""
+  runs = f"{protected.n} training run" + ("s" if protected.n != 1 else "")
   if clean.n != protected.n:
-    seeds += f", {clean.n} on the originals"
-  noise = random.metrics[trial.metric] if random else None
-  tail = f"; random noise of the same budget leaves {spread(noise)}" if noise else ""
+    runs += f", {clean.n} on the original images"
+  tail = f" Random noise of the same budget leaves {_percent(noise)}." if noise else ""
   return (
-    f"{_who(trial.condition)} reaches {spread(protected)}{kind} on clean test images, against "
-    f"{spread(clean)} when trained on the originals ({seeds}){tail}."
+    f"{_subject(trial.setting[trial.method])} classifies {_percent(protected)} of the test images "
+    f"correctly{kind}. Trained on the original images, it classifies {_percent(clean)} ({runs})."
+    f"{tail}"
   )
 
 
-def _notes(
-  weakest: _Comparison,
-  sound: list[_Comparison],
-  trials: int,
-  controls: dict[str, Condition],
-  classes: int | None,
-) -> tuple[str, ...]:
+def _trial_notes(trial: _Trial) -> list[str]:
+  """Returns notes about the setting that decides."""
+  protected, clean, noise, restored = map(
+    trial.value, (trial.method, "clean", "random", "restored")
+  )
+  peak = trial.setting[trial.method].metrics["peak_test_accuracy"]
+  at_peak = judge(trial.share(peak.mean)) if peak else None
   notes = []
-  clean = weakest.clean.metrics[weakest.metric]
-  peak = weakest.condition.metrics["peak_test_accuracy"]
-  if weakest.metric == "test_accuracy" and peak:
-    at_peak = judge(weakest.share("peak_test_accuracy"))
-    if at_peak != weakest.judgement:
-      notes.append(
-        f"Judged by its best epoch instead of its last ({spread(peak)}), it is {at_peak}: somebody "
-        "with clean images to validate on would stop there."
-      )
-  noise = controls["random"].metrics[weakest.metric] if "random" in controls else None
+  if trial.metric == "test_accuracy" and at_peak not in (None, judge(trial.share())):
+    notes.append(
+      f"Judged by its best epoch instead of its last ({_percent(peak)}), the result is: {at_peak}. "
+      "A trainer with clean validation images would stop at that epoch."
+    )
   if noise and clean.mean - noise.mean > RANDOM_MAY_COST:
     notes.append(
-      f"Random noise of the same budget alone costs {clean.mean - noise.mean:.1f} points, so not "
-      "all of the fall is the method's doing."
+      f"Random noise of the same budget alone costs {clean.mean - noise.mean:.1f} points, so the "
+      "method explains only a part of the loss of accuracy."
     )
-  restored = controls["restored"].metrics[weakest.metric] if "restored" in controls else None
   if restored:
-    notes.append(f"Trained on images restored with the key, the victim reaches {spread(restored)}.")
-  if weakest.condition.metrics[weakest.metric].n == 1:
-    notes.append("One seed only: how much the result varies is unknown.")
-  if weakest.condition.epochs != weakest.clean.epochs:
-    notes.append("The two sides were trained for different numbers of epochs: compare with care.")
+    reached = _percent(restored)
+    notes.append(f"Trained on images restored with the key, the network reaches {reached}.")
+  if protected.n == 1:
+    notes.append("There is only one training run, so it is unknown how much the result varies.")
+  if trial.setting[trial.method].epochs != trial.setting["clean"].epochs:
+    notes.append("The networks were trained for different numbers of epochs: compare with care.")
+  return notes
+
+
+def _coverage_notes(sound: Sequence[_Trial], trained: int, classes: int | None) -> list[str]:
+  """Returns notes about how many settings were judged, and against what."""
+  notes = []
   if len(sound) > 1:
-    counts = [(sum(c.judgement == j for c in sound), j) for j in (PROTECTED, PARTLY, NOT_PROTECTED)]
+    found = [judge(trial.share()) for trial in sound]
+    counts = [(found.count(name), name) for name in (PROTECTED, PARTLY, NOT_PROTECTED)]
     listed = ", ".join(f"{count} {name}" for count, name in counts if count)
+    notes.append(f"This is the weakest of {len(sound)} pairs of network and defence: {listed}.")
+  if trained > len(sound):
     notes.append(
-      f"This is the weakest of {len(sound)} combinations of victim and defence: {listed}."
-    )
-  if trials > len(sound):
-    notes.append(
-      f"{trials - len(sound)} combination(s) without a usable clean side were not judged."
+      f"{trained - len(sound)} pair(s) of network and defence were not judged, because the network "
+      "that was trained on the original images is missing or learned nothing."
     )
   if classes is None:
     notes.append("The number of classes is not recorded, so chance is taken as 0 %.")
-  return tuple(notes)
+  return notes

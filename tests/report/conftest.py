@@ -3,7 +3,7 @@ import pytest
 
 @pytest.fixture
 def make_row():
-  """A row as `results.jsonl` holds it; keywords replace what a test is about."""
+  """Builds a row of `results.jsonl`; keywords replace its values."""
 
   def build(method, accuracy, seed=0, **changes):
     row = {

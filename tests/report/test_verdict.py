@@ -1,3 +1,5 @@
+"""The rule at its borders, and what the sentence and the notes say."""
+
 import math
 
 import pytest
@@ -40,20 +42,20 @@ def test_the_same_numbers_mean_more_with_two_classes(rows_of):
   assert judged(rows, classes=10).judgement == lib.PARTLY
 
 
-def test_the_sentence_states_both_sides_the_noise_and_the_seeds(rows_of):
+def test_the_sentence_states_both_sides_the_noise_and_the_number_of_runs(rows_of):
   rows = rows_of(clean=[96.0, 97.0, 98.0], miue=[10.0, 12.0, 14.0], random=[95.5, 96.5, 97.5])
   assert judged(rows).sentence == (
-    "small_cnn, trained on digits protected by miue, reaches 12.0 % ± 2.0 on clean test images, "
-    "against 97.0 % ± 1.0 when trained on the originals (3 seeds); random noise of the same budget "
-    "leaves 96.5 % ± 1.0."
+    "small_cnn, trained on digits protected by miue, classifies 12.0 % ± 2.0 of the test images "
+    "correctly. Trained on the original images, it classifies 97.0 % ± 1.0 (3 training runs). "
+    "Random noise of the same budget leaves 96.5 % ± 1.0."
   )
 
 
-def test_one_seed_has_no_plus_minus_and_says_so(rows_of):
+def test_one_seed_has_no_spread_and_a_note(rows_of):
   verdict = judged(rows_of(clean=[97.0], miue=[12.0]))
   assert "±" not in verdict.sentence
-  assert "(1 seed)" in verdict.sentence
-  assert any("One seed only" in note for note in verdict.notes)
+  assert "(1 training run)" in verdict.sentence
+  assert any("only one training run" in note for note in verdict.notes)
 
 
 def test_without_clean_rows_nothing_can_be_concluded(rows_of):
@@ -71,26 +73,26 @@ def test_without_a_protected_victim_nothing_can_be_concluded(rows_of, poisoned):
 def test_a_clean_victim_at_chance_proves_nothing(rows_of):
   verdict = judged(rows_of(clean=[12.0], miue=[10.0]))
   assert verdict.judgement == lib.UNKNOWN
-  assert "within 5 points of chance" in verdict.sentence
+  assert "within 5 points of guessing (10.0 %)" in verdict.sentence
 
 
-@pytest.mark.parametrize(("random", "said"), [(94.0, False), (93.0, True)])
-def test_random_noise_that_costs_more_than_three_points_is_named(rows_of, random, said):
+@pytest.mark.parametrize(("random", "noted"), [(94.0, False), (93.0, True)])
+def test_random_noise_that_costs_more_than_three_points_has_a_note(rows_of, random, noted):
   notes = judged(rows_of(clean=[97.0], miue=[12.0], random=[random])).notes
-  assert any("Random noise of the same budget alone" in note for note in notes) is said
+  assert any("Random noise of the same budget alone" in note for note in notes) is noted
 
 
-def test_a_victim_that_only_names_the_majority_class_has_learned_nothing(make_row):
+def test_always_naming_the_largest_class_counts_as_nothing_learned(make_row):
   rows = [
     make_row("clean", 95.0, balanced_accuracy=92.0),
     make_row("miue", 90.0, balanced_accuracy=50.0),  # nine in ten images are of one class
   ]
   verdict = judged(rows, classes=2)
   assert verdict.judgement == lib.PROTECTED
-  assert "50.0 % balanced accuracy" in verdict.sentence
+  assert "50.0 % of the test images correctly (balanced accuracy)" in verdict.sentence
 
 
-def test_an_early_peak_is_not_hidden(make_row):
+def test_an_early_peak_has_a_note(make_row):
   rows = [make_row("clean", 97.0), make_row("miue", 12.0, peak_test_accuracy=90.0)]
   verdict = judged(rows)
   assert verdict.judgement == lib.PROTECTED
@@ -103,36 +105,32 @@ def test_the_weakest_setting_decides(make_row):
     rows += [make_row("clean", 95.0, defence=defence), make_row("miue", accuracy, defence=defence)]
   verdict = judged(rows)
   assert verdict.judgement == lib.NOT_PROTECTED
-  assert "behind the jpeg defence" in verdict.sentence
+  assert "small_cnn with the defence jpeg," in verdict.sentence
   assert any("weakest of 3" in note for note in verdict.notes)
 
 
-def test_different_training_lengths_are_named(make_row):
+def test_settings_without_a_sound_clean_side_are_counted(make_row):
+  rows = [make_row("clean", 95.0), make_row("miue", 12.0)]
+  rows += [make_row("clean", 11.0, defence="gray"), make_row("miue", 12.0, defence="gray")]
+  rows += [make_row("miue", 12.0, defence="jpeg")]
+  notes = judged(rows).notes
+  assert any(note.startswith("2 pair(s) of network and defence were not judged") for note in notes)
+
+
+def test_a_clean_side_without_balanced_accuracy_compares_accuracies(make_row):
+  rows = [make_row("clean", 95.0, balanced_accuracy=None), make_row("miue", 12.0)]
+  rows[1]["balanced_accuracy"] = 50.0
+  assert "classifies 12.0 %" in judged(rows).sentence
+
+
+def test_different_training_lengths_have_a_note(make_row):
   rows = [make_row("clean", 95.0, epochs=30), make_row("miue", 12.0, epochs=3)]
   assert any("different numbers of epochs" in note for note in judged(rows).notes)
 
 
-def test_unknown_number_of_classes_is_named_and_stricter(rows_of):
+def test_an_unknown_number_of_classes_has_a_note_and_is_stricter(rows_of):
   rows = rows_of(clean=[90.0], miue=[30.0])
   assert judged(rows, classes=10).judgement == lib.PROTECTED
   verdict = judged(rows, classes=None)
   assert verdict.judgement == lib.PARTLY
   assert any("number of classes is not recorded" in note for note in verdict.notes)
-
-
-def test_number_of_classes_is_found_where_it_is_written(make_row):
-  row = make_row("clean", 90.0)
-  count = lib.number_of_classes
-  assert count([row | {"num_classes": 7}], {}, {"num_classes": 8}) == 7
-  assert count([row], {}, {"num_classes": 8}) == 8
-  assert count([row], {}, {"class_names": ["cat", "dog"]}) == 2
-  assert count([row], {"data": {"classes": ["a", "b", "c"]}}, None) == 3
-  assert count([row], {"data": {"classes": []}}, None) is None
-
-
-def test_the_method_on_trial_is_the_one_that_made_the_poison(rows_of):
-  conditions = aggregate(rows_of(clean=[97.0], em=[20.0], miue=[12.0]))
-  assert lib.protection_method(conditions, {}, {"method": "miue"}) == "miue"
-  assert lib.protection_method(conditions, {"method": {"name": "miue"}}, None) == "miue"
-  assert lib.protection_method(conditions, {}, None) == "em"
-  assert lib.protection_method(conditions[:1], {}, {"method": "miue"}) is None

@@ -1,6 +1,6 @@
-import base64
+"""The report of one experiment: page, Markdown, JSON, and how they are written."""
+
 import html.parser
-import io
 import json
 import math
 import os
@@ -8,10 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from miue_jax import report
-from miue_jax.report import figures, tables
 from miue_jax.settings.errors import UserError
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -44,7 +42,7 @@ MEASUREMENT = {
 
 
 class Page(html.parser.HTMLParser):
-  """Checks nesting and collects what a test asks about."""
+  """Checks the nesting of tags and collects tags and texts."""
 
   def __init__(self, text):
     super().__init__()
@@ -88,7 +86,8 @@ def write_all(directory, rows, **changes):
     "measurement": MEASUREMENT,
     "examples": make_examples(),
   }
-  return report.write(directory, rows=rows, **(arguments | changes))
+  report.write(directory, report.Experiment(rows, **(arguments | changes)))
+  return report.table(rows)
 
 
 def test_the_page_is_well_formed_and_loads_nothing(tmp_path, rows):
@@ -97,7 +96,7 @@ def test_the_page_is_well_formed_and_loads_nothing(tmp_path, rows):
   page = Page(text)
   names = [tag for tag, _ in page.tags]
   assert not {"script", "iframe", "object", "embed", "base"} & set(names)
-  assert names.count("svg") == 2
+  assert names.count("svg") == 2  # learning curves and bars
   for _, attributes in page.tags:
     for key in ("src", "href", "xlink:href", "srcset", "poster", "data"):
       value = attributes.get(key)
@@ -118,7 +117,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(tmp_path, rows):
   assert used <= set(ids)
 
 
-def test_every_image_and_table_speaks(tmp_path, rows):
+def test_every_image_and_table_has_a_description(tmp_path, rows):
   write_all(tmp_path, rows)
   page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
   assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
@@ -161,14 +160,14 @@ def test_markup_is_text_everywhere(tmp_path, make_row):
   assert not [line for line in lines if "<script>" in line and not line.startswith("    ")]
 
 
-def test_same_input_same_bytes(tmp_path, rows):
+def test_the_same_input_gives_the_same_bytes(tmp_path, rows):
   write_all(tmp_path / "a", rows)
   write_all(tmp_path / "b", rows)
   for name in ("index.html", "report.md", "report.json"):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_json_holds_the_rows_and_the_aggregates(tmp_path, rows):
+def test_json_holds_rows_and_aggregates(tmp_path, rows):
   rows[0]["auc"] = np.float32("nan")
   write_all(tmp_path, rows)
   text = (tmp_path / "report.json").read_text(encoding="utf-8")
@@ -181,10 +180,10 @@ def test_json_holds_the_rows_and_the_aggregates(tmp_path, rows):
   miue = next(a for a in document["aggregates"] if a["method"] == "miue")
   assert miue["metrics"]["test_accuracy"]["mean"] == pytest.approx(12.0)
   assert miue["metrics"]["test_accuracy"]["std"] == pytest.approx(math.sqrt(8.0))
-  assert miue["fall"] == pytest.approx(85.0)
+  assert miue["gap"] == pytest.approx(85.0)
 
 
-def test_markdown_and_page_say_the_same(tmp_path, rows):
+def test_markdown_and_page_have_the_same_facts(tmp_path, rows):
   returned = write_all(tmp_path, rows)
   markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
   page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
@@ -203,10 +202,10 @@ def test_markdown_and_page_say_the_same(tmp_path, rows):
   for fact in facts:
     assert fact in markdown, fact
     assert fact in page, fact
-  assert "secret_nesting" not in page  # the manifest's config would repeat the config
+  assert "secret_nesting" not in page  # The config inside the manifest would only be a repetition.
 
 
-def test_estimates_against_the_thesis_and_the_theory_are_on_page_and_in_markdown(tmp_path, rows):
+def test_page_and_markdown_show_disagreement_and_theory(tmp_path, rows):
   terms = {"intra_cosine": 0.5, "inter_cosine": 0.25, "effective_rank": 3.0, "divergence": 0.125}
   measurement = {
     "settings": {"samples": 2000},
@@ -246,16 +245,42 @@ def test_estimates_against_the_thesis_and_the_theory_are_on_page_and_in_markdown
     assert fact in page, fact
 
 
+def contents(*rows, **given):
+  """Returns the JSON file about rows."""
+  return json.loads(
+    report.Experiment(rows, **({"config": {}, "command": ""} | given)).files["report.json"]
+  )
+
+
+def test_the_number_of_classes_comes_from_the_rows_or_the_manifest(make_row):
+  row = make_row("clean", 90.0)
+  assert contents(row | {"num_classes": 4}, manifest={"num_classes": 8})["chance"] == 25.0
+  assert contents(row, manifest={"num_classes": 8})["chance"] == 12.5
+  assert contents(row)["chance"] is None
+
+
+def test_the_judged_method_is_the_one_that_made_the_poison(make_row):
+  rows = [make_row(*row) for row in (("clean", 97.0), ("em", 20.0), ("miue", 12.0))]
+
+  def sentence(*rows, **given):
+    return contents(*rows, **given)["verdict"]["sentence"]
+
+  assert "protected by miue" in sentence(*rows, manifest={"method": "miue"})
+  assert "protected by miue" in sentence(*rows, config={"method": {"name": "miue"}})
+  assert "protected by em" in sentence(*rows)
+  assert "No network was trained on protected" in sentence(rows[0], manifest={"method": "miue"})
+
+
 def test_missing_parts_name_the_mode_that_makes_them(tmp_path):
-  returned = report.write(tmp_path, rows=[], config={}, command="")
+  report.write(tmp_path, report.Experiment([], {}, ""))
   page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
   for mode in ("'evaluate'", "'generate'", "'measure'"):
     assert mode in page
-  assert "othing can be concluded" in page
-  assert "'evaluate'" in returned
+  assert "nothing can be concluded" in page
+  assert "'evaluate'" in report.table([])
 
 
-def test_curves_that_are_missing_short_or_not_finite(tmp_path, make_row):
+def test_curves_may_be_missing_short_or_not_finite(tmp_path, make_row):
   long = {"epoch": [1, 2, 3], "train_accuracy": [1.0, 2.0, 3.0], "test_accuracy": [1.0, 2.0, 3.0]}
   short = {"epoch": [1], "train_accuracy": [math.nan], "test_accuracy": [5.0]}
   rows = [
@@ -270,7 +295,7 @@ def test_curves_that_are_missing_short_or_not_finite(tmp_path, make_row):
   assert "nan" not in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
 
 
-def test_a_failing_write_leaves_the_old_page(tmp_path, rows, monkeypatch):
+def test_a_failed_write_leaves_the_old_files(tmp_path, rows, monkeypatch):
   write_all(tmp_path, rows)
   old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -285,14 +310,14 @@ def test_a_failing_write_leaves_the_old_page(tmp_path, rows, monkeypatch):
   assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
 
 
-def test_a_directory_that_cannot_be_made_is_the_users_to_fix(tmp_path, rows):
+def test_a_directory_that_cannot_be_made_is_a_user_error(tmp_path, rows):
   (tmp_path / "taken").write_text("a file")
   with pytest.raises(UserError, match="cannot be written"):
     write_all(tmp_path / "taken", rows)
   assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_the_table_is_aligned_and_one_line_each(make_row):
+def test_the_table_is_aligned_and_has_one_line_for_each_condition(make_row):
   rows = [make_row("clean", 97.25), make_row("a|b\nc", 5.0)]
   lines = report.table(rows).splitlines()
   assert len(lines) == 4
@@ -302,36 +327,7 @@ def test_the_table_is_aligned_and_one_line_each(make_row):
   assert "| dataset" in report.table([*rows, make_row("clean", 1.0, dataset="other")])
 
 
-def test_settings_are_flattened_in_readable_units():
-  tree = {"method": {"epsilon": 8 / 255, "tau": 0.1, "epsilon_epochs": 5}, "seeds": (0, 1), "p": ""}
-  tree["perturbed"] = list(range(50_000))
-  assert tables.flatten(tree) == [
-    ("method.epsilon", "8/255"),
-    ("method.tau", "0.1"),
-    ("method.epsilon_epochs", "5"),
-    ("seeds", "0, 1"),
-    ("p", "\N{EN DASH}"),
-    ("perturbed", "50000 values"),
-  ]
-
-
-def test_the_perturbation_is_magnified_around_mid_gray():
-  clean = np.array([[[[100], [100], [100], [200], [0]]]], np.uint8)
-  poisoned = np.array([[[[100], [101], [92], [250], [8]]]], np.uint8)
-  expected = [128, 144, 0, 255, 255]  # 128 + 16 * (0, 1, -8, 50, 8), clipped
-  np.testing.assert_array_equal(figures.magnified(clean, poisoned, 16).ravel(), expected)
-
-
-@pytest.mark.parametrize(("channels", "size", "factor"), [(1, 8, 12), (3, 32, 3), (3, 224, 1)])
-def test_pictures_are_enlarged_by_whole_pixels(channels, size, factor):
-  image = make_examples(channels, size).clean[0]
-  encoded = figures.image_uri(image).removeprefix("data:image/png;base64,")
-  decoded = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))))
-  expected = image.repeat(factor, 0).repeat(factor, 1)
-  np.testing.assert_array_equal(decoded.reshape(expected.shape), expected)
-
-
-def test_examples_that_do_not_match_are_refused():
+def test_examples_that_do_not_match_are_an_error():
   clean = np.zeros((2, 4, 4, 3), np.uint8)
   with pytest.raises(UserError, match="float32"):
     report.Examples(clean.astype(np.float32), clean, ("a", "b"))
