@@ -28,7 +28,6 @@ from miue_jax.methods.method import Generated, Method, Sizes
 from miue_jax.methods.pattern import Pattern
 from miue_jax.methods.settings import AdversarialSettings, AlternatingSettings, PatternSettings
 from miue_jax.settings.schema import settings
-from miue_jax.transforms import pgd
 
 METHODS: dict[str, Method] = {
   "ap": Attack(ap.Settings, objective=ap.targeted),
@@ -50,15 +49,15 @@ METHODS: dict[str, Method] = {
   "rem": Alternating(
     rem.Settings,
     objective=em.cross_entropy,
-    source_adversary=pgd.pgd,
-    delta_adversary=pgd.pgd,
+    source_adversary=rem.adversary,
+    delta_adversary=rem.adversary,
     fresh=True,
   ),
   "sem": Alternating(
     sem.Settings,
     objective=em.cross_entropy,
-    source_adversary=pgd.pgd,
-    delta_adversary=pgd.uniform,
+    source_adversary=rem.adversary,
+    delta_adversary=sem.noise,
     fresh=True,
   ),
   "tue": Alternating(

@@ -25,8 +25,7 @@ from miue_jax.methods.delta import Delta, DeltaPass
 from miue_jax.methods.method import Generated, Observer, Phase, Sizes, generated
 from miue_jax.methods.settings import AlternatingSettings
 from miue_jax.train import lanes, loop, step
-from miue_jax.transforms import hooks
-from miue_jax.transforms.recompression import Squeeze, untouched
+from miue_jax.transforms import Adversary, Hooks, Transformation, identity
 
 # (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
 SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
@@ -77,10 +76,10 @@ class Alternating:
 
   settings: type[AlternatingSettings]
   objective: sign_step.Objective | None = None
-  source_adversary: Callable[[Any], hooks.Adversary] | None = None
-  delta_adversary: Callable[[Any], hooks.Adversary] | None = None
+  source_adversary: Callable[[Any], Adversary] | None = None
+  delta_adversary: Callable[[Any], Adversary] | None = None
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
-  transformation: Callable[[Any], Squeeze] | None = None
+  transformation: Callable[[Any], Transformation] | None = None
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -229,7 +228,7 @@ class Alternating:
       return self.source_step(module, optimiser, settings)
     adversary = self.source_adversary(settings) if self.source_adversary else None
     inputs = source.inputs(settings, self._transformation(settings))
-    acting = hooks.Hooks(adversary=adversary)
+    acting = Hooks(adversary=adversary)
     return step.train_step(module, optimiser, inputs, source.spec(settings), acting)
 
   def _delta_step(self, module: nn.Module, settings: Any, classes: int) -> loops.Step:
@@ -244,8 +243,8 @@ class Alternating:
       self._transformation(settings),
     )
 
-  def _transformation(self, settings: Any) -> Squeeze:
-    return self.transformation(settings) if self.transformation else untouched
+  def _transformation(self, settings: Any) -> Transformation:
+    return self.transformation(settings) if self.transformation else identity
 
   def _auxiliary_state(self, settings: Any, module: nn.Module, key: Any, image: Any) -> Any:
     return self.auxiliary(settings).state(module, key, image) if self.auxiliary else None

@@ -46,7 +46,7 @@ from miue_jax.settings.config import Method, Model, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.train import loop, step
-from miue_jax.transforms.augment import augment
+from miue_jax.transforms import augment
 
 ETA = 1.5
 RESPONSE_RATE = 1e-4  # of the Adam steps towards the follower's best response

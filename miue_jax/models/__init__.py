@@ -25,7 +25,6 @@ import jax.numpy as jnp
 
 from miue_jax.models import (
   densenet,
-  layers,
   lenet,
   mlp,
   mobilenet,
@@ -60,8 +59,6 @@ MODELS: dict[str, Callable[[Model, int], Network]] = {
   "mlp2": mlp.mlp2,
   "linear": mlp.linear,
 }
-STEMS = ("small", "imagenet")
-DTYPES = ("float32", "bfloat16")
 
 
 def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> Network:
@@ -73,20 +70,10 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
     image_shape: Shape (height, width, channel) of the images.
 
   Raises:
-    UserError: a field of `model` has an unknown value, or the images do not fit the network.
+    UserError: the name is unknown, or the images do not fit the network.
   """
-  choices = {
-    "name": tuple(MODELS),
-    "stem": STEMS,
-    "normalise": layers.NORMALISATIONS,
-    "dtype": DTYPES,
-  }
-  for field, known in choices.items():
-    value = getattr(model, field)
-    if value not in known:
-      raise UserError(f"Unknown model {field} {value!r}; choose one of {', '.join(known)}.")
-  if model.width < 1:
-    raise UserError(f"Model width {model.width} is not a number of channels; set 1 or more.")
+  if model.name not in MODELS:
+    raise UserError(f"Unknown model name {model.name!r}; choose one of {', '.join(MODELS)}.")
   height, width, channels = image_shape
   if channels not in (1, 3):
     raise UserError(f"Images have {channels} channels; networks take 1 (gray) or 3 (RGB).")

@@ -16,7 +16,6 @@ from miue_jax.settings.config import Model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMALISATIONS = ("imagenet", "none")
 
 he_normal = nn.initializers.he_normal()
 conv = functools.partial(

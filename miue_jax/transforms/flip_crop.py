@@ -5,17 +5,20 @@ A crop (zero padding, then a window), a shift and a flip only select pixels, so 
 their gradient is a scatter, which CPUs and TPUs compute one element at a time.
 """
 
+import typing
+
 import jax
 import jax.numpy as jnp
 
-from miue_jax.settings.config import AUGMENTATIONS
+from miue_jax.settings.config import Augmentation
 from miue_jax.settings.errors import UserError
 from miue_jax.transforms.hooks import assert_batch
 
+KINDS = typing.get_args(Augmentation)
 PAD = 4
 
 
-def augment(kind: str, keys: jax.Array, images: jax.Array) -> jax.Array:
+def augment(kind: Augmentation, keys: jax.Array, images: jax.Array) -> jax.Array:
   """Flips and crops every image at random.
 
   Args:
@@ -30,8 +33,8 @@ def augment(kind: str, keys: jax.Array, images: jax.Array) -> jax.Array:
   Raises:
     UserError: `kind` is unknown.
   """
-  if kind not in AUGMENTATIONS:
-    raise UserError(f"Unknown augmentation {kind!r}; choose one of {', '.join(AUGMENTATIONS)}.")
+  if kind not in KINDS:
+    raise UserError(f"Unknown augmentation {kind!r}; choose one of {', '.join(KINDS)}.")
   assert_batch(keys, images)
   if kind == "none":
     return images
