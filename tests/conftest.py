@@ -14,8 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from miue_jax.machine import meshes, signals
+from miue_jax.machine import meshes, prng, signals
+from miue_jax.machine.meshes import AXIS
 from miue_jax.machine.progress import Progress
+from miue_jax.transforms import Targets
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -122,3 +124,34 @@ def epoch_reporter(compilations):
   progress = mock.create_autospec(Progress, instance=True)
   progress.report.side_effect = lambda step, epoch, scalars: at_epoch.append(len(compilations))
   return lambda name, steps, epochs, start: progress, at_epoch
+
+
+@pytest.fixture(scope="session")
+def batch():
+  """Returns keys, images and labels of one global batch, for hooks."""
+  rng = np.random.default_rng(0)
+  images = rng.random((8, 12, 10, 3), np.float32)
+  keys = prng.example_keys(jax.random.key(0), jax.numpy.arange(8))
+  return keys, images, rng.integers(0, 4, 8, np.int32)
+
+
+@pytest.fixture
+def augmented(use_devices, quick_compiler):
+  """Returns `augmented(augment, keys, images, labels, devices)`, which calls a hook as a step does.
+
+  The result is images, and soft labels of four classes, as NumPy arrays.
+  """
+
+  def run(augment, keys, images, labels, devices=1):
+    use_devices(devices)
+
+    def local(keys, images, labels):
+      return augment(keys, images, Targets.hard(labels))
+
+    data = jax.P(AXIS)
+    sharded = jax.shard_map(local, in_specs=(data, data, data), out_specs=data)
+    images, targets = jax.jit(sharded)(keys, images, labels)
+    soft = np.asarray(targets.weights)[..., None] * np.eye(4)[np.asarray(targets.labels)]
+    return np.asarray(images), soft.sum(axis=1)
+
+  return run

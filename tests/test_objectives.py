@@ -1,7 +1,9 @@
-"""Losses against float64 NumPy, in value and in gradient, and against closed forms."""
+"""Tests losses and their gradients against NumPy in float64 and against closed forms."""
 
+import doctest
 import functools
 
+import chex
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ ROWS, FEATURES = 10, 5
 
 
 def l_sim(z, labels, weights=None, tau=TAU):
-  """L_sim of every row as the paper writes it, float64, weights inside both sums."""
+  """Computes L_sim of every row by the formula of the paper, float64, with weights in both sums."""
   weights = np.ones(len(z)) if weights is None else weights
   length = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), objectives.MIN_NORM)
   terms = weights * np.exp((z / length) @ (z / length).T / tau)
@@ -26,7 +28,7 @@ def l_sim(z, labels, weights=None, tau=TAU):
 
 
 def l_dist(z, labels, weights=None):
-  """L_dist of every row as the paper writes it, float64: 1/d stands inside the logarithm."""
+  """Computes L_dist of every row by the formula of the paper, float64: 1/d is in the logarithm."""
   weights = np.ones(len(z)) if weights is None else weights
   lengths = np.linalg.norm(z[:, None] - z, axis=2)
   same = labels[:, None] == labels
@@ -34,12 +36,12 @@ def l_dist(z, labels, weights=None):
 
 
 def l_mi(z, labels, zeta, weights=None):
-  """L_mi, the mean over rows."""
+  """Computes L_mi, the mean over rows."""
   return np.mean(l_sim(z, labels, weights) + zeta * l_dist(z, labels, weights))
 
 
 def central_differences(function, z, step=1e-6):
-  """Gradient of a scalar function; at a kink of a norm it is the subgradient 0."""
+  """Returns the gradient of a scalar function; at a kink of a norm it is the subgradient 0."""
   gradient = np.zeros_like(z)
   for at in np.ndindex(z.shape):
     moved = z.copy()
@@ -52,7 +54,7 @@ def central_differences(function, z, step=1e-6):
 
 @functools.partial(jax.jit, static_argnames="zeta")
 def ours(z, labels, valid, zeta):
-  """Mean of the loss over valid rows and its gradient, on one device."""
+  """Returns the mean of the loss over valid rows and its gradient, on one device."""
 
   def mean(z):
     weights = valid.astype(jnp.float32)
@@ -63,14 +65,14 @@ def ours(z, labels, valid, zeta):
 
 
 def assert_agrees(z, labels, zeta, valid=None):
-  """Ours on the whole batch is the formula on its valid rows; padding gets no gradient."""
+  """Asserts that the loss is the formula on the valid rows, and that padding has no gradient."""
   valid = np.ones(len(z), bool) if valid is None else valid
   value, gradient = ours(z.astype(np.float32), labels, valid, zeta)
   z = z.astype(np.float32).astype(np.float64)[valid]
   formula = functools.partial(l_mi, labels=labels[valid], zeta=zeta)
   expected = central_differences(formula, z)
-  # Distances from float32 inner products are good to sqrt(1e-7) |z|, exponents to 1e-7 / tau; the
-  # gradient can also cancel down to nothing, hence the absolute term.
+  # Distances from float32 inner products are accurate to sqrt(1e-7) |z|, exponents to 1e-7 / tau.
+  # The gradient can also cancel to zero, hence the absolute term.
   np.testing.assert_allclose(value, formula(z), rtol=1e-3, atol=1e-5)
   scale = max(np.abs(expected).max(), 1e-2)
   np.testing.assert_allclose(gradient[valid], expected, rtol=0, atol=2e-3 * scale)
@@ -87,8 +89,8 @@ labels_and_masks = st.tuples(
 @pytest.mark.parametrize("zeta", [0.0, 0.1, 2.0])
 @hypothesis.settings(deadline=None, max_examples=25)
 @hypothesis.given(batch=labels_and_masks)
-def test_loss_and_gradient_are_the_papers(zeta, batch):
-  # Any labels: classes of one member, a single class, and padding of every class come up.
+def test_loss_and_gradient_follow_the_paper(zeta, batch):
+  # The labels include classes of one example, a single class, and padding of every class.
   labels, valid, seed = batch
   z = np.random.default_rng(seed).standard_normal((ROWS, FEATURES))
   assert_agrees(z, labels, zeta, valid)
@@ -102,7 +104,7 @@ def test_equal_features_have_the_subgradient_of_the_formula(zeta):
 
 
 @pytest.mark.parametrize("zeta", [0.0, 0.1])
-def test_zero_features_are_finite_and_leave_the_others_right(zeta):
+def test_zero_features_are_finite_and_other_gradients_stay_correct(zeta):
   z = np.random.default_rng(1).standard_normal((ROWS, FEATURES)).astype(np.float32)
   z[:2] = 0
   labels = np.array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1])
@@ -118,7 +120,7 @@ def test_zero_features_are_finite_and_leave_the_others_right(zeta):
 def test_a_batch_of_zero_features_is_finite(zeta):
   labels = np.arange(ROWS) % 3
   value, gradient = ours(np.zeros((ROWS, FEATURES), np.float32), labels, np.ones(ROWS, bool), zeta)
-  # Every cosine is 0: the class share is what is left.
+  # Every cosine is 0, so only the share of the class remains.
   np.testing.assert_allclose(value, -np.log(np.array([4, 3, 3])[labels] / ROWS).mean(), rtol=1e-6)
   assert np.isfinite(gradient).all()
 
@@ -141,7 +143,7 @@ def test_collapsed_orthogonal_classes_have_the_closed_form():
   labels = np.repeat(np.arange(classes), members)
   z = 3 * np.eye(classes, dtype=np.float32)[labels]
   value, _ = ours(z, labels, np.ones(len(z), bool), 0.1)
-  # A difference of two logarithms near 11 that leaves 1e-4: a hundredth is what float32 holds.
+  # The value 1e-4 is a difference of two logarithms near 11: float32 is accurate to 1 %.
   np.testing.assert_allclose(value, np.log1p((classes - 1) * np.exp(-1 / TAU)), rtol=1e-2)
 
 
@@ -191,14 +193,45 @@ def test_a_term_of_weight_zero_is_not_computed():
   assert "exp " not in program(zeta=0.1, similarity_weight=0.0)
 
 
-def test_a_common_offset_does_not_spoil_distances():
-  # Naive inner products would lose |z|^2 1e-7 = 1e-1, as much as the distances themselves.
+def test_a_common_offset_does_not_change_distances():
+  # Plain inner products would have errors of |z|^2 1e-7 = 1e-1, as large as the distances.
   rng = np.random.default_rng(5)
   z = (1000 + rng.standard_normal((ROWS, FEATURES))).astype(np.float32)
   labels = np.arange(ROWS) % 2
   same = labels[:, None] == labels
   rowwise = objectives.distance(z, z, same, same, np.ones(ROWS, np.float32))
   np.testing.assert_allclose(rowwise, l_dist(z.astype(float), labels), rtol=1e-3)
+
+
+def test_examples_of_docstrings_run():
+  result = doctest.testmod(objectives)
+  assert result.attempted
+  assert not result.failed
+
+
+def test_columns_default_to_the_batch_itself():
+  z = jnp.array(np.random.default_rng(7).standard_normal((ROWS, FEATURES)), jnp.float32)
+  labels = jnp.arange(ROWS) % 3
+  expected = objectives.mi_reduction(z, labels, z, labels, jnp.ones(ROWS), tau=0.1, zeta=0.1)
+  found = objectives.mi_reduction(z, labels, tau=0.1, zeta=0.1)
+  chex.assert_trees_all_equal(found, expected, objectives.mi_reduction(z, labels))
+  np.testing.assert_allclose(found.mean(), l_mi(z.astype(float), labels, 0.1), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    (np.ones(4), np.zeros(4, int)),
+    (np.ones((4, 2)), np.zeros((4, 1), int)),
+    (np.ones((4, 2)), np.zeros(3, int)),
+    (np.ones((4, 2)), np.zeros(4, int), np.ones((6, 3)), np.zeros(6, int)),
+    (np.ones((4, 2)), np.zeros(4, int), np.ones((6, 2)), np.zeros(4, int)),
+    (np.ones((4, 2)), np.zeros(4, int), np.ones((6, 2)), np.zeros(6, int), np.ones(4)),
+  ],
+)
+def test_shapes_that_do_not_match_are_an_assertion(arguments):
+  with pytest.raises(AssertionError):
+    objectives.mi_reduction(*arguments)
 
 
 @hypothesis.settings(deadline=None)

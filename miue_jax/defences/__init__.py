@@ -1,68 +1,73 @@
-"""What a victim does about a poison; `build` knows every defence by its name.
+"""Provides the defences of a victim that suspects a poison; `build` finds each by its name.
 
-A defence changes the stored training images once, every batch, or the recipe: `defence.Defence`.
+A defence changes the stored training images once, every batch, or the settings of the training. To
+add one, write a file that makes a `Defence` and add a line to `DEFENCES`.
+
+Example:
+  >>> import miue_jax.defences as defences
+  >>> defences.build("jpeg10").name
+  'jpeg10'
 """
 
 import functools
 import re
-from collections.abc import Callable
 
-from miue_jax.defences import (
-  adversarial,
-  augmentations,
-  projection,
-  purification,
-  squeezing,
-  ueraser,
-)
-from miue_jax.defences.augmentations import augmentation
-from miue_jax.defences.defence import Defence
+from miue_jax import transforms
+from miue_jax.defences import adversarial, projection, purification, squeezing, ueraser
+from miue_jax.defences.defence import Defence, Family
 from miue_jax.settings.errors import UserError
-from miue_jax.transforms import trivialaugment
+from miue_jax.transforms import Hooks
 
-PLAIN: dict[str, Callable[[], Defence]] = {
-  "none": lambda: Defence("none"),
-  "grayscale": squeezing.grayscale_defence,
-  "cutout": lambda: augmentation("cutout", augmentations.cutout),
-  "cutmix": lambda: augmentation("cutmix", augmentations.cutmix),
-  "mixup": lambda: augmentation("mixup", augmentations.mixup),
-  "blur": lambda: augmentation("blur", augmentations.blur),
-  "noise": lambda: augmentation("noise", augmentations.noise),
-  "trivialaugment": lambda: augmentation("trivialaugment", trivialaugment.trivial_augment),
-  "ueraser": ueraser.ueraser,
-  "projection": projection.orthogonal_projection,
-  "vae": purification.variational,
-  # Stops where accuracy on clean validation images is best: what the literature reports as the
-  # peak, for somebody who has such images. Held-out poisoned images would not tell.
-  "earlystop": lambda: Defence("earlystop", needs_clean=True, stops_early=True),
+__all__ = ["DEFENCES", "Defence", "Family", "build", "known"]
+
+DEFENCES: dict[str, Defence | Family] = {
+  defence.name: defence
+  for defence in (
+    Defence("none"),
+    squeezing.GRAYSCALE,
+    Defence("cutout", hooks=Hooks(augment=transforms.cutout)),
+    Defence("cutmix", hooks=Hooks(augment=transforms.cutmix)),
+    Defence("mixup", hooks=Hooks(augment=transforms.mixup)),
+    Defence("blur", hooks=Hooks(augment=transforms.blur)),
+    Defence("noise", hooks=Hooks(augment=transforms.noise)),
+    Defence("trivialaugment", hooks=Hooks(augment=transforms.trivial_augment)),
+    ueraser.UERASER,
+    projection.PROJECTION,
+    purification.variational(),
+    # Reports the epoch with the best accuracy on clean validation images, which the literature
+    # calls the peak. Held-out poisoned images would not show it.
+    Defence("earlystop", needs_clean=True, stops_early=True),
+    Family("jpeg", squeezing.jpeg, range(1, 96)),  # quality
+    Family("at", adversarial.adversarial_training, range(1, 128)),  # radius in 255ths
+    Family("avatar", purification.diffusion, range(1, 1001)),  # level of noise
+    Family("bits", squeezing.bits, range(1, 8)),  # bits per channel
+  )
 }
-# Named with a number: what makes it, and the numbers that it takes.
-NUMBERED: dict[str, tuple[Callable[[int], Defence], range]] = {
-  "jpeg": (squeezing.jpeg_defence, range(1, 96)),  # quality
-  "at": (adversarial.adversarial_training, range(1, 128)),  # radius in 255ths
-  "avatar": (purification.diffusion, range(1, 1001)),  # level of noise
-  "bits": (squeezing.bits_defence, range(1, 8)),  # of each channel
-}
 
 
-@functools.lru_cache  # one object for each name, so that what is compiled for it is found again
+@functools.lru_cache  # one object for each name, so that programs compiled for it are found again
 def build(name: str) -> Defence:
-  """The defence called `name`, such as "grayscale" or, with its number, "jpeg10".
+  """Returns the defence called `name`.
+
+  Args:
+    name: Key of a `Defence` in `DEFENCES`, such as "grayscale", or of a `Family` followed by its
+      number, such as "jpeg10".
 
   Raises:
-    UserError: there is none of this name, or it does not take this number.
+    UserError: no defence has this name, or the family does not have this number.
   """
-  if name in PLAIN:
-    return PLAIN[name]()
+  if isinstance(DEFENCES.get(name), Defence):
+    return DEFENCES[name]
   kind, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
-  if kind in NUMBERED:
-    make, numbers = NUMBERED[kind]
-    if number == str(int(number or 0)) and int(number) in numbers:
-      return make(int(number))
+  family = DEFENCES.get(kind)
+  if isinstance(family, Family) and number in map(str, family.numbers):
+    return family.make(int(number))
   raise UserError(f"Unknown defence {name!r}; known: {known()}.")
 
 
 def known() -> str:
-  """All names, those with a number as "jpeg1 to jpeg95"."""
-  spans = [f"{kind}{n[0]} to {kind}{n[-1]}" for kind, (_, n) in NUMBERED.items()]
-  return ", ".join([*PLAIN, *spans])
+  """Returns the names of all defences as text; families read "jpeg1 to jpeg95"."""
+  return ", ".join(
+    f"{name}{found.numbers[0]} to {name}{found.numbers[-1]}" if isinstance(found, Family) else name
+    for name, found in DEFENCES.items()
+  )

@@ -1,9 +1,9 @@
-"""Adversarial training: learn from the worst image within a radius of each one.
+"""Provides adversarial training: victims learn from the worst image within a radius of each one.
 
 Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, with the
-recipe that is usual against unlearnable examples: PGD-10 with steps of 2/255 whatever the radius, a
-random start, BatchNorm in inference mode while the attack is made; SGD with rate 0.1, a tenth of it
-after 40 % and 80 % of the epochs, and weight decay 5e-4.
+usual recipe against unlearnable examples: PGD-10 with steps of 2/255 at every radius, a random
+start, and BatchNorm in inference mode during the attack; SGD with rate 0.1, divided by 10 after
+40 % and 80 % of the epochs, and weight decay 5e-4.
 """
 
 import dataclasses
@@ -16,62 +16,39 @@ import numpy as np
 
 from miue_jax.data.dataset import Split
 from miue_jax.defences.defence import Defence
-from miue_jax.machine import loops, prng, sharding
+from miue_jax.machine import prng, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Fit
-from miue_jax.train import lanes, prediction, step
-from miue_jax.transforms import hooks as hooks_lib
-from miue_jax.transforms.hooks import Targets
+from miue_jax.train import lanes, prediction
+from miue_jax.train.step import State
+from miue_jax.transforms import Adversary, Hooks, Targets, pgd
 
 STEPS = 10
 STEP_SIZE = 2 / 255
 
 
 def adversarial_training(radius: int) -> Defence:
-  """Adversarial training within `radius` 255ths; rows carry the accuracy under attack, too."""
-  attack = functools.partial(pgd, radius=radius / 255)
+  """Returns adversarial training within `radius` 255ths; rows also hold the robust accuracy."""
+  attack = functools.partial(pgd, radius=radius / 255, step_size=STEP_SIZE, steps=STEPS)
   return Defence(
     f"at{radius}",
-    hooks=hooks_lib.Hooks(adversary=attack),
+    hooks=Hooks(adversary=attack),
     recipe=recipe,
     measures=functools.partial(robust_accuracy, attack=attack),
   )
 
 
 def recipe(config: Fit) -> Fit:
-  """The recipe of adversarial training; epochs, batch size and momentum stay as they are."""
+  """Returns the recipe of adversarial training with the epochs and batch size of `config`."""
   return dataclasses.replace(config, learning_rate=0.1, weight_decay=5e-4, schedule="steps")
 
 
-def pgd(keys: jax.Array, images: jax.Array, loss: hooks_lib.Loss, *, radius: float) -> jax.Array:
-  """Images within `radius` (in [0, 1] pixel units) that raise `loss`, by sign steps.
-
-  Args:
-    keys: of the random start, one per example.
-    images: float `[batch, height, width, channel]` in [0, 1].
-    loss: images -> one loss per row.
-    radius: largest change of a value.
-  """
-  gradient = jax.grad(lambda x: jnp.sum(loss(x)))
-
-  def projected(x):
-    return jnp.clip(jnp.clip(x, images - radius, images + radius), 0.0, 1.0)
-
-  def step(x):
-    return projected(x + STEP_SIZE * jnp.sign(gradient(x)))
-
-  shape = images.shape[1:]
-  start = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-radius, maxval=radius))(keys)
-  return loops.iterated(step, projected(images + start), STEPS)
-
-
 def robust_accuracy(
-  module: nn.Module, state: step.State, test: Split, seed: int, *, attack: hooks_lib.Adversary
+  module: nn.Module, state: State, test: Split, seed: int, *, attack: Adversary
 ) -> dict[str, float]:
-  """Accuracy (percent) on test images that `attack` changed, as a column of a row."""
+  """Returns the accuracy (percent) on test images that `attack` changed, as a column of a row."""
   key, count = prng.stream(seed, "attack"), len(test)
-  devices = jax.sharding.get_mesh().size
-  batch = -(-min(prediction.EVALUATION_BATCH, count) // devices) * devices
+  batch = prediction.evaluation_batch(count)
   hits = _attacked(module, attack, jax.sharding.get_mesh())
   correct = 0
   for start in range(0, count, batch):
@@ -83,9 +60,12 @@ def robust_accuracy(
 
 
 @functools.lru_cache(maxsize=2)
-def _attacked(module: nn.Module, attack: hooks_lib.Adversary, mesh: jax.sharding.Mesh):
-  """`(variables, key, examples) -> bool [batch]`: which are classified correctly under attack."""
-  del mesh  # part of the key: a compiled program belongs to its mesh
+def _attacked(module: nn.Module, attack: Adversary, mesh: jax.sharding.Mesh):
+  """Returns a compiled function from (variables, key, examples) to bool hits `[batch]`.
+
+  A hit is an image that is classified correctly under attack.
+  """
+  del mesh  # part of the cache's key: a compiled program belongs to its mesh
 
   def local(variables, key, examples):
     def logits(images):

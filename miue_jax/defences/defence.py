@@ -1,10 +1,11 @@
-"""What a defence is."""
+"""Defines what a defence is: hooks into the training of a victim that suspects a poison."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from miue_jax.data.dataset import Split
 from miue_jax.settings.config import Fit
@@ -12,26 +13,28 @@ from miue_jax.settings.errors import UserError
 from miue_jax.train.step import State
 from miue_jax.transforms import hooks as hooks_lib
 
-# (training images, clean images or None, seed) -> training images, uint8 as well.
+# Maps (training images, clean images or None, seed) to training images, uint8 as well.
 Preprocess = Callable[[Split, Split | None, int], Split]
 
-# (module, last state, test images, seed) -> further columns of the victim's row.
+# Maps (network, final state, test images, seed) to further columns of the victim's row.
 Measures = Callable[[nn.Module, State, Split, int], dict[str, Any]]
+
+_BLOCK = 1024  # number of images that `changed` transforms at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Defence:
-  """What somebody who suspects a poison does about it; every field is optional.
+  """Describes what a victim does against a possible poison; every field but the name is optional.
 
   Attributes:
-    name: as in `evaluate.defences`.
-    preprocess: changes the stored training images once, before training.
-    hooks: act on every batch.
-    recipe: changes how the victim is trained.
-    measures: looks at the trained victim.
-    needs_clean: whether `preprocess` gets clean images; the victim is not tested on these.
-    stops_early: whether the row also tells the test accuracy of the epoch whose accuracy on clean
-      validation images is best; needs_clean must be set.
+    name: Name in `evaluate.defences` and in result rows.
+    preprocess: Changes the stored training images once, before training.
+    hooks: Functions that act on every batch.
+    recipe: Changes the settings of the victim's training.
+    measures: Measures the trained victim.
+    needs_clean: Gives clean images to `preprocess`; the victim is not tested on these images.
+    stops_early: Adds to the row the test accuracy of the epoch whose accuracy on clean validation
+      images is best; requires `needs_clean`.
   """
 
   name: str
@@ -43,15 +46,46 @@ class Defence:
   stops_early: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """Describes defences that differ in one number, such as jpeg1 to jpeg95.
+
+  Attributes:
+    name: Name without the number.
+    make: Function from the number to the defence.
+    numbers: Allowed numbers.
+  """
+
+  name: str
+  make: Callable[[int], Defence]
+  numbers: range
+
+
+def changed(train: Split, change: Callable[[np.ndarray], np.ndarray]) -> Split:
+  """Returns a split whose images are changed one by one.
+
+  Args:
+    train: Training images; images that are read from files are changed when they are read.
+    change: Function from a block of uint8 images `[n, H, W, C]` to images of the same shape.
+  """
+  images = train.images.map(lambda ids, block: change(block))
+  return dataclasses.replace(train, images=images)
+
+
+def each(change: Callable[[np.ndarray], np.ndarray]) -> Preprocess:
+  """Returns the preprocessing that changes the training images one by one, as `changed` does."""
+  return lambda train, clean, seed: changed(train, change)
+
+
 def in_memory(split: Split, name: str) -> Split:
-  """Returns `split`.
+  """Returns `split` if its images are in memory.
 
   Raises:
-    UserError: its images are read from their files whenever they are needed.
+    UserError: the images are read from their files whenever they are needed.
   """
   if not split.images.in_memory:
     raise UserError(
-      f"Defence {name!r} looks at all training images at once: raise data.memory so that they are "
-      "held in memory, or remove it from evaluate.defences."
+      f"Defence {name!r} looks at all training images at once: raise data.memory so that they fit "
+      "in memory, or remove the defence from evaluate.defences."
     )
   return split

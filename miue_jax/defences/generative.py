@@ -1,21 +1,21 @@
-"""Small generative networks for images of any size, in [-1, 1]."""
+"""Provides small generative networks for images of any size with pixels in [-1, 1]."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-LATENT = 256  # dimensions of the autoencoder's code
-_TIME = 64  # dimensions of the embedding of a noise level
+LATENT = 256  # number of latent dimensions of the autoencoder
+_TIME = 64  # size of the embedding of a noise level
 
 
 class Block(nn.Module):
-  """Two 3x3 convolutions with group norm, SiLU and a residual connection."""
+  """Applies two 3x3 convolutions with group norm, SiLU and a residual connection."""
 
   channels: int
 
   @nn.compact
   def __call__(self, x: jax.Array, embedding: jax.Array | None = None) -> jax.Array:
-    """`[batch, H, W, c]` and, where the network has one, an embedding `[batch, e]`."""
+    """Maps `[batch, H, W, c]`, with an embedding `[batch, e]`, to `[batch, H, W, channels]`."""
     y = nn.Conv(self.channels, (3, 3))(_normalised(x))
     if embedding is not None:
       y += nn.Dense(self.channels)(nn.silu(embedding))[:, None, None, :]
@@ -24,13 +24,13 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-  """Predicts noise: three resolutions, one block each on the way down and up."""
+  """Predicts noise at three resolutions, with one block on the way down and one on the way up."""
 
   width: int
 
   @nn.compact
   def __call__(self, noisy: jax.Array, levels: jax.Array) -> jax.Array:
-    """Noisy images `[batch, H, W, c]` at noise levels `[batch]` (1 to 1000) -> noise."""
+    """Predicts the noise in images `[batch, H, W, c]` at noise levels `[batch]` (1 to 1000)."""
     frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(_TIME // 2) / (_TIME // 2))
     angles = levels[:, None] * frequencies[None, :]
     embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
@@ -49,14 +49,14 @@ class UNet(nn.Module):
 
 
 class Autoencoder(nn.Module):
-  """A variational autoencoder with a Gaussian code."""
+  """Encodes images as Gaussian latent vectors and decodes them."""
 
   width: int
   image_shape: tuple[int, int, int]
 
   @nn.compact
   def __call__(self, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:
-    """Images and noise `[batch, 256]` of the code -> (images, mean, log variance)."""
+    """Maps images and latent noise `[batch, 256]` to (images, mean, log variance)."""
     x, sizes = nn.Conv(self.width, (3, 3))(images), []
     for factor in (2, 4):
       x = Block(factor * self.width)(x)
@@ -72,9 +72,10 @@ class Autoencoder(nn.Module):
 
 
 def _normalised(x: jax.Array) -> jax.Array:
+  """Applies group norm and SiLU."""
   return nn.silu(nn.GroupNorm(num_groups=min(8, x.shape[-1]))(x))
 
 
 def _resized(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """To the height and width of `shape`, by nearest neighbours."""
+  """Resizes `x` to the height and width of `shape` by nearest neighbours."""
   return jax.image.resize(x, (*x.shape[:1], *shape[1:3], x.shape[-1]), "nearest")

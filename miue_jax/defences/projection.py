@@ -1,12 +1,10 @@
-"""Orthogonal projection: remove from the images what a linear model recognises classes by.
+"""Provides orthogonal projection: removes the directions by which a linear model separates classes.
 
 Sandoval-Segura et al., "What Can We Learn from Unlearnable Datasets?", NeurIPS 2023: fit a softmax
 regression without bias to the poisoned pixels, and project the images onto the orthogonal
-complement of its weight vectors, one for each class. Works on perturbations that are alike within a
-class.
+complement of its weight vectors, one for each class. The defence is effective against perturbations
+that are similar within a class.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,31 +13,31 @@ import optax
 
 from miue_jax import objectives
 from miue_jax.data.dataset import Split
-from miue_jax.defences.defence import Defence
+from miue_jax.defences.defence import Defence, changed
 from miue_jax.machine import sharding
 
 EPOCHS = 20
-LEARNING_RATE = 0.1  # a tenth after half and after three quarters of the epochs
+LEARNING_RATE = 0.1  # divided by 10 after half and after three quarters of the epochs
 BATCH = 128
 
 
-def orthogonal_projection() -> Defence:
-  """The defence; images are rounded to uint8 and clipped after the projection."""
-  return Defence("projection", preprocess=preprocess)
-
-
 def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
-  """Fits the linear model to `train` and removes the span of its weights."""
+  """Fits the linear model to `train` and removes the span of its weights from the images."""
   del clean
   basis, _ = np.linalg.qr(fit_linear(train, seed))
-  images = train.images.map(lambda ids, block: remove(block, basis))
-  return dataclasses.replace(train, images=images)
+  return changed(train, lambda images: remove(images, basis))
+
+
+PROJECTION = Defence("projection", preprocess=preprocess)
 
 
 def fit_linear(train: Split, seed: int) -> np.ndarray:
-  """Weights `[pixels, classes]` of a softmax regression without bias on pixels in [0, 1].
+  """Returns the weights of a softmax regression without bias on pixels in [0, 1].
 
-  Starts, as PyTorch's linear layer does, from U(-1, 1) / sqrt(pixels).
+  The initial weights are U(-1, 1) / sqrt(pixels), as in PyTorch's linear layer.
+
+  Returns:
+    Float32 `[pixels, classes]`.
   """
   generator = np.random.default_rng(seed)
   batch = min(BATCH, len(train))
@@ -66,7 +64,15 @@ def fit_linear(train: Split, seed: int) -> np.ndarray:
 
 
 def remove(images: np.ndarray, basis: np.ndarray) -> np.ndarray:
-  """Images `[N, H, W, C]` less their part in the span of orthonormal columns, uint8 again."""
+  """Removes from uint8 images `[N, H, W, C]` their part in the span of orthonormal columns.
+
+  Args:
+    images: Images to project.
+    basis: Orthonormal columns `[pixels, classes]`.
+
+  Returns:
+    Projected images, rounded and clipped to uint8.
+  """
   flat = images.reshape(len(images), -1).astype(np.float32)
   rest = flat - (flat @ basis) @ basis.T
   return np.clip(np.rint(rest), 0, 255).astype(np.uint8).reshape(images.shape)

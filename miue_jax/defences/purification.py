@@ -1,8 +1,8 @@
-"""Purification: replace every training image by what a generative model makes of it.
+"""Provides purification: a generative model replaces every training image by its own version.
 
 Both models are trained here, on the clean images that the defence is assumed to have: the share
-`evaluate.clean_fraction` of the test images, on which its victims are then not tested. Published
-purifiers had more: AVATAR a diffusion model of the whole clean training set.
+`evaluate.clean_fraction` of the test images. Its victims are not tested on these images. Published
+purifiers had more images: AVATAR used a diffusion model of the whole clean training set.
 """
 
 import dataclasses
@@ -23,33 +23,42 @@ from miue_jax.machine import prng, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 
-LEVELS = 1000  # of noise: variances grow linearly from 1e-4 to 0.02 (Ho et al., DDPM, 2020)
-EVALUATIONS = 20  # of the diffusion model for an image; fewer where there are fewer levels
-DECODER_STD = 8 / 255  # pixels [0, 1]: what is finer than a poison's budget is not worth its rate
+LEVELS = 1000  # noise levels; variances grow linearly from 1e-4 to 0.02 (Ho et al., DDPM, 2020)
+EVALUATIONS = 20  # largest number of evaluations of the diffusion model for one image
+# Standard deviation of the decoder, in [0, 1] pixel units: details smaller than the budget of a
+# poison are not worth their rate.
+DECODER_STD = 8 / 255
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """How a model is trained: Adam, cosine from `learning_rate` to 0."""
+  """Holds the settings of a purifier's training by Adam, with a cosine schedule to 0.
 
-  width: int = 32  # channels of the first stage
+  Attributes:
+    width: Number of channels of the first stage.
+    steps: Number of training steps.
+    batch_size: Number of images in a batch, rounded up to a multiple of the devices.
+    learning_rate: Initial learning rate.
+  """
+
+  width: int = 32
   steps: int = 2000
   batch_size: int = 64
   learning_rate: float = 1e-3
 
 
-# (params, key, images in [-1, 1]) -> scalar.
+# Maps (params, key, images in [-1, 1]) to a scalar.
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 def variational(training: Training = Training()) -> Defence:
-  """Images as a variational autoencoder reconstructs them, through 256 latent dimensions.
+  """Returns the defence that reconstructs images by a variational autoencoder.
 
-  After D-VAE (Yu et al., "Purify Unlearnable Examples via Rate-Constrained Variational
-  Autoencoders", ICML 2024): a limited rate keeps what images share and loses perturbations. There
-  the model is trained on the poisoned images, its rate is held to a target, and a second decoder
-  learns the perturbations; here it is trained on clean images, and what rate an error is worth
-  follows from a decoder noise of the size of the budget.
+  The defence follows D-VAE (Yu et al., "Purify Unlearnable Examples via Rate-Constrained
+  Variational Autoencoders", ICML 2024): a limited rate through 256 latent dimensions keeps common
+  image content and loses perturbations. D-VAE trains on the poisoned images, holds the rate at a
+  target, and learns the perturbations by a second decoder. Here the model trains on clean images,
+  and the decoder's standard deviation, which equals the budget, balances rate and error.
   """
 
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
@@ -70,25 +79,25 @@ def variational(training: Training = Training()) -> Defence:
 
 
 def evidence_loss(model: Any, params: Any, key: jax.Array, images: jax.Array) -> jax.Array:
-  """Negative evidence lower bound (nats an image, up to a constant), decoder std `DECODER_STD`."""
+  """Returns the negative evidence lower bound in nats per image, up to a constant."""
   noise = jax.random.normal(key, (len(images), generative.LATENT))
   rebuilt, mean, log_variance = model.apply({"params": params}, images, noise)
-  # Images are in [-1, 1]: twice the units of the standard deviation.
+  # The standard deviation is in [0, 1] pixel units; images in [-1, 1] span twice that range.
   errors = jnp.sum((rebuilt - images) ** 2, axis=(1, 2, 3)) / (2 * (2 * DECODER_STD) ** 2)
   return jnp.mean(errors + divergence(mean, log_variance))
 
 
 def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-  """KL(N(mean, diag(variance)) || N(0, 1)) in nats, `[batch, latent]` -> `[batch]`."""
+  """Returns KL(N(mean, diag(variance)) || N(0, 1)) in nats: `[batch, latent]` -> `[batch]`."""
   return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, axis=1)
 
 
 def diffusion(level: int, training: Training = Training()) -> Defence:
-  """Images noised to `level` of 1000 and denoised by a diffusion model.
+  """Returns the defence that adds noise up to `level` of 1000 and removes it by a diffusion model.
 
-  After AVATAR (Dolatabadi et al., "The Devil's Advocate: Shattering the Illusion of Unexploitable
-  Data using Diffusion Models", 2023), with levels of 60 to 100. The model learns the levels up to
-  this one alone, and goes back over at most 20 of them.
+  The defence follows AVATAR (Dolatabadi et al., "The Devil's Advocate: Shattering the Illusion of
+  Unexploitable Data using Diffusion Models", 2023), which uses levels of 60 to 100. The model
+  learns only the levels up to `level`, and denoises in at most 20 evaluations.
   """
   name = f"avatar{level}"
 
@@ -109,14 +118,14 @@ def diffusion(level: int, training: Training = Training()) -> Defence:
 
 
 def signal_share() -> np.ndarray:
-  """Variance of an image's own part at each level, float64 `[1001]`; level 0 has no noise."""
+  """Returns the image's share of the variance at each level, float64 `[1001]`; level 0 is clean."""
   return np.cumprod(np.concatenate([[1.0], 1 - np.linspace(1e-4, 0.02, LEVELS)]))
 
 
 def denoising_loss(
   noise_of: Callable, highest: int, params: Any, key: jax.Array, images: jax.Array
 ) -> jax.Array:
-  """Mean squared error of the predicted noise at levels drawn from 1 to `highest`."""
+  """Returns the mean squared error of the predicted noise at random levels from 1 to `highest`."""
   level_key, noise_key = jax.random.split(key)
   levels = jax.random.randint(level_key, (len(images),), 1, highest + 1)
   share = jnp.asarray(signal_share(), jnp.float32)[levels][:, None, None, None]
@@ -126,15 +135,18 @@ def denoising_loss(
 
 
 def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-  """Returns `sample(params, keys, images)`: images noised to `level` and sampled back to 0.
+  """Returns a function that adds noise up to `level` and samples back to level 0.
 
-  Ancestral sampling over a subsequence of levels (Song et al., DDIM, 2021, with eta 1); the
-  predicted image is clipped to what an image can be. Keys are one per example, images float
-  `[batch, H, W, C]` in [-1, 1].
+  The function uses ancestral sampling over a subsequence of levels (Song et al., DDIM, 2021, with
+  eta 1) and clips the predicted image to [-1, 1].
 
   Args:
-    noise_of: (params, noisy images, levels `[batch]`) -> predicted noise.
-    level: from which to go back.
+    noise_of: Function from (params, noisy images, levels `[batch]`) to the predicted noise.
+    level: Level from which sampling starts.
+
+  Returns:
+    Function `sample(params, keys, images)` with keys `[batch]` and float images `[batch, H, W, C]`
+    in [-1, 1]; it returns images of the same shape.
   """
   share = signal_share()
   count = min(level, EVALUATIONS)
@@ -161,7 +173,8 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
 
   def sample(params, keys, images):
     noisy = noised(keys, images)
-    for index in range(count):  # dispatched one by one: a CPU's loops are slow, unrolling is long
+    # One dispatch per step: loops on a CPU are slow, and an unrolled loop compiles for long.
+    for index in range(count):
       noisy = step(params, keys, noisy, sharding.replicate(np.int32(index)))
     return noisy
 
@@ -169,10 +182,10 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
 
 
 def fit(loss: Loss, params: Any, clean: Split, training: Training, seed: int) -> Any:
-  """Parameters that lower `loss` on random batches of clean images.
+  """Returns parameters trained to lower `loss` on random batches of clean images.
 
   Raises:
-    UserError: the loss is not finite in the end.
+    UserError: the final loss is not finite.
   """
   optimiser = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))
   generator, batch = np.random.default_rng(seed), _batch(training)
@@ -191,7 +204,8 @@ def fit(loss: Loss, params: Any, clean: Split, training: Training, seed: int) ->
     params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
   if not np.isfinite(sharding.fetch(value)):
     raise UserError(
-      "The purifier's loss is not finite: give it more clean images (evaluate.clean_fraction)."
+      "The loss of the purifier is not finite: raise evaluate.clean_fraction, so that it gets more "
+      "clean images."
     )
   return params
 
@@ -201,18 +215,18 @@ _keys = jax.jit(prng.example_keys)
 
 @jax.jit
 def _to_model(images: jax.Array) -> jax.Array:
-  """Stored levels -> [-1, 1]."""
+  """Maps uint8 levels to [-1, 1]."""
   return images.astype(jnp.float32) / 127.5 - 1
 
 
 @jax.jit
 def _to_levels(images: jax.Array) -> jax.Array:
-  """[-1, 1] -> stored levels."""
+  """Maps [-1, 1] to uint8 levels."""
   return jnp.clip(jnp.round(127.5 * (images + 1)), 0, 255).astype(jnp.uint8)
 
 
 def _replaced(train: Split, purify: Callable, training: Training, seed: int) -> Split:
-  """The split with `purify(keys, images)` of its images, batch by batch."""
+  """Returns `train` with its images replaced by `purify(keys, images)`, batch by batch."""
   key, batch = prng.stream(seed, "purify"), _batch(training)
   result = np.empty(train.images.shape, np.uint8)
   for start in range(0, len(train), batch):
@@ -224,10 +238,11 @@ def _replaced(train: Split, purify: Callable, training: Training, seed: int) -> 
 
 
 def _placed(images: Images, rows: np.ndarray) -> jax.Array:
+  """Puts the images with indices `rows` on the devices, sharded."""
   return sharding.shard_rows(lambda part: images[rows[part]], (len(rows), *images.shape[1:]))
 
 
 def _batch(training: Training) -> int:
-  """Rounded up to what the devices divide."""
+  """Returns the batch size, rounded up to a multiple of the number of devices."""
   devices = jax.sharding.get_mesh().shape[AXIS]
   return -(-training.batch_size // devices) * devices

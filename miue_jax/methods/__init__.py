@@ -31,7 +31,6 @@ from miue_jax.methods.shared_settings import (
   PatternSettings,
 )
 from miue_jax.settings.schema import settings
-from miue_jax.transforms import pgd
 
 METHODS: dict[str, Method] = {
   "ap": Attack(ap.Settings, objective=ap.targeted),
@@ -53,15 +52,15 @@ METHODS: dict[str, Method] = {
   "rem": Alternating(
     rem.Settings,
     objective=em.cross_entropy,
-    source_adversary=pgd.pgd,
-    delta_adversary=pgd.pgd,
+    source_adversary=rem.adversary,
+    delta_adversary=rem.adversary,
     fresh=True,
   ),
   "sem": Alternating(
     sem.Settings,
     objective=em.cross_entropy,
-    source_adversary=pgd.pgd,
-    delta_adversary=pgd.uniform,
+    source_adversary=rem.adversary,
+    delta_adversary=sem.noise,
     fresh=True,
   ),
   "tue": Alternating(

@@ -16,8 +16,7 @@ from miue_jax.methods.method import Sizes
 from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.train import step
-from miue_jax.transforms import hooks
-from miue_jax.transforms.recompression import Squeeze, untouched
+from miue_jax.transforms import Adversary, Hooks, Transformation, identity
 
 # (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
 SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
@@ -49,10 +48,10 @@ class Alternating(Stepwise):
 
   settings: type[AlternatingSettings]
   objective: sign_step.Objective | None = None
-  source_adversary: Callable[[Any], hooks.Adversary] | None = None
-  delta_adversary: Callable[[Any], hooks.Adversary] | None = None
+  source_adversary: Callable[[Any], Adversary] | None = None
+  delta_adversary: Callable[[Any], Adversary] | None = None
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
-  transformation: Callable[[Any], Squeeze] | None = None
+  transformation: Callable[[Any], Transformation] | None = None
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -122,7 +121,7 @@ class Alternating(Stepwise):
       return self.source_step(module, optimiser, settings)
     adversary = self.source_adversary(settings) if self.source_adversary else None
     inputs = source.inputs(settings, self._transformation(settings))
-    acting = hooks.Hooks(adversary=adversary)
+    acting = Hooks(adversary=adversary)
     return step.train_step(module, optimiser, inputs, source.spec(settings), acting)
 
   def _delta_step(
@@ -136,5 +135,5 @@ class Alternating(Stepwise):
       module, settings, self.objective, adversary, auxiliary, transformation
     )
 
-  def _transformation(self, settings: Any) -> Squeeze:
-    return self.transformation(settings) if self.transformation else untouched
+  def _transformation(self, settings: Any) -> Transformation:
+    return self.transformation(settings) if self.transformation else identity

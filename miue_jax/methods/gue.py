@@ -42,7 +42,7 @@ from miue_jax.settings.config import Method, Model, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.train import step
-from miue_jax.transforms.augment import augment
+from miue_jax.transforms import augment
 
 ETA = 1.5
 RESPONSE_RATE = 1e-4  # learning rate of Adam towards the best response

@@ -4,7 +4,7 @@
   delta <- argmin E_T  L_sim + zeta L_dist of f(T(x + delta)),   |delta| <= eps
   repeat for every epoch
 
-T is drawn for every image and step from `squeezes`: nothing, grayscale, JPEG. The features of a
+T is drawn for every image and step from `transformations`: none, grayscale, JPEG. The features of a
 class collapse for all T, so that a victim finds the shortcut with and without a transformation
 (expectation over transformations: Athalye et al., ICML 2018). The paper does not have this variant,
 and such transformations defeat its poison; docs/robust.md measures effect and cost.
@@ -14,12 +14,12 @@ from typing import Annotated
 
 import pydantic
 
+from miue_jax import transforms
 from miue_jax.methods import miue
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
-from miue_jax.transforms import recompression
 
-Transformation = Annotated[
+TransformationName = Annotated[
   str, pydantic.Field(pattern=r"^(none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5]))$")
 ]
 
@@ -36,13 +36,13 @@ class Settings(miue.Settings):
   augment_poisoned: bool = True
   source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip")
   # Input transformations, one drawn for each image and step: none | grayscale | jpegQUALITY
-  squeezes: Annotated[tuple[Transformation, ...], pydantic.Field(min_length=1)] = (
+  transformations: Annotated[tuple[TransformationName, ...], pydantic.Field(min_length=1)] = (
     "none",
     "grayscale",
     "jpeg50",
   )
 
 
-def transformation(settings: Settings) -> recompression.Squeeze:
+def transformation(settings: Settings) -> transforms.Transformation:
   """Returns the random input transformation."""
-  return recompression.random_squeeze(settings.squeezes)
+  return transforms.random_transformation(settings.transformations)

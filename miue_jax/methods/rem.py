@@ -12,9 +12,12 @@ The authors change sides after every batch; here sides change after every pass. 
 more against the finished source model; here the last pass does that, since every pass starts again.
 """
 
+import functools
+
 from miue_jax.methods.shared_settings import AdversarialSettings, Init
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
+from miue_jax.transforms import Adversary, pgd
 
 
 @settings
@@ -31,3 +34,14 @@ class Settings(AdversarialSettings):
   augment_poisoned: bool = True
   draws: Count = 5
   source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip", schedule="steps")
+
+
+def adversary(settings: AdversarialSettings) -> Adversary:
+  """Returns the adversary that maximises the loss within `inner_epsilon`."""
+  return functools.partial(
+    pgd,
+    radius=settings.inner_epsilon,
+    step_size=settings.inner_step_size,
+    steps=settings.inner_steps,
+    moves="perturbation",
+  )

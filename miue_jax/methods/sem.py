@@ -7,8 +7,12 @@
 SEM is REM with random noise instead of an adversary for delta, at a tenth of the cost.
 """
 
+import functools
+
 from miue_jax.methods import rem
+from miue_jax.methods.shared_settings import AdversarialSettings
 from miue_jax.settings.schema import settings
+from miue_jax.transforms import Adversary, uniform_noise
 
 
 @settings
@@ -16,3 +20,8 @@ class Settings(rem.Settings):
   """Settings of SEM, equal to those of REM."""
 
   name: str = "sem"
+
+
+def noise(settings: AdversarialSettings) -> Adversary:
+  """Returns the random noise within `inner_epsilon` that replaces delta's adversary."""
+  return functools.partial(uniform_noise, radius=settings.inner_epsilon)

@@ -16,9 +16,7 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.methods.delta import Delta, DeltaPass
 from miue_jax.methods.shared_settings import SignSteps, Sourced
 from miue_jax.train import lanes
-from miue_jax.transforms import hooks
-from miue_jax.transforms.augment import augment
-from miue_jax.transforms.recompression import Squeeze, untouched
+from miue_jax.transforms import Adversary, Transformation, augment, identity
 
 # (features, logits, labels, weights, settings) of the local rows -> one loss per row; rows of
 # weight 0 are padding.
@@ -63,9 +61,9 @@ def delta_step(
   module: nn.Module,
   settings: Sourced,
   objective: Objective,
-  adversary: hooks.Adversary | None = None,
+  adversary: Adversary | None = None,
   auxiliary: Auxiliary | None = None,
-  transformation: Squeeze = untouched,
+  transformation: Transformation = identity,
 ) -> loops.Step:
   """Returns the sign step of an objective that judges one view of the batch at a time.
 

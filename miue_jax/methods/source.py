@@ -13,8 +13,7 @@ from miue_jax.methods import sign_step
 from miue_jax.methods.delta import Delta
 from miue_jax.methods.shared_settings import Sourced
 from miue_jax.train import step
-from miue_jax.transforms.augment import augment
-from miue_jax.transforms.recompression import Squeeze, untouched
+from miue_jax.transforms import Transformation, augment, identity
 
 
 def network(settings: Sourced, outputs: int, image: tuple[int, ...], steps: int) -> tuple[Any, Any]:
@@ -45,7 +44,7 @@ def start(
   }
 
 
-def inputs(settings: Sourced, transformation: Squeeze = untouched) -> step.Inputs:
+def inputs(settings: Sourced, transformation: Transformation = identity) -> step.Inputs:
   """Returns the inputs of the source model: poisoned images as a victim would see them.
 
   `Pass.delta` is a pair: the perturbation, and the rows that are perturbed.

@@ -30,8 +30,7 @@ from miue_jax.objectives import MIN_NORM
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, NonNegative, Positive, require, settings
 from miue_jax.train import step
-from miue_jax.transforms.augment import augment
-from miue_jax.transforms.recompression import grayscale
+from miue_jax.transforms import augment, grayscale
 
 OUTPUTS = 128  # size of the projection, as in SimCLR
 _COLOUR = zlib.crc32(b"colour")  # name of its random stream

@@ -1,11 +1,20 @@
-"""Networks: images in [0, 1] -> (features, logits).
+"""Provides classifiers from images in [0, 1] to features and logits.
 
-Every network is a `flax.linen` module called as `module.apply(variables, images, train)`, with
-images float `[batch, height, width, channel]`; it returns features `[batch, d]` and logits
-`[batch, num_classes]`, both float32. With `train=True` batch norm uses the statistics of the batch
-(`mutable=["batch_stats"]` hands back the new running ones) and the call must be inside a
-`jax.shard_map` over the mesh axis "data", with `rngs={"dropout": key}` for the networks that have
-dropout; with `train=False` neither is needed.
+`build` makes a network from its settings and `init` draws its variables. A network is called as
+`network.apply(variables, images, train)` with float images `[batch, height, width, channel]`; it
+returns features `[batch, d]` and logits `[batch, num_classes]`, both float32. With `train=True`
+batch norm uses the statistics of the batch (`mutable=["batch_stats"]` returns the new running
+statistics). The call must then be inside a `jax.shard_map` over the mesh axis "data", with
+`rngs={"dropout": key}` for networks with dropout.
+
+Example:
+  >>> import jax
+  >>> import miue_jax.models as models
+  >>> network = models.build(models.Model(name="small_cnn", width=8), 10, (32, 32, 3))
+  >>> variables = models.init(network, jax.random.key(0), (32, 32, 3))
+  >>> features, logits = network.apply(variables, jax.numpy.zeros((4, 32, 32, 3)))
+  >>> features.shape, logits.shape
+  ((4, 32), (4, 10))
 """
 
 from collections.abc import Callable
@@ -13,12 +22,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from miue_jax.machine import cpu
 from miue_jax.models import (
   densenet,
-  layers,
   lenet,
   mlp,
   mobilenet,
@@ -29,10 +36,13 @@ from miue_jax.models import (
   vit,
   wide_resnet,
 )
-from miue_jax.settings import config
+from miue_jax.models.network import Network
+from miue_jax.settings.config import Model
 from miue_jax.settings.errors import UserError
 
-MODELS: dict[str, Callable[[config.Model, int], nn.Module]] = {
+__all__ = ["MODELS", "Model", "Network", "build", "init"]
+
+MODELS: dict[str, Callable[[Model, int], Network]] = {
   "small_cnn": small_cnn.SmallCNN,
   "resnet18": resnet.resnet18,
   "resnet34": resnet.resnet34,
@@ -50,70 +60,58 @@ MODELS: dict[str, Callable[[config.Model, int], nn.Module]] = {
   "mlp2": mlp.mlp2,
   "linear": mlp.linear,
 }
-STEMS = ("small", "imagenet")
-DTYPES = ("float32", "bfloat16")
 
 
-def build(model: config.Model, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-  """Makes the network that `model` describes; nothing is computed yet.
+def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> Network:
+  """Returns the network that `model` describes; nothing is computed yet.
 
   Args:
-    model: which network, how wide and in which precision.
-    num_classes: number of logits.
-    image_shape: (height, width, channel) of the images it will see.
+    model: Name, width, stem, normalisation and dtype.
+    num_classes: Number of logits.
+    image_shape: Shape (height, width, channel) of the images.
 
   Raises:
-    UserError: a field of `model` has an unknown value, or the images do not fit the network.
+    UserError: the name is unknown, or the images do not fit the network.
   """
-  choices = {
-    "name": tuple(MODELS),
-    "stem": STEMS,
-    "normalise": layers.NORMALISATIONS,
-    "dtype": DTYPES,
-  }
-  for field, known in choices.items():
-    value = getattr(model, field)
-    if value not in known:
-      raise UserError(f"Unknown model {field} {value!r}; choose one of {', '.join(known)}.")
-  if model.width < 1:
-    raise UserError(f"Model width {model.width} is not a number of channels; set 1 or more.")
+  if model.name not in MODELS:
+    raise UserError(f"Unknown model name {model.name!r}; choose one of {', '.join(MODELS)}.")
   height, width, channels = image_shape
   if channels not in (1, 3):
     raise UserError(f"Images have {channels} channels; networks take 1 (gray) or 3 (RGB).")
-  module = MODELS[model.name](model, num_classes)
-  if min(height, width) < module.min_side:
+  network = MODELS[model.name](model, num_classes)
+  if min(height, width) < network.min_side:
     raise UserError(
       f"Images of {height}x{width} pixels are too small for {model.name}; enlarge them to at "
-      f"least {module.min_side}x{module.min_side} (data.size) or choose another model."
+      f"least {network.min_side}x{network.min_side} (data.size) or choose another model."
     )
-  patch = getattr(module, "patch", 1)  # of a transformer
+  patch = getattr(network, "patch", 1)  # transformers only
   if height % patch or width % patch:
     raise UserError(
       f"Images of {height}x{width} pixels do not divide into the {patch}x{patch} patches of "
       f"{model.name}; set data.size to a multiple of {patch} or choose another model."
     )
-  return module
+  return network
 
 
 def init(
-  module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
+  network: Network, key: jax.Array, image_shape: tuple[int, int, int]
 ) -> dict[str, dict[str, Any]]:
   """Draws the initial variables of a network.
 
   Args:
-    module: from `build`.
-    key: a JAX random key.
-    image_shape: (height, width, channel), as given to `build`.
+    network: Network made by `build`.
+    key: Random key.
+    image_shape: Shape (height, width, channel) of the images, as given to `build`.
 
   Returns:
     `{"params": ..., "batch_stats": ...}`, all float32; "batch_stats" is empty for a network
     without batch norm.
   """
-  # Compiled as one program, the forward pass is dead code and only the draws are left. They run
-  # once, and XLA's CPU backend takes about a second to optimise each; inside an outer
-  # transformation (a caller's `jit` or `eval_shape`) that is not ours to choose.
+  # In one compiled program the forward pass is dead code and only the draws remain. They run once,
+  # and XLA's CPU backend would take about a second to optimise each. Inside an outer transformation
+  # (`jit` or `eval_shape` of a caller) the compiler options are not ours to choose.
   unoptimised = cpu.in_use() and not isinstance(key, jax.core.Tracer)
   options = {"xla_backend_optimization_level": 0} if unoptimised else None
-  draw = jax.jit(module.init, compiler_options=options)
+  draw = jax.jit(network.init, compiler_options=options)
   variables = draw(key, jnp.zeros((1, *image_shape)))
   return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

@@ -1,20 +1,21 @@
-"""What the networks share: normalisation, convolution, batch norm, pooling and the classifier.
+"""Provides the layers that networks share.
 
-Weights of convolutions and hidden layers start He-normal (variance 2 / fan-in), those of the
-classifier as in `torch.nn.Linear` (uniform within 1 / sqrt(fan-in)); biases start at zero.
+The weights of convolutions and hidden layers start He-normal (variance 2 / fan-in), those of the
+classifier as in `torch.nn.Linear` (uniform within 1 / sqrt(fan-in)). Biases start at zero.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from miue_jax.machine.cpu import convolution
+from miue_jax.settings.config import Model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NORMALISATIONS = ("imagenet", "none")
 
 he_normal = nn.initializers.he_normal()
 conv = functools.partial(
@@ -24,15 +25,16 @@ dense = functools.partial(nn.Dense, kernel_init=he_normal)
 
 
 def normalise(images: jax.Array, how: str) -> jax.Array:
-  """Shifts and scales images to what the network sees.
+  """Shifts and scales images to the input of a network.
 
   Args:
-    images: float `[batch, height, width, channel]` in [0, 1]; 1 (gray) or 3 (RGB) channels.
-    how: "imagenet" subtracts the ImageNet mean and divides by its standard deviation, channel by
-      channel (gray: by the averages of the three); "none" leaves the images as they are.
+    images: Float images `[batch, height, width, channel]` in [0, 1] with 1 (gray) or 3 (RGB)
+      channels.
+    how: "imagenet" subtracts the ImageNet mean and divides by its standard deviation, per channel
+      (gray: by the averages of the three); "none" only converts to float32.
 
   Returns:
-    float32, of the same shape.
+    Float32 images of the same shape.
   """
   images = images.astype(jnp.float32)
   if how == "none":
@@ -44,13 +46,13 @@ def normalise(images: jax.Array, how: str) -> jax.Array:
 
 
 def batch_norm(train: bool, dtype: str) -> nn.BatchNorm:
-  """Batch normalisation with PyTorch's momentum and epsilon.
+  """Returns batch normalisation with PyTorch's momentum and epsilon.
 
   In training the statistics are those of the global batch, so the call must be inside a
-  `jax.shard_map` over the mesh axis "data". Statistics are float32 whatever `dtype`. The running
-  variance averages the biased batch variance; PyTorch averages n / (n - 1) times as much, n being
-  the number of values per channel (batch x height x width), from 1.0005 (n = 2048) downwards in
-  the published settings.
+  `jax.shard_map` over the mesh axis "data". Statistics are always float32. The running variance
+  averages the biased variance of the batch; PyTorch averages n / (n - 1) times as much, where n is
+  the number of values per channel (batch x height x width). The factor is at most 1.0005 (n = 2048)
+  in the published settings.
   """
   return nn.BatchNorm(
     use_running_average=not train,
@@ -61,40 +63,93 @@ def batch_norm(train: bool, dtype: str) -> nn.BatchNorm:
   )
 
 
+def conv_norm(
+  x: jax.Array, channels: int, kernel: int, stride: int, train: bool, dtype: str, groups: int = 1
+) -> jax.Array:
+  """Applies a convolution with symmetric padding and batch norm.
+
+  Args:
+    x: Input `[batch, height, width, in]`.
+    channels: Number of output channels.
+    kernel: Height and width of the kernel.
+    stride: Stride of the convolution.
+    train: Whether batch norm uses the statistics of the batch.
+    dtype: Type of the computation.
+    groups: Number of groups of channels.
+
+  Returns:
+    `[batch, height / stride, width / stride, channels]`, rounded up.
+  """
+  # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
+  x = conv(
+    channels,
+    (kernel, kernel),
+    strides=stride,
+    padding=kernel // 2,
+    feature_group_count=groups,
+    dtype=dtype,
+  )(x)
+  return batch_norm(train, dtype)(x)
+
+
+def stem(
+  x: jax.Array, channels: int, model: Model, train: bool, preactivation: bool = False
+) -> jax.Array:
+  """Applies the first layers of a residual or dense network.
+
+  The stem "small" is a 3x3 convolution with stride 1, for images of about 32 pixels, followed by
+  batch norm and ReLU unless the blocks apply these first (`preactivation`). The stem "imagenet" is
+  a 7x7 convolution with stride 2, batch norm, ReLU and 3x3 max-pooling with stride 2.
+  """
+  if model.stem == "imagenet":
+    x = nn.relu(conv_norm(x, channels, 7, 2, train, model.dtype))
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+  if preactivation:
+    return conv(channels, (3, 3), dtype=model.dtype)(x)
+  return nn.relu(conv_norm(x, channels, 3, 1, train, model.dtype))
+
+
+def stages(
+  x: jax.Array, train: bool, depths: tuple[int, ...], block: Callable[[int, int], nn.Module]
+) -> jax.Array:
+  """Applies stages of blocks; all stages but the first halve the resolution in their first block.
+
+  Args:
+    x: Input `[batch, height, width, in]`.
+    train: Whether batch norm uses the statistics of the batch.
+    depths: Number of blocks in each stage.
+    block: Function from the number of the stage and the stride to a block.
+  """
+  for stage, depth in enumerate(depths):
+    for index in range(depth):
+      x = block(stage, 2 if stage > 0 and index == 0 else 1)(x, train)
+  return x
+
+
 def halve(x: jax.Array) -> jax.Array:
-  """2x2 max-pooling with stride 2; an odd last row or column is dropped."""
+  """Applies 2x2 max-pooling with stride 2; an odd last row or column is dropped."""
   height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-  # Not nn.max_pool: on a CPU its gradient makes a train step of small_cnn about 1.4 times as long.
-  # Nor `x.max`, whose gradient asks where x equals the maximum: where XLA computes x twice, with
-  # other rounding, nothing does.
+  # Not `nn.max_pool`: on a CPU its gradient makes a train step of small_cnn 1.4 times as long. Not
+  # `x.max`: its gradient asks where x equals the maximum, and where XLA computes x twice with
+  # different rounding, no entry does.
   rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
   return jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1:width:2])
 
 
 def global_average(x: jax.Array) -> jax.Array:
-  """Mean over height and width, summed in float32: `[B, H, W, C]` -> float32 `[B, C]`."""
+  """Averages over height and width, summed in float32: `[B, H, W, C]` -> float32 `[B, C]`."""
   return x.astype(jnp.float32).mean(axis=(1, 2))
 
 
 def classifier(num_classes: int) -> nn.Dense:
-  """The last layer, always float32: features `[batch, d]` -> logits `[batch, num_classes]`."""
+  """Returns the float32 layer from features `[batch, d]` to logits `[batch, num_classes]`."""
   uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
   return nn.Dense(num_classes, kernel_init=uniform, name="classifier")
 
 
 def scaled(channels: int, width: int) -> int:
-  """`channels` of a published network, `width` / 64 times as many: the nearest number, 1 or more.
+  """Returns `channels * width / 64`, rounded and at least 1.
 
-  At the default width of 64 a network has its published size.
+  At the default width of 64 a network has its published number of channels.
   """
   return max(1, round(channels * width / 64))
-
-
-def imagenet_stem(x: jax.Array, channels: int, train: bool, dtype: str) -> jax.Array:
-  """7x7 convolution with stride 2, batch norm, ReLU and 3x3 max-pooling with stride 2.
-
-  Padding is symmetric, as in PyTorch: `[B, H, W, C]` -> `[B, H / 4, W / 4, channels]`, rounded up.
-  """
-  x = conv(channels, (7, 7), strides=2, padding=3, dtype=dtype)(x)
-  x = nn.relu(batch_norm(train, dtype)(x))
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -1,12 +1,12 @@
-"""MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", CVPR 2018."""
+"""Provides MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", CVPR 2018."""
 
 import jax
 from flax import linen as nn
 
 from miue_jax.models import layers
-from miue_jax.settings import config
+from miue_jax.models.network import Network
 
-# Table 2 of the paper: expansion, channels, number of blocks, stride of the first one.
+# Table 2 of the paper: expansion, channels, number of blocks, stride of the first block.
 STAGES = (
   (1, 16, 1, 1),
   (6, 24, 2, 2),
@@ -19,13 +19,13 @@ STAGES = (
 
 
 class InvertedResidual(nn.Module):
-  """1x1 convolution up, 3x3 convolution of each channel alone, linear 1x1 convolution down.
+  """Applies a 1x1 convolution up, a 3x3 depthwise convolution and a linear 1x1 convolution down.
 
   Attributes:
-    expansion: channels between, per channel of the input; at 1 the first convolution is left out.
-    channels: number of channels out.
-    stride: of the 3x3 convolution; where it is 1 and the channels stay, the input is added.
-    dtype: of the computation.
+    expansion: Hidden channels per input channel; 1 leaves out the first convolution.
+    channels: Number of output channels.
+    stride: Stride of the 3x3 convolution; the input is added if the shape is unchanged.
+    dtype: Type of the computation.
   """
 
   expansion: int
@@ -35,67 +35,39 @@ class InvertedResidual(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """`[batch, height, width, in]` -> `[batch, height / stride, width / stride, channels]`."""
+    """Maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`."""
     hidden = self.expansion * x.shape[-1]
     y = x
     if self.expansion > 1:
-      y = nn.relu6(_conv_norm(y, hidden, 1, 1, train, self.dtype))
-    y = nn.relu6(_conv_norm(y, hidden, 3, self.stride, train, self.dtype, groups=hidden))
-    y = _conv_norm(y, self.channels, 1, 1, train, self.dtype)
+      y = nn.relu6(layers.conv_norm(y, hidden, 1, 1, train, self.dtype))
+    y = nn.relu6(layers.conv_norm(y, hidden, 3, self.stride, train, self.dtype, groups=hidden))
+    y = layers.conv_norm(y, self.channels, 1, 1, train, self.dtype)
     return x + y if self.stride == 1 and x.shape[-1] == self.channels else y
 
 
-class MobileNetV2(nn.Module):
-  """Stem, seven stages of inverted residuals, 1x1 convolution, global average, classifier.
+class MobileNetV2(Network):
+  """Applies a stem, seven stages of inverted residuals, and a 1x1 convolution.
 
-  Without the dropout that some put before the classifier.
+  At `model.width` 64 the network has its published size, and all channels are proportional to the
+  width (rounded). The stem "imagenet" has the published strides, 32 in total. With "small", for
+  images of about 32 pixels, the first convolution and the second stage keep the size: 8 in total.
+  The network has no dropout before the classifier.
 
   Attributes:
-    model: at `width` 64 the network is the published one, and all channels are proportional to it
-      (rounded); `stem` is "imagenet" (the published strides, 32 in all) or "small" (for images of
-      about 32 pixels: the first convolution and the second stage keep the size; 8 in all).
-    num_classes: number of logits.
-    stages: as `STAGES`.
+    stages: Rows as in `STAGES`.
   """
 
-  model: config.Model
-  num_classes: int
   stages: tuple[tuple[int, int, int, int], ...] = STAGES
 
-  @property
-  def min_side(self) -> int:
-    """Smallest height and width of an image, in pixels: the stride of the whole network."""
-    return 8 if self.model.stem == "small" else 32
-
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Images `[batch, height, width, channel]` in [0, 1] -> float32 (features, logits)."""
+  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""
     width, dtype = self.model.width, self.model.dtype
     early_stride = 1 if self.model.stem == "small" else 2
-    x = layers.normalise(images, self.model.normalise)
-    x = nn.relu6(_conv_norm(x, layers.scaled(32, width), 3, early_stride, train, dtype))
+    x = nn.relu6(layers.conv_norm(x, layers.scaled(32, width), 3, early_stride, train, dtype))
     for stage, (expansion, channels, depth, stride) in enumerate(self.stages):
+      first = early_stride if stage == 1 else stride
       for index in range(depth):
-        first = early_stride if stage == 1 else stride
-        block = InvertedResidual(
-          expansion, layers.scaled(channels, width), first if index == 0 else 1, dtype
-        )
-        x = block(x, train)
-    x = nn.relu6(_conv_norm(x, layers.scaled(1280, width), 1, 1, train, dtype))
-    features = layers.global_average(x)
-    return features, layers.classifier(self.num_classes)(features)
-
-
-def _conv_norm(
-  x: jax.Array, channels: int, kernel: int, stride: int, train: bool, dtype: str, groups: int = 1
-) -> jax.Array:
-  # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
-  x = layers.conv(
-    channels,
-    (kernel, kernel),
-    strides=stride,
-    padding=kernel // 2,
-    feature_group_count=groups,
-    dtype=dtype,
-  )(x)
-  return layers.batch_norm(train, dtype)(x)
+        step = first if index == 0 else 1
+        x = InvertedResidual(expansion, layers.scaled(channels, width), step, dtype)(x, train)
+    x = nn.relu6(layers.conv_norm(x, layers.scaled(1280, width), 1, 1, train, dtype))
+    return layers.global_average(x)

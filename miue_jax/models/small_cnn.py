@@ -1,39 +1,26 @@
-"""A plain convolutional network for runs on a CPU."""
+"""Provides a plain convolutional network for runs on a CPU."""
 
 import jax
 from flax import linen as nn
 
 from miue_jax.models import layers
-from miue_jax.settings import config
+from miue_jax.models.network import Network
 
 
-class SmallCNN(nn.Module):
-  """Four 3x3 convolutions with batch norm and ReLU; max-pooling after the first and the second.
+class SmallCNN(Network):
+  """Applies four 3x3 convolutions with batch norm and ReLU, and two max-poolings.
 
-  The convolutions have w, 2w, 4w and 4w channels, w being `model.width`; the features are the 4w
-  global averages of the last.
+  The convolutions have w, 2w, 4w and 4w channels, where w is `model.width`; a max-pooling follows
+  the first and the second. The 4w features are global averages.
   """
 
-  model: config.Model
-  num_classes: int
+  min_side = 4
 
-  @property
-  def min_side(self) -> int:
-    """Smallest height and width of an image, in pixels."""
-    return 4
-
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Images `[batch, height, width, channel]` in [0, 1] -> float32 (features, logits)."""
+  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps normalised images `[batch, height, width, channel]` to features `[batch, 4 w]`."""
     width, dtype = self.model.width, self.model.dtype
-
-    def stage(x: jax.Array, channels: int) -> jax.Array:
+    for index, channels in enumerate((width, 2 * width, 4 * width, 4 * width)):
       x = layers.conv(channels, (3, 3), dtype=dtype)(x)
-      return nn.relu(layers.batch_norm(train, dtype)(x))
-
-    x = layers.normalise(images, self.model.normalise)
-    x = layers.halve(stage(x, width))
-    x = layers.halve(stage(x, 2 * width))
-    x = stage(stage(x, 4 * width), 4 * width)
-    features = layers.global_average(x)
-    return features, layers.classifier(self.num_classes)(features)
+      x = nn.relu(layers.batch_norm(train, dtype)(x))
+      x = layers.halve(x) if index < 2 else x
+    return layers.global_average(x)

@@ -1,4 +1,4 @@
-"""A U-Net from images to images: not a classifier, but what a method may make perturbations by."""
+"""Provides a U-Net from images to images, with which a method may generate perturbations."""
 
 import jax
 import jax.numpy as jnp
@@ -6,20 +6,20 @@ from flax import linen as nn
 
 from miue_jax.models import layers
 
-LEVELS = 3  # at which the resolution halves
+LEVELS = 3  # number of times that the resolution halves
 MIN_SIDE = 2**LEVELS  # pixels
 
 
 class UNet(nn.Module):
-  """Encoder and decoder with skips (Ronneberger et al., MICCAI 2015), outputs in (-1, 1).
+  """Applies an encoder and a decoder with skip connections (Ronneberger et al., MICCAI 2015).
 
-  Two 3x3 convolutions with batch norm and ReLU at every resolution, of w, 2w, 4w and 8w channels on
-  the way down; average pooling, bilinear upsampling; at the end a 1x1 convolution, batch norm and
-  tanh.
+  Every resolution has two 3x3 convolutions with batch norm and ReLU, of w, 2w, 4w and 8w channels
+  on the way down. Sides change by average pooling and bilinear upsampling. The last layers are a
+  1x1 convolution, batch norm and tanh, so outputs are in (-1, 1).
 
   Attributes:
-    width: w, 64 in its published size.
-    dtype: of the computation.
+    width: Number of channels w of the first resolution, 64 in the published network.
+    dtype: Type of the computation.
   """
 
   width: int = 64
@@ -27,10 +27,7 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    """Images `[batch, height, width, channel]` in [0, 1] -> float32 of the same shape.
-
-    With `train=True` as for all networks (`miue_jax.models`).
-    """
+    """Maps images `[batch, height, width, channel]` in [0, 1] to float32 of the same shape."""
 
     def stage(x: jax.Array, channels: int) -> jax.Array:
       for _ in range(2):

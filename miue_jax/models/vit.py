@@ -1,4 +1,4 @@
-"""Vision transformers: the plain one, and the one for small data sets.
+"""Provides vision transformers: the plain one, and the one for small data sets.
 
 ViT: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; ViT-S has the sizes of Touvron
 et al., "Training data-efficient image transformers", ICML 2021. SL-ViT: Lee et al., "Vision
@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from miue_jax.machine import meshes, prng
-from miue_jax.models import layers
-from miue_jax.settings import config
+from miue_jax.models.network import Network
 
 _dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
 _tiny_normal = nn.initializers.normal(0.02)
@@ -23,8 +22,8 @@ _tiny_normal = nn.initializers.normal(0.02)
 class Dropout(nn.Module):
   """Sets values to zero with probability `rate` and scales the others by 1 / (1 - rate).
 
-  Each row of the global batch has its own key: masks do not depend on the number of devices. In
-  training the call must be inside a `jax.shard_map` over the mesh axis "data", with a stream
+  Each row of the global batch has its own key, so masks do not depend on the number of devices. In
+  training the call must be inside a `jax.shard_map` over the mesh axis "data", with a random stream
   "dropout" whose key is the same on all devices.
   """
 
@@ -32,7 +31,7 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """`[batch, ...]` -> the same shape; without `train` nothing changes."""
+    """Maps `[batch, ...]` to the same shape; without `train` it returns `x`."""
     if not train or self.rate == 0:
       return x
     rows = jax.lax.axis_index(meshes.AXIS) * len(x) + jnp.arange(len(x))
@@ -42,15 +41,16 @@ class Dropout(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention of several heads, with a linear layer after them.
+  """Applies self-attention with several heads, and a linear layer.
 
   Attributes:
-    heads: number of heads.
-    size: of each head.
-    local: locality self-attention (Lee et al., section 3.3): each head learns the factor of its
-      scores, which starts at 1 / sqrt(size), and no token attends to itself. Without: the factor is
-      constant, every token attends to all, and queries, keys and values have biases.
-    dtype: of the computation; scores and softmax are float32.
+    heads: Number of heads.
+    size: Size of each head.
+    local: Whether to use locality self-attention (Lee et al., section 3.3): each head learns the
+      factor of its scores, which starts at 1 / sqrt(size), and no token attends to itself.
+      Otherwise the factor is constant, every token attends to all, and queries, keys and values
+      have biases.
+    dtype: Type of the computation; scores and softmax are float32.
   """
 
   heads: int
@@ -60,7 +60,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """`[batch, tokens, dim]` -> the same shape."""
+    """Maps `[batch, tokens, dim]` to the same shape."""
     batch, tokens, dim = x.shape
     qkv = _dense(3 * self.heads * self.size, use_bias=not self.local, dtype=self.dtype)(x)
     query, key, value = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, self.size), 2, 0)
@@ -76,26 +76,23 @@ class Attention(nn.Module):
     return _dense(dim, dtype=self.dtype)(y)
 
 
-class ViT(nn.Module):
-  """Patches to tokens, blocks of attention and perceptron, the class token to the classifier.
+class ViT(Network):
+  """Turns patches into tokens, and applies blocks of attention and perceptron.
 
-  Layers are normalised before each branch and at the end; GELU; dropout after the positions, after
-  each attention and after both layers of each perceptron. Features are the class token.
+  Layer norm precedes each branch and the classifier. The activation is GELU. Dropout follows the
+  positions, each attention and both layers of each perceptron. Features are the class token.
+  `model.width` is the size of a head. The stem "small" has patches of 4x4 pixels (for images of
+  about 32), "imagenet" of 16x16.
 
   Attributes:
-    model: `width` is the size of a head, and of all else in proportion; `stem` chooses the patch:
-      "small" 4x4 pixels (for images of about 32), "imagenet" 16x16.
-    num_classes: number of logits.
-    depth: number of blocks.
-    heads: number of heads.
-    dim: size of a token, in heads.
-    hidden: size of the perceptron's hidden layer, in heads.
-    small_data: Lee et al.'s tokens and attention.
-    dropout: probability.
+    depth: Number of blocks.
+    heads: Number of heads.
+    dim: Size of a token, as a multiple of the width.
+    hidden: Size of the perceptron's hidden layer, as a multiple of the width.
+    small_data: Whether to use the tokens and the attention of Lee et al.
+    dropout: Probability of dropout.
   """
 
-  model: config.Model
-  num_classes: int
   depth: int
   heads: int
   dim: int
@@ -105,20 +102,18 @@ class ViT(nn.Module):
 
   @property
   def patch(self) -> int:
-    """Height and width of a patch in pixels; it must divide those of an image."""
+    """Returns the height and width of a patch in pixels; it must divide those of an image."""
     return 4 if self.model.stem == "small" else 16
 
   @property
   def min_side(self) -> int:
-    """Smallest height and width of an image, in pixels."""
+    """Returns the smallest height and width of an image in pixels."""
     return self.patch
 
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Images `[batch, height, width, channel]` in [0, 1] -> float32 (features, logits)."""
+  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""
     width, dtype = self.model.width, self.model.dtype
     dim = self.dim * width
-    x = layers.normalise(images, self.model.normalise)
     if self.small_data:
       x = nn.LayerNorm(dtype=dtype)(patches(_with_shifted(x, self.patch // 2), self.patch))
     else:
@@ -133,24 +128,23 @@ class ViT(nn.Module):
       y = Attention(self.heads, width, self.small_data, dtype)(y)
       x += Dropout(self.dropout)(y, train)
       y = _dense(self.hidden * width, dtype=dtype)(nn.LayerNorm(dtype=dtype)(x))
-      # By tanh, as ViT's authors do; jax 0.12 cannot differentiate erf inside `shard_map`.
+      # The tanh form, as in the authors' code; jax 0.12 cannot differentiate erf in `shard_map`.
       y = Dropout(self.dropout)(nn.gelu(y, approximate=True), train)
       x += Dropout(self.dropout)(_dense(dim, dtype=dtype)(y), train)
-    features = nn.LayerNorm(dtype=jnp.float32)(x[:, 0])
-    return features, layers.classifier(self.num_classes)(features)
+    return nn.LayerNorm(dtype=jnp.float32)(x[:, 0])
 
 
 def patches(images: jax.Array, side: int) -> jax.Array:
-  """`[batch, height, width, channel]` -> `[batch, patches, side * side * channel]`, row by row."""
+  """Cuts `[batch, H, W, C]` into `[batch, patches, side * side * C]`, row by row."""
   batch, height, width, channels = images.shape
   x = images.reshape(batch, height // side, side, width // side, side, channels)
   return jnp.swapaxes(x, 2, 3).reshape(batch, -1, side * side * channels)
 
 
 def _with_shifted(images: jax.Array, pixels: int) -> jax.Array:
-  """Appends four copies, moved along the diagonals, as channels (Lee et al., section 3.2).
+  """Appends four copies that are shifted along the diagonals as channels (Lee et al., section 3.2).
 
-  What moves in from outside is zero: `[B, H, W, C]` -> `[B, H, W, 5 C]`.
+  Pixels from outside are zero: `[B, H, W, C]` -> `[B, H, W, 5 C]`.
   """
   _, height, width, _ = images.shape
   padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))

@@ -1,4 +1,4 @@
-"""Wide residual networks: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016."""
+"""Provides wide residual networks: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016."""
 
 import functools
 from collections.abc import Callable
@@ -7,20 +7,20 @@ import jax
 from flax import linen as nn
 
 from miue_jax.models import layers
-from miue_jax.settings import config
+from miue_jax.models.network import Network
 
 
 class PreActBlock(nn.Module):
-  """Batch norm, ReLU and 3x3 convolution, twice, and a shortcut; `channels` out.
+  """Applies batch norm, ReLU and a 3x3 convolution, twice, and a shortcut.
 
-  He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016. Where the shape changes, the
+  He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016. If the shape changes, the
   shortcut is a 1x1 convolution of the first activation.
 
   Attributes:
-    channels: number of channels out.
-    stride: of the first convolution.
-    dtype: of the computation.
-    gate: what the residual branch goes through before it is added.
+    channels: Number of output channels.
+    stride: Stride of the first convolution.
+    dtype: Type of the computation.
+    gate: Function that scales the residual branch before it is added.
   """
 
   channels: int
@@ -30,7 +30,7 @@ class PreActBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """`[batch, height, width, in]` -> `[batch, height / stride, width / stride, channels]`."""
+    """Maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`."""
     # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
     conv = functools.partial(layers.conv, self.channels, dtype=self.dtype)
     active = nn.relu(layers.batch_norm(train, self.dtype)(x))
@@ -42,43 +42,32 @@ class PreActBlock(nn.Module):
     return x + y
 
 
-class WideResNet(nn.Module):
-  """Stem, three stages of pre-activation blocks, batch norm, global average, classifier.
+class WideResNet(Network):
+  """Applies a stem, three stages of pre-activation blocks, batch norm and ReLU.
+
+  At `model.width` 64 the stem has the published 16 channels, and all channels are proportional to
+  the width (rounded).
 
   Attributes:
-    depth: number of blocks in each stage, 5 in a network of 34 layers.
-    factor: how many times wider than the 16, 32 and 64 channels of a thin network.
-    model: at `width` 64 the stem has the published 16 channels, and all channels are proportional
-      to it (rounded); `stem` is "small" (3x3, stride 1, for images of about 32 pixels) or
-      "imagenet" (7x7, stride 2, batch norm, ReLU, then 3x3 max-pooling with stride 2).
-    num_classes: number of logits.
+    depth: Number of blocks in each stage, 5 in a network of 34 layers.
+    factor: Factor of the channels, relative to the 16, 32 and 64 of a thin network.
   """
 
   depth: int
   factor: int
-  model: config.Model
-  num_classes: int
 
-  @property
-  def min_side(self) -> int:
-    """Smallest height and width of an image, in pixels: the stride of the whole network."""
-    return 4 if self.model.stem == "small" else 16
+  small_stride = 4
 
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Images `[batch, height, width, channel]` in [0, 1] -> float32 (features, logits)."""
+  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""
     width, dtype = self.model.width, self.model.dtype
-    x = layers.normalise(images, self.model.normalise)
-    if self.model.stem == "small":
-      x = layers.conv(layers.scaled(16, width), (3, 3), dtype=dtype)(x)
-    else:
-      x = layers.imagenet_stem(x, layers.scaled(16, width), train, dtype)
-    for stage in range(3):
-      channels = layers.scaled(16 * 2**stage * self.factor, width)
-      for index in range(self.depth):
-        x = PreActBlock(channels, 2 if stage > 0 and index == 0 else 1, dtype)(x, train)
-    features = layers.global_average(nn.relu(layers.batch_norm(train, dtype)(x)))
-    return features, layers.classifier(self.num_classes)(features)
+    x = layers.stem(x, layers.scaled(16, width), self.model, train, preactivation=True)
+
+    def block(stage, stride):
+      return PreActBlock(layers.scaled(16 * 2**stage * self.factor, width), stride, dtype)
+
+    x = layers.stages(x, train, (self.depth,) * 3, block)
+    return layers.global_average(nn.relu(layers.batch_norm(train, dtype)(x)))
 
 
-wrn34_10 = functools.partial(WideResNet, 5, 10)
+wrn34_10 = functools.partial(WideResNet, depth=5, factor=10)

@@ -66,10 +66,11 @@ class Model:
   """A network: images in [0, 1] -> (features, logits)."""
 
   name: str = "resnet18"  # see miue_jax.models.MODELS
-  width: int = 64  # channels of the first stage; MLPs and linear derive theirs from the image
-  stem: str = "small"  # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
-  normalise: str = "imagenet"  # imagenet: ImageNet mean and std inside the model; none
-  dtype: str = "float32"  # of the computation: float32 | bfloat16; parameters stay float32
+  width: Count = 64  # channels of the first stage; MLPs and linear derive theirs from the image
+  # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
+  stem: Literal["small", "imagenet"] = "small"
+  normalise: Literal["imagenet", "none"] = "imagenet"  # ImageNet mean and std inside the model
+  dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
 
 
 @settings

@@ -1,4 +1,4 @@
-"""Features of the named layers of a network, all in one pass, a batch of images at a time."""
+"""Computes the outputs of named layers of a network, all in one pass, batch by batch."""
 
 import fnmatch
 import functools
@@ -16,19 +16,19 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 from miue_jax.train import prediction
 
-# What every network returns: features, which its classifier sees, and logits.
+# Every network returns the input of its classifier and the logits.
 FEATURES = "features"
 OUTPUTS = (FEATURES, "logits")
 
 
 def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-  """Layers of a network in the order in which they end, then `OUTPUTS`.
+  """Returns the layers of a network in the order in which their calls end, then `OUTPUTS`.
 
   A layer inside another one is named by its path, such as `BasicBlock_0/Conv_1`.
 
   Args:
-    module: as `models.build` makes it.
-    image_shape: (height, width, channel).
+    module: Network made by `models.build`.
+    image_shape: Shape (height, width, channel) of the images.
   """
   ended: list[str] = []
 
@@ -42,18 +42,19 @@ def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ..
     ended.clear()
     return module.apply(variables, images, train=False, capture_intermediates=note, mutable=[])
 
-  # Shapes are enough to walk through a network: nothing is computed.
+  # Shapes are enough to trace a network: nothing is computed.
   jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
   return (*dict.fromkeys(ended), *OUTPUTS)
 
 
 def chosen(patterns: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-  """The known layers that any pattern names, in their order; `*` stands for letters inside a name.
+  """Returns the known layers that match any pattern, in the order of `known`.
 
-  `BasicBlock_*` are the blocks and not what lies inside them, which `BasicBlock_*/*` names.
+  `*` matches letters inside a name: `BasicBlock_*` matches the blocks, and `BasicBlock_*/*` the
+  layers inside them.
 
   Raises:
-    UserError: a pattern that names none.
+    UserError: a pattern matches no layer.
   """
   found = set()
   for pattern in patterns:
@@ -64,7 +65,7 @@ def chosen(patterns: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     if not own:
       outer = ", ".join(name for name in known if "/" not in name)
       raise UserError(
-        f"measure.layers names {pattern!r}, which this network does not have; it has {outer}."
+        f"measure.layers has {pattern!r}, which matches no layer; this network has {outer}."
       )
     found |= own
   return tuple(name for name in known if name in found)
@@ -73,45 +74,45 @@ def chosen(patterns: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
 def select(
   patterns: Sequence[str], module: nn.Module, image_shape: tuple[int, int, int]
 ) -> tuple[str, ...]:
-  """The layers of a network that any pattern names, as `chosen` finds them among its `names`.
+  """Returns the layers of a network that match any pattern, as `chosen` does.
 
   Raises:
-    UserError: a pattern that names none.
+    UserError: a pattern matches no layer.
   """
-  if set(patterns) <= set(OUTPUTS):  # every network has these: walking through one takes seconds
+  if set(patterns) <= set(OUTPUTS):  # every network has these, and to trace one takes seconds
     return chosen(patterns, OUTPUTS)
   return chosen(patterns, names(module, image_shape))
 
 
 class Extractor:
-  """Features of some layers; compiled once.
+  """Computes the features of some layers; the pass is compiled once.
 
   Attributes:
-    layers: their names.
+    layers: Names of the layers.
   """
 
   def __init__(self, module: nn.Module, layers: Sequence[str]):
-    """Takes names from `names(module, ...)`; features of images, and the mesh, come from `fit`."""
+    """Prepares the pass through `module` on the current mesh for `layers`, given as by `names`."""
     self.layers = tuple(layers)
     self._apply = _inference(module, self.layers, jax.sharding.get_mesh())
 
   def __call__(self, variables: Any, images: Images) -> dict[str, np.ndarray]:
-    """Features of every layer, float32 `[N, d]`, BatchNorm frozen.
+    """Returns the features of every layer, float32 `[N, d]`, with BatchNorm in inference mode.
 
-    What has positions, `[N, height, width, d]` or `[N, tokens, d]`, is averaged over them, as
-    networks do it before their classifier.
+    Outputs with positions, `[N, height, width, d]` or `[N, tokens, d]`, are averaged over them, as
+    networks do before their classifier.
 
     Args:
-      variables: of the network, on the mesh.
-      images: uint8 `[N, H, W, C]`; those that are read from files are, a batch at a time.
+      variables: Variables of the network, on the mesh.
+      images: Images, uint8 `[N, H, W, C]`; lazy images are read batch by batch.
     """
     return prediction.in_batches(self._apply, variables, images)
 
 
 @functools.lru_cache(maxsize=4)
 def _inference(module: nn.Module, layers: tuple[str, ...], mesh: jax.sharding.Mesh):
-  """The forward pass that keeps the outputs of `layers`."""
-  del mesh  # part of the key: a compiled function belongs to its mesh
+  """Returns the compiled forward pass that keeps the outputs of `layers`."""
+  del mesh  # part of the cache's key: a compiled function belongs to its mesh
 
   def kept(layer: nn.Module, method: str) -> bool:
     return method == "__call__" and "/".join(layer.path) in layers
@@ -134,7 +135,7 @@ def _inference(module: nn.Module, layers: tuple[str, ...], mesh: jax.sharding.Me
 
 
 def _pooled(intermediates: Any, name: str) -> jax.Array:
-  """The last output of a layer, float32, averaged over all axes but the first and the last."""
+  """Returns the last output of a layer, float32, averaged over all axes but first and last."""
   for part in name.split("/"):
     intermediates = intermediates[part]
   output = intermediates["__call__"][-1].astype(jnp.float32)

@@ -18,8 +18,8 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
+from miue_jax.transforms import augment
 from miue_jax.transforms import hooks as hooks_lib
-from miue_jax.transforms.augment import augment
 
 
 @flax.struct.dataclass

@@ -1,14 +1,15 @@
-"""TrivialAugment: one random operation of random strength for every image, on the device.
+"""Provides TrivialAugment: one random operation of random strength for every image, on the device.
 
 Mueller and Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021,
 with its wide ranges: the operations of Pillow, each drawn with probability 1/14, at one of 31
-strengths. Pixels stay floats: results differ from Pillow's by its rounding to levels.
+strengths. Pixels stay floats, so results differ from Pillow's by its rounding to levels.
 """
 
 import jax
 import jax.numpy as jnp
 
-from miue_jax.transforms.hooks import Targets
+from miue_jax.transforms.compression import LUMA
+from miue_jax.transforms.hooks import Targets, assert_batch
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 TONAL = (
@@ -24,13 +25,22 @@ TONAL = (
 )
 OPERATIONS = GEOMETRIC + TONAL
 STRENGTHS = 31
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def trivial_augment(
-  keys: jax.Array, images: jax.Array, targets: Targets
-) -> tuple[jax.Array, Targets]:
-  """Draws an operation and a strength for every image."""
+  keys: jax.Array, images: jax.Array, targets: Targets | None = None
+) -> tuple[jax.Array, Targets | None]:
+  """Applies one operation to every image, with random kind and strength.
+
+  Args:
+    keys: Random keys `[batch]`.
+    images: Float images `[batch, height, width, 1 or 3]` in [0, 1].
+    targets: Soft labels of the images.
+
+  Returns:
+    Images of the same shape, and the targets unchanged.
+  """
+  assert_batch(keys, images)
 
   def one(key, image):
     which, strength, sign = jax.random.split(key, 3)
@@ -47,21 +57,27 @@ def trivial_augment(
 def operation(
   image: jax.Array, which: jax.Array, strength: jax.Array, sign: jax.Array
 ) -> jax.Array:
-  """Applies one operation.
+  """Applies one operation to one image.
 
   Args:
-    image: float `[height, width, channel]` in [0, 1].
-    which: index in `OPERATIONS`.
-    strength: in [0, 1]; operations without strength ignore it.
-    sign: 1 or -1, the direction of a geometric operation.
+    image: Float image `[height, width, channel]` in [0, 1].
+    which: Index in `OPERATIONS`.
+    strength: Strength in [0, 1]; operations without strength ignore it.
+    sign: Direction of a geometric operation, 1 or -1.
+
+  Returns:
+    A float image of the same shape.
   """
   image = _transform(image, _affine(image.shape, which, strength * sign))
-  tonal = jnp.maximum(which - len(GEOMETRIC), 0)  # the geometric ones are the identity here
+  tonal = jnp.maximum(which - len(GEOMETRIC), 0)  # geometric operations select the identity
   return jax.lax.select_n(tonal, *(tone(image, strength) for tone in _TONES))
 
 
 def _affine(shape: tuple[int, ...], which: jax.Array, strength: jax.Array) -> jax.Array:
-  """Maps (x, y, 1) of the result to (x, y) of the image, `[2, 3]`; pixel centres lie at 1/2."""
+  """Returns the matrix `[2, 3]` from (x, y, 1) of the result to (x, y) of the image.
+
+  The centre of the first pixel is (1/2, 1/2).
+  """
   height, width = shape[:2]
   shear, shift, angle = 0.99 * strength, 32.0 * strength, -jnp.deg2rad(135.0 * strength)
   cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -81,7 +97,7 @@ def _affine(shape: tuple[int, ...], which: jax.Array, strength: jax.Array) -> ja
 
 
 def _transform(image: jax.Array, affine: jax.Array) -> jax.Array:
-  """Nearest neighbours of affinely moved coordinates; black outside."""
+  """Moves an image by an affine map with nearest neighbours; pixels from outside are black."""
   height, width = image.shape[:2]
   x, y = jnp.meshgrid(jnp.arange(width) + 0.5, jnp.arange(height) + 0.5)
   column, row = (
@@ -105,7 +121,7 @@ def _equalize(image, strength):
 
 
 def _equalized(channel: jax.Array) -> jax.Array:
-  """Flattens the histogram of one channel `[height, width]` as Pillow does."""
+  """Flattens the histogram of one channel `[height, width]`, as Pillow does."""
   levels = _levels(channel)
   histogram = jnp.zeros(256, jnp.int32).at[levels].add(1)
   step = (levels.size - histogram[levels.max()]) // 255
@@ -138,11 +154,10 @@ def _brightness(image, strength):
 
 
 def _sharpness(image, strength):
-  """The blurred image keeps its border, as in Pillow."""
+  # The blurred image keeps its border, as in Pillow.
   height, width = image.shape[:2]
-  weights = {(1, 1): 5}
   smooth = sum(
-    weights.get((i, j), 1) * image[i : height - 2 + i, j : width - 2 + j]
+    (5 if (i, j) == (1, 1) else 1) * image[i : height - 2 + i, j : width - 2 + j]
     for i in range(3)
     for j in range(3)
   )
@@ -150,18 +165,21 @@ def _sharpness(image, strength):
 
 
 def _enhanced(without: jax.Array | float, image: jax.Array, strength: jax.Array) -> jax.Array:
-  """Between (and beyond) an image without some property and the image: factor 0.01 to 2."""
+  """Interpolates from `without` to `image` by a factor of 0.01 to 2; above 1 it extrapolates."""
   factor = 0.01 + 1.99 * strength
   return jnp.clip(without + factor * (image - without), 0.0, 1.0)
 
 
 def _luma(image: jax.Array) -> jax.Array:
+  """Returns the luma `[height, width, 1]` of an image."""
   if image.shape[-1] == 1:
     return image
-  return jnp.sum(image * jnp.array(_LUMA)[None, None, :], axis=-1, keepdims=True)
+  # Not `compression.grayscale`: its matrix product rounds differently in the last bit.
+  return jnp.sum(image * jnp.array(LUMA)[None, None, :], axis=-1, keepdims=True)
 
 
 def _levels(image: jax.Array) -> jax.Array:
+  """Returns the integer levels 0 to 255 of a float image."""
   return jnp.round(255 * image).astype(jnp.int32)
 
 

@@ -1,4 +1,4 @@
-"""Purifiers: closed forms of diffusion and rate, and what they do to a tiny poison."""
+"""Tests purifiers against closed forms of diffusion and rate, and on a tiny poison."""
 
 import functools
 
@@ -21,7 +21,7 @@ TINY = purification.Training(width=8, steps=300, batch_size=16, learning_rate=4e
 
 
 def smooth(count, seed, shape=(7, 9, 1)):
-  """Images of two dimensions: brightness and slope."""
+  """Returns images that differ only in brightness and slope."""
   rng = np.random.default_rng(seed)
   ramp = np.linspace(-1, 1, shape[1])[None, None, :, None]
   bright, slope = rng.uniform(80, 170, (count, 1, 1, 1)), rng.uniform(-60, 60, (count, 1, 1, 1))
@@ -30,7 +30,7 @@ def smooth(count, seed, shape=(7, 9, 1)):
 
 
 def poisoned(split):
-  """With a checkerboard of 8 levels."""
+  """Adds a checkerboard of 8 levels."""
   board = 16 * (np.indices(split.images.shape[1:3]).sum(axis=0) % 2) - 8
   images = np.clip(split.images[:] + board[None, :, :, None], 0, 255).astype(np.uint8)
   return Split(images, split.labels)
@@ -54,7 +54,7 @@ def test_a_poison_is_purified(make, use_devices):
   assert purified.labels is train.labels
   assert error(train.images[:], clean.images) == pytest.approx(8, abs=0.2)
   assert error(purified.images[:], clean.images) < 7
-  # The checkerboard itself is gone.
+  # Little of the checkerboard is left.
   board = (np.indices((7, 9)).sum(axis=0) % 2 - 0.5)[None, :, :, None]
   left = np.mean((purified.images[:] - clean.images[:].astype(float)) * 2 * board)
   assert abs(left) < 2
@@ -69,7 +69,7 @@ def test_noise_levels_are_those_of_ddpm():
 
 
 @pytest.mark.parametrize("level", [1, 7, 100])
-def test_a_perfect_model_of_one_image_gives_that_image(level, use_devices):
+def test_a_perfect_model_of_one_image_returns_that_image(level, use_devices):
   use_devices(1)
   image = np.random.default_rng(0).uniform(-1, 1, (1, 4, 4, 1)).astype(np.float32)
   share = jnp.asarray(purification.signal_share(), jnp.float32)
@@ -85,9 +85,9 @@ def test_a_perfect_model_of_one_image_gives_that_image(level, use_devices):
 
 
 def test_a_perfect_model_of_gaussian_pixels_samples_their_posterior(use_devices, monkeypatch):
-  """Pixels N(0, v): noised and denoised, they are N(0, v) again, and correlated with the old."""
+  """Pixels N(0, v) that are noised and denoised are N(0, v), correlated with the original."""
   use_devices(1)
-  monkeypatch.setattr(purification, "EVALUATIONS", 100)  # fewer lose variance
+  monkeypatch.setattr(purification, "EVALUATIONS", 100)  # fewer evaluations lose variance
   variance, level, count = 0.01, 100, 4000
   share = jnp.asarray(purification.signal_share(), jnp.float32)
 
@@ -100,7 +100,7 @@ def test_a_perfect_model_of_gaussian_pixels_samples_their_posterior(use_devices,
   keys = prng.example_keys(jax.random.key(0), jnp.arange(count))
   found = np.asarray(purification.sampler(noise_of, level)(None, keys, given))
   assert found.var() == pytest.approx(variance, rel=0.08)
-  # Posterior sampling: the correlation is the share of variance that the signal has at the top.
+  # In posterior sampling the correlation is the share of the signal at the highest level.
   own = purification.signal_share()[level]
   expected = own * variance / (own * variance + 1 - own)
   assert np.corrcoef(found.ravel(), given.ravel())[0, 1] == pytest.approx(expected, abs=0.05)
@@ -132,7 +132,7 @@ def test_results_do_not_depend_on_the_number_of_devices(use_devices):
       assert np.abs(found[devices] - found[1]).max() <= 1
 
 
-def test_images_that_memory_does_not_hold_are_refused(use_devices):
+def test_images_that_are_not_in_memory_are_refused(use_devices):
   use_devices(1)
   images = smooth(4, 0).images
   lazy = Split(LazyImages(lambda ids: images[ids], len(images), "lazy"), np.zeros(4, np.int32))

@@ -1,4 +1,4 @@
-"""UEraser: what is drawn, what is chosen, and when."""
+"""Tests UEraser: its draws, its choice and its epochs."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from miue_jax import defences
 from miue_jax.defences import ueraser
 from miue_jax.machine import prng
-from miue_jax.transforms import hooks
+from miue_jax.transforms import Targets
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -17,7 +17,7 @@ def keys(count, seed=0):
   return prng.example_keys(jax.random.key(seed), jnp.arange(count))
 
 
-def test_the_hardest_of_five_augmentations_is_learned():
+def test_the_augmentation_with_the_largest_loss_of_five_is_learned():
   images = np.random.default_rng(0).random((6, 8, 8, 3), np.float32)
   target = jnp.float32(0.3)
 
@@ -44,7 +44,7 @@ def test_the_first_quarter_of_the_epochs_has_an_adversary():
 
 
 def test_plasma_is_diamond_square():
-  """Given its noise, every point is derived by loops over its neighbours."""
+  """Derives every point by loops over its neighbours, given the noise."""
   key = jax.random.key(4)
   cloud = np.asarray(ueraser.plasma(key, (9, 9, 3)))[..., 0]
   roughness_key, key = jax.random.split(key)
@@ -72,7 +72,7 @@ def test_plasma_covers_any_size_and_range():
     cloud = np.asarray(ueraser.plasma(jax.random.key(1), shape))
     assert cloud.shape == (*shape[:2], 1)
     assert (cloud.min(), cloud.max()) == pytest.approx((0, 1), abs=1e-6)
-  # A cloud, not noise: neighbours are alike.
+  # A cloud, not noise: neighbouring pixels are similar.
   assert np.abs(np.diff(cloud, axis=0)).mean() < 0.6 * np.abs(cloud - cloud.mean()).mean()
 
 
@@ -82,7 +82,7 @@ def test_each_toning_acts_on_half_of_the_images():
   toned = np.asarray(jax.jit(jax.vmap(ueraser._toned))(keys(count), flat))
   untouched = (toned == flat).all(axis=(1, 2, 3))
   even = np.ptp(toned, axis=(1, 2)).max(axis=1) == 0
-  # No plasma: 1/4 of the images; no plasma and no change of channels: 1/8 + 1/8 of 1/6.
+  # No plasma: 1/4 of the images. No plasma and unchanged channels: 1/8, and 1/8 times 1/6.
   assert abs(even.mean() - 1 / 4) < 0.08
   assert abs(untouched.mean() - (1 / 8 + 1 / 48)) < 0.07
   assert all(sorted(image[0, 0].round(5)) == [0.2, 0.4, 0.6] for image in toned[even].astype(float))
@@ -91,7 +91,7 @@ def test_each_toning_acts_on_half_of_the_images():
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
   def adversary(keys, images, targets):
     def loss(images):
-      return hooks.Targets.hard(targets.labels[:, 0]).loss(images[:, 0, :4, 0])
+      return Targets.hard(targets.labels[:, 0]).loss(images[:, 0, :4, 0])
 
     return ueraser.hardest(keys, images, loss), targets
 

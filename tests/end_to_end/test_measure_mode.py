@@ -151,7 +151,7 @@ def test_layers_and_test_images(fork, finished, tmp_path):
 
 def test_a_layer_that_there_is_not_is_named_before_any_work(fork, tmp_path):
   result = fork(*TINY, "--config.measure.layers=('Conv_9',)", f"--workdir={tmp_path / 'run'}")
-  assert "'Conv_9', which this network does not have; it has Conv_0" in result.sentence()
+  assert "'Conv_9', which matches no layer; this network has Conv_0" in result.sentence()
   assert not (tmp_path / "run" / "poison").exists()
 
 

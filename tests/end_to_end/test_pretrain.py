@@ -65,7 +65,7 @@ def test_the_benchmark_names_it_and_refuses_other_networks(run, fork, weights, t
   sentence = fork(
     *flags, "--config.compare.victims=('small_cnn', 'lenet5')", f"--workdir={tmp_path / 'refused'}"
   ).sentence()
-  assert "The pretrained network is another one" in sentence
+  assert "The pretrained network does not match" in sentence
   assert not (tmp_path / "refused" / "results.jsonl").exists()
   result = run(*flags, f"--workdir={tmp_path / 'table'}")
   assert result.code == 0, result

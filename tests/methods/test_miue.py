@@ -15,7 +15,7 @@ from miue_jax.methods import METHODS, miue
 from miue_jax.models import layers
 from miue_jax.settings.config import Model, Sgd
 from miue_jax.train import lanes
-from miue_jax.transforms.augment import augment
+from miue_jax.transforms import augment
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

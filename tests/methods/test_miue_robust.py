@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from tiny import Tiny, noisy_dataset
 
+from miue_jax import transforms
 from miue_jax.machine import signals
 from miue_jax.methods import miue_robust
 from miue_jax.settings.config import Model, Sgd
-from miue_jax.transforms import recompression
 
 COUNT, CLASSES = 48, 3
 SETTINGS = miue_robust.Settings(
@@ -20,7 +20,7 @@ SETTINGS = miue_robust.Settings(
   step_size_start=1.6 / 255,
   step_size_end=0.8 / 255,
   augment="none",
-  squeezes=("none", "grayscale"),
+  transformations=("none", "grayscale"),
   checkpoint_every=100,
 )
 EPOCH = COUNT // 8 + COUNT // 16 * SETTINGS.steps
@@ -48,7 +48,7 @@ def test_features_collapse_in_gray_as_well(generate):
   for name in ("miue", "miue_robust"):
     made, state = generate(name, name)
     poisoned = jnp.array(DATASET.train.images[:] + made.delta, jnp.float32) / 255
-    gained[name] = cohesion(state, poisoned), cohesion(state, recompression.grayscale(poisoned))
+    gained[name] = cohesion(state, poisoned), cohesion(state, transforms.grayscale(poisoned))
   plain, robust = gained["miue"], gained["miue_robust"]
   assert min(plain[0], robust[0], robust[1]) > 0.8
   assert robust[1] > plain[1] + 0.3
@@ -56,9 +56,9 @@ def test_features_collapse_in_gray_as_well(generate):
 
 def test_without_a_transformation_it_is_miue(generate):
   plain, _ = generate("plain", "miue", epochs=2)
-  same, _ = generate("same", squeezes=("none",), epochs=2)
+  same, _ = generate("same", transformations=("none",), epochs=2)
   assert same.delta.tobytes() == plain.delta.tobytes()
-  other, _ = generate("other", squeezes=("grayscale",), epochs=2)
+  other, _ = generate("other", transformations=("grayscale",), epochs=2)
   assert other.delta.tobytes() != plain.delta.tobytes()
 
 
@@ -67,7 +67,10 @@ def test_both_sides_see_transformed_images(generate, augment_poisoned):
   # No delta step sees colour, so that all channels move by the same sign: the weights of luma are
   # positive.
   made, _ = generate(
-    squeezes=("grayscale",), epochs=1, augment_poisoned=augment_poisoned, step_size_start=1 / 255
+    transformations=("grayscale",),
+    epochs=1,
+    augment_poisoned=augment_poisoned,
+    step_size_start=1 / 255,
   )
   inside = (DATASET.train.images[:] > 20) & (DATASET.train.images[:] < 235)
   inside = inside.all(axis=-1)
@@ -76,7 +79,7 @@ def test_both_sides_see_transformed_images(generate, augment_poisoned):
 
 
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
-  settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
+  settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
   expected, _ = generate("whole", **settings)
   for step in (3, COUNT // 8 + 5, EPOCH + 2):
     with pytest.raises(signals.Interrupted, match="SIGTERM"):
@@ -86,7 +89,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
 
 
 def test_the_draws_do_not_depend_on_the_number_of_devices(generate):
-  settings = {"squeezes": ("none", "grayscale", "jpeg50"), "epochs": 1}
+  settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 1}
   one, _ = generate("one", devices=1, **settings)
   four, _ = generate("four", devices=4, **settings)
   # Sums in another order only change the signs of gradients near 0.

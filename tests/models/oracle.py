@@ -1,5 +1,6 @@
-"""A network of ours against the same one in plain PyTorch, weights copied."""
+"""Compares a network of this package with the same network in PyTorch, with copied weights."""
 
+import chex
 import jax
 import numpy as np
 
@@ -9,25 +10,25 @@ CLASSES, BATCH = 5, 8
 
 
 def number_of_parameters(module, shape):
-  """Trained numbers of a network, without drawing them."""
+  """Returns the number of parameters of a network, without drawing them."""
   variables = jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
   return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def assert_same(torch, network, layers, module, side, optimise=False):
-  """Compares outputs, and in training gradients and running statistics, over two devices.
+  """Asserts equal outputs, and in training equal gradients and statistics, over two devices.
 
   Args:
-    torch: the package.
-    network: a PyTorch module, normalised images `[batch, channel, height, width]` -> (features,
-      logits) of `CLASSES` classes, without dropout.
-    layers: pairs of a layer or parameter of `network` and its path in ours.
-    module: ours, with `normalise` "none".
-    side: height and width of the images.
-    optimise: whether XLA's CPU backend does; it takes longer to compile.
+    torch: The PyTorch package.
+    network: PyTorch module without dropout, from normalised images `[batch, channel, height,
+      width]` to (features, logits) of `CLASSES` classes.
+    layers: Pairs of a layer or parameter of `network` and its path in `module`.
+    module: Network of this package, with `normalise` "none".
+    side: Height and width of the images.
+    optimise: Whether XLA's CPU backend optimises, which takes longer to compile.
   """
   layers = list(layers)
-  counts = {}  # values per channel that each batch norm sees
+  counts = {}  # values per channel in each batch norm
   for layer, path in layers:
     if isinstance(layer, torch.nn.BatchNorm2d):
       for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
@@ -69,11 +70,11 @@ def assert_same(torch, network, layers, module, side, optimise=False):
   )(variables, ours, weights.numpy())
   assert_close([ours_features, ours_logits], [x.detach().numpy() for x in (features, logits)], 1e-5)
   assert_close(by_images, images.grad.numpy().transpose(0, 2, 3, 1), 1e-4)
-  # What batch norm cancels (a bias before it) has no effect, and a gradient of rounding alone.
+  # A bias before batch norm has no effect, and its gradient consists of rounding errors.
   expected = _variables(torch, layers, gradient=True)["params"]
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
   assert_close(by_params, expected, 1e-4, floor=5e-2 * largest)
-  # PyTorch's running variance averages the unbiased estimate: undo n / (n - 1) of the new part.
+  # PyTorch's running variance averages the unbiased estimate, so undo n / (n - 1) in the new part.
   expected = _variables(torch, layers)["batch_stats"]
   factors = _nested({path: 1 - 1 / count for path, count in counts.items()})
   for path in counts:
@@ -86,14 +87,14 @@ def assert_same(torch, network, layers, module, side, optimise=False):
 
 
 def assert_close(actual, expected, tolerance, floor=0.0):
-  """Compares trees leaf by leaf, relative to the largest entry of each leaf, `floor` at least."""
-  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  """Asserts equal leaves, relative to the largest entry of each leaf or `floor`."""
+  chex.assert_trees_all_equal_structs(actual, expected)
   for one, two in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, two, rtol=0, atol=tolerance * max(np.abs(two).max(), floor))
 
 
 def _variables(torch, layers, gradient=False):
-  """The PyTorch weights (or their gradients) and running statistics as our variables."""
+  """Returns PyTorch weights (or gradients) and running statistics as variables of this package."""
   params, stats = {}, {}
   for layer, path in layers:
     if isinstance(layer, torch.nn.Parameter):
@@ -110,12 +111,13 @@ def _variables(torch, layers, gradient=False):
 
 
 def _copied(tensor):
-  """Our layout of a PyTorch weight: OIHW -> HWIO, OI -> IO."""
+  """Returns a PyTorch weight in the layout of this package: OIHW -> HWIO, OI -> IO."""
   array = tensor.detach().numpy()
   return np.array(array.transpose({1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[array.ndim]))
 
 
 def _nested(flat):
+  """Returns a nested dict from values by path."""
   tree = {}
   for (*parents, leaf), value in flat.items():
     node = tree

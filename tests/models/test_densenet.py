@@ -1,4 +1,4 @@
-"""DenseNet against PyTorch and against the parameter counts of the literature."""
+"""Tests DenseNet against PyTorch and the parameter counts of the literature."""
 
 import oracle
 import pytest
@@ -79,5 +79,5 @@ def test_matches_pytorch(stem, side):
       return features, self.linear(features)
 
   model = Model(width=2 * growth, stem=stem, normalise="none")
-  module = densenet.DenseNet(depths, model, oracle.CLASSES)
+  module = densenet.DenseNet(model, oracle.CLASSES, depths)
   oracle.assert_same(torch, DenseNet(), pairs, module, side)

@@ -1,4 +1,4 @@
-"""One, two and four devices give the same logits, gradients and statistics."""
+"""Tests that one, two and four devices give the same logits, gradients and statistics."""
 
 import jax
 import numpy as np
@@ -15,9 +15,9 @@ SHAPE = (16, 16, 3)
 SMALL = Model(width=4)
 MODULES = {
   "small_cnn": small_cnn.SmallCNN(SMALL, 5),
-  "resnet": resnet.ResNet((1, 1, 1, 1), resnet.BasicBlock, SMALL, 5),
-  "densenet": densenet.DenseNet((1, 1, 1, 1), SMALL, 5),
-  "wide_resnet": wide_resnet.WideResNet(1, 1, SMALL, 5),
+  "resnet": resnet.ResNet(SMALL, 5, (1, 1, 1, 1), resnet.BasicBlock),
+  "densenet": densenet.DenseNet(SMALL, 5, (1, 1, 1, 1)),
+  "wide_resnet": wide_resnet.WideResNet(SMALL, 5, depth=1, factor=1),
   "mobilenet": mobilenet.MobileNetV2(SMALL, 5, ((1, 16, 1, 1), (6, 24, 2, 2))),
   "vit": vit.ViT(SMALL, 5, depth=2, heads=2, dim=2, hidden=4, small_data=True, dropout=0.1),
 }
@@ -54,7 +54,7 @@ def _step(module, devices, variables, images, labels):
 @pytest.mark.parametrize("name", MODULES)
 def test_results_do_not_depend_on_the_number_of_devices(name):
   rng = np.random.default_rng(0)
-  # Each pair of images has another brightness: the statistics of a shard are not the batch's.
+  # Brightness differs between images, so the statistics of a shard are not those of the batch.
   module = MODULES[name]
   images = rng.random((8, *SHAPE), np.float32) * (0.2 + 0.1 * np.arange(8)).reshape(8, 1, 1, 1)
   arguments = images.astype(np.float32), rng.integers(0, 5, 8, np.int32)
@@ -63,6 +63,6 @@ def test_results_do_not_depend_on_the_number_of_devices(name):
   for several in others:
     for expected, actual in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
       assert np.isfinite(expected).all()
-      # A gradient that batch norm cancels is rounding alone; logits are about 1.
+      # Logits are about 1. A gradient that batch norm cancels consists of rounding errors.
       scale = max(np.abs(expected).max(), 0.1)
       np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * scale)

@@ -1,4 +1,4 @@
-"""The shared layers against NumPy in float64."""
+"""Tests the shared layers against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ def test_normalise_imagenet_of_colour_and_gray_and_none():
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3)])
-def test_halve_takes_the_largest_of_each_window_and_sends_the_gradient_there(shape):
+def test_halve_takes_the_maximum_of_each_window_and_routes_the_gradient_to_it(shape):
   x = np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape).astype(np.float32)
   windows = sliding_window_view(x, (2, 2), axis=(1, 2))[:, ::2, ::2]
   expected = windows.max(axis=(-2, -1))
   value, pullback = jax.vjp(layers.halve, jnp.array(x))
   np.testing.assert_array_equal(value, expected)
-  # All values differ, so the pixels that win are those whose value survives.
+  # All values differ, so the values of the result identify the maxima.
   (gradient,) = pullback(value)
   np.testing.assert_array_equal(gradient, np.where(np.isin(x, expected), x, 0))
 
@@ -45,10 +45,10 @@ class _Norm(nn.Module):
 
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 2e-2)])
 def test_batch_norm_uses_the_statistics_of_the_global_batch(dtype, atol):
-  # Every device sees another mean, so statistics of its own shard would be far off.
+  # The mean differs between devices, so the statistics of one shard would be wrong.
   x = np.random.default_rng(2).normal(size=(8, 3, 3, 2)).astype(np.float32)
   x += np.arange(8, dtype=np.float32).reshape(8, 1, 1, 1)
-  x = np.array(jnp.array(x, dtype), np.float32)  # what the layer sees, exactly
+  x = np.array(jnp.array(x, dtype), np.float32)  # the exact input of the layer
   module = _Norm(dtype)
   variables = module.init(jax.random.key(0), jnp.array(x), False)
 

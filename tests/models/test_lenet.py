@@ -1,4 +1,4 @@
-"""LeNet-5 against NumPy in float64 and against the sizes of the paper."""
+"""Tests LeNet-5 against NumPy in float64 and against the sizes of the paper."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Fully connected networks against NumPy in float64 and against the sizes of the paper."""
+"""Tests fully connected networks against NumPy in float64 and the sizes of the paper."""
 
 import itertools
 

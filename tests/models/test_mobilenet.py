@@ -1,4 +1,4 @@
-"""MobileNetV2 against PyTorch and against the parameter counts of the literature."""
+"""Tests MobileNetV2 against PyTorch and the parameter counts of the literature."""
 
 import oracle
 import pytest
@@ -9,7 +9,7 @@ from miue_jax.settings.config import Model
 
 
 # The paper's 3.4 M (Table 4) are 3,504,872 in torchvision; 10 classes need 990 * 1281 fewer. The
-# stems differ in strides alone.
+# stems differ only in strides.
 @pytest.mark.parametrize(
   ("stem", "classes", "count"), [("small", 10, 2_236_682), ("imagenet", 1000, 3_504_872)]
 )

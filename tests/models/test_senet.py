@@ -1,4 +1,4 @@
-"""SENet-18 against PyTorch and against the parameter count of the literature."""
+"""Tests SENet-18 against PyTorch and the parameter count of the literature."""
 
 import oracle
 import pytest
@@ -14,7 +14,7 @@ def test_number_of_parameters():
   assert oracle.number_of_parameters(module, (32, 32, 3)) == 11_260_354
 
 
-def test_gates_cost_what_the_paper_says():
+def test_gates_have_the_published_number_of_parameters():
   # Section 4 of the paper: 2 / r * sum over stages of blocks * channels^2 (r = 16), and the biases.
   module = models.build(Model(name="senet18"), 10, (32, 32, 3))
   gates = 2 * sum(2 * c * c // 16 + c // 16 + c for c in (64, 128, 256, 512))
@@ -73,5 +73,5 @@ def test_matches_pytorch(stem, side):
       return features, self.linear(features)
 
   model = Model(width=width, stem=stem, normalise="none")
-  module = senet.SENet((1, 1, 1, 1), model, oracle.CLASSES)
+  module = senet.SENet(model, oracle.CLASSES, (1, 1, 1, 1))
   oracle.assert_same(torch, SENet(), pairs, module, side)

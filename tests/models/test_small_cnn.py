@@ -1,4 +1,4 @@
-"""The small network against NumPy in float64."""
+"""Tests the small network against NumPy in float64."""
 
 import jax
 import numpy as np

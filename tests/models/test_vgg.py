@@ -1,4 +1,4 @@
-"""VGG against PyTorch and against the parameter counts of the literature."""
+"""Tests VGG against PyTorch and the parameter counts of the literature."""
 
 import oracle
 import pytest
@@ -48,7 +48,7 @@ def test_matches_pytorch():
   for kind, name in ((nn.Conv2d, "Conv"), (nn.BatchNorm2d, "BatchNorm")):
     found = (layer for layer in network.body if isinstance(layer, kind))
     layers += [(layer, (f"{name}_{i}",)) for i, layer in enumerate(found)]
-  module = vgg.VGG(depths, Model(width=width, normalise="none"), oracle.CLASSES)
-  # Without optimisation XLA's CPU backend computes the gradient of `layers.halve` wrongly: it looks
-  # for the largest value among values that it computes once more, rounded otherwise.
+  module = vgg.VGG(Model(width=width, normalise="none"), oracle.CLASSES, depths)
+  # Without optimisation XLA's CPU backend computes the gradient of `layers.halve` wrongly: it
+  # searches the maximum among values that it computes again with different rounding.
   oracle.assert_same(torch, network, layers, module, 32, optimise=True)

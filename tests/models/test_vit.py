@@ -1,4 +1,4 @@
-"""Vision transformers against PyTorch and the literature; dropout over devices."""
+"""Tests vision transformers against PyTorch and the literature, and dropout over devices."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from miue_jax.data.dataset import Split
 from miue_jax.machine import loops, prng, sharding
 from miue_jax.models import vit
 from miue_jax.settings.config import Model, Sgd
-from miue_jax.train import fit, lanes
+from miue_jax.train import lanes, step
 
 
 def test_number_of_parameters_of_vit_s():
@@ -84,7 +84,7 @@ def test_matches_pytorch(small_data):
       query, key, value = (t.transpose(1, 2) for t in split)
       mask = None
       if small_data:
-        # The function divides by sqrt(size) by itself.
+        # The PyTorch function divides by sqrt(size).
         query = query * self.scale[:, None, None] * size**0.5
         mask = ~torch.eye(tokens, dtype=torch.bool)
       y = functional.scaled_dot_product_attention(query, key, value, mask)
@@ -110,7 +110,7 @@ def test_matches_pytorch(small_data):
         moves = [(-s, s, -s, s), (s, -s, -s, s), (-s, s, s, -s), (s, -s, s, -s)]
         x = torch.cat([x, *(functional.pad(x, move) for move in moves)], 1)
       channels = x.shape[1]
-      # Unfolded values are ordered by channel and position, ours by position and channel.
+      # PyTorch orders unfolded values by channel and position, our code by position and channel.
       x = functional.unfold(x, patch, stride=patch).unflatten(1, (channels, patch**2))
       x = x.permute(0, 3, 2, 1).flatten(2)
       x = self.embed(self.pixel_norm(x) if small_data else x)
@@ -139,7 +139,7 @@ def test_patches_are_taken_row_by_row():
 
 
 def _dropped(devices, key, rate=0.3, batch=8):
-  """Ones after dropout in training, and the gradient of their sum."""
+  """Returns the gradient of the sum of ones after dropout in training, and the ones."""
   mesh = jax.make_mesh(
     (devices,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices]
   )
@@ -156,7 +156,7 @@ def _dropped(devices, key, rate=0.3, batch=8):
   return [np.asarray(x) for x in step(jnp.ones((batch, 500)), key)]
 
 
-def test_dropout_keeps_the_mean_and_draws_every_row_anew():
+def test_dropout_keeps_the_mean_and_draws_rows_independently():
   gradient, values = _dropped(2, jax.random.key(0))
   np.testing.assert_allclose(np.unique(values), [0, 1 / 0.7], rtol=1e-6)
   np.testing.assert_array_equal(gradient, values)
@@ -178,18 +178,18 @@ def test_dropout_without_training_changes_nothing_and_needs_no_key():
 
 
 def _trained(steps=2):
-  """Parameters and mean loss after some steps of `fit` on the mesh."""
+  """Returns the parameters and the mean loss after some training steps on the mesh."""
   module = vit.ViT(
     Model(width=2), 3, depth=1, heads=2, dim=4, hidden=4, small_data=True, dropout=0.3
   )
   rng = np.random.default_rng(0)
   split = Split(rng.integers(0, 256, (24, 8, 8, 3), np.uint8), rng.integers(0, 3, 24, np.int32))
-  optimiser = fit.sgd(Sgd(), 1, steps)
-  state = fit.init(module, optimiser, jax.random.key(0), (8, 8, 3))
+  optimiser = step.sgd(Sgd(), 1, steps)
+  state = step.init(module, optimiser, jax.random.key(0), (8, 8, 3))
   table, key = lanes.lay_out(24, (8,), 0).place(split), prng.stream(0, "fit", 0)
-  constants = fit.Pass(table, None, fit.shuffler(8)(key, table.ids), key)
-  step = fit.train_step(module, optimiser, fit.plain_inputs("flip"), jax.P("data"))
-  (state, sums), _ = loops.repeated(step)((state, fit.Sums.zero()), constants, 0, steps)
+  constants = step.Pass(table, None, step.shuffler(8)(key, table.ids), key)
+  advance = step.train_step(module, optimiser, step.plain_inputs("flip"), jax.P("data"))
+  (state, sums), _ = loops.repeated(advance)((state, step.Sums.zero()), constants, 0, steps)
   return sharding.fetch(state.params), sums.read("vit")[0]
 
 

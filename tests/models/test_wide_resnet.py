@@ -1,4 +1,4 @@
-"""Wide residual networks against PyTorch and against the parameter counts of the literature."""
+"""Tests wide residual networks against PyTorch and the parameter counts of the literature."""
 
 import functools
 
@@ -75,5 +75,5 @@ def test_matches_pytorch(stem):
       return features, self.linear(features)
 
   model = Model(width=16, stem=stem, normalise="none")
-  module = wide_resnet.WideResNet(2, 2, model, oracle.CLASSES)
+  module = wide_resnet.WideResNet(model, oracle.CLASSES, depth=2, factor=2)
   oracle.assert_same(torch, WideResNet(), pairs, module, 12 if stem == "small" else 32)

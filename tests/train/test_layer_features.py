@@ -1,4 +1,4 @@
-"""Features of named layers, against the network's own outputs and a walk through it by hand."""
+"""Tests features of named layers against the outputs of the network and a convolution by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from miue_jax import models
 from miue_jax.data.images import LazyImages
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
-from miue_jax.train import fit, layer_features
+from miue_jax.train import layer_features, prediction
 
 SHAPE = (16, 16, 3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, *SHAPE), np.uint8)
@@ -17,12 +17,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (21, *SHAPE), np.uint8)
 
 @pytest.fixture(scope="module")
 def resnet():
-  """A narrow ResNet-18 and its variables."""
+  """Returns a narrow ResNet-18 and its variables."""
   module = models.build(config.Model(width=4), 10, SHAPE)
   return module, models.init(module, jax.random.key(0), SHAPE)
 
 
-def test_layers_are_named_in_the_order_in_which_they_end(resnet):
+def test_layers_are_named_in_the_order_in_which_their_calls_end(resnet):
   known = layer_features.names(resnet[0], SHAPE)
   outer = [name for name in known if "/" not in name]
   blocks = [f"BasicBlock_{i}" for i in range(8)]
@@ -39,7 +39,7 @@ def test_every_network_has_named_layers(name):
   assert "classifier" in known
 
 
-def test_patterns_stay_on_their_level(resnet):
+def test_patterns_match_on_one_level(resnet):
   known = layer_features.names(resnet[0], SHAPE)
   blocks = tuple(f"BasicBlock_{i}" for i in range(8))
   assert layer_features.chosen(("BasicBlock_*",), known) == blocks
@@ -53,7 +53,7 @@ def test_patterns_stay_on_their_level(resnet):
   assert layer_features.chosen(("*",), known) == tuple(name for name in known if "/" not in name)
   assert layer_features.select(("logits", "features"), resnet[0], SHAPE) == layer_features.OUTPUTS
   assert layer_features.select(("BasicBlock_*",), resnet[0], SHAPE) == blocks
-  with pytest.raises(UserError, match=r"'Block_\*', which this network does not have; it has Conv"):
+  with pytest.raises(UserError, match=r"'Block_\*', which matches no layer; this network has Conv"):
     layer_features.chosen(("BasicBlock_0", "Block_*"), known)
 
 
@@ -68,12 +68,12 @@ def test_all_blocks_come_from_one_pass(resnet, use_devices):
   np.testing.assert_allclose(found["features"], features, rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(found["logits"], logits, rtol=1e-5, atol=1e-4)
   np.testing.assert_allclose(found["classifier"], logits, rtol=1e-5, atol=1e-4)
-  # The network averages its last block over positions by itself.
+  # The network averages its last block over positions.
   np.testing.assert_allclose(found["BasicBlock_7"], features, rtol=1e-5, atol=1e-4)
   widths = [found[f"BasicBlock_{i}"].shape for i in range(8)]
   assert widths == [(21, 4 * 2 ** (i // 2)) for i in range(8)]
   assert found["BasicBlock_3/Conv_0"].shape == (21, 8)
-  # The stem by hand.
+  # The stem is computed by hand.
   stem = jax.lax.conv_general_dilated(
     models.layers.normalise(jnp.asarray(images), "imagenet"),
     variables["params"]["Conv_0"]["kernel"],
@@ -84,10 +84,10 @@ def test_all_blocks_come_from_one_pass(resnet, use_devices):
   np.testing.assert_allclose(found["Conv_0"], stem.mean(axis=(1, 2)), rtol=1e-5, atol=1e-4)
 
 
-def test_images_are_read_a_batch_at_a_time(resnet, use_devices, monkeypatch):
+def test_lazy_images_are_read_batch_by_batch(resnet, use_devices, monkeypatch):
   use_devices(1)
   module, variables = resnet
-  monkeypatch.setattr(fit, "EVALUATION_BATCH", 8)
+  monkeypatch.setattr(prediction, "EVALUATION_BATCH", 8)
   asked = []
 
   def read(ids):

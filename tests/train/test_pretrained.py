@@ -1,5 +1,6 @@
-"""What a network takes from a pretrained one, and what it refuses."""
+"""Tests the transfer of weights from a pretrained network, and its refusals."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -14,34 +15,29 @@ MODEL = Model(name="small_cnn", width=4)
 
 def _drawn(seed, classes, model=MODEL, shape=(8, 8, 3)):
   variables = models.init(models.build(model, classes, shape), jax.random.key(seed), shape)
-  # Statistics that are not those of a fresh network.
+  # Statistics differ from those of a fresh network.
   stats = jax.tree.map(lambda leaf: leaf + seed, variables["batch_stats"])
   return {"params": variables["params"], "batch_stats": stats}
 
 
-def _assert_equal(one, two):
-  assert jax.tree.structure(one) == jax.tree.structure(two)
-  jax.tree.map(np.testing.assert_array_equal, one, two)
-
-
-def test_the_same_task_takes_everything():
+def test_the_same_task_takes_all_weights():
   trained = _drawn(1, 5)
-  _assert_equal(pretrained.transplant(trained, _drawn(2, 5)), trained)
+  chex.assert_trees_all_equal(pretrained.transplant(trained, _drawn(2, 5)), trained)
 
 
-def test_another_task_keeps_its_own_classifier_alone():
+def test_another_task_keeps_only_its_classifier():
   trained, fresh = _drawn(1, 5), _drawn(2, 3)
   result = pretrained.transplant(trained, fresh)
-  _assert_equal(result["params"].pop("classifier"), fresh["params"]["classifier"])
+  chex.assert_trees_all_equal(result["params"].pop("classifier"), fresh["params"]["classifier"])
   trained["params"].pop("classifier")
-  _assert_equal(result, trained)
+  chex.assert_trees_all_equal(result, trained)
 
 
-def test_arguments_are_left_alone():
+def test_arguments_are_unchanged():
   trained, fresh = _drawn(1, 5), _drawn(2, 3)
   pretrained.transplant(trained, fresh)
-  _assert_equal(trained, _drawn(1, 5))
-  _assert_equal(fresh, _drawn(2, 3))
+  chex.assert_trees_all_equal(trained, _drawn(1, 5))
+  chex.assert_trees_all_equal(fresh, _drawn(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +60,10 @@ def test_a_linear_model_of_other_images_is_an_error_not_an_empty_transplant():
     pretrained.transplant(_drawn(1, 5, linear), _drawn(2, 3, linear, (4, 4, 3)))
 
 
-def test_what_was_saved_is_loaded(tmp_path):
+def test_saved_weights_are_loaded(tmp_path):
   trained = _drawn(1, 5)
   pretrained.save(trained, tmp_path / "weights.npz")
-  _assert_equal(pretrained.load(tmp_path / "weights.npz"), trained)
+  chex.assert_trees_all_equal(pretrained.load(tmp_path / "weights.npz"), trained)
   assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
 
 
@@ -75,7 +71,7 @@ def test_a_network_without_batch_norm_has_no_statistics(tmp_path):
   trained = _drawn(1, 5, Model(name="linear"))
   assert trained["batch_stats"] == {}
   pretrained.save(trained, tmp_path / "weights.npz")
-  _assert_equal(pretrained.load(tmp_path / "weights.npz"), trained)
+  chex.assert_trees_all_equal(pretrained.load(tmp_path / "weights.npz"), trained)
 
 
 _CLASSIFIER = {"params/classifier/kernel": np.ones((4, 2)), "params/classifier/bias": np.ones(2)}
@@ -85,22 +81,22 @@ _CLASSIFIER = {"params/classifier/kernel": np.ones((4, 2)), "params/classifier/b
   ("arrays", "problem"),
   [
     ({"x": np.ones(3)}, "params/classifier/kernel or .* is missing"),
-    ({**_CLASSIFIER, "x_train": np.ones(3)}, "x_train is no weight"),
+    ({**_CLASSIFIER, "x_train": np.ones(3)}, "x_train is not a weight"),
     ({**_CLASSIFIER, "params/a": np.array([1, 2])}, "params/a does not hold finite"),
     ({**_CLASSIFIER, "params/a": np.array([np.nan])}, "params/a does not hold finite"),
-    ({**_CLASSIFIER, "params/classifier/bias/a": np.ones(2)}, "lies below another array"),
+    ({**_CLASSIFIER, "params/classifier/bias/a": np.ones(2)}, "is inside another array"),
     ({**_CLASSIFIER, "params/a": np.array([{}], object)}, "[Oo]bject"),
   ],
 )
-def test_a_file_of_other_things_is_an_error(tmp_path, arrays, problem):
+def test_a_file_with_other_content_is_an_error(tmp_path, arrays, problem):
   path = tmp_path / "weights.npz"
   np.savez(path, **arrays)
-  found = f"weights.npz (holds no weights|cannot be read) .*{problem}.*mode=pretrain"
+  found = f"weights.npz (does not hold weights|cannot be read) .*{problem}.*mode=pretrain"
   with pytest.raises(UserError, match=found):
     pretrained.load(path)
 
 
-def test_what_is_no_such_file_is_an_error(tmp_path):
+def test_a_missing_or_broken_file_is_an_error(tmp_path):
   path = tmp_path / "weights.npz"
   with pytest.raises(UserError, match=r"There is no file .*mode=pretrain"):
     pretrained.load(path)

@@ -1,4 +1,4 @@
-"""Soft labels against NumPy in float64 and optax."""
+"""Tests soft labels against NumPy in float64 and optax, and the hooks of an epoch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,3 +31,11 @@ def test_hard_targets_are_labels():
   expected = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   np.testing.assert_array_equal(targets.loss(logits), expected)
   np.testing.assert_array_equal(targets.correct(logits), logits.argmax(axis=1) == labels)
+
+
+def test_hooks_act_in_their_share_of_the_epochs():
+  later = hooks.Hooks()
+  first = hooks.Hooks(share=0.25, then=later)
+  assert [first.at(epoch, 8) is first for epoch in range(8)] == [True] * 2 + [False] * 6
+  assert first.at(7, 8) is later
+  assert later.at(0, 8) is later

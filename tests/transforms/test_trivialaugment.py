@@ -1,4 +1,4 @@
-"""TrivialAugment's operations against Pillow's."""
+"""Tests the operations of TrivialAugment against those of Pillow."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from miue_jax import defences
 from miue_jax.transforms import trivialaugment
 
 HEIGHT, WIDTH = 20, 24
@@ -16,7 +15,7 @@ apply = jax.jit(trivialaugment.operation)
 
 
 def picture(channels):
-  """A gradient with noise, not of full range, with a dark and a bright corner."""
+  """Returns a gradient with noise, without full range, and with a dark and a bright corner."""
   rng = np.random.default_rng(0)
   ramp = np.linspace(30, 200, WIDTH)[None, :, None] + np.linspace(-20, 20, HEIGHT)[:, None, None]
   image = ramp + rng.integers(-10, 10, (HEIGHT, WIDTH, channels))
@@ -25,7 +24,7 @@ def picture(channels):
 
 
 def pillow(image, name, strength, sign):
-  """What Pillow makes of it, with the paper's ranges."""
+  """Applies an operation by Pillow, with the ranges of the paper."""
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   factor = 0.01 + 1.99 * strength
   move = {
@@ -54,21 +53,21 @@ def pillow(image, name, strength, sign):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", trivialaugment.OPERATIONS)
-def test_an_operation_is_pillows(name, channels):
+def test_an_operation_equals_pillows(name, channels):
   image, which = picture(channels), trivialaugment.OPERATIONS.index(name)
   changed = False
   for step in STEPS:
     for sign in (1, -1) if name in trivialaugment.GEOMETRIC else (1,):
       result = apply(jnp.float32(image / 255), which, jnp.float32(step / 30), jnp.float32(sign))
       expected = pillow(image, name, step / 30, sign).astype(float)
-      # Pillow rounds to levels, and may choose another of two neighbours that are as near.
+      # Pillow rounds to levels, and may choose the other of two equally near neighbours.
       fine = np.abs(255 * np.asarray(result) - expected) <= 2.001
       assert fine.mean() > 0.95, (step, sign)
       changed |= bool((expected != image).any())
   assert changed == (name != "identity" and (name, channels) != ("colour", 1))
 
 
-def test_every_operation_and_strength_is_drawn_alike():
+def test_operations_and_strengths_are_uniform():
   count = 14 * 200
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
   drawn = []
@@ -87,7 +86,7 @@ def test_every_operation_and_strength_is_drawn_alike():
 
 
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
-  augment = defences.build("trivialaugment").hooks.augment
+  augment = trivialaugment.trivial_augment
   images, soft = augmented(augment, *batch)
   for devices in (2, 4):
     others, other_soft = augmented(augment, *batch, devices=devices)

@@ -1,28 +1,41 @@
-"""Random flips and crops on the device, differentiable and one key per image.
+"""Provides random flips and crops on the device, differentiable and with one key per image.
 
 A crop (zero padding, then a window), a shift and a flip only select pixels, so each is written as
 `rows @ image @ columns`: two small products with 0/1 matrices. Gathers would be exact too, but
-their gradient is a scatter, which CPUs and TPUs do one element at a time.
+their gradient is a scatter, which CPUs and TPUs compute one element at a time.
 """
+
+import typing
 
 import jax
 import jax.numpy as jnp
 
+from miue_jax.settings.config import Augmentation
+from miue_jax.settings.errors import UserError
+from miue_jax.transforms.hooks import assert_batch
+
+KINDS = typing.get_args(Augmentation)
 PAD = 4
 
 
-def augment(kind: str, keys: jax.Array, images: jax.Array) -> jax.Array:
-  """Transforms each image by its own key.
+def augment(kind: Augmentation, keys: jax.Array, images: jax.Array) -> jax.Array:
+  """Flips and crops every image at random.
 
   Args:
-    kind: `none`, `flip` (left-right, probability 1/2), `crop` (pad 4 with zeros, random window) or
-      `crop_flip`.
-    keys: one random key per image, `[batch]`.
-    images: float `[batch, height, width, channel]`.
+    kind: `none`; `flip`, from left to right with probability 1/2; `crop`, a random window after 4
+      pixels of zeros on every side; or `crop_flip`, both.
+    keys: Random keys `[batch]`.
+    images: Float images `[batch, height, width, channel]`.
 
   Returns:
-    As `images`.
+    Float images of the same shape.
+
+  Raises:
+    UserError: `kind` is unknown.
   """
+  if kind not in KINDS:
+    raise UserError(f"Unknown augmentation {kind!r}; choose one of {', '.join(KINDS)}.")
+  assert_batch(keys, images)
   if kind == "none":
     return images
   height, width = images.shape[1:3]
@@ -44,7 +57,7 @@ def augment(kind: str, keys: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def _selection(size: int, shift: jax.Array, flip: jax.Array, dtype: jnp.dtype) -> jax.Array:
-  """0/1 matrices `[batch, size, size]`: output i takes input `i + shift`, mirrored where `flip`."""
+  """Returns 0/1 matrices `[batch, size, size]` that shift by `shift` and then mirror by `flip`."""
   source = jnp.arange(size)[None, :] + shift[:, None]
   source = jnp.where(flip[:, None], size - 1 - source, source)
   return (source[:, :, None] == jnp.arange(size)[None, None, :]).astype(dtype)

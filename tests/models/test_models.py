@@ -1,7 +1,9 @@
-"""`build` and `init`, and what every network of `MODELS` promises."""
+"""Tests `build`, `init`, and the properties of every network in `MODELS`."""
 
 import dataclasses
+import doctest
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,16 +58,20 @@ def test_unknown_name_lists_the_known_ones():
 
 
 @pytest.mark.parametrize(
-  ("field", "value"), [("stem", "large"), ("normalise", "cifar"), ("dtype", "float16")]
+  ("field", "value", "allowed"),
+  [
+    ("stem", "large", '"small" or "imagenet"'),
+    ("normalise", "cifar", '"imagenet" or "none"'),
+    ("dtype", "float16", '"float32" or "bfloat16"'),
+    ("width", 0, "at least 1"),
+  ],
 )
-def test_unknown_value_is_named_with_the_choices(field, value):
-  with pytest.raises(UserError, match=f"{field} '{value}'; choose one of .*"):
-    models.build(Model(**{field: value}), 10, SHAPE)
+def test_unknown_value_is_named_with_the_choices(field, value, allowed):
+  with pytest.raises(UserError, match=f"Setting {field} is {value!r}; it must be {allowed}"):
+    models.Model(**{field: value})
 
 
-def test_impossible_width_and_channels_are_errors():
-  with pytest.raises(UserError, match="width 0"):
-    models.build(Model(width=0), 10, SHAPE)
+def test_impossible_channels_are_an_error():
   with pytest.raises(UserError, match="4 channels"):
     models.build(Model(), 10, (16, 16, 4))
 
@@ -135,9 +141,9 @@ def test_gray_images(name):
   assert logits.shape == (2, 5)
 
 
-# What the others are made of is compared with PyTorch in the file of each.
+# The layers of the other networks are compared with PyTorch in their files.
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "mlp2", "linear"])
-def test_a_row_depends_on_its_own_image_only_and_features_feed_the_classifier(name):
+def test_a_row_depends_only_on_its_image_and_features_feed_the_classifier(name):
   module, variables = _built(name)
   images = _images()
 
@@ -185,10 +191,26 @@ def test_init_draws_he_normal_kernels_and_a_uniform_classifier():
 def test_init_follows_the_key_and_starts_batch_norm_at_the_identity():
   module = models.build(Model(name="small_cnn", width=6), 5, SHAPE)
   first, again, other = (models.init(module, jax.random.key(seed), SHAPE) for seed in (0, 0, 1))
-  for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
-    np.testing.assert_array_equal(one, two)
+  chex.assert_trees_all_equal(first, again)
   kernels = [tree["params"]["Conv_0"]["kernel"] for tree in (first, other)]
   assert (kernels[0] != kernels[1]).all()
   for stats in first["batch_stats"].values():
     assert not stats["mean"].any()
     assert (stats["var"] == 1).all()
+
+
+def test_one_image_without_a_batch_axis_is_an_assertion():
+  module, variables = _built("linear")
+  with pytest.raises(AssertionError, match="rank"):
+    module.apply(variables, _images()[0])
+
+
+def test_examples_of_docstrings_run():
+  result = doctest.testmod(models)
+  assert result.attempted
+  assert not result.failed
+
+
+def test_the_public_names():
+  assert {"MODELS", "Model", "build", "init"} <= set(models.__all__)
+  assert issubclass(models.MODELS["small_cnn"], models.Network)

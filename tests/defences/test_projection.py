@@ -1,4 +1,4 @@
-"""The linear model against NumPy in float64, the projection against least squares."""
+"""Tests the linear model against NumPy in float64, and the projection against least squares."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ CLASSES = 3
 
 
 def poisoned(count=300, side=6):
-  """Noise of no class, and a pattern of 8 levels for each class; also the patterns."""
+  """Returns noise with a pattern of 8 levels for each class, and the patterns."""
   rng = np.random.default_rng(0)
   labels = rng.integers(0, CLASSES, count, np.int32)
   patterns = 8 * rng.choice([-1, 1], (CLASSES, side, side, 3))
@@ -21,7 +21,7 @@ def poisoned(count=300, side=6):
 
 
 def softmax_regression(split, seed):
-  """The same training, written down in float64."""
+  """Trains the linear model in float64."""
   rng = np.random.default_rng(seed)
   count, classes = len(split), CLASSES
   flat = split.images[:].reshape(count, -1) / 255
@@ -44,7 +44,7 @@ def test_the_linear_model_is_softmax_regression(use_devices):
   np.testing.assert_allclose(found, softmax_regression(split, 5), atol=1e-5)
 
 
-def test_what_remains_is_the_residual_of_least_squares():
+def test_the_projection_is_the_residual_of_least_squares():
   rng = np.random.default_rng(1)
   images = rng.integers(60, 190, (5, 6, 6, 3), np.uint8)
   weights = rng.standard_normal((108, CLASSES))
@@ -58,14 +58,14 @@ def test_what_remains_is_the_residual_of_least_squares():
   np.testing.assert_allclose(rest.reshape(5, -1), np.clip(residual, 0, 255), atol=0.501)
 
 
-def test_patterns_of_classes_are_gone_and_the_rest_is_not(use_devices):
+def test_class_patterns_are_removed_and_other_content_stays(use_devices):
   use_devices(1)
   split, patterns = poisoned(count=1500)
   rest = defences.build("projection").preprocess(split, None, 0)
   assert rest.labels is split.labels
 
   def strength(images):
-    """How far the mean of a class goes along its pattern, in levels."""
+    """Returns the component of each class mean along its pattern, relative to the pattern."""
     mean = images.astype(float).mean(axis=0)
     means = [images[split.labels == k].astype(float).mean(axis=0) - mean for k in range(CLASSES)]
     centred = patterns - patterns.mean(axis=0)
@@ -73,7 +73,7 @@ def test_patterns_of_classes_are_gone_and_the_rest_is_not(use_devices):
 
   assert min(strength(split.images[:])) > 0.9
   assert max(np.abs(strength(rest.images[:]))) < 0.3
-  # What differs between images of a class stays: three of 108 directions are gone.
+  # Differences between images of one class stay: only three of 108 directions are removed.
   one_class = split.labels == 0
   varying = [x.images[one_class] - x.images[one_class].mean(axis=0) for x in (split, rest)]
   assert np.corrcoef(varying[0].ravel(), varying[1].ravel())[0, 1] > 0.9

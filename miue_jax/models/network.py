@@ -1,0 +1,47 @@
+"""Defines `Network`, which every family of classifiers subclasses.
+
+Networks are `flax.linen` modules. Linen is kept because its parameters are plain trees, which
+`jax.shard_map`, `jax.grad` with respect to images, and checkpoints accept without conversion.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from miue_jax.models import layers
+from miue_jax.settings.config import Model
+
+
+class Network(nn.Module):
+  """Normalises images, computes features by a backbone, and classifies the features.
+
+  A subclass defines `backbone`. Parameters have no level for the backbone: its first convolution is
+  `params/Conv_0`.
+
+  Attributes:
+    model: Width, stem, normalisation and dtype.
+    num_classes: Number of logits.
+  """
+
+  model: Model
+  num_classes: int
+
+  small_stride = 8  # stride of the whole network with the stem "small"
+
+  @property
+  def min_side(self) -> int:
+    """Returns the smallest height and width of an image in pixels: the stride of the network."""
+    return self.small_stride * (4 if self.model.stem == "imagenet" else 1)
+
+  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""
+    raise NotImplementedError
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Maps images `[batch, height, width, channel]` in [0, 1] to (features, logits), float32."""
+    chex.assert_rank(images, 4)
+    x = layers.normalise(images, self.model.normalise)
+    features = self.backbone(x, train).astype(jnp.float32)
+    return features, layers.classifier(self.num_classes)(features)

@@ -1,0 +1,62 @@
+"""Tests the names of defences."""
+
+import doctest
+
+import jax
+import pytest
+
+from miue_jax import defences
+from miue_jax.defences import DEFENCES, Defence, Family
+from miue_jax.settings.errors import UserError
+
+
+def names():
+  """Returns every defence, families with their largest number."""
+  return [
+    f"{name}{found.numbers[-1]}" if isinstance(found, Family) else name
+    for name, found in DEFENCES.items()
+  ]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_defence_has_the_name_by_which_it_was_built(name):
+  defence = defences.build(name)
+  assert defence.name == name
+  # One object, so that the next victim finds the programs that were compiled for it.
+  assert defences.build(name) is defence
+  hash(defence.hooks)
+
+
+def test_examples_of_docstrings_run():
+  result = doctest.testmod(defences)
+  assert result.attempted
+  assert not result.failed
+
+
+def test_none_does_nothing():
+  defence = defences.build("none")
+  assert defence == Defence("none")
+  assert jax.tree.leaves(defence.hooks.augment) == []
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["", "grey", "jpeg", "jpeg0", "jpeg96", "jpeg010", "jpeg-1", "10", "none1", "jpeg10\n", "JPEG10"],
+)
+def test_an_unknown_defence_lists_the_known_ones(name):
+  with pytest.raises(
+    UserError, match=r"Unknown defence .*; known: none, .*jpeg1 to jpeg95"
+  ) as told:
+    defences.build(name)
+  assert repr(name) in str(told.value)
+
+
+def test_a_new_defence_is_one_line(monkeypatch):
+  monkeypatch.setitem(DEFENCES, "new2", Defence("new2", needs_clean=True))
+  monkeypatch.setitem(DEFENCES, "new", Family("new", lambda n: Defence(f"new{n}"), range(3, 5)))
+  defences.build.cache_clear()
+  assert defences.build("new2").needs_clean
+  assert defences.build("new4") == Defence("new4")
+  with pytest.raises(UserError, match="new3 to new4"):
+    defences.build("new5")
+  defences.build.cache_clear()
