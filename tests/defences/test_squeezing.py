@@ -5,6 +5,7 @@ import pytest
 
 from miue_jax import defences, transforms
 from miue_jax.data.dataset import Split
+from miue_jax.data.images import LazyImages
 
 
 def noisy(count, channels):
