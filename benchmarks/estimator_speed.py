@@ -9,7 +9,7 @@ import numpy as np
 from sklearn import feature_selection
 
 from benchmarks import tasks
-from miue_jax.information import histogram, knn
+from miue_jax.information import estimators, knn
 from miue_jax.plan.stopwatch import spread
 
 SAMPLES = 10_000
@@ -37,13 +37,13 @@ def run(repeats: int) -> dict[str, Any]:
   found: dict[str, float] = {}
 
   def sliced() -> None:
-    histogram.sliced(x, y, projections=SLICES, bins=_BINS, seed=0)
+    estimators.sliced(x, y, projections=SLICES, inner={"bins": _BINS})
 
   def nearest() -> None:
-    knn.point(x[:, :2], y[:, :2], k=_NEIGHBOURS)
+    knn.point(x[:, :2], y[:, :2], neighbours=_NEIGHBOURS)
 
   def ours() -> None:
-    found["ours"] = knn.point(scalar_x, scalar_y, k=_NEIGHBOURS).mi
+    found["ours"] = knn.point(scalar_x, scalar_y, neighbours=_NEIGHBOURS).mi
 
   def theirs() -> None:
     (found["theirs"],) = feature_selection.mutual_info_regression(

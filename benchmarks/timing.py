@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import estimator_speed, torch_peer
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.information import histogram
+from miue_jax.information import estimators
 from miue_jax.machine.progress import Progress
 from miue_jax.methods import ensemble
 from miue_jax.plan import chips, plan, programs
@@ -177,7 +177,9 @@ def _measure(config: Config, settings: Settings) -> dict[str, Any]:
 
   def once() -> float:
     began = time.perf_counter()
-    histogram.sliced(x, y, projections=measure.projections, bins=measure.bins, seed=measure.seed)
+    estimators.sliced(
+      x, y, projections=measure.projections, inner={"bins": measure.bins}, seed=measure.seed
+    )
     return time.perf_counter() - began
 
   first = once()

@@ -1,5 +1,8 @@
 """Exceptions that a user is meant to read."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
   """A problem that the user can solve: a setting, a path, an image, a poison, a checkpoint.
@@ -21,3 +24,10 @@ class SettingError(UserError):
     """Makes the sentence of its two parts."""
     super().__init__(f"Setting {key} {problem}")
     self.key, self.problem = key, problem
+
+
+def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
+  """Returns the sentence about an unknown key, with the nearest known name."""
+  close = difflib.get_close_matches(key, known, n=1)
+  hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
+  return f"Unknown setting {prefix}{key}; {hint}"
