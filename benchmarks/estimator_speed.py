@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import feature_selection
 
 from benchmarks import tables, tasks
-from miue_jax.information import histogram, knn
+from miue_jax.information import estimators, knn
 
 SAMPLES = 10_000
 FEATURES = 512  # features of a ResNet-18
@@ -31,7 +31,7 @@ def compare(repeats: int) -> str:
   scalar_x, scalar_y = _PAIR.draw(rng, SAMPLES)
 
   def ours() -> float:
-    return knn.point(scalar_x, scalar_y, k=3).mi
+    return knn.point(scalar_x, scalar_y, neighbours=3).mi
 
   def theirs() -> float:
     found = feature_selection.mutual_info_regression(
@@ -40,10 +40,10 @@ def compare(repeats: int) -> str:
     return float(found[0])
 
   calls = {
-    (f"histogram, {SLICES:,} slices", FEATURES): lambda: histogram.sliced(
-      x, y, projections=SLICES, bins=16, seed=0
+    (f"histogram, {SLICES:,} slices", FEATURES): lambda: estimators.sliced(
+      x, y, projections=SLICES, inner={"bins": 16}
     ),
-    ("k-NN", 2): lambda: knn.point(x[:, :2], y[:, :2], k=3),
+    ("k-NN", 2): lambda: knn.point(x[:, :2], y[:, :2], neighbours=3),
     ("k-NN", 1): ours,
     ("k-NN, scikit-learn", 1): theirs,
   }

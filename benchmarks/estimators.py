@@ -15,13 +15,12 @@ import numpy as np
 
 from benchmarks import estimator_speed, tables
 from benchmarks.tasks import TASKS, Task
-from miue_jax.information.estimators import ESTIMATORS
+from miue_jax.information import ESTIMATORS
 
 COLUMNS = {
   "histogram": functools.partial(ESTIMATORS["histogram"], correction="miller_madow"),
   "kde": ESTIMATORS["kde"],
   "knn": ESTIMATORS["knn"],
-  "knn 2": functools.partial(ESTIMATORS["knn"], variant=2),
   "gaussian": ESTIMATORS["gaussian"],
   "mine": ESTIMATORS["mine"],
   "infonce": ESTIMATORS["infonce"],

@@ -13,8 +13,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from miue_jax.machine import files
-from miue_jax.settings import config, schema
-from miue_jax.settings.errors import UserError
+from miue_jax.settings import config
+from miue_jax.settings.errors import UserError, unknown
 
 DEFAULT_CONFIG = "configs/digits.py"
 
@@ -110,7 +110,7 @@ def _check_keys(argv: Sequence[str]) -> None:
       known = section.keys() if isinstance(section, ml_collections.ConfigDict) else ()
       if part not in known:
         prefix = "".join(f"{name}." for name in parts[: depth - 1])
-        raise UserError(schema.unknown(part, sorted(known), prefix))
+        raise UserError(unknown(part, sorted(known), prefix))
       section = section[part]
 
 

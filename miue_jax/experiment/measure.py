@@ -8,16 +8,29 @@ from typing import Any
 import numpy as np
 
 from miue_jax import models
+from miue_jax.artefact import features as feature_files
 from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import evaluate
-from miue_jax.information import measurement, separability
+from miue_jax.information import OPTIONS, measurement, separability
 from miue_jax.machine import processes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features
+
+# Pixels given to the linear classifier, 256 MB: it sees fewer images where they are large.
+_PIXELS = 1 << 26
+
+
+def options(settings: Measure) -> dict[str, dict[str, Any]]:
+  """Returns the options of every estimator of the settings, by its name."""
+  return {
+    name: {key: getattr(settings, key) for key in OPTIONS[name] if hasattr(settings, key)}
+    for name in settings.estimators
+  }
 
 
 def measured(
@@ -77,6 +90,48 @@ def measured(
   }
 
 
+def between_files(
+  features: tuple[pathlib.Path, str], released: tuple[pathlib.Path, str], settings: Measure
+) -> dict[str, Any]:
+  """Measures features that are read from two files.
+
+  Args:
+    features: `.npz` file with features of the clean images, `[samples, dx]`, and the name of the
+      array, which may be empty where the file holds only one.
+    released: The same for features of the released images, `[samples, dy]`, in the same order.
+    settings: The settings; at most `samples` rows are used, chosen by `seed`; 0 uses all.
+
+  Returns:
+    `settings` and `rows`.
+
+  Raises:
+    UserError: The files or the features cannot be measured.
+  """
+  x, y = feature_files.load(*features), feature_files.load(*released)
+  if len(x) != len(y):
+    raise UserError(
+      f"{features[0]} has {len(x)} rows and {released[0]} has {len(y)}: row i of both must belong "
+      "to the same image."
+    )
+  count = len(x)
+  if 0 < settings.samples < count:
+    order = np.random.default_rng([settings.seed, Draw.SAMPLE]).permutation(count)
+    chosen = np.sort(order[: settings.samples])
+    x, y = x[chosen], y[chosen]
+  return {
+    "settings": {
+      "features": str(features[0]),
+      "released": str(released[0]),
+      "samples": len(x),
+      "of": count,
+      "seed": settings.seed,
+      "interval": measurement.INTERVAL,
+      "null": measurement.NULL,
+    },
+    "rows": measurement.estimates(x, y, options(settings)),
+  }
+
+
 def lent(dataset: Dataset, released: Split, seed: int) -> Split:
   """Test images, each changed as some training image of its class was.
 
@@ -117,27 +172,61 @@ def _found(
   """What one condition adds, from images and the features of their layers before and after."""
   clean, released = shown
   before, after = features
+  chosen = options(settings)
   rows = [
     {"layer": name} | row
     for name in wanted
-    for row in measurement.attempted(before[name], after[name], settings)
+    for row in measurement.estimates(before[name], after[name], chosen, keep_going=True)
   ]
   last = before[layer_features.FEATURES], after[layer_features.FEATURES]
-  theory = measurement.geometry(*last, clean.labels, settings.seed)
-  separable = functools.partial(measurement.separable, labels=clean.labels, seed=settings.seed)
+  seed = settings.seed
+  theory = measurement.geometry(*last, clean.labels, seed)
   rivals = {
-    "perturbations": separable(released.images, clean.images),
-    "images": separable(released.images),
+    "perturbations": separable(released.images, clean.images, labels=clean.labels, seed=seed),
+    "images": separable(released.images, labels=clean.labels, seed=seed),
     "class_means": _class_means(*last, clean.labels),
   }
   return {"rows": rows, "theory": theory | rivals}
+
+
+def separable(
+  released: Images,
+  clean: Images | None = None,
+  *,
+  labels: np.ndarray,
+  seed: int,
+) -> dict[str, Any] | None:
+  """Returns how well a linear classifier tells the classes of images or perturbations apart.
+
+  Args:
+    released: Images as published, uint8 `[samples, height, width, channel]`.
+    clean: The same images before, for the perturbations; None for the images themselves.
+    labels: Integer labels `[samples]`.
+    seed: Seed of the chosen examples, where there are too many, and of the held-out ones.
+
+  Returns:
+    The fields of `separability.Separability`, or only a `note` where there are too few examples;
+    None for images that did not change.
+  """
+  count = min(len(released), max(1, _PIXELS // int(np.prod(released.shape[1:]))))
+  chosen = stratified(labels, count, seed, Draw.SAMPLE)
+  inputs = released[chosen]
+  if clean is not None:
+    inputs = inputs.astype(np.int16) - clean[chosen]
+    if not inputs.any():
+      return None
+  try:
+    found = separability.linear_separability(inputs, labels[chosen], seed=seed)
+  except UserError as error:
+    return {"note": str(error)}
+  return dataclasses.asdict(found)
 
 
 def _class_means(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
   """Distance of two class means in units of the spread of a class, mean over pairs of classes."""
   try:
     found = {
-      name: separability.class_means(features, labels).relative
+      name: separability.class_distance(features, labels)
       for name, features in (("before", before), ("after", after))
     }
   except UserError as error:

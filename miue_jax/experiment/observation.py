@@ -10,15 +10,16 @@ and a delta for every epoch.
 import functools
 
 import numpy as np
+import threadpoolctl
 
 from miue_jax import budget, models
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.information import measurement, theory
+from miue_jax.information import ESTIMATORS, theory
 from miue_jax.machine import processes
 from miue_jax.methods.delta import Delta, chosen_images
-from miue_jax.settings.config import Config
+from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
 from miue_jax.train.prediction import Predictor
@@ -30,6 +31,34 @@ _BLOCK = 256  # images whose delta is gathered at a time
 def epochs(wanted: int, last: int) -> tuple[int, ...]:
   """Returns the epochs, from 1, that are observed: at most `wanted`, evenly spaced up to `last`."""
   return tuple(dict.fromkeys(-(-i * last // wanted) for i in range(1, wanted + 1)))
+
+
+def observed(
+  before: np.ndarray, after: np.ndarray, labels: np.ndarray, measure: Measure
+) -> tuple[float, float]:
+  """Returns the sliced histogram information and the covariance term, both in nats.
+
+  Args:
+    before: Features of clean images, `[samples, d]`.
+    after: Features of the poisoned images, `[samples, d]`.
+    labels: Integer labels `[samples]`.
+    measure: The settings; `projections`, `bins` and `seed`.
+
+  Raises:
+    UserError: The features cannot be measured.
+  """
+  found = ESTIMATORS["sliced"](
+    before,
+    after,
+    projections=measure.projections,
+    inner={"bins": measure.bins},
+    seed=measure.seed,
+    bootstrap=0,
+    null=0,
+  )
+  # The matrices of one class are small: threads would mostly wait for each other.
+  with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    return found.mi, theory.covariance_term(after, labels)
 
 
 class Observer:
@@ -79,7 +108,7 @@ class Observer:
     before, _ = self._predict(source, Images(self._clean))
     after, _ = self._predict(source, Images(self._released(delta, layout)))
     values = processes.from_lead(
-      functools.partial(measurement.observation, before, after, self._labels, self._measure)
+      functools.partial(observed, before, after, self._labels, self._measure)
     )
     return tuple(round(float(value), 5) for value in values)
 

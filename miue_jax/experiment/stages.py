@@ -19,7 +19,6 @@ from miue_jax.experiment import measure as measuring
 from miue_jax.experiment import observation
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.workdir import Workdir
-from miue_jax.information import measurement as information
 from miue_jax.machine import files, meshes, processes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
@@ -226,8 +225,7 @@ def measure_files(
   """
   if output and output.exists():
     raise UserError(f"{output} exists: choose another --output.")
-  (x_path, x_key), (y_path, y_key) = _array(features), _array(released)
-  found = information.between_files(x_path, y_path, settings, (x_key, y_key))
+  found = measuring.between_files(_array(features), _array(released), settings)
   if output:
     files.write_json(output, found)
   return report.information_table(found)

@@ -1,9 +1,9 @@
-"""One call per estimator: the estimate with its settings, an interval, a null and warnings."""
+"""Provides one call per estimator, which returns all that is needed to judge the estimate."""
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,19 +12,15 @@ from scipy import stats
 
 from miue_jax.information import gaussian, histogram, kde, knn, neural, projection, samples
 from miue_jax.information.samples import Point
-from miue_jax.settings.errors import UserError
-
-INTERVAL = (
-  "estimate -+ Student's t times the standard deviation over random halves of the samples, drawn "
-  "without replacement (the delete-half jackknife of Shao and Wu 1989, whose variance is that of "
-  "the whole sample), because repeated samples would look like dependence to k-NN, KDE and "
-  "held-out bounds; it holds the sampling error, not the bias"
-)
+from miue_jax.settings.errors import UserError, unknown
 
 DIRECTIONS = ("shared", "independent")
 STATISTICS = ("mean", "max")
 
-# `(x [samples, dx], y [samples, dy], **settings) -> Point`
+# These networks see all features at once; the other estimators are made for a few features.
+NEURAL = ("mine", "infonce", "nwj")
+
+# `(x [samples, dx], y [samples, dy], **options) -> Point`
 POINTS: dict[str, Callable[..., Point]] = {
   "histogram": histogram.point,
   "kde": kde.point,
@@ -35,46 +31,106 @@ POINTS: dict[str, Callable[..., Point]] = {
   "gaussian": gaussian.point,
 }
 
-# `(x [samples, columns], y [samples, columns], **settings) -> [columns]`: all slices at once.
+# `(x [samples, columns], y [samples, columns], **options) -> [columns]`: many slices at a time.
 _COLUMNS = {
   "histogram": histogram.slice_values,
   "kde": kde.slice_values,
-  "knn": knn.slice_values,
   "gaussian": gaussian.slice_values,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Null:
+  """Estimates of shuffled pairs, whose mutual information is 0.
+
+  Attributes:
+    mean: Mean in nats.
+    std: Standard deviation in nats.
+    p_value: Share of them, the estimate itself counted as one, with at least the estimate.
+  """
+
+  mean: float
+  std: float
+  p_value: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
   """An estimate of mutual information and what is needed to judge it.
 
+  The interval is the estimate -+ Student's t times the standard deviation over random halves of the
+  samples. They are drawn without replacement (the delete-half jackknife of Shao and Wu 1989, whose
+  variance is that of the whole sample), because repeated samples would look like dependence to
+  k-NN, KDE and held-out bounds. It holds the sampling error, not the bias.
+
   Attributes:
-    estimator: its name in `ESTIMATORS`.
-    mi: nats.
-    settings: every setting, also those left at their default.
-    samples: number of pairs.
-    features: of x and of y.
-    details: what the estimator chose by itself.
-    interval: low and high, nats, or None when `bootstrap` is 0.
-    interval_method: how it was made.
-    null_mean: mean estimate of pairs whose y is permuted, nats, or None when `null` is 0.
-    null_std: their standard deviation, nats.
-    p_value: share of them, this estimate counted as one, with at least the estimate.
-    warnings: whole sentences; each names the reason.
+    estimator: Name of the estimator in `ESTIMATORS`.
+    mi: Mutual information in nats.
+    interval: Lower and upper end in nats; None without repetitions.
+    null: Estimates of shuffled pairs; None without repetitions.
+    warnings: Whole sentences; each one names its reason.
+    settings: All options, with their defaults.
+    samples: Number of pairs.
+    features: Numbers of features of x and of y.
+    details: What the estimator chose or dropped, by name.
   """
 
   estimator: str
   mi: float
+  interval: tuple[float, float] | None
+  null: Null | None
+  warnings: tuple[str, ...]
   settings: dict[str, Any]
   samples: int
   features: tuple[int, int]
   details: dict[str, Any]
-  interval: tuple[float, float] | None
-  interval_method: str | None
-  null_mean: float | None
-  null_std: float | None
-  p_value: float | None
-  warnings: tuple[str, ...]
+
+
+def mutual_information(
+  features_clean: Any,
+  features_public: Any,
+  estimator: str = "histogram",
+  *,
+  projections: int = 128,
+  directions: str = "shared",
+  statistic: str = "mean",
+  **options: Any,
+) -> Estimate:
+  """Estimates the mutual information between features of clean and of published images.
+
+  The estimators `histogram`, `kde`, `knn` and `gaussian` are made for a few features. They see
+  random one-dimensional projections, unless both sides have a single feature; `mine`, `infonce` and
+  `nwj` see all features at once.
+
+    >>> import numpy as np
+    >>> clean, noise = np.random.default_rng(0).standard_normal((2, 1000, 8))
+    >>> found = mutual_information(clean, 0.8 * clean + 0.6 * noise, "gaussian")
+    >>> round(found.mi, 1), found.null.p_value < 0.05, found.warnings
+    (0.5, True, ())
+
+  Args:
+    features_clean: Features of the clean images, `[samples, dx]`.
+    features_public: Features of the published images, `[samples, dy]`, in the same order.
+    estimator: A key of `ESTIMATORS` other than `sliced`.
+    projections: Number of projections.
+    directions: As in `sliced`.
+    statistic: As in `sliced`.
+    **options: Options of the estimator, and `bootstrap`, `null`, `confidence` and `seed`, as in
+      `estimate`; `OPTIONS` lists all of them.
+
+  Raises:
+    UserError: The features cannot be measured, or an option is unknown or does not fit.
+  """
+  samples.choose("estimator", estimator, POINTS)
+  for name in options:
+    if name not in OPTIONS[estimator]:
+      raise UserError(unknown(name, OPTIONS[estimator]))
+  x, y = samples.checked(features_clean, features_public)
+  if estimator in NEURAL or x.shape[1] == y.shape[1] == 1:
+    return estimate(estimator, x, y, **options)
+  shared = {name: options.pop(name) for name in _keywords(estimate) if name in options}
+  slicing = {"projections": projections, "directions": directions, "statistic": statistic}
+  return estimate("sliced", x, y, estimator=estimator, inner=options, **slicing, **shared)
 
 
 def estimate(
@@ -87,25 +143,25 @@ def estimate(
   null: int = 20,
   confidence: float = 0.95,
   seed: int = 0,
-  **settings: Any,
+  **options: Any,
 ) -> Estimate:
-  """Mutual information of two feature arrays by one estimator, with interval, null and checks.
+  """Estimates mutual information by one estimator, on all features or on slices.
 
   Args:
-    name: a key of `ESTIMATORS`.
-    x: `[samples, dx]`, numbers of any real type.
-    y: `[samples, dy]`, row i from the same example as row i of x.
-    bootstrap: random halves for the interval, at least 2; 0 for no interval.
-    null: shuffled pairs, at least 2; 0 for none.
-    confidence: of the interval.
-    seed: of halves and shuffles, and of whatever the estimator draws.
-    **settings: of the estimator.
+    name: A key of `ESTIMATORS`.
+    x: Features `[samples, dx]`, numbers of any real type.
+    y: Features `[samples, dy]`; row i belongs to the same example as row i of x.
+    bootstrap: Number of random halves for the interval, at least 2; 0 for no interval.
+    null: Number of estimates of shuffled pairs, at least 2; 0 for none.
+    confidence: Confidence of the interval, between 0 and 1.
+    seed: Seed of halves, shuffles, and every draw of the estimator.
+    **options: Options of the estimator.
 
   Raises:
-    UserError: features that cannot be measured, or settings that do not fit.
+    UserError: The features cannot be measured, or an option is unknown or does not fit.
   """
   point = (POINTS | {"sliced": sliced})[name]
-  settings = _complete(name, point, settings, seed)
+  options = _complete(point, options, seed)
   if 1 in (bootstrap, null) or min(bootstrap, null) < 0 or not 0 < confidence < 1:
     raise UserError(
       f"bootstrap {bootstrap}, null {null}, confidence {confidence}: repetitions are 0 or at least "
@@ -113,45 +169,41 @@ def estimate(
     )
   x, y = samples.checked(x, y)
   count, rng = len(x), np.random.default_rng([seed, 0x6E756C6C])
-  found = point(x, y, **settings)
+  found = point(x, y, **options)
   halves = [rng.permutation(count)[: count // 2] for _ in range(bootstrap)]
   try:
-    parts = [point(x[half], y[half], **settings).mi for half in halves]
+    parts = [point(x[half], y[half], **options).mi for half in halves]
   except UserError as error:
     raise UserError(
       f"The interval is made of halves of the {count} samples, and they are too small ({error}): "
       "measure more samples, or set bootstrap to 0."
     ) from error
-  shuffled = [point(x, y[rng.permutation(count)], **settings).mi for _ in range(null)]
-  interval = null_mean = null_std = p_value = None
+  shuffled = [point(x, y[rng.permutation(count)], **options).mi for _ in range(null)]
+  interval, pairs = None, None
   warnings = samples.notes(x, y) + found.warnings
   if parts:
     margin = float(np.std(parts, ddof=1) * stats.t.ppf((1 + confidence) / 2, bootstrap - 1))
     interval = found.mi - margin, found.mi + margin
   if shuffled:
-    null_mean, null_std = float(np.mean(shuffled)), float(np.std(shuffled, ddof=1))
     as_large = sum(value >= found.mi for value in shuffled)
     p_value = (1 + as_large) / (1 + null)
+    pairs = Null(float(np.mean(shuffled)), float(np.std(shuffled, ddof=1)), p_value)
     if as_large > 0.05 * null:
       warnings += (
-        f"{as_large} of {null} shuffles of the pairs give as "
-        "much: this estimator and this number of samples do not show that x and y depend on each "
-        "other.",
+        f"{as_large} of {null} shuffles of the pairs give as much: this estimator and this number "
+        "of samples do not show that x and y depend on each other.",
       )
+  repetitions = {"bootstrap": bootstrap, "null": null, "confidence": confidence, "seed": seed}
   return Estimate(
     estimator=name,
     mi=found.mi,
-    settings=settings
-    | {"bootstrap": bootstrap, "null": null, "confidence": confidence, "seed": seed},
+    interval=interval,
+    null=pairs,
+    warnings=warnings,
+    settings=options | repetitions,
     samples=count,
     features=(x.shape[1], y.shape[1]),
     details=dict(found.details),
-    interval=interval,
-    interval_method=INTERVAL if parts else None,
-    null_mean=null_mean,
-    null_std=null_std,
-    p_value=p_value,
-    warnings=warnings,
   )
 
 
@@ -160,61 +212,53 @@ def sliced(
   y: np.ndarray,
   *,
   estimator: str = "histogram",
-  slices: int = 1000,
+  projections: int = 1000,
   directions: str = "shared",
   statistic: str = "mean",
-  k: int = 1,
-  inner: dict[str, Any] | None = None,
+  inner: Mapping[str, Any] | None = None,
   seed: int = 0,
 ) -> Point:
-  """Sliced mutual information (nats): of random projections of features `[samples, features]`.
+  """Returns the sliced estimate (nats): the mean over random one-dimensional projections.
 
   Args:
-    x: `[samples, dx]`.
-    y: `[samples, dy]`.
-    estimator: of each slice, a key of `POINTS`. Slices of one dimension are measured many at a time
-      by histograms, kde, knn and gaussian. Networks are trained one after the other: each stops by
-      itself, and on a core a hundred steps of eight together take no less time.
-    slices: number of directions, or of subspaces.
-    directions: `shared`, where x and y are projected on the same ones (for features of one space),
-      or `independent`, as Goldfeld and Greenewald (NeurIPS 2021) define sliced information.
+    x: Features `[samples, dx]`.
+    y: Features `[samples, dy]`.
+    estimator: Estimator of each slice, a key of `POINTS`. Networks are trained one after the other:
+      each stops by itself, and on a core a hundred steps of eight together take no less time.
+    projections: Number of projections.
+    directions: `shared` projects x and y on the same directions, for features of one space.
+      `independent` is the definition of Goldfeld and Greenewald (NeurIPS 2021).
     statistic: `mean`, or `max`, which chooses the best slice on one half of the samples and reports
       it on the other, so that chance does not choose: a lower bound of the largest.
-    k: dimensions of a slice (Goldfeld et al., NeurIPS 2022, for more than one).
-    inner: settings of the estimator of each slice.
-    seed: of directions, halves and the estimator.
+    inner: Options of the estimator of each slice.
+    seed: Seed of directions, halves and the estimator.
 
   Raises:
-    UserError: settings that do not fit, or shared directions for different numbers of features.
+    UserError: An option does not fit, or directions are shared between different numbers of
+      features.
   """
-  if estimator not in POINTS:
-    raise UserError(f"estimator is {estimator!r}: set it to one of {', '.join(POINTS)}.")
-  for name, value, known in (
-    ("directions", directions, DIRECTIONS),
-    ("statistic", statistic, STATISTICS),
-  ):
-    if value not in known:
-      raise UserError(f"{name} is {value!r}: set it to one of {', '.join(known)}.")
-  if slices < 1 or not 1 <= k <= min(x.shape[1], y.shape[1]):
-    raise UserError(
-      f"slices is {slices} and k is {k}: use at least one slice, of no more dimensions than x "
-      "and y have."
-    )
+  samples.choose("estimator", estimator, POINTS)
+  samples.choose("directions", directions, DIRECTIONS)
+  samples.choose("statistic", statistic, STATISTICS)
+  if projections < 1:
+    raise UserError(f"projections is {projections}: use at least 1.")
   if directions == "shared" and x.shape[1] != y.shape[1]:
     raise UserError(
       f"x has {x.shape[1]} features and y has {y.shape[1]}: directions can only be shared between "
       "equal numbers, so set directions to independent."
     )
-  settings = _complete(estimator, POINTS[estimator], inner or {}, seed)
-  x_directions = y_directions = projection.draw(x.shape[1], slices, k, seed)
+  options = _complete(POINTS[estimator], inner or {}, seed)
+  x_directions = y_directions = projection.draw(x.shape[1], projections, seed)
   if directions == "independent":
-    y_directions = projection.draw(y.shape[1], slices, k, [seed, 1])
+    y_directions = projection.draw(y.shape[1], projections, [seed, 1])
+  value = functools.partial(_slice_values, estimator, options)
 
   def values(rows: np.ndarray, chosen: slice) -> np.ndarray:
-    over = functools.partial(_slice_values, estimator, settings)
-    return projection.over(over, x[rows], y[rows], x_directions[:, chosen], y_directions[:, chosen])
+    return projection.over(
+      value, x[rows], y[rows], x_directions[:, chosen], y_directions[:, chosen]
+    )
 
-  details: dict[str, Any] = {"directions": f"{directions} between x and y", "inner": settings}
+  details: dict[str, Any] = {"directions": f"{directions} between x and y", "inner": options}
   rows, first = np.arange(len(x)), 0
   if statistic == "mean":
     found = values(rows, slice(None))
@@ -224,45 +268,47 @@ def sliced(
     choosing, rows = np.array_split(order, 2)
     first = details["best_slice"] = int(np.argmax(values(choosing, slice(None))))
     mi = float(values(rows, slice(first, first + 1))[0])
-  # What the estimator has to say of one slice holds for all.
-  one = x[rows] @ x_directions[:, first], y[rows] @ y_directions[:, first]
-  warnings = POINTS[estimator](*one, **settings).warnings
-  return Point(mi, details, tuple(f"Of a slice: {warning}" for warning in warnings))
+  # The warnings of one slice hold for all.
+  one = x[rows] @ x_directions[:, [first]], y[rows] @ y_directions[:, [first]]
+  warnings = POINTS[estimator](*one, **options).warnings
+  return Point(mi, details, tuple(f"In one slice: {warning}" for warning in warnings))
 
 
 def _slice_values(
-  estimator: str, settings: dict[str, Any], x: jax.Array, y: jax.Array
+  estimator: str, options: dict[str, Any], x: jax.Array, y: jax.Array
 ) -> np.ndarray:
-  """The estimator on every slice of `[samples, slices, k]`, as `[slices]`.
-
-  What is not measured many slices at a time is still compiled once.
-  """
-  if estimator in _COLUMNS and x.shape[2] == 1:
-    return _COLUMNS[estimator](x[..., 0], y[..., 0], **settings)
-  one = functools.partial(POINTS[estimator], **settings)
-  return samples.one_by_one(one, np.asarray(x), np.asarray(y))
+  """Returns the estimates of all slices of `[samples, slices]`, as `[slices]`."""
+  if estimator in _COLUMNS:
+    return _COLUMNS[estimator](x, y, **options)
+  return samples.one_by_one(POINTS[estimator], x, y, **options)
 
 
-def _complete(
-  name: str, point: Callable[..., Point], settings: dict[str, Any], seed: int
-) -> dict[str, Any]:
-  """All settings of an estimator, defaults included.
+def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+  """Returns the names and defaults of the keyword-only arguments of a function."""
+  parameters = inspect.signature(function).parameters.values()
+  return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _complete(point: Callable[..., Point], options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+  """Returns all options of an estimator with their defaults.
 
   Raises:
-    UserError: one that it does not have.
+    UserError: The estimator has no such option.
   """
-  keywords = {
-    key: parameter.default
-    for key, parameter in inspect.signature(point).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-  }
-  if unknown := sorted(set(settings) - set(keywords)):
-    raise UserError(
-      f"The estimator {name} has no setting {unknown[0]!r}; it has {', '.join(keywords)}."
-    )
-  return keywords | ({"seed": seed} if "seed" in keywords else {}) | settings
+  known = _keywords(point)
+  for name in options:
+    if name not in known:
+      raise UserError(unknown(name, known))
+  return known | ({"seed": seed} if "seed" in known else {}) | options
 
 
+# Functions `(x, y, **options) -> Estimate` by the name of the estimator.
 ESTIMATORS: dict[str, Callable[..., Estimate]] = {
   name: functools.partial(estimate, name) for name in (*POINTS, "sliced")
+}
+
+# Options of `mutual_information` by the name of the estimator.
+OPTIONS: dict[str, tuple[str, ...]] = {
+  name: tuple(_keywords(mutual_information) | _keywords(point) | _keywords(estimate))
+  for name, point in POINTS.items()
 }

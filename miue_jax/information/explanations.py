@@ -1,4 +1,4 @@
-"""Which explanation goes with the accuracy gap: rank correlations over poisons."""
+"""Correlates explanations of poisons with the accuracy gap, by ranks over poisons."""
 
 import dataclasses
 import math
@@ -18,13 +18,13 @@ class Correlation:
   """Spearman's rank correlation of one explanation with the accuracy gap.
 
   Attributes:
-    explanation: its name.
-    rho: between -1 and 1; None where it is not defined.
-    n: number of poisons used.
-    rows: their names: those for which both values are known.
-    p_value: two-sided, by permuting the gap; None where `rho` is.
-    exact: whether all permutations were counted, not a random 20,000 of them.
-    sentence: what may be concluded, in plain words.
+    explanation: Name of the explanation.
+    rho: Coefficient between -1 and 1; None where it is not defined.
+    n: Number of poisons used.
+    rows: Names of the poisons used: those for which both values are known.
+    p_value: Two-sided, by permuting the gap; None where `rho` is None.
+    exact: True where all permutations were counted, False for a random 20,000 of them.
+    sentence: The conclusion in plain words.
   """
 
   explanation: str
@@ -43,16 +43,16 @@ def correlate(
   *,
   seed: int = 0,
 ) -> list[Correlation]:
-  """One `Correlation` for each explanation.
+  """Returns one `Correlation` for each explanation.
 
   Args:
-    rows: names of the poisons.
-    gaps: accuracy gap of each (points), None or NaN where unknown.
-    explanations: name -> value for each poison, None or NaN where unknown.
-    seed: of the permutations, where there are too many to count.
+    rows: Names of the poisons.
+    gaps: Accuracy gap of each poison (points), None or NaN where unknown.
+    explanations: Values by name of the explanation, one for each poison, None or NaN where unknown.
+    seed: Seed of the permutations, where there are too many to count.
 
   Raises:
-    UserError: lists of different lengths.
+    UserError: The lists have different lengths.
   """
   for name, values in {"the accuracy gap": gaps, **explanations}.items():
     if len(values) != len(rows):
@@ -89,13 +89,12 @@ def _correlation(
     rng=np.random.default_rng(seed),
   )
   rho, p_value = float(test.statistic), float(test.pvalue)
-  return Correlation(
-    name, rho, n, used, p_value, math.factorial(n) <= _RESAMPLES, _sentence(rho, n, p_value)
-  )
+  exact = math.factorial(n) <= _RESAMPLES
+  return Correlation(name, rho, n, used, p_value, exact, _sentence(rho, n, p_value))
 
 
 def _standard_ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks with mean 0 and length 1: the product of two is Spearman's coefficient."""
+  """Returns ranks with mean 0 and length 1: the product of two is Spearman's coefficient."""
   ranks = stats.rankdata(values)
   ranks -= ranks.mean()
   return ranks / np.linalg.norm(ranks)
@@ -113,11 +112,8 @@ def _sentence(rho: float, n: int, p_value: float) -> str:
       f"{p_value:.2f} for {n} poisons."
     )
   direction = "larger" if rho > 0 else "smaller"
+  small = f"{p_value:.3f}" if p_value >= 0.0005 else "below 0.001"
   return (
     f"Poisons with a {direction} value have a larger gap; chance alone gives so strong a "
-    f"correlation with probability {_small(p_value)} for {n} poisons."
+    f"correlation with probability {small} for {n} poisons."
   )
-
-
-def _small(p_value: float) -> str:
-  return f"{p_value:.3f}" if p_value >= 0.0005 else "below 0.001"

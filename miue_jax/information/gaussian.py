@@ -1,10 +1,9 @@
-"""Mutual information as if features were jointly normal: `ln(det Sx det Sy / det S) / 2`.
+"""Estimates mutual information as if features were jointly normal.
 
+The estimate is `ln(det Sx det Sy / det S) / 2` with the covariances Sx of x, Sy of y and S of both.
 It sees linear dependence alone. Where x and y are each normal it is a lower bound, because the
 joint normal has the largest entropy for its covariance; otherwise it can err on either side.
 """
-
-import functools
 
 import numpy as np
 from scipy import special
@@ -21,21 +20,21 @@ _FLOOR = 1e-12
 
 
 def point(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> Point:
-  """Gaussian mutual information (nats) of features `[samples, features]`.
+  """Returns the Gaussian estimate (nats) for features `[samples, features]`.
 
   Args:
-    x: `[samples, dx]`; constant features are dropped.
-    y: `[samples, dy]`.
-    covariance: `empirical` (then the bias, which for normal data is known exactly from the Wishart
-      distribution, is subtracted) or `ledoit_wolf`, shrunk towards the identity by scikit-learn's
-      rule, for few samples (then nothing is subtracted; shrinking lowers the value).
+    x: Features `[samples, dx]`. Constant ones are dropped.
+    y: Features `[samples, dy]`.
+    covariance: `empirical` subtracts the bias, which for normal data is known exactly from the
+      Wishart distribution. `ledoit_wolf`, for few samples, shrinks the covariance towards the
+      identity by scikit-learn's rule and subtracts nothing; shrinking lowers the value.
 
   Raises:
-    UserError: unknown `covariance`, or no more samples than features for the empirical one.
+    UserError: `covariance` is unknown, or there are no more samples than features for the
+      empirical one.
   """
-  if covariance not in COVARIANCES:
-    raise UserError(f"covariance is {covariance!r}: set it to one of {', '.join(COVARIANCES)}.")
-  x, y, details, warnings = samples.both_standardised(x, y)
+  samples.choose("covariance", covariance, COVARIANCES)
+  x, y, details, warnings = samples.standardised(x, y)
   count, dx, dy = len(x), x.shape[1], y.shape[1]
   if not dx or not dy:
     return Point(0.0, details, warnings)
@@ -55,19 +54,18 @@ def point(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> Poi
   logs = [_log_det(matrix[:dx, :dx]), _log_det(matrix[dx:, dx:]), _log_det(matrix)]
   if np.linalg.eigvalsh(matrix)[0] < _FLOOR:
     warnings += (
-      "The covariance is singular: some feature is a linear function of others, and where it links "
-      "x and y the true information is infinite and this value only tells the precision of the "
+      "The covariance is singular: some feature is a linear function of others. Where it links x "
+      "and y the true information is infinite, and this value only shows the precision of the "
       "numbers.",
     )
   return Point(0.5 * (logs[0] + logs[1] - logs[2]) - bias, details, warnings)
 
 
 def slice_values(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> np.ndarray:
-  """`point` of every column of `[samples, columns]`, as `[columns]`."""
+  """Returns `point` of every column of `[samples, columns]`, as `[columns]`."""
   x, y = (np.asarray(side, np.float64) for side in (x, y))
   if covariance != "empirical":
-    one = functools.partial(point, covariance=covariance)
-    return samples.one_by_one(one, x[..., None], y[..., None])
+    return samples.one_by_one(point, x, y, covariance=covariance)
   x, y = x - x.mean(axis=0), y - y.mean(axis=0)
   scale = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
   constant = scale == 0
@@ -83,5 +81,8 @@ def _log_det(matrix: np.ndarray) -> float:
 
 
 def _wishart(count: int, features: int) -> float:
-  """Mean of `ln det S - ln det Sigma` of a normal's scatter matrix, up to a term that cancels."""
+  """Returns the mean of `ln det S - ln det Sigma` of a normal's scatter matrix S.
+
+  A term that cancels between the three covariances is left out.
+  """
   return float(special.digamma((count - 1 - np.arange(features)) / 2).sum())

@@ -1,60 +1,47 @@
-"""Mutual information by histograms, also of random projections.
+"""Estimates mutual information by histograms.
 
 Features of poisoned images are a function of the clean images, so the true mutual information of
 continuous features is infinite: every finite value belongs to its bins and projections. Values are
 comparable only under the same settings.
 """
 
-import dataclasses
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from miue_jax.information import projection
+from miue_jax.information import samples
 from miue_jax.information.samples import Point
 from miue_jax.settings.errors import UserError
 
 CORRECTIONS = ("none", "miller_madow")
 
-# An expected bias above this many nats is warned about.
+# An expected bias above this many nats leads to a warning.
 _BIAS = 0.1
-# Filling less than this share of the bins that a feature could fill is warned about: normal values
-# fill 0.6 (2,000 of them) to 0.4 (a million), uniform ones 1.
+# A feature that fills less than this share of the bins that it could fill leads to a warning:
+# normal values fill 0.6 (2,000 of them) to 0.4 (a million), uniform ones 1.
 _FILLED = 0.25
-# Counts of one block of columns, 64 MB.
+# Counts of one block of columns; 64 MB.
 _CELLS = 1 << 24
 
 
-@dataclasses.dataclass(frozen=True)
-class Sliced:
-  """An estimate over projections.
-
-  Attributes:
-    mi: mean over projections, nats.
-    std: standard deviation over projections, nats.
-  """
-
-  mi: float
-  std: float
-
-
 def point(x: np.ndarray, y: np.ndarray, *, bins: int = 16, correction: str = "none") -> Point:
-  """Plug-in mutual information (nats) of features `[samples, features]`, for one to three features.
+  """Returns the plug-in estimate (nats) for one to three features a side.
 
   Every feature is cut into `bins` of equal width between its smallest and its largest value.
 
   Args:
-    x: `[samples, dx]`.
-    y: `[samples, dy]`.
-    bins: per feature.
+    x: Features `[samples, dx]`.
+    y: Features `[samples, dy]`.
+    bins: Number of bins of each feature.
     correction: `none`, or `miller_madow`, which subtracts the first-order bias
       `(occupied_xy - occupied_x - occupied_y + 1) / (2 samples)` (Miller 1955).
 
   Raises:
-    UserError: fewer than two bins, fewer samples than bins, or an unknown `correction`.
+    UserError: There are fewer than two bins or fewer samples than bins, or `correction` is unknown.
   """
   _check(bins, len(x), correction)
   x_cells, y_cells = _cells(x, bins), _cells(y, bins)
@@ -75,8 +62,8 @@ def point(x: np.ndarray, y: np.ndarray, *, bins: int = 16, correction: str = "no
     )
   elif len(pairs) > len(x) / 2:
     warnings = (
-      f"{len(x)} samples lie in {len(pairs)} bins, so most of them are alone and no correction can "
-      "repair the bias: use fewer bins, or more samples.",
+      f"{len(x)} samples fall into {len(pairs)} bins, so most of them are alone and no correction "
+      "can repair the bias: use fewer bins, or more samples.",
     )
   for name, side in (("x", x), ("y", y)):
     filled, could = min(
@@ -93,28 +80,30 @@ def point(x: np.ndarray, y: np.ndarray, *, bins: int = 16, correction: str = "no
 
 @functools.partial(jax.jit, static_argnames=("bins", "correction"))
 def columns(x: jax.Array, y: jax.Array, *, bins: int, correction: str = "none") -> jax.Array:
-  """`point` of every column of `[samples, columns]`, as `[columns]`; nothing is checked."""
-  samples, count = x.shape
+  """Returns `point` of every column of `[samples, columns]`, as `[columns]`; checks no values."""
+  chex.assert_rank([x, y], 2)
+  chex.assert_equal_shape([x, y])
+  total, count = x.shape
   code = _bins(x, bins) * bins + _bins(y, bins)
   code += (bins * bins * jnp.arange(count))[None, :]
   # Sums of products of one-hot bins would be seven times slower on a CPU.
   counts = jnp.zeros(count * bins * bins, jnp.int32).at[code.reshape(-1)].add(1)
   counts = counts.reshape(count, bins, bins)
-  joint = counts / samples
+  joint = counts / total
   independent = jnp.sum(joint, axis=2, keepdims=True) * jnp.sum(joint, axis=1, keepdims=True)
   occupied = counts > 0
   ratio = jnp.where(occupied, joint, 1.0) / jnp.where(occupied, independent, 1.0)
   mi = jnp.sum(joint * jnp.log(ratio), axis=(1, 2))
   if correction == "miller_madow":
     rows, lines = (jnp.sum(jnp.any(occupied, axis=axis), axis=1) for axis in (2, 1))
-    mi -= (jnp.sum(occupied, axis=(1, 2)) - rows - lines + 1) / (2 * samples)
+    mi -= (jnp.sum(occupied, axis=(1, 2)) - rows - lines + 1) / (2 * total)
   return mi
 
 
 def slice_values(
   x: jax.Array, y: jax.Array, *, bins: int = 16, correction: str = "none"
 ) -> np.ndarray:
-  """`columns`, so many at a time that their counts fit into memory."""
+  """Returns `columns`, computed for as many at a time as fit into memory."""
   _check(bins, len(x), correction)
   step = max(_CELLS // bins**2, 1)
   found = [
@@ -124,43 +113,16 @@ def slice_values(
   return np.concatenate(found)
 
 
-def sliced(x: np.ndarray, y: np.ndarray, *, projections: int, bins: int, seed: int) -> Sliced:
-  """Mean histogram mutual information over random directions, the same for both sides.
-
-  Args:
-    x: features of clean images, `[samples, d]`.
-    y: features of released images, `[samples, d]`.
-    projections: number of unit directions, uniform on the sphere.
-    bins: per axis.
-    seed: of the directions.
-
-  Raises:
-    UserError: shapes differ, too few samples, or values that are not finite.
-  """
-  if x.shape != y.shape or x.ndim != 2:
-    raise UserError(f"Features have shapes {x.shape} and {y.shape}; both must be [samples, d].")
-  if not (np.isfinite(x).all() and np.isfinite(y).all()):
-    raise UserError("Features hold NaN or infinity: the model diverged; train it again.")
-  directions = projection.draw(x.shape[1], projections, 1, seed)
-
-  def value(x_block: jax.Array, y_block: jax.Array) -> np.ndarray:
-    return slice_values(x_block[..., 0], y_block[..., 0], bins=bins)
-
-  values = projection.over(value, x, y, directions, directions)
-  return Sliced(float(values.mean()), float(values.std()))
-
-
-def _check(bins: int, samples: int, correction: str) -> None:
-  if correction not in CORRECTIONS:
-    raise UserError(f"correction is {correction!r}: set it to one of {', '.join(CORRECTIONS)}.")
+def _check(bins: int, count: int, correction: str) -> None:
+  samples.choose("correction", correction, CORRECTIONS)
   if bins < 2:
     raise UserError(f"bins is {bins}: use at least 2.")
-  if samples < bins:
-    raise UserError(f"{samples} samples are too few for {bins} bins: measure more, or use fewer.")
+  if count < bins:
+    raise UserError(f"{count} samples are too few for {bins} bins: measure more, or use fewer.")
 
 
 def _bins(values: jax.Array, bins: int) -> jax.Array:
-  """Bin of every value of `[samples, columns]`, int32."""
+  """Returns the bin of every value of `[samples, columns]`, int32."""
   low, high = (f(values, axis=0, keepdims=True) for f in (jnp.min, jnp.max))
   # A constant sample falls into one bin and carries no information.
   width = jnp.where(high > low, high - low, 1.0)
@@ -168,10 +130,10 @@ def _bins(values: jax.Array, bins: int) -> jax.Array:
 
 
 def _filled(values: np.ndarray, bins: int) -> tuple[float, float]:
-  """Effective number of bins that `[samples]` fill, and the number that they could fill.
+  """Returns the effective number of bins that `[samples]` fill, and the number they could fill.
 
   The effective number is e to the entropy of the histogram. Values that repeat, such as those of a
-  binary feature, could fill no more bins than their own entropy says, however they are binned.
+  binary feature, could fill no more bins than their entropy says, however they are binned.
   """
 
   def effective(counts: np.ndarray) -> float:
@@ -183,7 +145,7 @@ def _filled(values: np.ndarray, bins: int) -> tuple[float, float]:
 
 
 def _cells(x: np.ndarray, bins: int) -> np.ndarray:
-  """Number of the occupied cell that each row of `[samples, features]` lies in."""
+  """Returns the number of the occupied cell of each row of `[samples, features]`."""
   x = x.astype(np.float64)
   low, width = x.min(axis=0), np.ptp(x, axis=0)
   inside = ((x - low) / np.where(width > 0, width, 1.0) * bins).astype(np.int64)

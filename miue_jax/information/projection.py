@@ -1,7 +1,8 @@
-"""Random directions, and projections of features onto them in blocks."""
+"""Draws random directions and projects features onto them in blocks."""
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,20 +10,17 @@ import numpy as np
 BLOCK = 128  # directions at a time
 
 
-def draw(features: int, count: int, k: int, seed: int | list[int]) -> np.ndarray:
-  """Orthonormal frames of `k` directions, uniform; float32 `[features, count, k]`."""
-  rng = np.random.default_rng(seed)
-  if k == 1:
-    directions = rng.standard_normal((features, count))
-    return (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)[..., None]
-  frames, triangle = np.linalg.qr(rng.standard_normal((count, features, k)))
-  # QR decides the signs of its columns; with those of the triangle the frame is uniform.
-  frames *= np.sign(np.einsum("cii->ci", triangle))[:, None, :]
-  return frames.transpose(1, 0, 2).astype(np.float32)
+def draw(features: int, count: int, seed: int | list[int]) -> np.ndarray:
+  """Returns unit vectors, uniform on the sphere, float32 `[features, count]`."""
+  directions = np.random.default_rng(seed).standard_normal((features, count))
+  return (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
 
 
 def centred(x: np.ndarray) -> jax.Array:
-  """Features around 0, divided by one number, float32: far offsets would drown what varies."""
+  """Returns features around 0, divided by one number, float32.
+
+  A large offset would otherwise drown what varies.
+  """
   x = x.astype(np.float64)
   x = x - x.mean(axis=0)
   return jnp.asarray(x / (np.abs(x).max() or 1.0), jnp.float32)
@@ -35,18 +33,17 @@ def over(
   x_directions: np.ndarray,
   y_directions: np.ndarray,
 ) -> np.ndarray:
-  """`value` of every projection.
+  """Returns `value` of every projection, `[count]`.
 
   Args:
-    value: `(x [samples, block, k], y [samples, block, k]) -> [block]`.
-    x: `[samples, dx]`.
-    y: `[samples, dy]`.
-    x_directions: `[dx, count, k]`.
-    y_directions: `[dy, count, k]`.
-
-  Returns:
-    `[count]`.
+    value: A function of projected features `[samples, block]`, once for x and once for y, that
+      returns one number for each column, `[block]`.
+    x: Features `[samples, dx]`.
+    y: Features `[samples, dy]`.
+    x_directions: Directions `[dx, count]`.
+    y_directions: Directions `[dy, count]`.
   """
+  chex.assert_rank([x, y, x_directions, y_directions], 2)
   x, y = centred(x), centred(y)
   found = []
   for start in range(0, x_directions.shape[1], BLOCK):
@@ -57,4 +54,4 @@ def over(
 
 @jax.jit
 def _project(x: jax.Array, directions: jax.Array) -> jax.Array:
-  return jnp.einsum("nd,dck->nck", x, directions, precision="highest")
+  return jnp.einsum("nd,dc->nc", x, directions, precision="highest")

@@ -1,6 +1,6 @@
-"""Feature arrays as the estimators take them, and what an estimator gives back."""
+"""Checks and standardises feature arrays, and defines what an estimator returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from miue_jax.settings.errors import UserError
 
 MIN_SAMPLES = 8
 
-# Standard deviations: of a million normal values none is further than about 5 from the mean.
+# Standard deviations. None of a million normal values is further than about 5 from the mean.
 _OUTLYING = 15
 
 
@@ -18,9 +18,9 @@ class Point(NamedTuple):
   """An estimate from one sample.
 
   Attributes:
-    mi: nats.
-    details: what the estimator chose or dropped by itself, by name.
-    warnings: whole sentences; each names the reason.
+    mi: Mutual information in nats.
+    details: What the estimator chose or dropped, by name.
+    warnings: Whole sentences; each one names its reason.
   """
 
   mi: float
@@ -28,12 +28,20 @@ class Point(NamedTuple):
   warnings: tuple[str, ...] = ()
 
 
+def choose(name: str, value: str, known: Iterable[str]) -> None:
+  """Raises a `UserError` where the option `name` has a value that is not among `known`."""
+  if value not in known:
+    raise UserError(f"{name} is {value!r}: set it to one of {', '.join(known)}.")
+
+
 def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-  """Two feature arrays `[samples, features]` as floats: integers and booleans become float64.
+  """Returns two feature arrays `[samples, features]` as floats.
+
+  Integers and booleans become float64, half precisions float32.
 
   Raises:
-    UserError: not two-dimensional, not real numbers, NaN or infinity, different lengths, or fewer
-      than `MIN_SAMPLES` samples.
+    UserError: An array is not two-dimensional or holds no real numbers, NaN or infinity; the
+      lengths differ; or there are fewer than `MIN_SAMPLES` samples.
   """
   x, y = _floats(x, "x"), _floats(y, "y")
   if len(x) != len(y):
@@ -53,7 +61,7 @@ def _floats(values: Any, name: str) -> np.ndarray:
     array = array.astype(np.float64)
   if array.dtype not in (np.float32, np.float64):
     try:
-      # Half precisions, also those that NumPy knows only by name.
+      # This includes half precisions that NumPy knows only by name, such as bfloat16.
       array = array.astype(np.float32, casting="safe")
     except TypeError as error:
       raise UserError(f"{name} is {array.dtype}: convert it to float32.") from error
@@ -65,7 +73,7 @@ def _floats(values: Any, name: str) -> np.ndarray:
 
 
 def notes(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
-  """Sentences about what in the samples makes any estimate doubtful."""
+  """Returns sentences about properties of the samples that make every estimate doubtful."""
   found = []
   for name, array in (("x", x), ("y", y)):
     if len(np.unique(array[:, 0])) == len(array):
@@ -80,51 +88,51 @@ def notes(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
   return tuple(found)
 
 
-def standardised(x: np.ndarray) -> tuple[np.ndarray, int]:
-  """Features with mean 0 and standard deviation 1, float64, without those that are constant.
-
-  Returns:
-    `[samples, kept]`, and the number of features that were dropped.
-  """
-  columns, varies = standardised_columns(x)
-  return np.ascontiguousarray(columns[varies].T), int((~varies).sum())
-
-
 def standardised_columns(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Every column of `[samples, columns]` with mean 0 and standard deviation 1.
+  """Returns the columns of `[samples, columns]` with mean 0 and standard deviation 1.
 
   Returns:
-    float64 `[columns, samples]`, zeros where a column is constant, and `[columns]`: which vary.
+    float64 `[columns, samples]`, zeros where a column is constant; and a mask `[columns]` that is
+    False for constant columns.
   """
   x = np.ascontiguousarray(x.T, np.float64)
   span = np.ptp(x, axis=1, keepdims=True)
   varies = span > 0
-  # First to a range of one: the square of a large float64 would overflow.
+  # The range becomes one first, because the square of a large float64 would overflow.
   x = (x - x.min(axis=1, keepdims=True)) / np.where(varies, span, 1.0)
   x -= x.mean(axis=1, keepdims=True)
   return x / np.where(varies, x.std(axis=1, keepdims=True), 1.0), varies[:, 0]
 
 
-def both_standardised(
+def standardised(
   x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any], tuple[str, ...]]:
-  """`standardised` of both sides, with details and warnings for the result."""
-  (x, dropped_x), (y, dropped_y) = standardised(x), standardised(y)
-  warnings = tuple(
-    f"{name} holds a value {np.abs(side).max():.0f} standard deviations from the mean of its "
-    "feature: outliers or long tails set the scale of everything else, so the estimate may be far "
-    "off; ranks or arcsinh of every feature have the same information."
-    for name, side in (("x", x), ("y", y))
-    if np.abs(side).max(initial=0) > _OUTLYING
-  )
-  warnings += tuple(
-    f"Dropped {count} constant feature{'s' if count > 1 else ''} of {name}: they carry nothing."
-    for name, count in (("x", dropped_x), ("y", dropped_y))
-    if count
-  )
-  return x, y, {"dropped_x": dropped_x, "dropped_y": dropped_y}, warnings
+  """Returns x and y with standardised features and without constant ones.
+
+  Returns:
+    x `[samples, kept]` and y `[samples, kept]`, both float64; details and warnings for the result.
+  """
+  sides, details, outliers, dropped = [], {}, (), ()
+  for name, array in (("x", x), ("y", y)):
+    columns, varies = standardised_columns(array)
+    side, count = np.ascontiguousarray(columns[varies].T), int((~varies).sum())
+    details[f"dropped_{name}"] = count
+    if (largest := np.abs(side).max(initial=0)) > _OUTLYING:
+      outliers += (
+        f"{name} holds a value {largest:.0f} standard deviations from the mean of its feature: "
+        "outliers or long tails set the scale of everything else, so the estimate may be far off; "
+        "ranks or arcsinh of every feature have the same information.",
+      )
+    if count:
+      features = "features" if count > 1 else "feature"
+      dropped += (f"Dropped {count} constant {features} of {name}: they carry no information.",)
+    sides.append(side)
+  return *sides, details, outliers + dropped
 
 
-def one_by_one(point: Callable[..., Point], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """`point(x, y).mi` (nats) of every slice of `[samples, slices, k]`, as `[slices]`."""
-  return np.array([point(x[:, i], y[:, i]).mi for i in range(x.shape[1])])
+def one_by_one(
+  point: Callable[..., Point], x: np.ndarray, y: np.ndarray, **options: Any
+) -> np.ndarray:
+  """Returns `point(x, y, **options).mi` of every column of `[samples, columns]`, as `[columns]`."""
+  x, y = np.asarray(x), np.asarray(y)
+  return np.array([point(x[:, [i]], y[:, [i]], **options).mi for i in range(x.shape[1])])

@@ -1,4 +1,4 @@
-"""Rival explanations of a poison: how separable it is, how fast it is learned, how far it moves.
+"""Measures other explanations of a poison: how separable it is and how fast it is learned.
 
 Yu et al. (KDD 2022) found that perturbations of most unlearnable examples are linearly separable by
 class and proposed that as the reason why they work.
@@ -14,19 +14,20 @@ from sklearn import exceptions, linear_model, model_selection, pipeline, preproc
 from miue_jax.settings.errors import UserError
 
 _MIN_PER_CLASS = 4
+_HELD_OUT = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Separability:
-  """How well a linear classifier tells the classes apart.
+  """The accuracy of a linear classifier of the classes.
 
   Attributes:
-    train_accuracy: percent, on the examples it was fitted to: what "linearly separable" means.
-    test_accuracy: percent, on held-out examples: whether the directions are shared by a class.
-    chance: percent, for always answering the most frequent class of the held-out examples.
-    train_samples: fitted to.
-    test_samples: held out.
-    converged: whether the fit ended before `max_iterations`.
+    train_accuracy: Percent of its training examples; 100 means linearly separable.
+    test_accuracy: Percent of held-out examples; high where a class shares its directions.
+    chance: Percent, for always answering the most frequent class of the held-out examples.
+    train_samples: Number of training examples.
+    test_samples: Number of held-out examples.
+    converged: True where the fit ended before `max_iterations`.
   """
 
   train_accuracy: float
@@ -37,41 +38,19 @@ class Separability:
   converged: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassMeans:
-  """Distances between the class means.
-
-  Attributes:
-    distance: mean Euclidean distance of two class means.
-    relative: that distance divided by the root mean square distance of an example from its class
-      mean; infinite where every class is a single point.
-  """
-
-  distance: float
-  relative: float
-
-
 def linear_separability(
-  inputs: np.ndarray,
-  labels: np.ndarray,
-  *,
-  test_fraction: float = 0.25,
-  penalty: float = 1.0,
-  max_iterations: int = 200,
-  seed: int = 0,
+  inputs: np.ndarray, labels: np.ndarray, *, max_iterations: int = 200, seed: int = 0
 ) -> Separability:
-  """Logistic regression on standardised inputs, for perturbations alone or poisoned images.
+  """Fits a logistic regression to standardised perturbations or images.
 
   Args:
-    inputs: `[samples, ...]`, flattened.
-    labels: integers, `[samples]`, at least two classes of four examples.
-    test_fraction: held out, stratified.
-    penalty: weight of the squared norm of the coefficients.
-    max_iterations: of L-BFGS.
-    seed: of the split.
+    inputs: Arrays `[samples, ...]`; they are flattened.
+    labels: Integer labels `[samples]`, at least two classes of four examples.
+    max_iterations: Largest number of iterations of L-BFGS.
+    seed: Seed of the split; a quarter of every class is held out.
 
   Raises:
-    UserError: shapes that do not fit, fewer than two classes, or too few examples of one.
+    UserError: The shapes do not fit, or there are fewer than two classes or too few examples.
   """
   inputs, labels = _flat(inputs, labels)
   counts = np.unique(labels, return_counts=True)[1]
@@ -81,12 +60,12 @@ def linear_separability(
       f"{len(counts)}, the smallest of {counts.min()}."
     )
   train_x, test_x, train_y, test_y = model_selection.train_test_split(
-    inputs, labels, test_size=test_fraction, stratify=labels, random_state=seed
+    inputs, labels, test_size=_HELD_OUT, stratify=labels, random_state=seed
   )
-  regression = linear_model.LogisticRegression(C=1 / penalty, max_iter=max_iterations)
+  regression = linear_model.LogisticRegression(max_iter=max_iterations)
   model = pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
   with warnings.catch_warnings():
-    # `converged` says it.
+    # The attribute `converged` replaces the warning.
     warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
     model.fit(train_x, train_y)
   return Separability(
@@ -99,11 +78,20 @@ def linear_separability(
   )
 
 
-def class_means(inputs: np.ndarray, labels: np.ndarray) -> ClassMeans:
-  """Distances between class means of perturbations, images or features `[samples, ...]`.
+def class_distance(inputs: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the mean distance of two class means in units of the spread of a class.
+
+  The spread is the root mean square distance of an example from its class mean.
+
+  Args:
+    inputs: Arrays `[samples, ...]`; they are flattened.
+    labels: Integer labels `[samples]`.
+
+  Returns:
+    The ratio; infinite where every class is a single point.
 
   Raises:
-    UserError: shapes that do not fit, or fewer than two classes.
+    UserError: The shapes do not fit, or there are fewer than two classes.
   """
   inputs, labels = _flat(inputs, labels)
   present, index = np.unique(labels, return_inverse=True)
@@ -116,18 +104,20 @@ def class_means(inputs: np.ndarray, labels: np.ndarray) -> ClassMeans:
     ((inputs[index == i] - mean) ** 2).sum(dtype=np.float64) for i, mean in enumerate(means)
   ]
   within = float(np.sqrt(sum(squared) / len(inputs)))
-  return ClassMeans(distance, distance / within if within > 0 else float("inf"))
+  return distance / within if within > 0 else float("inf")
 
 
 def epochs_to_share(train_loss: Sequence[float], share: float = 0.5) -> float | None:
-  """Epochs until the training loss is `share` of its first value, between epochs by a line.
+  """Returns the number of epochs until the training loss is `share` of its first value.
+
+  Between two epochs the loss is taken to be linear.
 
   Args:
-    train_loss: of every epoch, the first being epoch 1.
-    share: of the first value.
+    train_loss: Loss of every epoch; the first is epoch 1.
+    share: Share of the first value.
 
   Returns:
-    None where it never falls so far.
+    None where the loss never falls so far.
   """
   loss = np.asarray(train_loss, np.float64)
   below = np.flatnonzero(loss <= share * loss[0])

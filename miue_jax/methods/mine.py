@@ -30,9 +30,6 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import ap, em, sign_step
 from miue_jax.settings.schema import NonNegative, settings
 
-_WIDTH = 64  # units of the hidden layers of T
-_LEARNING_RATE = 1e-3
-
 
 @settings
 class EmSettings(em.Settings):
@@ -67,7 +64,7 @@ class State:
 
 def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
   """Returns T and its term, `zeta I_T`."""
-  critic, optimiser = neural.Critic(_WIDTH), neural.optimiser(_LEARNING_RATE)
+  critic, optimiser = neural.Critic(neural.WIDTH), neural.optimiser(neural.LEARNING_RATE)
 
   def start(key, features):
     example = jnp.zeros((1, features))

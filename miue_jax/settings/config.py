@@ -154,17 +154,13 @@ class Measure:
   directions: Literal["shared", "independent"] = "shared"  # the same for both sides, or not
   # over projections; max: the largest, found on half of the samples
   statistic: Literal["mean", "max"] = "mean"
-  slice_dimensions: Count = 1  # of a projection; histograms take up to 3
   bins: Annotated[int, pydantic.Field(ge=2)] = 16  # histogram: per axis, of equal width
   # histogram; miller_madow subtracts the first-order bias
   correction: Literal["none", "miller_madow"] = "none"
   bandwidth: Literal["scott", "silverman"] = "scott"  # kde: rule for normal data
-  bandwidth_scale: Positive = 1.0  # ... times this
   neighbours: Count = 3  # knn
-  variant: Literal[1, 2] = 1  # knn: Kraskov's two estimators
   covariance: Literal["empirical", "ledoit_wolf"] = "empirical"  # gaussian; the latter is shrunk
-  critic_steps: Count = 5000  # mine, infonce, nwj: at most, of the network's training ...
-  critic_batch: Annotated[int, pydantic.Field(ge=2)] = 64  # ... and pairs of one step
+  critic_steps: Count = 5000  # mine, infonce, nwj: largest number of the network's training steps
   bootstrap: Annotated[CountOrZero, _none_or_two] = 20  # random halves for the interval; 0: none
   null: Annotated[CountOrZero, _none_or_two] = 20  # estimates of shuffled pairs; 0: none
   # Evenly spaced epochs of generation after which the histogram and the theorem's covariance term

@@ -1,5 +1,8 @@
 """Exceptions that a user is meant to read, and the text of other exceptions inside them."""
 
+import difflib
+from collections.abc import Iterable
+
 _LONGEST = 300  # characters that an exception contributes to a message
 
 
@@ -28,3 +31,10 @@ class SettingError(UserError):
 def first_line(error: BaseException) -> str:
   """Returns the first line of an exception's text, or its type if the text is empty."""
   return next(iter(str(error).strip().splitlines()), type(error).__name__)[:_LONGEST]
+
+
+def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
+  """Returns the sentence about an unknown key, with the nearest known name."""
+  close = difflib.get_close_matches(key, known, n=1)
+  hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
+  return f"Unknown setting {prefix}{key}; {hint}"

@@ -5,7 +5,6 @@ Pydantic checks types, ranges and choices whenever such a dataclass is made, als
 """
 
 import dataclasses
-import difflib
 import functools
 import typing
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ import numpy as np
 import pydantic
 import pydantic_core
 
-from miue_jax.settings.errors import SettingError, UserError
+from miue_jax.settings.errors import SettingError, UserError, unknown
 
 # Types of fields; the check is part of the type.
 Positive = Annotated[float, pydantic.Field(gt=0)]
@@ -101,13 +100,6 @@ def distinct(values: tuple) -> tuple:
   """Returns `values`, which must have no repetitions, for `pydantic.AfterValidator`."""
   require(len(set(values)) == len(values), "", values, "without repetitions")
   return values
-
-
-def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
-  """Returns the sentence about an unknown key, with the nearest known name."""
-  close = difflib.get_close_matches(key, known, n=1)
-  hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
-  return f"Unknown setting {prefix}{key}; {hint}"
 
 
 def names(kind: type) -> list[str]:

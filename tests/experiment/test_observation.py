@@ -8,7 +8,7 @@ from tiny import Tiny
 
 from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.information import histogram, measurement, theory
+from miue_jax.information import ESTIMATORS, theory
 from miue_jax.machine import sharding, signals
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import miue, observation
@@ -58,7 +58,7 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
 @pytest.fixture
 def looks(monkeypatch):
   """What every look was at: source model, features before and after, labels."""
-  found, look, observe = [], observation.Observer.look, measurement.observation
+  found, look, observe = [], observation.Observer.look, observation.observed
 
   def looked(self, seen, epoch, source, delta):
     found.append([sharding.fetch(source.variables)])
@@ -69,7 +69,7 @@ def looks(monkeypatch):
     return observe(before, after, labels, settings)
 
   monkeypatch.setattr(observation.Observer, "look", looked)
-  monkeypatch.setattr(measurement, "observation", observed)
+  monkeypatch.setattr(observation, "observed", observed)
   return found
 
 
@@ -127,9 +127,13 @@ def test_the_last_look_is_at_the_finished_poison(
 
   history = made.history
   assert history["observed_epoch"] == expected_epochs
-  found = histogram.sliced(before, after, projections=20, bins=4, seed=0)
+  found = ESTIMATORS["sliced"](
+    before, after, projections=20, inner={"bins": 4}, bootstrap=0, null=0
+  )
   assert history["information"][-1] == pytest.approx(found.mi, abs=1e-5)
-  assert history["half_log_det"][-1] == pytest.approx(theory.bound(after, labels).log_det, abs=1e-4)
+  assert history["half_log_det"][-1] == pytest.approx(
+    theory.bound(after, labels).half_log_det, abs=1e-4
+  )
 
 
 def test_looking_changes_nothing_and_not_looking_costs_nothing(generate, monkeypatch):

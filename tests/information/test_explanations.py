@@ -1,4 +1,4 @@
-"""Rank correlations: SciPy, enumeration by hand, and the paper's own table."""
+"""Tests rank correlations against SciPy, enumeration by hand, and a table of the paper."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The Gaussian estimator on normal data, where its value is exact on average."""
+"""Tests the Gaussian estimator on normal data, where its value is exact on average."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Inequalities and invariances of mutual information, as properties of every estimator."""
+"""Tests inequalities and invariances of mutual information for every estimator."""
 
 import hypothesis
 import numpy as np
@@ -46,7 +46,7 @@ def test_symmetry(name, rho, seed):
 )
 def test_invariance_to_units(name, rho, seed, scale, shift, sign):
   x, y = pair(rho, seed)
-  # A mirrored border of a bin may take a sample of 1,500 along.
+  # One of 1,500 samples may be on the other side of a mirrored border of a bin.
   moved = mi(name, x, sign * scale * (y + shift))
   assert moved == pytest.approx(mi(name, x, y), abs=1e-2)
 

@@ -1,4 +1,4 @@
-"""Estimators on the tasks of the benchmark, with tolerances from their known biases."""
+"""Tests estimators on tasks of known information, with tolerances from their known biases."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def error(name, task, samples, **settings):
   return ESTIMATORS[name](x, y, **settings, **QUIET).mi - BY_NAME[task].truth
 
 
-# Scalar tasks without tails: the bias of KSG 1 is below 0.02, plus the mass that the edges of a
+# Scalar tasks without tails: the bias of k-NN is below 0.02, plus the mass that the edges of a
 # bounded density cut off, about 1 / sqrt(samples); its standard deviation is about the same.
 @pytest.mark.parametrize("samples", [1000, 4000])
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_neighbours_in_several_dimensions_err_downwards_and_less_with_more_sampl
   assert abs(many) < abs(few) + 4 / np.sqrt(500)
 
 
-# Normal tasks of any size are the Gaussian estimator's own: unbiased, with a standard deviation of
+# The Gaussian estimator is unbiased on normal tasks of any size, with a standard deviation of
 # sqrt(sum of squared canonical correlations / samples) and at least that of chance,
 # sqrt(dx dy / 2) / samples.
 @pytest.mark.parametrize("samples", [500, 4000])

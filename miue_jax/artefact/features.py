@@ -1,4 +1,4 @@
-"""Features that somebody brings in `.npz` files."""
+"""Reads features from `.npz` files."""
 
 import os
 from collections.abc import Collection
@@ -13,12 +13,12 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
   """Reads one array of features, `[samples, features]`; `[samples]` becomes one feature.
 
   Args:
-    path: an `.npz` file, as `numpy.savez` writes it. Pickled objects are refused.
-    key: name of the array; may be empty where the file holds only one.
+    path: An `.npz` file, as `numpy.savez` writes it. Pickled objects are refused.
+    key: Name of the array; may be empty where the file holds only one.
 
   Raises:
-    UserError: no such file, not an `.npz` file, no such array, or an array that is not numbers of
-      one or two dimensions.
+    UserError: There is no such file or array, the file is not an `.npz` file, or the array is not
+      numbers of one or two dimensions.
   """
   archive = files.Archive(path)
   key = _key(path, archive, key)

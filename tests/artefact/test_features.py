@@ -1,4 +1,4 @@
-"""Feature files that somebody brings."""
+"""Tests the reader of feature files, also with damaged and hostile ones."""
 
 import pathlib
 import pickle
@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from miue_jax.information import ESTIMATORS, files
+from miue_jax.artefact import features
+from miue_jax.information import ESTIMATORS
 from miue_jax.settings.errors import UserError
 
 
@@ -18,16 +19,16 @@ def path(tmp_path):
 def test_reads_the_array_of_a_key(path):
   clean, poisoned = np.random.default_rng(0).random((2, 20, 3))
   np.savez_compressed(path, clean=clean, poisoned=poisoned)
-  np.testing.assert_array_equal(files.load(path, "poisoned"), poisoned)
+  np.testing.assert_array_equal(features.load(path, "poisoned"), poisoned)
   with pytest.raises(UserError, match="holds clean, poisoned: name the array"):
-    files.load(path)
+    features.load(path)
   with pytest.raises(UserError, match="no array 'x'; it holds clean, poisoned"):
-    files.load(path, "x")
+    features.load(path, "x")
 
 
 def test_a_single_array_needs_no_key_and_may_be_one_feature(path):
   np.savez(path, np.arange(9, dtype=np.int16))
-  found = files.load(str(path))
+  found = features.load(str(path))
   assert found.shape == (9, 1)
   assert ESTIMATORS["gaussian"](found, found[::-1] ** 2, bootstrap=0, null=0).samples == 9
 
@@ -44,10 +45,10 @@ def test_nothing_is_unpickled(path, tmp_path):
   marker = tmp_path / "executed"
   np.savez(path, x=np.array([Exploit(marker)], dtype=object))
   with pytest.raises(UserError, match="without Python objects"):
-    files.load(path)
+    features.load(path)
   path.write_bytes(pickle.dumps(Exploit(marker)))
   with pytest.raises(UserError, match=r"not an \.npz file"):
-    files.load(path)
+    features.load(path)
   assert not marker.exists()
 
 
@@ -63,17 +64,17 @@ def test_nothing_is_unpickled(path, tmp_path):
 def test_other_arrays_are_refused(path, array, message):
   np.savez(path, x=array)
   with pytest.raises(UserError, match=message):
-    files.load(path, "x")
+    features.load(path, "x")
 
 
 def test_missing_and_damaged_files_are_named(path, tmp_path):
   with pytest.raises(UserError, match=r"Cannot read .*features\.npz"):
-    files.load(path)
+    features.load(path)
   with pytest.raises(UserError, match="Cannot read"):
-    files.load(tmp_path)
+    features.load(tmp_path)
   np.savez(path, x=np.random.default_rng(0).random((100, 100)))
   content = bytearray(path.read_bytes())
   content[5000:5100] = bytes(100)
   path.write_bytes(content)
   with pytest.raises(UserError, match="cannot be read"):
-    files.load(path)
+    features.load(path)
