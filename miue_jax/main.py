@@ -156,9 +156,9 @@ def _result(config: configs.Config) -> str:
 
 
 def _compare(config: configs.Config, folder) -> str:
-  from miue_jax.experiment import grid
+  from miue_jax.experiment import compare
 
-  table = grid.run(config, folder, _command())
+  table = compare.run(config, folder, _command())
   return f"{table}\nReport: {folder.report / 'compare.html'}"
 
 

@@ -1,16 +1,20 @@
-"""The comparison: methods, each by its own recipe, against victims and defences, over seeds.
+"""Runs experiments: makes poisons, trains and measures victims, and reports the results.
 
-  WORKDIR/poisons/METHOD/SEED/poison    the artefact of each method, made here or external
-  WORKDIR/results.jsonl                 one row for each trained victim
-  WORKDIR/measurements.jsonl            information and theory, of one victim for each line
-  WORKDIR/lost.jsonl                    why a cell of the table is empty
-  WORKDIR/locks                         locks: several programs may fill one table
-  WORKDIR/report/compare.*                the table, as a page, Markdown, CSV and LaTeX
+A single experiment (`stages`) has this folder:
 
-`WORKDIR/poisons/METHOD/SEED` is laid out as the workdir of an experiment. With several data sets
-each has all but the report in a folder of its own, `WORKDIR/DATASET`.
+  WORKDIR/poison              the poison
+  WORKDIR/results.jsonl       one row for each trained victim
+  WORKDIR/measurement.json    information and theory, of one victim for each condition
+  WORKDIR/report              the report as HTML, Markdown and JSON
+
+A comparison (`compare`) makes one table of many methods, victims, defences and seeds:
+
+  WORKDIR/poisons/METHOD/SEED    the workdir of each poison, made here or external
+  WORKDIR/results.jsonl          one row for each trained victim
+  WORKDIR/measurements.jsonl     information and theory, of one victim for each line
+  WORKDIR/lost.jsonl             the reason why a cell of the table is empty
+  WORKDIR/locks                  locks, with which several programs fill one table
+  WORKDIR/report/compare.*       the table as HTML, Markdown, CSV and LaTeX
+
+A comparison of several datasets has all but the report in one folder for each, `WORKDIR/DATASET`.
 """
-
-from miue_jax.experiment.grid import run
-
-__all__ = ["run"]

@@ -14,18 +14,17 @@ Row = Mapping[str, Any]
 def by_victim(
   axes: Axes, rows: Sequence[Row], measurements: Sequence[Row]
 ) -> dict[str, list[dict[str, Any]]]:
-  """Rank correlations of every explanation with the accuracy gap of undefended victims.
+  """Returns rank correlations of all explanations with the accuracy gap of undefended victims.
 
   Args:
-    axes: of the table; its controls are no poisons and do not count, nor do rows outside of it.
-    rows: trained victims.
-    measurements: of victims of the first seed, keyed as rows, with `rows` and `theory` as
+    axes: Axes of the table; rows outside of them and its controls do not count.
+    rows: Rows of trained victims.
+    measurements: Rows of measured victims of the first seed, with `rows` and `theory` as
       `measure.measured` returns them.
 
   Returns:
-    By victim, for each explanation the fields of `explanations.Correlation`, and `values` and
-    `gaps` (points) by poison, None where not known. Explanations of which no value is known are
-    left out.
+    For each victim and explanation the fields of `explanations.Correlation`, and `values` and
+    `gaps` (points) by poison, None if unknown. Explanations without any value are left out.
   """
   poisons = [name for name in axes.methods if name not in CONTROLS]
   seeds = axes.seeds.get("none", ())
@@ -34,16 +33,18 @@ def by_victim(
   found = {}
   for victim in axes.victims:
     wanted = {"dataset": axes.dataset, "victim": victim, "defence": "none"}
-    own = [row for row in rows if _matches(row, wanted) and row["seed"] in seeds]
-    measured = {
-      line["method"]: line for line in measurements if _matches(line, wanted | {"seed": seeds[0]})
-    }
-    gap_of = {condition.method: condition.gap for condition in aggregate(own)}
+    trained = [row for row in rows if wanted.items() <= row.items() and row["seed"] in seeds]
+    wanted["seed"] = seeds[0]
+    lines = {row["method"]: row for row in measurements if wanted.items() <= row.items()}
+    gap_of = {condition.method: condition.gap for condition in aggregate(trained)}
+    terms = {name: _terms(lines.get(name), lines.get("clean")) for name in poisons}
+    for name in poisons:
+      terms[name]["training loss after the first epoch (nats)"] = _first_loss(trained, name)
     gaps = [gap_of.get(name) for name in poisons]
-    values = _information(measured, poisons) | _theory(measured, poisons)
-    values["training loss after the first epoch (nats)"] = [
-      _loss([row for row in own if row["method"] == name]) for name in poisons
-    ]
+    values = {
+      explanation: [terms[name].get(explanation) for name in poisons]
+      for explanation in dict.fromkeys(key for name in poisons for key in terms[name])
+    }
     values = {name: known for name, known in values.items() if any(v is not None for v in known)}
     found[victim] = [
       dataclasses.asdict(one)
@@ -56,49 +57,38 @@ def by_victim(
   return found
 
 
-def _matches(row: Row, wanted: Row) -> bool:
-  return all(row.get(key) == value for key, value in wanted.items())
-
-
-def _information(measured: Mapping[str, Row], poisons: Sequence[str]) -> dict[str, list]:
-  """How much lower each estimate is than on clean images, nats."""
-  estimates = {
-    name: {information.named(row): row["mi"] for row in line["rows"]}
-    for name, line in measured.items()
+def _terms(line: Row | None, clean: Row | None) -> dict[str, float | None]:
+  """Returns what the measurement of a poison says, some of it compared with clean images."""
+  line, clean = line or {}, clean or {}
+  estimates, clean_estimates = (
+    {information.named(row): row["mi"] for row in one.get("rows", ())} for one in (line, clean)
+  )
+  found = {
+    f"MI gap, {name} (nats)": _difference(mi, estimates.get(name))
+    for name, mi in clean_estimates.items()
   }
-  return {
-    f"MI gap, {estimator} (nats)": [
-      _difference(clean, estimates.get(name, {}).get(estimator)) for name in poisons
-    ]
-    for estimator, clean in estimates.get("clean", {}).items()
-  }
-
-
-def _theory(measured: Mapping[str, Row], poisons: Sequence[str]) -> dict[str, list]:
-  """The terms of the theory and the rival explanations."""
-
-  def at(name: str, *keys: str) -> float | None:
-    value = measured[name]["theory"][0] if name in measured else None
-    for key in keys:
-      value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-  clean = at("clean", "after", "half_log_det")
-  return {
-    "fall of half ln det (nats)": [
-      _difference(clean, at(name, "after", "half_log_det")) for name in poisons
-    ],
-    "distance of class means": [at(name, "class_means", "after") for name in poisons],
-    "perturbations separable (%)": [at(name, "perturbations", "test_accuracy") for name in poisons],
-    "poisoned images separable (%)": [at(name, "images", "test_accuracy") for name in poisons],
+  fall = _difference(*(_theory(one, "after", "half_log_det") for one in (clean, line)))
+  return found | {
+    "fall of half ln det (nats)": fall,
+    "distance of class means": _theory(line, "class_means", "after"),
+    "perturbations separable (%)": _theory(line, "perturbations", "test_accuracy"),
+    "poisoned images separable (%)": _theory(line, "images", "test_accuracy"),
   }
 
 
-def _difference(clean: float | None, own: float | None) -> float | None:
-  return None if clean is None or own is None else clean - own
+def _theory(line: Row, *keys: str) -> float | None:
+  value = line.get("theory", [None])[0]
+  for key in keys:
+    value = value.get(key) if isinstance(value, Mapping) else None
+  return value
 
 
-def _loss(rows: Sequence[Row]) -> float | None:
-  """Mean over seeds of what is left of the loss when an epoch has been learned."""
-  first = [row["curve"]["train_loss"][0] for row in rows if row.get("curve", {}).get("train_loss")]
+def _difference(clean: float | None, poisoned: float | None) -> float | None:
+  return None if clean is None or poisoned is None else clean - poisoned
+
+
+def _first_loss(rows: Sequence[Row], method: str) -> float | None:
+  """Returns the training loss after the first epoch, mean over seeds."""
+  curves = [row.get("curve", {}).get("train_loss") for row in rows if row["method"] == method]
+  first = [losses[0] for losses in curves if losses]
   return sum(first) / len(first) if first else None

@@ -1,4 +1,4 @@
-"""What `measure` looks at: a victim's features of images before and after their release."""
+"""Measures the features of a victim, of images before and after their release."""
 
 import dataclasses
 import functools
@@ -9,15 +9,15 @@ import numpy as np
 
 from miue_jax import models
 from miue_jax.artefact import features as feature_files
-from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.experiment import evaluate
+from miue_jax.experiment.results import Row
+from miue_jax.experiment.workdir import Experiment
 from miue_jax.information import OPTIONS, measurement, separability
-from miue_jax.machine import processes, sharding
+from miue_jax.machine import sharding
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.settings.config import Config, Measure
+from miue_jax.settings.config import Measure
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features
 
@@ -34,59 +34,61 @@ def options(settings: Measure) -> dict[str, dict[str, Any]]:
 
 
 def measured(
-  dataset: Dataset, poison: Poison | None, config: Config, checkpoints: pathlib.Path
+  experiment: Experiment, released: Split, columns: Row, states: pathlib.Path
 ) -> dict[str, Any]:
-  """Estimates mutual information between features of clean and released images, and the theory.
+  """Estimates the mutual information between features of clean and of released images.
 
-  The features are those of the first seed's victim of each condition: the model that learned from
-  the released images looks at an image before and after. All layers come from one pass; images that
-  exceed memory are read a batch at a time.
+  The victim that learned from the released images extracts the features of images before and after
+  the release. All layers come from one pass; images that exceed memory are read in batches.
 
   Args:
-    dataset: the clean images.
-    poison: made for them; None where no condition needs one.
-    config: `victim`, `victim_fit`, `evaluate` and `measure`.
-    checkpoints: folder of the victims' states, as given to `evaluate.rows`.
+    experiment: The experiment; its settings are `victim`, `victim_fit` and `measure`.
+    released: The training images of the victim.
+    columns: The columns of the victim's row that identify it.
+    states: Folder of the victim's states.
 
   Returns:
-    `settings`, and `rows` (estimates; each names its `layer`) and `theory` (of the features that
-    the classifier sees), each naming its `method`.
+    `settings`, `rows` (estimates, each with its `layer`) and `theory` (one entry, of the features
+    that the classifier sees); rows and theory name their `method`.
 
   Raises:
-    UserError: a victim's state is not there or damaged, or it has no such layer.
+    UserError: The victim's state is missing or damaged, or it has no such layer.
   """
-  settings, shape = config.measure, dataset.train.images.shape[1:]
+  config, dataset = experiment.config, experiment.dataset
+  settings, shape, seed = config.measure, dataset.train.images.shape[1:], columns["seed"]
   module = models.build(config.victim, dataset.num_classes, shape)
   wanted = layer_features.select(settings.layers, module, shape)
   extract = layer_features.Extractor(module, dict.fromkeys((*wanted, layer_features.FEATURES)))
-  split = getattr(dataset, settings.split)
-  count = min(settings.samples or len(split), len(split))
-  chosen = stratified(split.labels, count, settings.seed, Draw.SAMPLE)
-  rows, theory = [], []
-  for condition in config.evaluate.conditions:
-    victim = _victim(dataset, config, module, condition, checkpoints)
-    released = evaluate.training_split(condition, dataset, poison, config)
-    if settings.split == "test":
-      released = lent(dataset, released, settings.seed)
-    shown = tuple(part.take(chosen) for part in (split, released))
-    before, after = (extract(victim.state.variables, part.images) for part in shown)
-    found = processes.from_lead(functools.partial(_found, shown, (before, after), wanted, settings))
-    method = {"method": evaluate.method_of(condition, config)}
-    rows += [method | row for row in found["rows"]]
-    theory.append(method | found["theory"] | {"learning": _learning(victim)})
-  kind = "training" if settings.split == "train" else "test"
+  clean = getattr(dataset, settings.split)
+  count = min(settings.samples or len(clean), len(clean))
+  chosen = stratified(clean.labels, count, settings.seed, Draw.SAMPLE)
+  template = fit.fresh(module, config.victim_fit, dataset.train, seed)
+  if (found := Checkpoints(states).restore(template)) is None:
+    raise UserError(
+      f"The victim trained on {columns['method']!r} is missing in {states}: remove its row (seed "
+      f"{seed}) from results.jsonl, if there is one, and run --mode=evaluate."
+    )
+  _, fitted = found
+  if settings.split == "test":
+    released = transferred(dataset, released, settings.seed)
+  shown = clean.take(chosen), released.take(chosen)
+  features = tuple(extract(fitted.state.variables, part.images) for part in shown)
+  estimated = experiment.workdir.on_lead(
+    functools.partial(_estimated, *shown, *features, wanted, settings)
+  )
+  name, kind = {"method": columns["method"]}, "training" if settings.split == "train" else "test"
   return {
     "settings": {
-      "features": f"{evaluate.victim_name(config.victim.name, config.victim_fit)} of seed "
-      f"{config.evaluate.seeds[0]} of each condition, {kind} images before and after release",
+      "features": f"{columns['victim']} of seed {seed} of each condition, {kind} images before and "
+      "after release",
       "samples": count,
       "std": "over projections",
       "interval": measurement.INTERVAL,
       "null": measurement.NULL,
       "seed": settings.seed,
     },
-    "rows": rows,
-    "theory": theory,
+    "rows": [name | row for row in estimated["rows"]],
+    "theory": [name | estimated["theory"] | {"learning": _learning(fitted)}],
   }
 
 
@@ -132,50 +134,52 @@ def between_files(
   }
 
 
-def lent(dataset: Dataset, released: Split, seed: int) -> Split:
-  """Test images, each changed as some training image of its class was.
+def transferred(dataset: Dataset, released: Split, seed: int) -> Split:
+  """Returns the test images, each changed as a random training image of its class was.
 
-  A poison has a perturbation for each training image and none for others. What a victim makes of
-  test images that carry one tells whether it learned the perturbations of a class or of images.
+  A poison has perturbations for training images only. The features of test images with transferred
+  perturbations tell whether a victim learned the perturbations of a class or of single images.
 
   Args:
-    dataset: the clean images.
-    released: the training images as published.
-    seed: of the lenders.
+    dataset: The clean data.
+    released: The training images as published.
+    seed: Seed that chooses the training images.
 
   Raises:
-    UserError: a class has test images but no training images.
+    UserError: A class has test images but no training images.
   """
   train, test = dataset.train, dataset.test
   draw = np.random.default_rng([seed, 0x6C656E74]).random(len(test))
-  lenders = np.empty(len(test), np.int64)
+  origin = np.empty(len(test), np.int64)
   for label in np.unique(test.labels):
-    own, members = test.labels == label, np.flatnonzero(train.labels == label)
-    if not len(members):
-      raise UserError(f"Class {dataset.class_names[label]!r} has test images alone: remove them.")
-    lenders[own] = members[(draw[own] * len(members)).astype(np.int64)]
+    of_label, candidates = test.labels == label, np.flatnonzero(train.labels == label)
+    if not len(candidates):
+      raise UserError(
+        f"Class {dataset.class_names[label]!r} has test images but no training images: remove them."
+      )
+    origin[of_label] = candidates[(draw[of_label] * len(candidates)).astype(np.int64)]
 
   def change(ids: np.ndarray, images: np.ndarray) -> np.ndarray:
-    rows = lenders[ids]
+    rows = origin[ids]
     delta = released.images[rows].astype(np.int16) - train.images[rows]
     return np.clip(images + delta, 0, 255).astype(np.uint8)
 
   return dataclasses.replace(test, images=test.images.map(change))
 
 
-def _found(
-  shown: tuple[Split, Split],
-  features: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
-  wanted: tuple[str, ...],
+def _estimated(
+  clean: Split,
+  released: Split,
+  before: dict[str, np.ndarray],
+  after: dict[str, np.ndarray],
+  layers: tuple[str, ...],
   settings: Measure,
 ) -> dict[str, Any]:
-  """What one condition adds, from images and the features of their layers before and after."""
-  clean, released = shown
-  before, after = features
+  """Returns estimates and theory, from images and from the features of their layers."""
   chosen = options(settings)
   rows = [
     {"layer": name} | row
-    for name in wanted
+    for name in layers
     for row in measurement.estimates(before[name], after[name], chosen, keep_going=True)
   ]
   last = before[layer_features.FEATURES], after[layer_features.FEATURES]
@@ -223,7 +227,7 @@ def separable(
 
 
 def _class_means(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-  """Distance of two class means in units of the spread of a class, mean over pairs of classes."""
+  """Returns the distance of two class means relative to the spread of a class, mean over pairs."""
   try:
     found = {
       name: separability.class_distance(features, labels)
@@ -235,26 +239,10 @@ def _class_means(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> d
 
 
 def _learning(victim: fit.Fitted) -> dict[str, float | None]:
-  """How fast the victim's training loss fell: nats after one epoch, and epochs until half of it."""
+  """Returns the training loss (nats) after one epoch, and the epochs until it fell by half."""
   loss = sharding.fetch(victim.curve)[:, 0].astype(np.float64)
   half = separability.epochs_to_share(loss)
   return {
     "first_loss": round(float(loss[0]), 5),
     "epochs_to_half": None if half is None else round(half, 2),
   }
-
-
-def _victim(
-  dataset: Dataset, config: Config, module, condition: str, checkpoints: pathlib.Path
-) -> fit.Fitted:
-  """A condition's first victim as it was left."""
-  seed = config.evaluate.seeds[0]
-  folder = checkpoints / f"{condition}-{seed}"
-  fitted = fit.fresh(module, config.victim_fit, dataset.train, seed)
-  found = Checkpoints(folder).restore(fitted)
-  if found is None:
-    raise UserError(
-      f"The victim of condition {condition!r} is missing in {folder}: remove its row (seed {seed}) "
-      "from results.jsonl, if there is one, and run --mode=evaluate."
-    )
-  return found[1]

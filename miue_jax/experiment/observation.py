@@ -16,8 +16,8 @@ from miue_jax import budget, models
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
+from miue_jax.experiment.workdir import Workdir
 from miue_jax.information import ESTIMATORS, theory
-from miue_jax.machine import processes
 from miue_jax.methods.delta import Delta, chosen_images
 from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
@@ -71,12 +71,13 @@ class Observer:
 
   names = ("information", "half_log_det")
 
-  def __init__(self, dataset: Dataset, config: Config):
+  def __init__(self, dataset: Dataset, config: Config, workdir: Workdir):
     """Reads the images.
 
     Args:
       dataset: The data; only the training split is used.
       config: The settings; `method`, `seed`, and `measure` for images, epochs and estimates.
+      workdir: The folder of the experiment; its lead process computes the estimates.
 
     Raises:
       UserError: There are fewer images than the estimates need.
@@ -92,6 +93,7 @@ class Observer:
       )
     self.epochs = epochs(measure.epochs, method.epochs)
     self._method, self._measure, self._chosen = method, measure, chosen
+    self._workdir = workdir
     self._labels, self._clean = labels, train.images[chosen]
     self._perturbed = chosen_images(train.labels, method, config.seed)[chosen]
     module = models.build(method.model, dataset.num_classes, train.images.shape[1:])
@@ -107,7 +109,7 @@ class Observer:
     """
     before, _ = self._predict(source, Images(self._clean))
     after, _ = self._predict(source, Images(self._released(delta, layout)))
-    values = processes.from_lead(
+    values = self._workdir.on_lead(
       functools.partial(observed, before, after, self._labels, self._measure)
     )
     return tuple(round(float(value), 5) for value in values)

@@ -1,4 +1,4 @@
-"""Applies the changes that a comparison makes for each data set and each method."""
+"""Applies the changes that a comparison makes for each dataset and each method."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def for_dataset(config: Config, name: str) -> Config:
   for section in changes:
     if section not in _SECTIONS:
       raise UserError(
-        f"Setting {prefix}.{section} changes what all data sets share; a data set changes "
+        f"Setting {prefix}.{section} changes what all datasets share; a dataset changes "
         f"{', '.join(_SECTIONS)}."
       )
     _require_dict(f"{prefix}.{section}", changes[section], "a dict of settings")
@@ -41,7 +41,7 @@ def for_dataset(config: Config, name: str) -> Config:
   }
   changed = dataclasses.replace(named, **made)
   if changed.compare.datasets:
-    raise UserError(f"Setting {prefix}.compare.datasets: a data set holds no others.")
+    raise UserError(f"Setting {prefix}.compare.datasets: a dataset holds no others.")
   return changed
 
 
@@ -63,9 +63,10 @@ def for_method(config: Config, name: str) -> Config:
     known = ", ".join(sorted(METHODS))
     raise UserError(f"Unknown method {method!r} in compare.methods; known: {known}.")
   kind = METHODS[method].settings
-  values = merged(dataclasses.asdict(kind()), _present(compare.shared, dataclasses.asdict(kind())))
-  settings = schema.make(kind, merged(values, recipe) | {"name": method}, f"{prefix}.")
-  return dataclasses.replace(config, method=settings)
+  defaults = dataclasses.asdict(kind())
+  shared = {key: value for key, value in compare.shared.items() if key in defaults}
+  values = merged(merged(defaults, shared), recipe) | {"name": method}
+  return dataclasses.replace(config, method=schema.make(kind, values, f"{prefix}."))
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,11 +77,6 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     else value
     for key, value in changes.items()
   }
-
-
-def _present(changes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the changes of settings that exist."""
-  return {key: value for key, value in changes.items() if key in values}
 
 
 def _require_dict(key: str, value: Any, allowed: str) -> None:

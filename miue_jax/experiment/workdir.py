@@ -1,88 +1,108 @@
-"""The folder of one experiment: what lies where, and whether it belongs to this config."""
+"""Provides the folder of an experiment: its paths, and whether it belongs to a config.
+
+With several processes, the lead process writes files and tests whether they exist; `Workdir` and
+`results.Rows` are the only places of an experiment that distinguish processes.
+"""
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
 from miue_jax.machine import files, processes
+from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import flat
 
 
+def _path(name: str, content: str) -> property:
+  return property(lambda self: self.root / name, doc=content)
+
+
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-  """Paths of one experiment.
+  """Paths of one experiment, and access to them for all processes.
 
   Attributes:
-    root: the folder.
+    root: The folder.
   """
 
   root: pathlib.Path
 
-  @property
-  def config(self) -> pathlib.Path:
-    """The settings, and the fingerprint of the data."""
-    return self.root / "config.json"
+  config = _path("config.json", "Settings, and the fingerprint of the data.")
+  log = _path("log.txt", "Plain log, appended to.")
+  tensorboard = _path("tensorboard", "Event files.")
+  checkpoints = _path("checkpoints", "States of generation and of victims.")
+  poison = _path("poison", "The poison: delta.npy and manifest.json.")
+  memory = _path("memory.json", "Peak memory of the generation.")
+  results = _path("results.jsonl", "One JSON row for each trained victim.")
+  measurements = _path("measurements.jsonl", "One JSON row for each measured victim of a table.")
+  lost = _path("lost.jsonl", "One JSON row, with `reason`, for each failure of a cell.")
+  locks = _path("locks", "Locks of programs that fill one table.")
+  measurement = _path("measurement.json", "Estimates of mutual information.")
+  report = _path("report", "Report as HTML, Markdown and data.")
+  images = _path("images", "Default folder of an export.")
+  restored = _path("restored", "Default folder of restored images.")
+
+  def on_lead(self, make: Callable[[], Any]) -> Any:
+    """Calls `make` on the lead process and returns its JSON value on every process."""
+    return processes.from_lead(make)
+
+  def exists(self, path: pathlib.Path) -> bool:
+    """Returns whether the lead process sees a path."""
+    return processes.from_lead(path.exists)
+
+  def has_poison(self) -> bool:
+    """Returns whether the poison is finished."""
+    return self.exists(self.poison / "manifest.json")
+
+  def write_json(self, path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object, completely or not at all."""
+    processes.from_lead(lambda: files.write_json(path, content))
+
+  def read_json(self, path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns a JSON object that the lead process read, or None if there is no such file."""
+    return processes.from_lead(lambda: files.read_json(path) if path.exists() else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The common input of all stages.
+
+  Attributes:
+    config: Validated settings.
+    workdir: The folder of the results; None writes nothing to the disk.
+    dataset: The clean data.
+    command: The command line, for the report.
+    bar: Whether to show progress bars.
+  """
+
+  config: Config
+  workdir: Workdir | None
+  dataset: Dataset
+  command: str = ""
+  bar: bool = False
 
   @property
-  def log(self) -> pathlib.Path:
-    """The plain log, appended to."""
-    return self.root / "log.txt"
-
-  @property
-  def tensorboard(self) -> pathlib.Path:
-    """Event files."""
-    return self.root / "tensorboard"
-
-  @property
-  def checkpoints(self) -> pathlib.Path:
-    """States of generation and victims."""
-    return self.root / "checkpoints"
-
-  @property
-  def poison(self) -> pathlib.Path:
-    """The artefact: delta.npy and manifest.json."""
-    return self.root / "poison"
-
-  @property
-  def results(self) -> pathlib.Path:
-    """One JSON row per trained victim."""
-    return self.root / "results.jsonl"
-
-  @property
-  def measurement(self) -> pathlib.Path:
-    """Mutual-information estimates."""
-    return self.root / "measurement.json"
-
-  @property
-  def report(self) -> pathlib.Path:
-    """index.html, report.md, report.json."""
-    return self.root / "report"
-
-  @property
-  def images(self) -> pathlib.Path:
-    """The default place of an export."""
-    return self.root / "images"
-
-  @property
-  def restored(self) -> pathlib.Path:
-    """The default place of restored images."""
-    return self.root / "restored"
+  def progress(self) -> Reporter:
+    """Makes the reporter of a stage."""
+    return functools.partial(Progress, self.workdir and self.workdir.tensorboard, bar=self.bar)
 
 
 def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
   """Makes the folder, or checks that an existing one was made by the same config.
 
-  Nothing is written yet: a config whose data cannot be read must not claim the folder.
+  Only `bind` writes the config: a config whose data cannot be read must not occupy the folder.
 
   Raises:
-    UserError: it was made by another config (the message names the keys), or cannot be written.
+    UserError: The folder was made by another config, whose differing keys are named, or it cannot
+      be written.
   """
   workdir = Workdir(pathlib.Path(path))
-  settings = dataclasses.asdict(config)
   with files.reported("write", workdir.root):
     workdir.root.mkdir(parents=True, exist_ok=True)
   stored = _stored(workdir)
@@ -93,11 +113,11 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
       f"{workdir.root} was made by version 0.1, whose settings had other names: choose another "
       "--workdir. Its poison remains usable: --mode=restore works in that folder."
     )
-  # A key that the folder's config lacks is younger than the folder: it had its default.
+  # A key that the stored config lacks was added later, so it had its default value.
   default = dataclasses.replace(Config(), method=type(config.method)())
   defaults, old, new = (
     flat(json.loads(json.dumps(content)))
-    for content in (dataclasses.asdict(default), stored["config"], settings)
+    for content in (dataclasses.asdict(default), stored["config"], dataclasses.asdict(config))
   )
   old = defaults | old
   differing = sorted(
@@ -113,27 +133,33 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
 
 
 def _may_change(key: str) -> bool:
-  """Returns whether a key only says which cells a table has: a table may grow.
+  """Returns whether a key only chooses the cells of a table, which may grow.
 
-  Each method's recipe is held to the workdir of its poison.
+  The recipe of each method is compared with the workdir of its poison.
   """
   return key.startswith("compare.") and key != "compare.poison_per_seed"
 
 
-def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
+def bind(workdir: Workdir, config: Config, dataset: Dataset, part: str = "training images") -> None:
   """Ties the folder to its config and data, or checks that the data are still the same.
 
+  Args:
+    workdir: The folder.
+    config: The settings.
+    dataset: The data, whose fingerprint is stored.
+    part: Name in messages of what the fingerprint covers.
+
   Raises:
-    UserError: the training images or labels changed since the folder was made, differ between
-      processes, or a process does not see the folder.
+    UserError: The images or labels changed since the folder was made, differ between processes, or
+      a process does not see the folder.
   """
   fingerprint = dataset.fingerprint
   processes.require_same(
-    {"the training images": fingerprint}, "give all processes the same files and data settings"
+    {f"the {part}": fingerprint}, "give all processes the same files and data settings"
   )
-  if processes.from_lead(lambda: _stored(workdir) is None):
+  if not workdir.exists(workdir.config):
     content = {"config": dataclasses.asdict(config), "fingerprint": fingerprint}
-    processes.from_lead(lambda: files.write_json(workdir.config, content))
+    workdir.write_json(workdir.config, content)
   stored = _stored(workdir)
   if stored is None:
     raise UserError(
@@ -142,8 +168,8 @@ def bind(workdir: Workdir, config: Config, dataset: Dataset) -> None:
     )
   if stored["fingerprint"] != fingerprint:
     raise UserError(
-      f"The training images of {dataset.name} changed since {workdir.root} was made: put them "
-      "back, or choose another --workdir."
+      f"The {part} of {dataset.name} changed since {workdir.root} was made: put them back, or "
+      "choose another --workdir."
     )
 
 

@@ -22,7 +22,8 @@ class Checkpoints:
   that all processes share, and all processes must make the same calls.
   """
 
-  def __init__(self, directory: pathlib.Path):
+  def __init__(self, directory: pathlib.Path | None):
+    """Takes the folder of the states; None keeps no states."""
     self._directory = directory
 
   def save(self, position: int, tree: Any) -> None:
@@ -31,6 +32,8 @@ class Checkpoints:
     Raises:
       UserError: the disk is full or the directory cannot be written.
     """
+    if self._directory is None:
+      return
     try:
       with self._open() as checkpointer:
         if position not in {saved.step for saved in checkpointer.checkpoints}:
@@ -50,7 +53,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint is damaged or belongs to another program.
     """
-    if not processes.from_lead(self._directory.exists):
+    if self._directory is None or not processes.from_lead(self._directory.exists):
       return None
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -71,7 +74,7 @@ class Checkpoints:
 
   def delete(self) -> None:
     """Removes all states, once the result of the run is stored elsewhere."""
-    if processes.is_lead():
+    if self._directory is not None and processes.is_lead():
       shutil.rmtree(self._directory, ignore_errors=True)
 
   @contextlib.contextmanager

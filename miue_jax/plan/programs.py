@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax import models
-from miue_jax.experiment import evaluate as victims
 from miue_jax.machine import cpu
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import METHODS
@@ -161,7 +160,8 @@ def _of_phase(phase: Phase, config: Config, sizes: Sizes) -> Program:
 
 def _victims(config: Config) -> int:
   """Returns how many victims a run trains."""
-  return len(list(victims.cells(config)))
+  wanted = config.evaluate
+  return len(wanted.seeds) * len(wanted.defences) * len(wanted.conditions)
 
 
 def _victim(config: Config, sizes: Sizes) -> Program:

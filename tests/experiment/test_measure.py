@@ -29,13 +29,13 @@ def lazy(images):
   return LazyImages(lambda ids: images[ids], len(images), "some")
 
 
-def test_test_images_borrow_a_change_of_their_class():
+def test_test_images_get_a_change_of_their_class():
   train, test = DATASET.train, DATASET.test
   changes = 3 * np.arange(5)[:, None, None, None]  # says which image it is of
   released = Split(np.minimum(train.images[:] + changes, 255).astype(np.uint8), train.labels)
-  found = measure.lent(DATASET, released, seed=0)
+  found = measure.transferred(DATASET, released, seed=0)
   assert found.labels is test.labels
-  lenders = []
+  origins = []
   for image, clean, label in zip(found.images, test.images, test.labels, strict=True):
     candidates = [
       i
@@ -46,32 +46,32 @@ def test_test_images_borrow_a_change_of_their_class():
       )
     ]
     assert len(candidates) == 1
-    lenders += candidates
-  assert len(set(lenders)) > 2  # not always the first one
-  np.testing.assert_array_equal(found.images, measure.lent(DATASET, released, seed=0).images)
-  assert (found.images[:] != measure.lent(DATASET, released, seed=1).images).any()
+    origins += candidates
+  assert len(set(origins)) > 2  # not always the first one
+  np.testing.assert_array_equal(found.images, measure.transferred(DATASET, released, seed=0).images)
+  assert (found.images[:] != measure.transferred(DATASET, released, seed=1).images[:]).any()
 
 
-def test_unchanged_training_images_lend_nothing():
-  found = measure.lent(DATASET, DATASET.train, seed=0)
+def test_unchanged_training_images_transfer_nothing():
+  found = measure.transferred(DATASET, DATASET.train, seed=0)
   np.testing.assert_array_equal(found.images, DATASET.test.images)
 
 
-def test_images_that_are_read_stay_so():
+def test_images_that_are_read_from_files_stay_so():
   train = DATASET.train
-  released = Split(np.minimum(train.images, 200), train.labels)
-  whole = measure.lent(DATASET, released, seed=0).images
+  released = Split(np.minimum(train.images[:], 200), train.labels)
+  whole = measure.transferred(DATASET, released, seed=0).images
   parts = Split(lazy(DATASET.test.images), DATASET.test.labels)
-  read = measure.lent(Dataset("some", train, parts, ("a", "b")), released, seed=0).images
+  read = measure.transferred(Dataset("some", train, parts, ("a", "b")), released, seed=0).images
   assert not read.in_memory
   np.testing.assert_array_equal(read[2:5], whole[2:5])
   np.testing.assert_array_equal(read[np.array([5, 0])], whole[[5, 0]])
 
 
-def test_a_class_without_lenders_is_named():
+def test_a_class_without_training_images_is_named():
   alone = Dataset("some", split([0, 0, 0]), DATASET.test, ("a", "b"))
-  with pytest.raises(UserError, match="Class 'b' has test images alone"):
-    measure.lent(alone, alone.train, seed=0)
+  with pytest.raises(UserError, match="Class 'b' has test images but no training images"):
+    measure.transferred(alone, alone.train, seed=0)
 
 
 def test_every_setting_of_an_estimator_is_an_option():

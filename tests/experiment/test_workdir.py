@@ -8,10 +8,11 @@ import pytest
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import workdir as workdirs
-from miue_jax.settings.config import Compare, Config, Evaluate, Method
+from miue_jax.methods import miue
+from miue_jax.settings.config import Compare, Config, Evaluate
 from miue_jax.settings.errors import UserError
 
-CONFIG = Config(evaluate=Evaluate(seeds=(0, 1)))
+CONFIG = Config(method=miue.Settings(), evaluate=Evaluate(seeds=(0, 1)))
 
 
 def make_dataset(first_pixel=0, first_label=0):
@@ -33,7 +34,7 @@ def test_the_same_config_continues(tmp_path):
 def test_another_config_is_refused_naming_keys_and_values(tmp_path):
   workdirs.bind(workdirs.open_workdir(tmp_path, CONFIG), CONFIG, make_dataset())
   other = dataclasses.replace(
-    CONFIG, seed=3, method=Method(zeta=0.5), evaluate=Evaluate(seeds=(0, 1, 2))
+    CONFIG, seed=3, method=miue.Settings(zeta=0.5), evaluate=Evaluate(seeds=(0, 1, 2))
   )
   with pytest.raises(UserError) as error:
     workdirs.open_workdir(tmp_path, other)
@@ -59,10 +60,10 @@ def test_a_folder_that_is_older_than_a_key_had_its_default(tmp_path):
     workdirs.open_workdir(tmp_path, other)
 
 
-def test_the_arena_may_grow_but_not_change(tmp_path):
+def test_a_comparison_may_grow_but_not_change(tmp_path):
   config = dataclasses.replace(CONFIG, compare=Compare(methods=("em",)))
   workdirs.bind(workdirs.open_workdir(tmp_path, config), config, make_dataset())
-  recipes = {"ap": {"method": {"epochs": 3}}}
+  recipes = {"ap": {"epochs": 3}}
   larger = Compare(methods=("em", "ap"), recipes=recipes, seeds=(4,), defences=("none", "bits2"))
   workdirs.open_workdir(tmp_path, dataclasses.replace(CONFIG, compare=larger))
   other = dataclasses.replace(CONFIG, compare=Compare(poison_per_seed=True))
@@ -70,7 +71,7 @@ def test_the_arena_may_grow_but_not_change(tmp_path):
     workdirs.open_workdir(tmp_path, other)
 
 
-def test_a_folder_is_claimed_only_once_its_data_were_read(tmp_path):
+def test_a_folder_is_bound_only_after_its_data_were_read(tmp_path):
   workdirs.open_workdir(tmp_path, CONFIG)
   other = dataclasses.replace(CONFIG, seed=3)
   workdirs.bind(workdirs.open_workdir(tmp_path, other), other, make_dataset())
@@ -116,8 +117,25 @@ def test_a_file_in_the_way_is_an_error(tmp_path):
     workdirs.open_workdir(tmp_path / "run", CONFIG)
 
 
-def test_everything_lies_inside_the_root_under_its_own_name(tmp_path):
+def test_every_path_is_inside_the_root_and_has_another_name(tmp_path):
   workdir = workdirs.Workdir(tmp_path)
-  paths = [getattr(workdir, name) for name in dir(type(workdir)) if name[0] != "_"]
-  assert len(set(paths)) == len(paths) > 9
+  names = [name for name, value in vars(workdirs.Workdir).items() if isinstance(value, property)]
+  paths = [getattr(workdir, name) for name in names]
+  assert len(set(paths)) == len(paths) > 12
   assert {path.parent for path in paths} == {tmp_path}
+
+
+def test_json_is_read_back(tmp_path):
+  workdir = workdirs.Workdir(tmp_path)
+  assert workdir.read_json(workdir.measurement) is None
+  workdir.write_json(workdir.measurement, {"rows": []})
+  assert workdir.read_json(workdir.measurement) == {"rows": []}
+  assert workdir.exists(workdir.measurement)
+  assert not workdir.has_poison()
+
+
+def test_a_folder_of_the_first_version_is_refused(tmp_path):
+  content = {"config": {"model": {"name": "resnet18"}}, "fingerprint": "0"}
+  (tmp_path / "config.json").write_text(json.dumps(content))
+  with pytest.raises(UserError, match=r"version 0\.1.*--mode=restore"):
+    workdirs.open_workdir(tmp_path, CONFIG)
