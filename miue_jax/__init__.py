@@ -1,6 +1,69 @@
-"""miue_jax: unlearnable image datasets by mutual-information reduction."""
+"""Makes image datasets unlearnable by mutual-information reduction (MI-UE), and proves it.
 
+  >>> import miue_jax as mj
+  >>> poison = mj.protect(x_train, y_train, method="miue", epsilon=8 / 255, seed=0)
+  >>> x_public = poison.apply(x_train)
+  >>> assert (poison.restore(x_public) == x_train).all()
+  >>> rows = mj.evaluate({"clean": x_train, "miue": x_public}, y_train, (x_test, y_test))
+  >>> mi = mj.mutual_information(features_clean, features_public)
+
+No folder, mesh or config is needed. Problems that a user can solve are raised as `UserError`.
+"""
+
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from miue_jax import defences, information, methods, models, objectives, transforms
+  from miue_jax.artefact.poison import Poison
+  from miue_jax.data.dataset import Dataset, Split
+  from miue_jax.experiment.api import evaluate, protect
+  from miue_jax.information import mutual_information
+  from miue_jax.settings.errors import UserError
+
+__version__ = "0.2.0.dev0"
+
+__all__ = [
+  "Dataset",
+  "Poison",
+  "Split",
+  "UserError",
+  "__version__",
+  "defences",
+  "evaluate",
+  "information",
+  "methods",
+  "models",
+  "mutual_information",
+  "objectives",
+  "protect",
+  "transforms",
+]
+
+# The module that defines each name. It is imported when the name is first used: jax and the
+# networks take seconds, which --help on the command line should not cost.
+_HOME = {
+  "Dataset": "miue_jax.data.dataset",
+  "Poison": "miue_jax.artefact.poison",
+  "Split": "miue_jax.data.dataset",
+  "UserError": "miue_jax.settings.errors",
+  "evaluate": "miue_jax.experiment.api",
+  "mutual_information": "miue_jax.information",
+  "protect": "miue_jax.experiment.api",
+}
 
 # Without a handler, Python would print the library's warnings.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+  if name not in __all__:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  if name not in _HOME:
+    return importlib.import_module(f"{__name__}.{name}")
+  return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)

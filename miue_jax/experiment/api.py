@@ -1,29 +1,130 @@
-"""Provides `evaluate`, which trains victims on arrays without a config, mesh or folder."""
+"""Provides `protect` and `evaluate`, which work on arrays without a config, mesh or folder."""
 
 import dataclasses
 import os
-import signal
-import sys
 import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-
 from miue_jax import defences as known_defences
+from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
-from miue_jax.experiment import table
+from miue_jax.experiment import calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
-from miue_jax.machine import meshes, processes
+from miue_jax.methods import METHODS, ensemble
 from miue_jax.settings import schema
-from miue_jax.settings.config import Compare, Config, Fit, Model
+from miue_jax.settings.config import Compare, Config, Fit, Method, Model, batch_sizes
 from miue_jax.settings.errors import UserError
 
 _NAME = "arrays"  # the dataset in rows
+
+
+def protect(
+  images: Any,
+  labels: Any,
+  method: str = "miue",
+  *,
+  epsilon: float | None = None,
+  seed: int = 0,
+  settings: Method | None = None,
+  workdir: str | os.PathLike | None = None,
+  progress: bool | None = None,
+  **changes: Any,
+) -> Poison:
+  """Makes a perturbation that keeps models from learning the images.
+
+  A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the
+  batches. A batch that is larger than the data becomes as large as the data.
+
+  Args:
+    images: Training images, uint8 `[N, H, W]` or `[N, H, W, C]` with one or three channels.
+    labels: Integer labels `[N]` or `[N, 1]`.
+    method: Name of a method (`miue_jax.methods.METHODS`).
+    epsilon: Budget in [0, 1] pixel units; None takes the method's, 8/255 for most.
+    seed: Seed of the source model, the order of images and every random draw.
+    settings: Settings of the method, such as `miue_jax.methods.miue.Settings(epochs=50)`; None
+      takes the values of the method's paper.
+    workdir: Folder for the poison, checkpoints and TensorBoard: the same call continues there. None
+      writes nothing to the disk.
+    progress: Whether to show a progress bar; None shows one in a terminal or notebook.
+    **changes: Settings of the method that differ, such as `epochs=8` or `model={"width": 16}`.
+
+  Returns:
+    The poison: `apply` adds it to the images, and `restore` removes it bit for bit.
+
+  Raises:
+    UserError: An argument cannot be used, or a loss is not finite.
+    KeyboardInterrupt: The call was interrupted; a workdir holds the state.
+
+  Example:
+    >>> poison = protect(x_train, y_train, method="miue", epsilon=8 / 255, epochs=8)
+    >>> x_public = poison.apply(x_train)
+  """
+  pixels = arrays.images(images, "Images")
+  classes = arrays.labels(labels, len(pixels), "Labels")
+  names = tuple(map(str, range(int(classes.max(initial=0)) + 1)))
+  dataset = checked(Dataset(_NAME, Split(pixels, classes), None, names))
+  if epsilon is not None:
+    changes["epsilon"] = epsilon
+  made = _fitting(_method(method, settings, changes), len(pixels))
+  config = dataclasses.replace(schema.make(Config, {"name": _NAME, "seed": seed}), method=made)
+  with calls.on_devices(*batch_sizes(made)):
+    stages.check_method(made, dataset)
+    bar = calls.shows_bar(progress)
+    if workdir is None:
+      reporter = Experiment(config, None, dataset, bar=bar).progress
+      found = ensemble.generate(dataset, made, config.seed, None, reporter)
+      return stages.poison_of(found, config, dataset)
+    folder = workdirs.open_workdir(workdir, config)
+    workdirs.bind(folder, config, dataset)
+    stages.generate(Experiment(config, folder, dataset, bar=bar))
+    return Poison.load(folder.poison, dataset)
+
+
+def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> Method:
+  """Returns the settings of a method with changes.
+
+  Raises:
+    UserError: The method or a setting is unknown, or the settings are those of another method.
+  """
+  if not isinstance(name, str) or name not in METHODS:
+    raise UserError(f"There is no method {name!r}; choose one of {', '.join(sorted(METHODS))}.")
+  kind = METHODS[name].settings
+  if settings is None:
+    settings = kind()
+  elif not isinstance(settings, kind):
+    raise UserError(
+      f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
+      f"{kind.__module__}.{kind.__name__}."
+    )
+  values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+  for key, value in changes.items():
+    nested = isinstance(value, Mapping) and dataclasses.is_dataclass(values.get(key))
+    values[key] = dataclasses.asdict(values[key]) | value if nested else value
+  return schema.make(kind, values | {"name": name})
+
+
+def _fitting(settings: Method, count: int) -> Method:
+  """Returns settings whose batches are not larger than the data and divisible by the devices."""
+  changes: dict[str, Any] = {}
+  if getattr(settings, "batch_size", 0) > count:
+    changes["batch_size"] = _whole(count)
+    if getattr(settings, "microbatch", 0):
+      changes["microbatch"] = 0
+  source = getattr(settings, "source", None)
+  if source and source.batch_size > count:
+    changes["source"] = dataclasses.replace(source, batch_size=_whole(count))
+  return dataclasses.replace(settings, **changes)
+
+
+def _whole(count: int) -> int:
+  """Returns the largest multiple of the number of devices up to `count`."""
+  devices = calls.device_count()
+  return count - count % devices or count
 
 
 def evaluate(
@@ -72,26 +173,17 @@ def evaluate(
   config = _config(len(data.train), tuple(images), victims, defences, seeds, recipe)
   wanted = config.compare
   folder = None if workdir is None else workdirs.open_workdir(workdir, config)
-  with jax.set_mesh(_mesh(config.victim_fit.batch_size)):
+  with calls.on_devices(config.victim_fit.batch_size):
     made = Table(
-      Experiment(config, folder, data, bar=shows_bar(progress)),
+      Experiment(config, folder, data, bar=calls.shows_bar(progress)),
       Axes(wanted.methods, wanted.victims, wanted.defences, wanted.seeds),
       lambda cell, wait: datasets[cell.method].train,
     )
     made.check()
     if folder:
       _bind(folder, config, datasets)
-    try:
-      table.fill([made])
-    except processes.Interrupted as stop:
-      signal.raise_signal(stop.signum)  # to the caller's handler, which is installed again
-      raise
+    table.fill([made])
     return made.rows()
-
-
-def shows_bar(progress: bool | None) -> bool:
-  """Returns whether progress bars are shown; None asks for a terminal or a notebook."""
-  return sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
 
 
 def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
@@ -145,21 +237,6 @@ def _config(
     known_defences.build(name)
   victim = schema.make(Model, dataclasses.asdict(default.victim) | model)
   return Config(name=_NAME, victim=victim, victim_fit=made, compare=compare)
-
-
-def _mesh(batch_size: int) -> jax.sharding.Mesh:
-  """Returns the mesh of a call; steps need the axis type Auto."""
-  current = jax.sharding.get_mesh()
-  if current.axis_names != (meshes.AXIS,):
-    available = jax.device_count()
-    return meshes.make(max(n for n in range(1, available + 1) if batch_size % n == 0), ())
-  if batch_size % current.size:
-    raise UserError(
-      f"batch_size={batch_size} must be divisible by the {current.size} devices of the mesh."
-    )
-  return jax.sharding.Mesh(
-    current.devices, (meshes.AXIS,), axis_types=(jax.sharding.AxisType.Auto,)
-  )
 
 
 def _bind(folder: Workdir, config: Config, datasets: Mapping[str, Dataset]) -> None:

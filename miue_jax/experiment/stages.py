@@ -106,13 +106,12 @@ def generate(experiment: Experiment) -> None:
   Checkpoints(states).delete()
 
 
-def _keep(made: Generated, experiment: Experiment) -> None:
-  """Writes the poison."""
-  config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
+def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
+  """Returns the poison of a finished generation."""
   extra = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
     extra["perturbed"] = made.perturbed
-  poison = Poison.make(
+  return Poison.make(
     dataset,
     made.delta,
     method=config.method.name,
@@ -123,10 +122,16 @@ def _keep(made: Generated, experiment: Experiment) -> None:
     norm=config.method.norm,
     extra=extra,
   )
+
+
+def _keep(made: Generated, experiment: Experiment) -> None:
+  """Writes the poison."""
+  workdir = experiment.workdir
+  poison = poison_of(made, experiment.config, experiment.dataset)
   poison.save(workdir.poison)
   _logger.info(
     "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
-    len(dataset.train),
+    len(experiment.dataset.train),
     workdir.poison,
     poison.manifest["psnr_db"],
     poison.manifest["ssim"],

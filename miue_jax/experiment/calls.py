@@ -1,0 +1,56 @@
+"""Provides what the calls of the library share: devices, progress bars, interruptions."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import jax
+
+from miue_jax.machine import meshes, processes
+from miue_jax.settings.errors import UserError
+
+
+@contextlib.contextmanager
+def on_devices(*batch_sizes: int) -> Iterator[None]:
+  """Runs the block on a mesh that divides all batches; the caller's mesh is set again afterwards.
+
+  A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the
+  batches. A signal that stopped the block is raised again for the caller's handler.
+
+  Raises:
+    UserError: The devices of the caller's mesh do not divide a batch.
+    KeyboardInterrupt: The call was interrupted.
+  """
+  with jax.set_mesh(_mesh(batch_sizes)):
+    try:
+      yield
+    except processes.Interrupted as stop:
+      signal.raise_signal(stop.signum)  # to the caller's handler, which is installed again
+      raise
+
+
+def device_count() -> int:
+  """Returns the number of devices that a call may use."""
+  current = jax.sharding.get_mesh()
+  return current.size if current.axis_names == (meshes.AXIS,) else jax.device_count()
+
+
+def shows_bar(progress: bool | None) -> bool:
+  """Returns whether progress bars are shown; None asks for a terminal or a notebook."""
+  return sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
+
+
+def _mesh(batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
+  """Returns the mesh of a call; its axis is "data", which no step may treat as explicit."""
+  current = jax.sharding.get_mesh()
+  if current.axis_names != (meshes.AXIS,):
+    counts = range(1, jax.device_count() + 1)
+    return meshes.make(max(n for n in counts if not any(size % n for size in batch_sizes)), ())
+  for size in batch_sizes:
+    if size % current.size:
+      raise UserError(
+        f"batch_size={size} must be divisible by the {current.size} devices of the mesh."
+      )
+  automatic = (jax.sharding.AxisType.Auto,)
+  return jax.sharding.Mesh(current.devices, (meshes.AXIS,), axis_types=automatic)
