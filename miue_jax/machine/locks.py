@@ -14,14 +14,11 @@ class Locks:
 
   They are POSIX locks: the system releases them when the program ends, in whatever way it ends, and
   network file systems support them. A program must make only one `Locks` for a file, because
-  closing the file would release all of its locks.
+  closing the file releases all of its locks. The file is open while a block holds or tries a lock.
   """
 
   def __init__(self, path: pathlib.Path):
-    self._file = None
-    if processes.is_lead():
-      with files.reported("write", path):
-        self._file = open(path, "ab")  # noqa: SIM115
+    self._path, self._file, self._blocks = path, None, 0
 
   @contextlib.contextmanager
   def hold(self, *names: str | int, wait: bool) -> Iterator[bool]:
@@ -31,16 +28,28 @@ class Locks:
       *names: The name of the piece.
       wait: Whether to wait until the lock is free. If False, the block runs without the lock when
         another program holds it, and False is yielded.
+
+    Raises:
+      UserError: The file cannot be written.
     """
     place = zlib.crc32(repr(names).encode())
-    held = processes.from_lead(lambda: self._acquire(place, wait))
+    self._blocks += 1
     try:
-      yield held
+      held = processes.from_lead(lambda: self._acquire(place, wait))
+      try:
+        yield held
+      finally:
+        if held and self._file:
+          fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
     finally:
-      if held and self._file:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+      self._blocks -= 1
+      if self._file and not self._blocks:
+        self._file = self._file.close()
 
   def _acquire(self, place: int, wait: bool) -> bool:
+    if self._file is None:
+      with files.reported("write", self._path):
+        self._file = open(self._path, "ab")  # noqa: SIM115 (closed with the last block)
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
     except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES.

@@ -16,7 +16,7 @@ from miue_jax.experiment.results import Rows
 from miue_jax.experiment.table import Cell, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine.processes import Interrupted
-from miue_jax.report import arena_figures
+from miue_jax.report import figures
 from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
 
@@ -103,7 +103,7 @@ def comparison(experiment, monkeypatch, use_devices):
     monkeypatch.setattr(measure, "measured", measured)
     monkeypatch.setattr(stages, "start", mock.Mock(return_value=started))
     for drawing in ("heat_map", "line_charts"):  # they take seconds
-      monkeypatch.setattr(arena_figures, drawing, lambda *given: None)
+      monkeypatch.setattr(figures, drawing, lambda *given: None)
     text = compare.run(config, experiment.workdir, "")
     return trained, made, text
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from methods.tiny import Tiny
+from tiny import Tiny
 
 from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split

@@ -42,6 +42,16 @@ def test_restore_returns_none_if_nothing_is_saved(tmp_path, use_devices):
   assert not (tmp_path / "states").exists()
 
 
+def test_without_a_folder_nothing_is_kept(tmp_path, use_devices, monkeypatch):
+  use_devices(1)
+  monkeypatch.chdir(tmp_path)
+  states = Checkpoints(None)
+  states.save(1, make_tree(0))
+  assert states.restore(make_tree(0)) is None
+  states.delete()
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_the_newest_state_comes_back_and_two_are_kept(tmp_path, use_devices):
   use_devices(2)
   states = Checkpoints(tmp_path / "deep" / "states")

@@ -3,6 +3,7 @@
 import threading
 
 import holder
+import pytest
 
 from miue_jax.machine.locks import Locks
 
@@ -25,6 +26,9 @@ def test_a_lock_is_free_again_after_the_block(tmp_path):
     assert ours
     with locks.hold("poison", wait=False) as nested:
       assert nested
+    # The nested block ends without releasing the outer lock.
+    with pytest.raises(AssertionError), holder.holding(tmp_path / "locks", "em"):
+      pass
   with holder.holding(tmp_path / "locks", "em"), locks.hold("em", wait=False) as ours:
     assert not ours
 
