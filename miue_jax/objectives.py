@@ -57,10 +57,9 @@ def mi_reduction(
     >>> loss.round(3).tolist()
     [0.041, 0.041, 0.0]
   """
-  if columns is None:
-    columns, column_labels = features, labels
-  if weights is None:
-    weights = jnp.ones(len(columns), columns.dtype)
+  columns = features if columns is None else columns
+  column_labels = labels if column_labels is None else column_labels
+  weights = jnp.ones(len(columns), columns.dtype) if weights is None else weights
   chex.assert_rank([features, columns], 2)
   chex.assert_shape(labels, features.shape[:1])
   chex.assert_shape([column_labels, weights], columns.shape[:1])

@@ -10,7 +10,7 @@ Example:
 """
 
 import functools
-import re
+import string
 
 from miue_jax import transforms
 from miue_jax.defences import adversarial, projection, purification, squeezing, ueraser
@@ -56,10 +56,11 @@ def build(name: str) -> Defence:
   Raises:
     UserError: no defence has this name, or the family does not have this number.
   """
-  if isinstance(DEFENCES.get(name), Defence):
-    return DEFENCES[name]
-  kind, number = re.fullmatch(r"(.*?)(\d*)", name, re.DOTALL).groups()
-  family = DEFENCES.get(kind)
+  found = DEFENCES.get(name)
+  if isinstance(found, Defence):
+    return found
+  kind = name.rstrip(string.digits)
+  number, family = name[len(kind) :], DEFENCES.get(kind)
   if isinstance(family, Family) and number in map(str, family.numbers):
     return family.make(int(number))
   raise UserError(f"Unknown defence {name!r}; known: {known()}.")

@@ -8,6 +8,7 @@ start, and BatchNorm in inference mode during the attack; SGD with rate 0.1, div
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -68,8 +69,9 @@ def _attacked(module: nn.Module, attack: Adversary, mesh: jax.sharding.Mesh):
   del mesh  # part of the cache's key: a compiled program belongs to its mesh
 
   def local(variables, key, examples):
-    def logits(images):
-      return module.apply(variables, images, train=False)[1]
+    def logits(images) -> jax.Array:
+      outputs: Any = module.apply(variables, images, train=False)
+      return outputs[1]
 
     targets = Targets.hard(examples.labels)
     images = attack(

@@ -19,8 +19,6 @@ Preprocess = Callable[[Split, Split | None, int], Split]
 # Maps (network, final state, test images, seed) to further columns of the victim's row.
 Measures = Callable[[nn.Module, State, Split, int], dict[str, Any]]
 
-_BLOCK = 1024  # number of images that `changed` transforms at a time
-
 
 @dataclasses.dataclass(frozen=True)
 class Defence:
@@ -61,20 +59,19 @@ class Family:
   numbers: range
 
 
-def changed(train: Split, change: Callable[[np.ndarray], np.ndarray]) -> Split:
-  """Returns a split whose images are changed one by one.
+def each(change: Callable[[np.ndarray], np.ndarray]) -> Preprocess:
+  """Returns the preprocessing that changes the training images one by one.
 
   Args:
-    train: Training images; images that are read from files are changed when they are read.
-    change: Function from a block of uint8 images `[n, H, W, C]` to images of the same shape.
+    change: Function from a block of uint8 images `[n, H, W, C]` to images of the same shape; images
+      that are read from files are changed when they are read.
   """
-  images = train.images.map(lambda ids, block: change(block))
-  return dataclasses.replace(train, images=images)
 
+  def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
+    del clean, seed
+    return dataclasses.replace(train, images=train.images.map(lambda ids, block: change(block)))
 
-def each(change: Callable[[np.ndarray], np.ndarray]) -> Preprocess:
-  """Returns the preprocessing that changes the training images one by one, as `changed` does."""
-  return lambda train, clean, seed: changed(train, change)
+  return preprocess
 
 
 def in_memory(split: Split, name: str) -> Split:

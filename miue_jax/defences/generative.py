@@ -52,7 +52,7 @@ class Autoencoder(nn.Module):
   """Encodes images as Gaussian latent vectors and decodes them."""
 
   width: int
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
 
   @nn.compact
   def __call__(self, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:

@@ -13,7 +13,7 @@ import optax
 
 from miue_jax import objectives
 from miue_jax.data.dataset import Split
-from miue_jax.defences.defence import Defence, changed
+from miue_jax.defences.defence import Defence, each
 from miue_jax.machine import sharding
 
 EPOCHS = 20
@@ -23,9 +23,8 @@ BATCH = 128
 
 def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
   """Fits the linear model to `train` and removes the span of its weights from the images."""
-  del clean
   basis, _ = np.linalg.qr(fit_linear(train, seed))
-  return changed(train, lambda images: remove(images, basis))
+  return each(lambda images: remove(images, basis))(train, clean, seed)
 
 
 PROJECTION = Defence("projection", preprocess=preprocess)

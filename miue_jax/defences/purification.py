@@ -181,12 +181,13 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
   return sample
 
 
-def fit(loss: Loss, params: Any, clean: Split, training: Training, seed: int) -> Any:
+def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: int) -> Any:
   """Returns parameters trained to lower `loss` on random batches of clean images.
 
   Raises:
     UserError: the final loss is not finite.
   """
+  assert clean is not None, "a defence with needs_clean gets clean images"
   optimiser = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))
   generator, batch = np.random.default_rng(seed), _batch(training)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from miue_jax.defences.defence import Defence
-from miue_jax.transforms import Hooks, Loss, Targets, trivial_augment
+from miue_jax.transforms import Hooks, Loss, Targets, trivialaugment
 
 DRAWS = 5
 SHARE = 0.25  # fraction of the epochs with several draws
@@ -40,7 +40,7 @@ UERASER = Defence(
 def transformed(keys: jax.Array, images: jax.Array) -> jax.Array:
   """Applies plasma brightness, plasma contrast, channel shuffle and TrivialAugment."""
   last = jax.vmap(lambda key: jax.random.fold_in(key, DRAWS))(keys)
-  return trivial_augment(last, jax.vmap(_toned)(keys, images))[0]
+  return trivialaugment.transformed(last, jax.vmap(_toned)(keys, images))
 
 
 def _toned(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -91,7 +91,7 @@ def _neighbours(points: jax.Array, offsets: list[tuple[int, int]]) -> jax.Array:
   """Sums the neighbours at these offsets in a 3x3 window; points outside the grid are zero."""
   height, width = points.shape
   wide = jnp.pad(points, 1)
-  return sum(wide[i : i + height, j : j + width] for i, j in offsets)
+  return jnp.asarray(sum(wide[i : i + height, j : j + width] for i, j in offsets))
 
 
 def _noise(key: jax.Array, level: int, shape: tuple[int, ...]) -> jax.Array:

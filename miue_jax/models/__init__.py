@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from miue_jax.machine import cpu
 from miue_jax.models import (
@@ -94,7 +95,7 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
 
 
 def init(
-  network: Network, key: jax.Array, image_shape: tuple[int, int, int]
+  network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
 ) -> dict[str, dict[str, Any]]:
   """Draws the initial variables of a network.
 

@@ -66,19 +66,10 @@ def batch_norm(train: bool, dtype: str) -> nn.BatchNorm:
 def conv_norm(
   x: jax.Array, channels: int, kernel: int, stride: int, train: bool, dtype: str, groups: int = 1
 ) -> jax.Array:
-  """Applies a convolution with symmetric padding and batch norm.
+  """Applies a square convolution with symmetric padding and batch norm.
 
-  Args:
-    x: Input `[batch, height, width, in]`.
-    channels: Number of output channels.
-    kernel: Height and width of the kernel.
-    stride: Stride of the convolution.
-    train: Whether batch norm uses the statistics of the batch.
-    dtype: Type of the computation.
-    groups: Number of groups of channels.
-
-  Returns:
-    `[batch, height / stride, width / stride, channels]`, rounded up.
+  It maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`, with
+  sizes rounded up. `groups` is the number of groups of channels.
   """
   # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
   x = conv(
@@ -112,13 +103,9 @@ def stem(
 def stages(
   x: jax.Array, train: bool, depths: tuple[int, ...], block: Callable[[int, int], nn.Module]
 ) -> jax.Array:
-  """Applies stages of blocks; all stages but the first halve the resolution in their first block.
+  """Applies stages of `depths` blocks; every stage after the first starts with a stride of 2.
 
-  Args:
-    x: Input `[batch, height, width, in]`.
-    train: Whether batch norm uses the statistics of the batch.
-    depths: Number of blocks in each stage.
-    block: Function from the number of the stage and the stride to a block.
+  `block` is a function from the number of the stage and the stride to a block.
   """
   for stage, depth in enumerate(depths):
     for index in range(depth):

@@ -18,7 +18,7 @@ class LeNet5(Network):
   "LeNet-5 (width x3)" is w = 18: 18-48-360-252. Convolutions have no padding.
   """
 
-  min_side = 16
+  sides = (16, 16)
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, 14 w]`."""

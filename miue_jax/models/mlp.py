@@ -22,7 +22,7 @@ class MLP(Network):
 
   num_hidden: int
 
-  min_side = 2  # a last hidden layer of two or more units
+  sides = (2, 2)  # a last hidden layer of two or more units
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""

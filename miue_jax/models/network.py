@@ -4,6 +4,8 @@ Networks are `flax.linen` modules. Linen is kept because its parameters are plai
 `jax.shard_map`, `jax.grad` with respect to images, and checkpoints accept without conversion.
 """
 
+from typing import ClassVar
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -27,12 +29,14 @@ class Network(nn.Module):
   model: Model
   num_classes: int
 
-  small_stride = 8  # stride of the whole network with the stem "small"
+  # Smallest height and width of an image in pixels, with the stems "small" and "imagenet".
+  sides: ClassVar[tuple[int, int]] = (8, 32)
 
   @property
   def min_side(self) -> int:
-    """Returns the smallest height and width of an image in pixels: the stride of the network."""
-    return self.small_stride * (4 if self.model.stem == "imagenet" else 1)
+    """Returns the smallest height and width of an image in pixels."""
+    small, imagenet = self.sides
+    return small if self.model.stem == "small" else imagenet
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""

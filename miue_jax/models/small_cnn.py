@@ -14,7 +14,7 @@ class SmallCNN(Network):
   the first and the second. The 4w features are global averages.
   """
 
-  min_side = 4
+  sides = (4, 4)
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, 4 w]`."""

@@ -25,7 +25,7 @@ class VGG(Network):
 
   depths: tuple[int, int, int, int, int]
 
-  min_side = 32  # five poolings leave one pixel
+  sides = (32, 32)  # five poolings leave one pixel
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, 8 w]`."""

@@ -100,15 +100,12 @@ class ViT(Network):
   small_data: bool
   dropout: float
 
+  sides = (4, 16)
+
   @property
   def patch(self) -> int:
     """Returns the height and width of a patch in pixels; it must divide those of an image."""
-    return 4 if self.model.stem == "small" else 16
-
-  @property
-  def min_side(self) -> int:
-    """Returns the smallest height and width of an image in pixels."""
-    return self.patch
+    return self.min_side
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""

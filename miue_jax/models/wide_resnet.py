@@ -56,7 +56,7 @@ class WideResNet(Network):
   depth: int
   factor: int
 
-  small_stride = 4
+  sides = (4, 16)
 
   def backbone(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""

@@ -24,7 +24,8 @@ def save(variables: Variables, path: str | os.PathLike) -> None:
   """
   leaves, _ = jax.tree.flatten_with_path(variables)
   with files.replacing(path) as file:
-    np.savez(file, **{_name(keys): np.asarray(leaf) for keys, leaf in leaves})
+    arrays: dict[str, Any] = {_name(keys): np.asarray(leaf) for keys, leaf in leaves}
+    np.savez(file, **arrays)
 
 
 def load(path: str | os.PathLike) -> Variables:
@@ -47,7 +48,7 @@ def load(path: str | os.PathLike) -> Variables:
         raise ValueError(f"{key} is not a weight of a network")
       if not (np.issubdtype(value.dtype, np.floating) and np.isfinite(value).all()):
         raise ValueError(f"{key} does not hold finite floating-point numbers")
-      branch = result
+      branch: dict[str, Any] = result
       for parent in parents:
         branch = branch.setdefault(parent, {})
         if not isinstance(branch, dict):

@@ -8,12 +8,13 @@ import functools
 import io
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 from scipy import fft
 
 from miue_jax.settings.errors import UserError
@@ -68,7 +69,7 @@ def random_transformation(names: tuple[str, ...]) -> Transformation:
   return transform
 
 
-def _named(name: str) -> Callable[[jax.Array], jax.Array]:
+def _named(name: str) -> Callable[[jax.Array], Any]:
   """Returns the input transformation called `name`."""
   if name == "none":
     return lambda images: images
@@ -131,6 +132,7 @@ def jpeg(images: jax.Array | np.ndarray, quality: int) -> jax.Array | np.ndarray
     raise UserError(f"JPEG quality {quality} is out of range: choose 1 to 95.")
   if images.dtype == np.uint8:
     return _codec(np.asarray(images), quality)
+  images = jnp.asarray(images)
   height, width, channels = images.shape[1:]
   luma_table, chroma_table = _tables(quality)
   if channels == 1:
@@ -187,6 +189,6 @@ def _tables(quality: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns the codec's quantisation tables of luma and chroma, float32 `[8, 8]` each."""
   file = io.BytesIO()
   Image.new("RGB", (_BLOCK, _BLOCK)).save(file, "JPEG", quality=quality)
-  tables = Image.open(file, formats=("JPEG",)).quantization
+  tables = JpegImagePlugin.JpegImageFile(file).quantization
   luma, chroma = (np.reshape(tables[n], (_BLOCK, _BLOCK)).astype(np.float32) for n in (0, 1))
   return luma, chroma

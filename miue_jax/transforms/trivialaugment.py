@@ -28,8 +28,8 @@ STRENGTHS = 31
 
 
 def trivial_augment(
-  keys: jax.Array, images: jax.Array, targets: Targets | None = None
-) -> tuple[jax.Array, Targets | None]:
+  keys: jax.Array, images: jax.Array, targets: Targets
+) -> tuple[jax.Array, Targets]:
   """Applies one operation to every image, with random kind and strength.
 
   Args:
@@ -40,6 +40,11 @@ def trivial_augment(
   Returns:
     Images of the same shape, and the targets unchanged.
   """
+  return transformed(keys, images), targets
+
+
+def transformed(keys: jax.Array, images: jax.Array) -> jax.Array:
+  """Returns the images of `trivial_augment`, for callers without labels."""
   assert_batch(keys, images)
 
   def one(key, image):
@@ -51,7 +56,7 @@ def trivial_augment(
       jax.random.rademacher(sign, dtype=jnp.float32),
     )
 
-  return jax.vmap(one)(keys, images), targets
+  return jax.vmap(one)(keys, images)
 
 
 def operation(
