@@ -91,13 +91,11 @@ class Observer(Protocol):
 
 
 class Method(Protocol):
-  """A method that makes poisons; the entries of `METHODS` are such objects.
+  """A method that makes poisons; the entries of `METHODS` are such objects."""
 
-  Attributes:
-    settings: Class of the settings.
-  """
-
-  settings: type[config.Method]
+  @property
+  def settings(self) -> type[config.Method]:
+    """Returns the class of the settings."""
 
   def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
     """Returns the kinds of steps for the mesh that is set; none if the method takes no steps.

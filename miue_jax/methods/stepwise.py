@@ -142,8 +142,6 @@ class Procedure:
 class Stepwise:
   """A method that takes steps; subclasses are frozen dataclasses that implement `procedure`."""
 
-  settings: type
-
   def procedure(self, settings: Any, sizes: Sizes, seed: int) -> Procedure:
     """Returns the steps for the mesh that is set.
 
