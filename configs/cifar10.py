@@ -25,7 +25,10 @@ import ml_collections
 
 def get_config(variant: str = "miue") -> ml_collections.ConfigDict:
   """Returns the recipe of a variant, or with the settings of a method."""
-  c = common.recipe("cifar10", "miue" if variant in ("fast", "parity") else variant)
+  if variant not in (*VARIANTS, *METHODS):
+    known = ", ".join((*VARIANTS, *METHODS))
+    raise ValueError(f"cifar10 has no variant {variant!r}; known: {known}")
+  c = common.recipe("cifar10", "miue" if variant in VARIANTS else variant)
   if variant != "miue":
     c.name = f"cifar10-{variant}"
   c.seed = 7
