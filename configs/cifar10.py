@@ -22,6 +22,10 @@ miue_jax/methods/):
 import common
 import ml_collections
 
+from miue_jax.methods import METHODS
+
+VARIANTS = ("fast", "parity")
+
 
 def get_config(variant: str = "miue") -> ml_collections.ConfigDict:
   """Returns the recipe of a variant, or with the settings of a method."""
