@@ -69,12 +69,14 @@ def radius(epoch: int, epsilon: float, start: float, epochs: int) -> float:
 
 def project(images: jax.Array, delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
   """Projects onto `|delta| <= epsilon` and `0 <= images + delta <= 1`, all `[..., H, W, C]`."""
+  chex.assert_equal_shape([images, delta])
   delta = jnp.clip(delta, -epsilon, epsilon)
   return jnp.clip(images + delta, 0.0, 1.0) - images
 
 
 def descend(delta: jax.Array, gradient: jax.Array, size: jax.Array | float) -> jax.Array:
   """Takes one sign step against the gradient, without projection."""
+  chex.assert_equal_shape([delta, gradient])
   return delta - size * jnp.sign(gradient)
 
 

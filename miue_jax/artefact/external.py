@@ -28,7 +28,7 @@ from miue_jax.settings.errors import UserError
 
 _PLAIN_ARRAY = "write it with numpy.save or numpy.savez from a plain array, without Python objects"
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
@@ -38,7 +38,7 @@ def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
     items: Strings `NAME=PATH`.
 
   Raises:
-    UserError: an item has another form, a name is used twice, or a path does not exist.
+    UserError: An item has another form, a name is used twice, or a path does not exist.
   """
   paths = {}
   for item in items:
@@ -70,20 +70,22 @@ def make(name: str, path: pathlib.Path, dataset: Dataset, epsilon: float, seed: 
   """
   delta = _difference(load(path, dataset), dataset)
   reached, allowed = int(np.abs(delta).max()), budget.budget(epsilon)
-  bound = {"epsilon": epsilon} if reached <= allowed else {"epsilon": 1.0, "norm": "none"}
   extra = {"num_classes": dataset.num_classes, "external_path": str(path)}
+  norm = "linf"
   if reached > allowed:
+    epsilon, norm = 1.0, "none"
     extra["budget"] = f"not kept: {reached}/255, more than {allowed}/255"
-  _logger.info("%s: external images change a value by up to %d/255.", name, reached)
+  logger.info("%s: external images change a value by up to %d/255.", name, reached)
   return Poison.make(
     dataset,
-    delta.astype(budget.stored_type(bound["epsilon"], bound.get("norm", "linf"))),
+    delta.astype(budget.stored_type(epsilon, norm)),
     method=name,
+    epsilon=epsilon,
+    norm=norm,
     config={},
     seed=seed,
     seconds=0.0,
     extra=extra,
-    **bound,
   )
 
 
@@ -94,7 +96,7 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
     Images uint8 `[N, H, W, C]`.
 
   Raises:
-    UserError: they cannot be read, are pickled, or have another type, shape or other labels.
+    UserError: They cannot be read, are pickled, or have another type, shape or other labels.
   """
   shape = dataset.train.images.shape
   if (path / "index.csv").is_file():

@@ -62,7 +62,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   """Reads and checks a manifest.
 
   Raises:
-    UserError: there is no manifest, or it is damaged.
+    UserError: There is no manifest, or it is damaged.
   """
   if not path.is_file():
     raise UserError(

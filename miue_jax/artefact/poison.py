@@ -74,8 +74,8 @@ class Poison:
         they are only a fraction of all images.
 
     Raises:
-      UserError: clean + delta leaves 0..255.
-      ValueError: the delta has another type or shape than the images and budget require, or exceeds
+      UserError: Clean + delta leaves 0..255.
+      ValueError: The delta has another type or shape than the images and budget require, or exceeds
         the budget, or a number of the manifest is not finite.
     """
     images = dataset.train.images
@@ -119,7 +119,7 @@ class Poison:
       dataset: Clean data that the poison must belong to; None skips this check.
 
     Raises:
-      UserError: there is no poison, it is damaged, it exceeds its budget, or it belongs to another
+      UserError: There is no poison, it is damaged, it exceeds its budget, or it belongs to another
         dataset.
     """
     directory = pathlib.Path(path)
@@ -149,7 +149,7 @@ class Poison:
     `manifest.json` is written last: if it exists, the poison is complete.
 
     Raises:
-      UserError: the files cannot be written.
+      UserError: The files cannot be written.
     """
     directory = pathlib.Path(path)
     with files.reported("write", directory):
@@ -177,7 +177,7 @@ class Poison:
       read.
 
     Raises:
-      UserError: these are not the images that the poison was made for: the shape differs, or a sum
+      UserError: These are not the images that the poison was made for: the shape differs, or a sum
         leaves 0..255. For images from files, sums are checked when the images are read.
     """
     return self._changed(images, 1)
@@ -193,7 +193,7 @@ class Poison:
       read.
 
     Raises:
-      UserError: these are not the images that `apply` made.
+      UserError: These are not the images that `apply` made.
     """
     return self._changed(images, -1)
 

@@ -1,5 +1,6 @@
 """Measures how visible a perturbation is."""
 
+import chex
 import numpy as np
 from skimage.metrics import structural_similarity
 
@@ -28,6 +29,7 @@ def ssim(clean: np.ndarray, changed: np.ndarray) -> float | None:
   Returns:
     None if the images are smaller than the smallest window, 3 x 3 pixels.
   """
+  chex.assert_equal_shape([clean, changed])
   window = min(_WINDOW, *clean.shape[1:3])
   window -= 1 - window % 2  # it must be odd
   if window < 3:

@@ -41,7 +41,7 @@ _HEADER = ["path", "label", "class", "sha256"]
 # A component of a path has at most 255 bytes, and a number and ".png" are added to the name.
 _NAME_BYTES = 200
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
@@ -75,7 +75,7 @@ def export(
     `directory`.
 
   Raises:
-    UserError: the poison belongs to another dataset, a format is unknown, the folder is not empty,
+    UserError: The poison belongs to another dataset, a format is unknown, the folder is not empty,
       or the files cannot be written.
   """
   if not formats or not set(formats) <= set(FORMATS):
@@ -103,12 +103,12 @@ def read(directory: str | os.PathLike, shape: tuple[int, ...]) -> Split:
     shape: Shape `(N, H, W, C)` of its images.
 
   Raises:
-    UserError: a file is missing, altered, outside the folder or not of this shape.
+    UserError: A file is missing, altered, outside the folder or not of this shape.
   """
   directory = pathlib.Path(directory)
   rows = _read_index(directory / "index.csv", shape[0])
   images = _read_png(directory, rows, shape)
-  return Split(images, np.array([row.label for row in rows], np.int32))
+  return Split(Images(images), np.array([row.label for row in rows], np.int32))
 
 
 def restore(
@@ -128,7 +128,7 @@ def restore(
     `output`.
 
   Raises:
-    UserError: there is no export, one of its files is missing, altered or outside the folder, the
+    UserError: There is no export, one of its files is missing, altered or outside the folder, the
       poison does not belong to the export, or the files cannot be written.
   """
   directory, output = pathlib.Path(directory), pathlib.Path(output)
@@ -141,9 +141,8 @@ def restore(
   with files.new_directory(output) as folder:
     if index.is_file():
       rows = _read_index(index, poison.manifest["shape"][0])
-      images = _read_png(directory, rows, poison.delta.shape)
-      labels = np.array([row.label for row in rows], np.int32)
-      _write_png(folder, _restored(poison, Split(images, labels), index), rows)
+      poisoned = read(directory, poison.delta.shape)
+      _write_png(folder, _restored(poison, poisoned, index), rows)
     if archive.is_file():
       poisoned = npz.read(archive)
       train = Split(poisoned.train.images.loaded(), poisoned.train.labels.astype(np.int32))
@@ -168,7 +167,7 @@ def paths(dataset: Dataset) -> list[str]:
   """Returns the path of each training image, relative to the export."""
   folders = _distinct(map(_safe, _padded(dataset.class_names)))
   if sorted(folders) != folders:
-    _logger.info(
+    logger.info(
       "Class names of %s are not sorted: loaders of folders will number classes differently from "
       "index.csv.",
       dataset.name,
@@ -300,7 +299,7 @@ def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, .
     Images uint8 `[N, H, W, C]`.
 
   Raises:
-    UserError: a file is missing, altered, not an image of this shape, or a link that leaves
+    UserError: A file is missing, altered, not an image of this shape, or a link that leaves
       `directory`.
   """
   images = np.empty(shape, np.uint8)

@@ -67,8 +67,8 @@ class Dataset:
     """
     digest = hashlib.sha256()
     digest.update(repr(self.train.images.shape).encode())
-    digest.update(self.train.images.digests)
-    digest.update(np.ascontiguousarray(self.train.labels, dtype="<i4").data)
+    digest.update(self.train.images.digests.tobytes())
+    digest.update(np.ascontiguousarray(self.train.labels, dtype="<i4").tobytes())
     return digest.hexdigest()
 
 
@@ -76,7 +76,7 @@ def checked(dataset: Dataset) -> Dataset:
   """Returns `dataset` after checks of everything that later stages assume.
 
   Raises:
-    UserError: a wrong type or shape, labels out of range, an empty split, a class with fewer than
+    UserError: A wrong type or shape, labels out of range, an empty split, a class with fewer than
       two training images (similarity within a class needs a pair), or test images of another shape.
   """
   for part, split in (("training", dataset.train), ("test", dataset.test)):

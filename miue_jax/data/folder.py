@@ -16,7 +16,7 @@ from miue_jax.settings.errors import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def load(data: config.Data) -> Dataset:
@@ -28,7 +28,7 @@ def load(data: config.Data) -> Dataset:
   Images have one channel if every file of the tree is gray; otherwise all become RGB.
 
   Raises:
-    UserError: there is no such folder, no class folder or no image, a class is only in `test`, or a
+    UserError: There is no such folder, no class folder or no image, a class is only in `test`, or a
       link is broken. Reading an image raises it if the image does not decode, or if `data.size` is
       0 and its size differs from that of the first image.
   """
@@ -149,5 +149,5 @@ def _images_below(class_folder: str) -> list[str]:
       else:
         raise UserError(f"{entry.path} is not a readable file: repair the link or remove it.")
   if ignored:
-    _logger.info("%s: ignored %d files that are not images", class_folder, ignored)
+    logger.info("%s: ignored %d files that are not images", class_folder, ignored)
   return sorted(images)

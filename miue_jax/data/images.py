@@ -142,7 +142,7 @@ class LazyImages(Images):
     """Reads the images of an index along the first axis.
 
     Raises:
-      UserError: an image has changed or cannot be read any more.
+      UserError: An image has changed or cannot be read any more.
     """
     ids = np.atleast_1d(np.arange(len(self))[index])
     images = self._read(ids)
@@ -153,7 +153,7 @@ class LazyImages(Images):
         f"Images of {self._name} changed since this run began to read them: put them back and "
         "start again."
       )
-    return images[0] if np.ndim(index) == 0 and not isinstance(index, slice) else images
+    return images[0] if isinstance(index, int | np.integer) else images
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     """Refuses to read everything at once, because the images may not fit into memory."""
@@ -180,7 +180,7 @@ class LazyImages(Images):
     Collective: processes share the work, and all of them must call this.
 
     Raises:
-      UserError: an image cannot be read, or its size differs from that of the first image.
+      UserError: An image cannot be read, or its size differs from that of the first image.
     """
     shape = self.shape[1:]
     size = max(1, _SCAN_BYTES // max(1, math.prod(shape)))
@@ -209,5 +209,5 @@ class LazyImages(Images):
 
 
 def _digests(images: np.ndarray) -> np.ndarray:
-  whole = b"".join(hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images)
+  whole = b"".join(hashlib.sha256(image.tobytes()).digest() for image in images)
   return np.frombuffer(whole, np.uint8).reshape(-1, _SHA256_BYTES)

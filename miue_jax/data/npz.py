@@ -24,7 +24,7 @@ def load(data: config.Data) -> Dataset:
   """Reads the file `data.path`; see `read`.
 
   Raises:
-    UserError: the path is empty or not a file, or `read` refuses the file.
+    UserError: The path is empty or not a file, or `read` refuses the file.
   """
   if not data.path:
     raise UserError("data.source is npz but data.path is empty: set it to the .npz file.")
@@ -47,7 +47,7 @@ def read(path: str | os.PathLike, name: str = "", size: int = 0) -> Dataset:
     size: New height and width in pixels; 0 keeps the size.
 
   Raises:
-    UserError: the file is not an npz file, has pickled objects, missing keys, wrong shapes or
+    UserError: The file is not an npz file, has pickled objects, missing keys, wrong shapes or
       types, or has labels that are out of range or only in the test set.
   """
   archive = files.Archive(path)

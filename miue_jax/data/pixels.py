@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import IO
 
 import grain
@@ -57,7 +57,7 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
     Image uint8 `[H, W, 1 or 3]`.
 
   Raises:
-    UserError: the image does not decode or is too large to be decoded safely.
+    UserError: The image does not decode or is too large to be decoded safely.
   """
   with _errors_named(name), Image.open(file, formats=_FORMATS) as image:
     upright = ImageOps.exif_transpose(image)
@@ -73,7 +73,7 @@ def is_gray(file: File, name: str) -> bool:
     name: Name of the image in error messages.
 
   Raises:
-    UserError: the file is not an image.
+    UserError: The file is not an image.
   """
   with _errors_named(name), Image.open(file, formats=_FORMATS) as image:
     return image.mode in _GRAY_MODES
@@ -95,7 +95,7 @@ def decode_all(
     Images uint8 `[count, H, W, 1 or 3]`.
 
   Raises:
-    UserError: an image does not decode, or the images differ in size and `size` is 0.
+    UserError: An image does not decode, or the images differ in size and `size` is 0.
   """
   if count == 0:
     return np.empty((0, size, size, 1 if gray else 3), np.uint8)
@@ -118,7 +118,7 @@ def decode_all(
       decoded.append(image)
     return np.stack(decoded)
 
-  threads = os.cpu_count()
+  threads = os.cpu_count() or 1
   chunks = (
     grain.MapDataset.range(0, count, _CHUNK)
     .map(decode_chunk)
@@ -137,7 +137,7 @@ def decode_all(
 
 
 @contextlib.contextmanager
-def _errors_named(name: str) -> Iterator[None]:
+def _errors_named(name: str) -> Generator[None]:
   try:
     yield
   except UserError:

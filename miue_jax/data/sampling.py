@@ -2,6 +2,7 @@
 
 import enum
 
+import chex
 import numpy as np
 
 
@@ -32,6 +33,7 @@ def stratified(labels: np.ndarray, count: int, seed: int, draw: Draw) -> np.ndar
   Returns:
     Ascending int64 indices `[count]`.
   """
+  chex.assert_rank(labels, 1)
   sizes = np.bincount(labels)
   quotas, remainders = np.divmod(sizes * count, len(labels))
   quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1

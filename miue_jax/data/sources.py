@@ -6,6 +6,7 @@ labels alone, so that unwanted images are never decoded.
 
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 from sklearn import datasets
@@ -17,12 +18,12 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def digits(data: config.Data) -> Dataset:
   """Returns scikit-learn's 1,797 gray handwritten digits, resized from 8 x 8 pixels to 32 x 32."""
-  bunch = datasets.load_digits()
+  bunch: Any = datasets.load_digits()
   images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
   name, size = data.name or "digits", data.size or 32
   resized = LazyImages(lambda chosen: pixels.resize(images[chosen], size), len(images), name)
@@ -50,7 +51,7 @@ def load(data: config.Data, *, need_test: bool = True) -> Dataset:
     A dataset that has passed `dataset.checked`.
 
   Raises:
-    UserError: the source, a class or the test set is missing, or the images cannot be used.
+    UserError: The source, a class or the test set is missing, or the images cannot be used.
   """
   if data.source not in SOURCES:
     raise UserError(f"data.source is {data.source!r}: set it to one of {', '.join(SOURCES)}.")
@@ -60,7 +61,7 @@ def load(data: config.Data, *, need_test: bool = True) -> Dataset:
   train, test = source.train, source.test
   if test is None and data.test_fraction > 0:
     train, test = _hold_out(train, data.test_fraction, data.seed)
-    _logger.info("%s: held out %d of %d images", source.name, len(test), len(source.train))
+    logger.info("%s: held out %d of %d images", source.name, len(test), len(source.train))
   if test is None and need_test:
     raise UserError(
       f"{source.name} has no test set: set data.test_fraction above 0 to hold one out, or add test "
@@ -74,17 +75,16 @@ def load(data: config.Data, *, need_test: bool = True) -> Dataset:
   gigabytes = sum(sizes) / 1e9
   lazy = gigabytes > data.memory
   if lazy:
-    _logger.info(
+    logger.info(
       "%s: %.3g GB of images exceed data.memory (%g): they are read whenever they are needed",
       source.name,
       gigabytes,
       data.memory,
     )
   train, test = _read(train, lazy), None if test is None else _read(test, lazy)
-  dataset = Dataset(source.name, train, test, source.class_names)
-  if dataset.test is not None and not data.size:
-    _check_one_size(dataset)
-  return checked(dataset)
+  if test is not None and not data.size:
+    _check_one_size(source.name, train.images.shape[1:3], test.images.shape[1:3])
+  return checked(Dataset(source.name, train, test, source.class_names))
 
 
 def _select_classes(source: Dataset, classes: tuple[str, ...]) -> Dataset:
@@ -129,10 +129,9 @@ def _read(split: Split, lazy: bool) -> Split:
   return Split(images, split.labels.astype(np.int32), split.files)
 
 
-def _check_one_size(dataset: Dataset) -> None:
-  train, test = dataset.train.images.shape[1:3], dataset.test.images.shape[1:3]
+def _check_one_size(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:
   if train != test and 0 not in train + test:  # `checked` reports an empty split.
     raise UserError(
-      f"Training images of {dataset.name} are {train[1]} x {train[0]} pixels and test images "
+      f"Training images of {name} are {train[1]} x {train[0]} pixels and test images "
       f"{test[1]} x {test[0]}: set data.size to resize them to one size."
     )

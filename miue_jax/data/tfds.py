@@ -15,7 +15,7 @@ from miue_jax.machine import sharding
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError, first_line
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _DEFAULT_TEST_SPLIT = config.Data.test_split
 
@@ -29,7 +29,7 @@ def load(data: config.Data) -> Dataset:
   set is held out later. Any other `data.test_split` must exist.
 
   Raises:
-    UserError: the dataset or split is unknown, has no images and labels, has examples without a
+    UserError: The dataset or split is unknown, has no images and labels, has examples without a
       label, or can be neither read nor prepared.
   """
   if not data.name:
@@ -91,7 +91,7 @@ def _prepared_builder(tfds: types.ModuleType, data: config.Data) -> Any:
     ) from error
   if builder.is_prepared():
     return builder
-  _logger.info("%s is not in %s: preparing it", data.name, builder.data_dir)
+  logger.info("%s is not in %s: preparing it", data.name, builder.data_dir)
   try:
     builder.download_and_prepare()
   except Exception as error:  # Dataset scripts and downloaders raise any exception.
@@ -109,13 +109,15 @@ def _keys(tfds: types.ModuleType, name: str, info: Any) -> tuple[str, str]:
   if info.supervised_keys and all(isinstance(key, str) for key in info.supervised_keys):
     order = [key for key in info.supervised_keys if key in info.features] + order
   kinds = (tfds.features.Image, tfds.features.ClassLabel)
-  keys = [next((k for k in order if isinstance(info.features[k], kind)), None) for kind in kinds]
-  if None in keys:
+  image, label = (
+    next((key for key in order if isinstance(info.features[key], kind)), None) for kind in kinds
+  )
+  if image is None or label is None:
     raise UserError(
       f"{name} has the features {', '.join(info.features)}, not an image and a class label: choose "
       "a dataset for image classification."
     )
-  return keys[0], keys[1]
+  return image, label
 
 
 def _records(

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import jax
@@ -30,12 +30,12 @@ class Checkpoints:
     """Saves a pytree of jax arrays, unless this position is saved already.
 
     Raises:
-      UserError: the disk is full or the directory cannot be written.
+      UserError: The disk is full or the directory cannot be written.
     """
     if self._directory is None:
       return
     try:
-      with self._open() as checkpointer:
+      with _opened(self._directory) as checkpointer:
         if position not in {saved.step for saved in checkpointer.checkpoints}:
           checkpointer.save(position, tree)
     except (OSError, ValueError) as error:
@@ -51,7 +51,7 @@ class Checkpoints:
       like: Pytree of jax arrays with the shapes, dtypes and shardings to restore to.
 
     Raises:
-      UserError: the checkpoint is damaged or belongs to another program.
+      UserError: The checkpoint is damaged or belongs to another program.
     """
     if self._directory is None or not processes.from_lead(self._directory.exists):
       return None
@@ -59,7 +59,7 @@ class Checkpoints:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
     try:
-      with self._open() as checkpointer:
+      with _opened(self._directory) as checkpointer:
         if checkpointer.latest is None:
           return None
         position = checkpointer.latest.step
@@ -77,23 +77,25 @@ class Checkpoints:
     if self._directory is not None and processes.is_lead():
       shutil.rmtree(self._directory, ignore_errors=True)
 
-  @contextlib.contextmanager
-  def _open(self) -> Iterator[ocp.training.Checkpointer]:
-    # States look like noise. Compression makes them a fifth smaller, takes ten times as long and
-    # needs memory for a copy of everything that is being written.
-    context = ocp.Context()
-    context.array.saving.use_compression = False
-    checkpointer = ocp.training.Checkpointer(
-      self._directory.absolute(),
-      preservation_policy=ocp.training.preservation_policies.LatestN(2),
-      cleanup_tmp_directories=True,
-    )
-    with context, checkpointer:
-      yield checkpointer
+
+@contextlib.contextmanager
+def _opened(directory: pathlib.Path) -> Generator[ocp.training.Checkpointer]:
+  # States look like noise. Compression makes them a fifth smaller, takes ten times as long and
+  # needs memory for a copy of everything that is being written.
+  context = ocp.Context()
+  context.array.saving.use_compression = False
+  checkpointer = ocp.training.Checkpointer(
+    str(directory.absolute()),
+    # pyrefly: ignore[bad-argument-type]
+    preservation_policy=ocp.training.preservation_policies.LatestN(2),
+    cleanup_tmp_directories=True,
+  )
+  with context, checkpointer:
+    yield checkpointer
 
 
 @contextlib.contextmanager
-def _quiet_readers() -> Iterator[None]:
+def _quiet_readers() -> Generator[None]:
   """Hides the messages of Orbax's reader threads about their closed event loop after a failed read.
 
   The messages can arrive after the failure. They are therefore shown again only if the block

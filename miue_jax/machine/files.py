@@ -7,7 +7,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,24 +25,24 @@ _PLAIN_ARRAYS = "write it with numpy.savez from plain arrays, without Python obj
 
 
 @contextlib.contextmanager
-def reported(action: str, path: str | os.PathLike) -> Iterator[None]:
+def reported(action: str, path: str | os.PathLike) -> Generator[None]:
   """Turns an OSError of the block into a UserError that names `path`, the reason and a solution."""
   try:
     yield
   except OSError as error:
-    advice = _ADVICE.get(error.errno, "check the path and the disk")
+    advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
     raise UserError(f"Cannot {action} {path}: {error.strerror or error}; {advice}.") from error
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike) -> Generator[BinaryIO]:
   """Yields a binary file that becomes `path` if the block succeeds, and is deleted otherwise.
 
   The content is forced to the disk before the file gets its name. A crash or a power cut
   therefore leaves either the old file or the new one.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: The file cannot be written.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -59,7 +59,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def new_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def new_directory(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """Yields an empty folder that becomes `path` if the block succeeds, and is deleted otherwise.
 
   Its files are not forced to the disk: for a million small files that would take hours. A power
@@ -98,7 +98,7 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
   """Writes a JSON object, completely or not at all.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: The file cannot be written.
   """
   with replacing(path) as file:
     file.write(json.dumps(content, indent=2).encode())
@@ -114,7 +114,7 @@ def read_json(
     advice: The end of the error message: what to do about a damaged file.
 
   Raises:
-    UserError: the file cannot be read or does not hold one JSON object.
+    UserError: The file cannot be read or does not hold one JSON object.
   """
   with reported("read", path):
     text = pathlib.Path(path).read_bytes()
@@ -141,27 +141,34 @@ class Archive(Mapping[str, np.ndarray]):
       advice: The end of every error message: what to do about a file that cannot be used.
 
     Raises:
-      UserError: the file cannot be read or is not an .npz file.
+      UserError: The file cannot be read or is not an .npz file.
     """
     self._path, self._advice = path, advice
     with reported("read", path), open(path, "rb") as file:
       if not zipfile.is_zipfile(file):
         raise UserError(f"{path} is not an .npz file: {advice}.")
-    with _arrays_of(path, advice), np.load(path, allow_pickle=False) as archive:
+    with self._opened() as archive:
       self._names = tuple(archive.files)
+
+  @contextlib.contextmanager
+  def _opened(self) -> Generator[Any]:
+    # np.load does not close a damaged file that it opens itself.
+    with (
+      _arrays_of(self._path, self._advice),
+      open(self._path, "rb") as file,
+      np.load(file, allow_pickle=False) as archive,
+    ):
+      yield archive
 
   def __getitem__(self, name: str) -> np.ndarray:
     """Reads one array.
 
     Raises:
-      UserError: the array cannot be read.
+      UserError: The array cannot be read.
     """
     if name not in self._names:
       raise KeyError(name)
-    with (
-      _arrays_of(self._path, self._advice),
-      np.load(self._path, allow_pickle=False) as archive,
-    ):
+    with self._opened() as archive:
       array = archive[name]
       if not isinstance(array, np.ndarray):  # NumPy returns the bytes that it cannot parse.
         raise ValueError(f"{name} is not an array")
@@ -188,7 +195,7 @@ def read_npy(path: str | os.PathLike, advice: str) -> np.ndarray:
     advice: The end of the error message: what to do about a file that cannot be used.
 
   Raises:
-    UserError: the file cannot be read, is not a .npy file or holds pickled objects.
+    UserError: The file cannot be read, is not a .npy file or holds pickled objects.
   """
   with _arrays_of(path, advice):
     # A memory map never unpickles. It compares the header with the size of the file before memory
@@ -197,7 +204,7 @@ def read_npy(path: str | os.PathLike, advice: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _arrays_of(path: str | os.PathLike, advice: str) -> Iterator[None]:
+def _arrays_of(path: str | os.PathLike, advice: str) -> Generator[None]:
   try:
     yield
   except Exception as error:  # A damaged file makes zipfile and NumPy raise any exception.

@@ -4,7 +4,8 @@ import contextlib
 import fcntl
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import BinaryIO
 
 from miue_jax.machine import files, processes
 
@@ -18,10 +19,11 @@ class Locks:
   """
 
   def __init__(self, path: pathlib.Path):
-    self._path, self._file, self._blocks = path, None, 0
+    self._path, self._blocks = path, 0
+    self._file: BinaryIO | None = None
 
   @contextlib.contextmanager
-  def hold(self, *names: str | int, wait: bool) -> Iterator[bool]:
+  def hold(self, *names: str | int, wait: bool) -> Generator[bool]:
     """Locks a piece of work during the block; yields True if this program holds the lock.
 
     Args:
@@ -44,7 +46,8 @@ class Locks:
     finally:
       self._blocks -= 1
       if self._file and not self._blocks:
-        self._file = self._file.close()
+        self._file.close()
+        self._file = None
 
   def _acquire(self, place: int, wait: bool) -> bool:
     if self._file is None:

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from miue_jax.machine import files, processes
 from miue_jax.machine.cpu import allocator
@@ -14,7 +14,7 @@ _CLEAR = pathlib.Path("/proc/self/clear_refs")
 
 
 @contextlib.contextmanager
-def recorded(path: pathlib.Path) -> Iterator[None]:
+def recorded(path: pathlib.Path) -> Generator[None]:
   """Writes the peak resident memory of this process during the block to `path`, in bytes.
 
   If the file exists already, the larger value is kept. Nothing is written on systems other than

@@ -24,7 +24,7 @@ def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
     with contextlib.suppress(RuntimeError):
       wanted = min(_wanted_on_cpu(devices, batch_sizes), _cores())
       jax.config.update("jax_num_cpu_devices", wanted)
-  allocator.keep(jax.config.jax_num_cpu_devices)
+  allocator.keep(jax.config.jax_num_cpu_devices)  # pyrefly: ignore[missing-attribute]
   mesh = make(devices, batch_sizes)
   jax.set_mesh(mesh)
   return mesh
@@ -39,7 +39,7 @@ def make(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
     batch_sizes: Global batch sizes, each a multiple of the number of devices.
 
   Raises:
-    UserError: there are fewer devices than asked for, they cannot be spread over the processes, or
+    UserError: There are fewer devices than asked for, they cannot be spread over the processes, or
       they do not divide a batch.
   """
   count, available = processes.count(), jax.devices()

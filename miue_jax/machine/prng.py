@@ -13,8 +13,8 @@ def stream(seed: int, *path: str | int) -> jax.Array:
 
   A name enters by its crc32, so that a new stream does not change the others.
   """
-  path = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
-  numbers = np.array([seed, *path], np.uint32)
+  codes = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
+  numbers = np.array([seed, *codes], np.uint32)
   # The transfer is explicit: a transfer guard forbids implicit ones.
   return _key(
     jax.device_put(numbers) if jax.sharding.get_mesh().empty else sharding.replicate(numbers)

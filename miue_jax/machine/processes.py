@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -84,7 +84,7 @@ def announced(environment: Mapping[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def together(mode: str, timeout: float) -> Iterator[None]:
+def together(mode: str, timeout: float) -> Generator[None]:
   """Connects the processes; if one of them ends early inside the block, all end with its status.
 
   The block must be entered before any other use of jax. It changes nothing for a single process. A
@@ -97,8 +97,8 @@ def together(mode: str, timeout: float) -> Iterator[None]:
     timeout: Seconds in which all processes must arrive.
 
   Raises:
-    UserError: no variable tells how to reach the other processes.
-    Interrupted: the block raised it; all processes agree on a signal.
+    UserError: No variable tells how to reach the other processes.
+    Interrupted: The block raised it; all processes agree on a signal.
   """
   if mode == "off" or (mode == "auto" and not announced(os.environ)):
     yield
@@ -159,7 +159,7 @@ def require_same(values: dict[str, Any], advice: str) -> None:
     advice: The end of the error message: what to do about a difference.
 
   Raises:
-    UserError: the values of this process differ from those of the lead.
+    UserError: The values of this process differ from those of the lead.
   """
   here = json.loads(json.dumps(values))
   there = from_lead(lambda: here)
@@ -187,17 +187,18 @@ def _connect(timeout: float) -> None:
   """Starts the service or connects to it; all processes return at the same time.
 
   Raises:
-    UserError: the launcher's variables are incomplete, or process 0 cannot open its port.
+    UserError: The launcher's variables are incomplete, or process 0 cannot open its port.
   """
   names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
   address, *numbers = (os.environ.get(name) for name in names)
   missing = [name for name in names if name not in os.environ]
   if address and missing:
     raise UserError(f"JAX_COORDINATOR_ADDRESS is set but {' and '.join(missing)} is not: set all.")
+  settings: dict[str, Any] = {}
   try:
-    settings = dict(zip(("num_processes", "process_id"), map(int, numbers), strict=True))
-  except (TypeError, ValueError):
-    settings = {}
+    total, process = (int(number or "") for number in numbers)
+    settings |= {"num_processes": total, "process_id": process}
+  except ValueError:
     if address:
       raise UserError(
         f"JAX_NUM_PROCESSES={numbers[0]!r} and JAX_PROCESS_ID={numbers[1]!r} must be numbers."
@@ -231,7 +232,7 @@ def _connect(timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def _hidden_if_it_fails() -> Iterator[int]:
+def _hidden_if_it_fails() -> Generator[int]:
   """Hides the stderr of native code if the block fails; yields the terminal's descriptor."""
   sys.stderr.flush()
   terminal = os.dup(2)

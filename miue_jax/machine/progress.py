@@ -9,7 +9,7 @@ import datetime
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 from absl import logging as absl_logging
 from tensorboardX import event_file_writer, summary
@@ -17,7 +17,7 @@ from tensorboardX.proto import event_pb2
 
 from miue_jax.machine import files, processes
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _QUIET_SECONDS = 30.0  # between log lines inside an epoch
 _COUNT_SECONDS = 10.0  # between log lines of `count`
@@ -48,7 +48,7 @@ class Progress:
       bar: Whether to show a progress bar in the terminal or notebook.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: The folder cannot be written.
     """
     self._name, self._steps, self._epochs, self._start = name, steps, epochs, start
     self._began = self._logged = time.monotonic()
@@ -78,7 +78,7 @@ class Progress:
     """Reports the scalars of `epoch`, which ended with `step`.
 
     Raises:
-      UserError: the disk is full.
+      UserError: The disk is full.
     """
     values = {tag: f"{value:.4g}" for tag, value in scalars.items()}
     text = "".join(f"  {tag} {value}" for tag, value in values.items())
@@ -86,11 +86,12 @@ class Progress:
     self._advance(step)
     if self._bar is not None:
       self._bar.set_postfix(values)
-    if self._writer is None:
+    if self._directory is None or self._writer is None:
       return
     with files.reported("write", self._directory):
       for tag, value in scalars.items():
         content = summary.scalar(f"{self._name}/{tag}", value)
+        # pyrefly: ignore[missing-attribute]
         event = event_pb2.Event(wall_time=time.time(), step=epoch, summary=content)
         self._writer.write_event(event)
       self._writer.flush()
@@ -99,7 +100,7 @@ class Progress:
     """Closes TensorBoard's event file and the progress bar."""
     if self._bar is not None:
       self._bar.close()
-    if self._writer is not None:
+    if self._directory is not None and self._writer is not None:
       with files.reported("write", self._directory):
         self._writer.close()
 
@@ -111,7 +112,7 @@ class Progress:
     self._logged = time.monotonic()
     rate = (step - self._start) / max(self._logged - self._began, 1e-9)
     left = datetime.timedelta(seconds=round((self._steps - step) / rate)) if rate else "unknown"
-    _logger.info("%s: %s  %.3g steps/s  ETA %s", self._name, text, rate, left)
+    logger.info("%s: %s  %.3g steps/s  ETA %s", self._name, text, rate, left)
 
 
 # Makes the `Progress` of a stage from its name, steps, epochs and first step.
@@ -135,11 +136,11 @@ def count(verb: str, counts: Iterable[int], total: int) -> None:
       last = now
       rate = done / (now - start)
       left = (total - done) / rate
-      _logger.info("%s %d of %d images, %.0f images/s, %.0f s left", verb, done, total, rate, left)
+      logger.info("%s %d of %d images, %.0f images/s, %.0f s left", verb, done, total, rate, left)
 
 
 @contextlib.contextmanager
-def logged_to(path: pathlib.Path) -> Iterator[None]:
+def logged_to(path: pathlib.Path) -> Generator[None]:
   """Writes the log lines of this package and all warnings to `path` as well as to the terminal.
 
   Only the lead process writes the file. The other processes show warnings in the terminal.

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +36,13 @@ def _largest(mesh: jax.sharding.Mesh):
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[None]:
+def stop_on_signal() -> Generator[None]:
   """Makes the first SIGTERM or SIGINT of the block stop its loops; a second one acts at once.
 
   Signals are left alone in a thread other than the main one, where Python allows no handlers.
 
   Raises:
-    Interrupted: at the end of the block, if a signal arrived too late for the block to notice.
+    Interrupted: At the end of the block, if a signal arrived too late for the block to notice.
   """
   global _received
   if threading.current_thread() is not threading.main_thread():

@@ -78,6 +78,14 @@ class OutOfReach(SmallDigits):
     raise ConnectionError("no route to host\nand much more")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importlib_resources():
+  """Replaces the backport of `importlib.resources`, which tfds uses but does not declare."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(sys.modules, "importlib_resources", importlib.resources)
+    yield
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("tfds")
@@ -181,8 +189,6 @@ def test_well_known_datasets(name, num_classes, tmp_path, monkeypatch):
       others = {"id": str(index), "coarse_label": 0}
       yield index, {key: (example | others)[key] for key in builder.info.features}
 
-  # tfds looks for its checksums through the backport of this module, which it does not declare.
-  monkeypatch.setitem(sys.modules, "importlib_resources", importlib.resources)
   monkeypatch.setattr(
     tfds.builder_cls(name),
     "_split_generators",

@@ -100,9 +100,8 @@ def test_a_whole_fit_is_pytorchs(tmp_path, use_devices, run_fit):
       correct += (logits.argmax(1) == labels[batch]).sum().item()
     schedule.step()
     with torch.no_grad():
-      seen = (
-        network(torch.tensor(TEST.images[:].reshape(9, -1) / np.float32(255))).argmax(1).numpy()
-      )
+      flat = torch.tensor(TEST.images[:].reshape(9, -1) / np.float32(255))
+      seen = network(flat).argmax(1).numpy()
     curve.append([np.mean(losses), 100 * correct / 40, 100 * np.mean(seen == TEST.labels)])
   np.testing.assert_allclose(fitted.curve, curve, rtol=1e-4)
   ours = fitted.state.params["classifier"]

@@ -86,9 +86,10 @@ def _fits(lhs: jax.Array, rhs: jax.Array, strides, padding, options) -> bool:
   side, (_, height, width, channels) = len(rhs), lhs.shape
   border = [(side // 2, side // 2)] * 2
   stride = strides[0]
+  precision = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]
   return (
     cpu.in_use()
-    and (options.get("precision") or jax.config.jax_default_matmul_precision) is None
+    and (options.get("precision") or precision) is None
     and lhs.dtype == rhs.dtype == jnp.float32
     and rhs.shape[:2] in ((1, 1), (3, 3))
     and tuple(strides) in ((1, 1), (2, 2))
