@@ -186,11 +186,10 @@ class Poison:
     """Returns the clean images, poisoned - delta, bit for bit.
 
     Args:
-      images: Poisoned training images, uint8 `[N, H, W, C]`, or `[N, H, W]` if C is 1.
+      images: Poisoned training images, as `apply` returns them.
 
     Returns:
-      Images of the same kind and shape. Images that are read from files are changed when they are
-      read.
+      Images of the same kind and shape.
 
     Raises:
       UserError: These are not the images that `apply` made.
