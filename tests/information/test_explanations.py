@@ -78,7 +78,7 @@ def test_only_known_rows_are_used():
     ([1, 2, 3, 4], [5, 5, 5, 5], "same value"),
   ],
 )
-def test_what_is_not_defined_is_said(gap, value, sentence):
+def test_an_undefined_correlation_has_a_sentence(gap, value, sentence):
   (found,) = correlate([str(i) for i in gap], gap, {"x": value})
   assert found.rho is found.p_value is None
   assert sentence in found.sentence

@@ -37,7 +37,7 @@ def test_agrees_with_all_pairs_in_numpy(dx, dy, k):
 
 
 def columns(samples=400):
-  """Slices of every kind: smooth, correlated, equal, with long tails, with ties, and a constant."""
+  """Returns slices: smooth, correlated, equal, with long tails, with ties, and a constant one."""
   rng = np.random.default_rng(9)
   x = rng.standard_normal((samples, 8))
   y = x * np.arange(8) + rng.standard_normal(x.shape)
@@ -128,7 +128,7 @@ def test_constant_features_change_nothing():
   assert knn.point(np.ones((50, 2)), y[:50]).mi == 0
 
 
-def test_many_dimensions_fail_as_they_are_known_to_and_say_so():
+def test_many_dimensions_give_too_low_a_value_and_a_warning():
   task = tasks.normal("", tasks.paired(16, 0.5, 16))
   x, y = task.draw(np.random.default_rng(6), 2000)
   found = knn.point(x, y)
@@ -138,7 +138,7 @@ def test_many_dimensions_fail_as_they_are_known_to_and_say_so():
   assert not knn.point(x[:, :2], y[:, :2]).warnings
 
 
-def test_a_saturated_estimate_says_what_the_samples_can_show():
+def test_a_saturated_estimate_names_the_limit_of_its_samples():
   x = np.random.default_rng(7).standard_normal((1000, 1))
   found = knn.point(x, x)
   assert "cannot show more than" in found.warnings[-1]

@@ -31,7 +31,7 @@ def blobs():
   return centres[labels] + np.random.default_rng(1).standard_normal((400, 5)), labels
 
 
-def test_what_was_not_asked_for_is_none():
+def test_values_without_repetitions_are_none():
   row = row_of("histogram", *normal_pair(500, 6, 0.8), bootstrap=0, null=0)
   assert row["estimator"] == "sliced histogram"
   assert row["mi"] > row["std"] > 0
