@@ -1,5 +1,6 @@
 """Drives all long work: segments of steps, with resume, progress, a clock, signals, checkpoints."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ def drive(
     return state.replace(seconds=sharding.replicate(seconds))
 
   start, stop = 0, finished(state)
-  with signals.stop_on_signal():
+  with contextlib.closing(report), signals.stop_on_signal():
     for segment in segments:
       first, start = start, start + segment.steps
       if stop or start <= position:
@@ -96,7 +97,6 @@ def drive(
         stop = finished(state)
       if stop or segment.save:
         checkpoints.save(position, state)
-  report.close()
   return state
 
 

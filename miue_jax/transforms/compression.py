@@ -189,6 +189,7 @@ def _tables(quality: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns the codec's quantisation tables of luma and chroma, float32 `[8, 8]` each."""
   file = io.BytesIO()
   Image.new("RGB", (_BLOCK, _BLOCK)).save(file, "JPEG", quality=quality)
+  file.seek(0)
   tables = JpegImagePlugin.JpegImageFile(file).quantization
   luma, chroma = (np.reshape(tables[n], (_BLOCK, _BLOCK)).astype(np.float32) for n in (0, 1))
   return luma, chroma

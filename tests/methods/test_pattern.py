@@ -62,9 +62,10 @@ def test_the_artefact_restores_the_images(name, norm, tmp_path):
   )
   made.save(tmp_path)
   poison = Poison.load(tmp_path, dataset)
-  poisoned = poison.apply(dataset.train.images)
-  assert (poisoned != dataset.train.images).any(axis=(1, 2, 3)).all()
-  np.testing.assert_array_equal(poison.restore(poisoned), dataset.train.images)
+  clean = dataset.train.images[:]
+  poisoned = poison.apply(clean)
+  assert (poisoned != clean).any(axis=(1, 2, 3)).all()
+  np.testing.assert_array_equal(poison.restore(poisoned), clean)
 
 
 @pytest.mark.parametrize("name", NAMES)
