@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import torch_peer
 from benchmarks.tables import spread
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import Images
 from miue_jax.machine.progress import Progress
 from miue_jax.methods import ensemble
 from miue_jax.plan import chips, plan, programs
@@ -122,7 +123,7 @@ def check_plan(config: Config, sizes: Sizes) -> dict[str, float]:
   images = generator.integers(0, 256, (sizes.train, *sizes.image), np.uint8)
   labels = (generator.permutation(sizes.train) % sizes.classes).astype(np.int32)
   names = tuple(str(label) for label in range(sizes.classes))
-  dataset = Dataset("random", Split(images, labels), None, names)
+  dataset = Dataset("random", Split(Images(images), labels), None, names)
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
 

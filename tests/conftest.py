@@ -53,6 +53,11 @@ def pytest_xdist_auto_num_workers(config):
   return min(cores, 8)
 
 
+def pytest_unconfigure():
+  """Removes the compiled programs."""
+  _CACHE.cleanup()
+
+
 @pytest.fixture(autouse=True)
 def own_mesh():
   """Removes the mesh that a test sets, so that no other test runs on it."""

@@ -9,14 +9,14 @@ import dataclasses
 from collections.abc import Callable
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from miue_jax import objectives
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Targets:
   """Holds soft labels: the target of row i is `sum_k weights[i, k] onehot(labels[i, k])`.
 
