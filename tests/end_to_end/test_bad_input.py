@@ -183,9 +183,9 @@ def forge(path):
 @pytest.mark.parametrize(
   ("name", "damage", "word"),
   [
-    ("poison/manifest.json", cut, "manifest.json is not JSON"),
+    ("poison/manifest.json", cut, "manifest.json is damaged"),
     ("poison/manifest.json", forge, "its budget is 1/255"),
-    ("poison/delta.npy", cut, "delta.npy is damaged"),
+    ("poison/delta.npy", cut, "the file is damaged, copy it again"),
     ("poison/delta.npy", flip, "delta.npy is damaged"),
     ("results.jsonl", lambda path: path.write_text("{\n"), "results.jsonl"),
     ("measurement.json", cut, "measurement.json is damaged"),
@@ -199,7 +199,7 @@ def test_damaged_files(fork, workdir, name, damage, word):
 
 def test_a_damaged_checkpoint(fork, workdir):
   (workdir / "measurement.json").unlink()
-  folder = workdir / "checkpoints" / "victims" / "clean-0"
+  folder = workdir / "checkpoints" / "victims" / "clean-small_cnn-none-0"
   for path in folder.rglob("d/*"):
     path.write_bytes(path.read_bytes()[:10])
   assert f"The checkpoint in {folder} is damaged" in refused(fork, workdir, "--mode=measure")

@@ -127,7 +127,7 @@ def test_the_same_command_repeats_nothing(whole, comparison):
 
 
 def test_another_recipe_for_a_finished_poison_is_refused(whole, comparison):
-  sentence = comparison(whole[0], "--config.compare.recipes.lsp.method.epsilon=0.03").sentence()
+  sentence = comparison(whole[0], "--config.compare.recipes.lsp.epsilon=0.03").sentence()
   assert "poisons/lsp/0 was made by another config" in sentence
   assert "method.epsilon (0.0235" in sentence
 
@@ -263,7 +263,7 @@ def test_external_poisons_are_methods_of_the_table(comparison, tmp_path):
     (["--config.devices=4", "--config.compare.methods=('miue',)",
       "--config.compare.shared.batch_size=42"], ["42", "4 devices"]),
     (["--config.compare.datasets={'x': {'data': {'source': 'npz', 'path': 'absent.npz'}}}"],
-     ["Data set 'x' of the comparison", "absent.npz"]),
+     ["Dataset 'x' of the comparison", "absent.npz"]),
     (["--config.compare.datasets.x.data.size=8"], ["compare.datasets.x"]),
     (["--config.compare.datasets={'x': {}, 'y': {'data': {'name': 'x'}}}"],
      ["called 'x'", "data.name"]),
