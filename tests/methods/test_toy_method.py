@@ -52,7 +52,7 @@ def test_a_toy_method_pulls_logits_towards_its_target(toy, runs):
   distances = []
   for images in (clean, clean + made.delta):
     variables = state.parts["source"].variables
-    _, logits = Tiny(Model(), 3).apply(variables, images.astype(np.float32) / 255)
+    _, logits = Tiny(Model(), 3).apply(variables, np.asarray(images, np.float32) / 255)
     distances.append(np.mean((logits - 3) ** 2))
   assert distances[1] < distances[0]
 
