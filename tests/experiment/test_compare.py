@@ -171,7 +171,7 @@ def test_what_another_program_has_is_left_until_the_end(comparison, experiment):
   assert len(trained) == len(CELLS)
 
 
-def test_what_another_program_did_meanwhile_is_not_repeated(comparison, experiment):
+def test_what_another_program_finished_is_not_repeated(comparison, experiment):
   theirs = Cell("a", "linear", "bits2", 1)
   last = CELLS[-1]
   row = {"dataset": "d", "test_accuracy": 50.0, "peak_test_accuracy": 60.0} | theirs._asdict()
