@@ -50,14 +50,14 @@ def generate(runs):
 def predictions(state, images):
   """Returns the classes that the source model of a state predicts for uint8 images."""
   _, logits = Tiny(Model(), CLASSES).apply(
-    state.parts["source"].variables, images.astype(np.float32) / 255
+    state.parts["source"].variables, np.asarray(images, np.float32) / 255
   )
   return np.argmax(logits, axis=1)
 
 
 def test_the_source_sees_the_next_class_in_the_poisoned_image(generate):
   made, state = generate()
-  clean = DATASET.train.images
+  clean = DATASET.train.images[:]
   assert np.mean(predictions(state, clean) == LABELS) >= 0.95
   assert np.mean(predictions(state, clean + made.delta) == (LABELS + 1) % CLASSES) >= 0.95
 
