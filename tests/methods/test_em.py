@@ -42,7 +42,7 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
 def errors(state, images):
   """Returns the percentage of images in [0, 255] on which the source model of a state errs."""
   _, logits = Tiny(Model(), CLASSES).apply(
-    state.parts["source"].variables, images.astype(np.float32) / 255
+    state.parts["source"].variables, np.asarray(images, np.float32) / 255
   )
   return 100 * float(np.mean(np.argmax(logits, axis=1) != DATASET.train.labels))
 
