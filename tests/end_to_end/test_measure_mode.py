@@ -68,7 +68,7 @@ def test_files_that_cannot_be_measured(fork, features, tmp_path):
     (measure(clean, text), "is not an .npz file"),
     (measure(clean, pickled), "without Python objects"),
     (measure(clean, clean, f"--output={clean}"), "choose another --output"),
-    (measure(clean, clean, "--config.measure.estimators=('magic',)"), "histogram, kde, knn"),
+    (measure(clean, clean, "--config.measure.estimators=('magic',)"), '"histogram", "kde", "knn"'),
   ):
     before = content(tmp_path)
     assert words in fork(*flags, *quick).sentence(), flags
