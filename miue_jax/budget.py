@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import chex
 import jax
@@ -89,12 +90,12 @@ def resolution(radius: float) -> int:
   return 2 ** math.floor(math.log2(np.iinfo(np.int16).max / (255 * radius)))
 
 
-def pack(delta: jax.Array | np.ndarray, parts: int) -> jax.Array | np.ndarray:
-  """Rounds a float perturbation in [0, 1] pixel units to int16, in `parts` of a 255th."""
+def pack(delta: jax.Array | np.ndarray, parts: int) -> Any:
+  """Rounds a perturbation, float in [0, 1] pixel units, to int16 in `parts` of a 255th."""
   return (delta * np.float32(255 * parts)).round().astype(np.int16)
 
 
-def unpack(stored: jax.Array | np.ndarray, parts: int) -> jax.Array | np.ndarray:
+def unpack(stored: jax.Array | np.ndarray, parts: int) -> Any:
   """Returns a perturbation that `pack` stored, float32 in [0, 1] pixel units."""
   return stored.astype(np.float32) / np.float32(255 * parts)
 

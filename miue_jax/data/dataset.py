@@ -55,6 +55,12 @@ class Dataset:
   class_names: tuple[str, ...]
 
   @property
+  def test_set(self) -> Split:
+    """Test examples, for stages that need them."""
+    assert self.test is not None, f"{self.name} was loaded without test images"
+    return self.test
+
+  @property
   def num_classes(self) -> int:
     """Number of classes."""
     return len(self.class_names)

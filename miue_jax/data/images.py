@@ -44,7 +44,7 @@ class Images:
     self._array = np.asarray(array)
 
   @property
-  def shape(self) -> tuple[int, ...]:
+  def shape(self) -> tuple[int, int, int, int]:
     """Shape, `(N, H, W, C)`."""
     return self._array.shape
 
@@ -109,7 +109,7 @@ class LazyImages(Images):
     count: int,
     name: str,
     *,
-    image_shape: tuple[int, ...] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
     digests: np.ndarray | None = None,
   ):
     """Initialises the images.
@@ -125,10 +125,11 @@ class LazyImages(Images):
     self._image_shape, self._digests = image_shape, digests
 
   @functools.cached_property
-  def shape(self) -> tuple[int, ...]:
+  def shape(self) -> tuple[int, int, int, int]:
     """Shape, `(N, H, W, C)`."""
     first = np.arange(min(1, self._count))
-    return (self._count, *(self._image_shape or self._read(first).shape[1:]))
+    image: tuple[int, int, int] = self._image_shape or self._read(first).shape[1:]
+    return (self._count, *image)
 
   @property
   def digests(self) -> np.ndarray:

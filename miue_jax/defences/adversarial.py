@@ -8,13 +8,13 @@ start, and BatchNorm in inference mode during the attack; SGD with rate 0.1, div
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miue_jax import models
 from miue_jax.data.dataset import Split
 from miue_jax.defences.defence import Defence
 from miue_jax.machine import prng, sharding
@@ -69,9 +69,8 @@ def _attacked(module: nn.Module, attack: Adversary, mesh: jax.sharding.Mesh):
   del mesh  # part of the cache's key: a compiled program belongs to its mesh
 
   def local(variables, key, examples):
-    def logits(images) -> jax.Array:
-      outputs: Any = module.apply(variables, images, train=False)
-      return outputs[1]
+    def logits(images):
+      return models.infer(module, variables, images)[1]
 
     targets = Targets.hard(examples.labels)
     images = attack(

@@ -131,6 +131,7 @@ class Alternating(Stepwise):
       return self.delta_step(module, settings, classes)
     adversary = self.delta_adversary(settings) if self.delta_adversary else None
     transformation = self._transformation(settings)
+    assert self.objective is not None, "a method without delta_step needs an objective"
     return sign_step.delta_step(
       module, settings, self.objective, adversary, auxiliary, transformation
     )

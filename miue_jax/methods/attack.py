@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miue_jax import models
 from miue_jax.machine import loops
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import delta as deltas
@@ -30,6 +31,9 @@ class AttackSettings(Sourced):
 
   step_size: Positive = 0.4 / 255  # in [0, 1] pixel units
   restarts: Count = 1  # starts of delta; each image keeps its best
+  # Constants, which are fields of methods that alternate.
+  class_wise = False
+  stop_error = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _keep_step(
     rows, batch = constants.data.batch(index)
     candidates = constants.data.delta
     images = batch.images.astype(jnp.float32) / 255 + candidates.rows(rows, batch.labels)
-    features, logits = module.apply(constants.source.variables, images, train=False)
+    features, logits = models.infer(module, constants.source.variables, images)
     weights = constants.perturbed[rows].astype(jnp.float32)
     losses = objective(features, logits, batch.labels, weights, settings)
     better = (losses < lowest[rows])[:, None, None, None]

@@ -18,8 +18,7 @@ from miue_jax.train import lanes
 from miue_jax.train.step import Pass, State, pass_spec
 
 
-@flax.struct.dataclass
-class Delta:
+class Delta(flax.struct.PyTreeNode):
   """A perturbation of images or of classes, stored as int16.
 
   Only this file distinguishes perturbations of classes from those of images.
@@ -112,8 +111,7 @@ def _gathered(table: jax.Array, rows: jax.Array) -> jax.Array:
   return jax.shard_map(local, in_specs=(jax.P(AXIS), jax.P()), out_specs=jax.P())(table, rows)
 
 
-@flax.struct.dataclass
-class DeltaPass:
+class DeltaPass(flax.struct.PyTreeNode):
   """Constants of a delta pass.
 
   Attributes:
@@ -131,7 +129,9 @@ class DeltaPass:
   @staticmethod
   def spec(settings: Any) -> "DeltaPass":
     """Returns the partition specs."""
-    return DeltaPass(jax.P(), pass_spec(Delta.spec(settings)), jax.P(AXIS), jax.P())
+    rows: Any = jax.P(AXIS)
+    whole: Any = jax.P()
+    return DeltaPass(whole, pass_spec(Delta.spec(settings)), rows, whole)
 
 
 def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:

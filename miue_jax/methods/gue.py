@@ -24,7 +24,7 @@ on clean test images. Here the last generator is used, and no test image.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -69,8 +69,8 @@ class Settings(Method):
   batch_size: Count = 512  # images that the finished generator perturbs at a time
   checkpoint_every: Count = 5  # epochs between checkpoints
   # The perturbation is zero until the generator makes it, for single images.
-  init: ClassVar[str] = "zeros"
-  class_wise: ClassVar[bool] = False
+  init = "zeros"
+  class_wise = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,11 @@ class Game(Stepwise):
     )
 
 
-def _networks(settings: Settings, sizes: Sizes, steps: int) -> tuple[tuple, tuple]:
+def _networks(
+  settings: Settings, sizes: Sizes, steps: int
+) -> tuple[
+  tuple[nn.Module, nn.Module], tuple[optax.GradientTransformation, optax.GradientTransformation]
+]:
   """Returns generator and classifier, and their optimisers.
 
   Raises:
@@ -291,7 +295,7 @@ def directions(pull: Any, closing_generator: Any, closing: Any) -> tuple[Any, An
 
 def _product(one: Any, other: Any) -> jax.Array:
   """Returns the inner product of two trees."""
-  return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), one, other)))
+  return jax.tree.reduce(jnp.add, jax.tree.map(lambda x, y: jnp.sum(x * y), one, other))
 
 
 def _apply_step(generator: nn.Module, settings: Settings) -> loops.Step:
@@ -301,7 +305,7 @@ def _apply_step(generator: nn.Module, settings: Settings) -> loops.Step:
     (delta,), (state, data) = carry, constants
     rows, batch = data.batch(index)
     images = batch.images.astype(jnp.float32) / 255
-    outputs = generator.apply(state.variables, images, train=False)
+    outputs: Any = generator.apply(state.variables, images, train=False)
     stored = budget.pack(settings.epsilon * outputs, delta.parts)
     return (delta.replace(stored=delta.stored.at[rows].set(stored)),)
 

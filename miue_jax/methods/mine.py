@@ -47,8 +47,7 @@ class ApSettings(ap.Settings):
   information_weight: NonNegative = 0.1  # zeta; the paper does not publish it
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """T in training.
 
   Attributes:
@@ -64,11 +63,11 @@ class State:
 
 def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
   """Returns T and its term, `zeta I_T`."""
-  critic, optimiser = neural.Critic(neural.WIDTH), neural.optimiser(neural.LEARNING_RATE)
+  optimiser = neural.optimiser(neural.LEARNING_RATE)
 
   def start(key, features):
     example = jnp.zeros((1, features))
-    params = critic.init(key, example, example)
+    params = neural.Critic(neural.WIDTH).init(key, example, example)
     return State(params, optimiser.init(params), jnp.float32(jnp.inf))
 
   def term(state, clean, poisoned, weights):
@@ -77,7 +76,7 @@ def auxiliary(settings: EmSettings | ApSettings) -> sign_step.Auxiliary:
     columns = jax.lax.stop_gradient(columns)
 
     def parts(params, rows):
-      return bound(critic.apply(params, columns, rows).T, weights, column_weights)
+      return bound(neural.scored(params, columns, rows).T, weights, column_weights)
 
     def loss_of(params):
       own, log_others = parts(params, jax.lax.stop_gradient(poisoned))

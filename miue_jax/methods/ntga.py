@@ -44,6 +44,10 @@ class Settings(SignSteps):
   name: str = "ntga"
   step_size: Positive = 0.8 / 255  # in [0, 1] pixel units
   checkpoint_every: Count = 5  # blocks between checkpoints
+  # Constants, which are fields of methods with a source model.
+  augment = "none"
+  augment_poisoned = class_wise = False
+  stop_error = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Declares the settings that several methods share."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -20,13 +20,6 @@ class SignSteps(Method):
   init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]
   balanced: bool = False  # batches weigh every class the same (for imbalanced data)
   checkpoint_every: Count = 5  # epochs between checkpoints
-  # Constants here, which are fields of the methods that allow a choice.
-  microbatch: ClassVar[int] = 0
-  augment: ClassVar[str] = "none"
-  augment_poisoned: ClassVar[bool] = False
-  draws: ClassVar[int] = 1
-  class_wise: ClassVar[bool] = False
-  stop_error: ClassVar[float] = 0.0
 
 
 @settings

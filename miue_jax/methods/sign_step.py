@@ -9,12 +9,12 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from miue_jax import budget, objectives
+from miue_jax import budget, models, objectives
 from miue_jax.machine import cpu, loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods.delta import Delta, DeltaPass
-from miue_jax.methods.shared_settings import SignSteps, Sourced
 from miue_jax.train import lanes
 from miue_jax.transforms import Adversary, Transformation, augment, identity
 
@@ -53,13 +53,13 @@ class Auxiliary:
 # the rows that are right, and the auxiliary network's next state.
 Loss = Callable[
   [DeltaPass, lanes.Table, jax.Array, jax.Array, jax.Array, Delta],
-  Callable[[jax.Array, Any], tuple[jax.Array, tuple[jax.Array, Any]]],
+  Callable[[jax.Array, Any], tuple[ArrayLike, tuple[ArrayLike, Any]]],
 ]
 
 
 def delta_step(
   module: nn.Module,
-  settings: Sourced,
+  settings: Any,
   objective: Objective,
   adversary: Adversary | None = None,
   auxiliary: Auxiliary | None = None,
@@ -88,7 +88,7 @@ def delta_step(
       return augment(settings.augment, keys, poisoned) if settings.augment_poisoned else poisoned
 
     def source(images):
-      return module.apply(constants.source.variables, images, train=False)
+      return models.infer(module, constants.source.variables, images)
 
     def judged(inputs):
       images, labels, keys = inputs
@@ -120,7 +120,7 @@ def delta_step(
   return sign_step(settings, loss)
 
 
-def sign_step(settings: SignSteps, loss: Loss) -> loops.Step:
+def sign_step(settings: Any, loss: Loss) -> loops.Step:
   """Returns one sign step on one batch, `(carry, DeltaPass, index) -> carry`.
 
   The carry is `(Delta, Sums, state of the auxiliary network)`. The index counts sign steps: step

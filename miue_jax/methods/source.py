@@ -16,7 +16,9 @@ from miue_jax.train import step
 from miue_jax.transforms import Transformation, augment, identity
 
 
-def network(settings: Sourced, outputs: int, image: tuple[int, ...], steps: int) -> tuple[Any, Any]:
+def network(
+  settings: Sourced, outputs: int, image: tuple[int, int, int], steps: int
+) -> tuple[Any, Any]:
   """Returns the source model and its optimiser.
 
   Args:
@@ -33,7 +35,7 @@ def start(
   key: Callable[[str], jax.Array],
   module: nn.Module,
   optimiser: Any,
-  image: tuple[int, ...],
+  image: tuple[int, int, int],
   auxiliary: sign_step.Auxiliary | None,
 ) -> dict[str, Any]:
   """Returns the initial source model and auxiliary network; `key(name)` returns a random key."""

@@ -26,8 +26,7 @@ from miue_jax.methods.method import Generated, Observer, Phase, Sizes
 from miue_jax.train import lanes, loop, step
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """The state of a generation; a checkpoint holds one.
 
   Attributes:

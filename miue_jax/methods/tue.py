@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from miue_jax import models
 from miue_jax.machine import cpu, loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step, source
@@ -94,7 +95,7 @@ def contrast(
     logits = jnp.where(excluded, -jnp.inf, logits)
     losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, other))
     nearest.append(jnp.argmax(logits, axis=1) == other)
-  return sum(losses) / 2, nearest[0]
+  return (losses[0] + losses[1]) / 2, nearest[0]
 
 
 def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes: int) -> jax.Array:
@@ -141,6 +142,7 @@ def source_step(
   inputs = source.inputs(settings)
 
   def local(carry, constants, index):
+    state, sums = carry
     rows, batch = constants.batch(index)
 
     def view(number):
@@ -148,11 +150,11 @@ def source_step(
       return _coloured(keys, inputs(batch, constants.delta, rows, keys))
 
     def criterion(outputs):
-      views = tuple(jnp.split(outputs[1], 2))
-      return contrast(views, jnp.ones(len(rows)), settings.tau)
+      first, second = jnp.split(outputs[1], 2)
+      return contrast((first, second), jnp.ones(len(rows)), settings.tau)
 
     images = jnp.concatenate([view(0), view(1)])
-    return step.update(*carry, module, optimiser, images, criterion, index, constants.key)
+    return step.update(state, sums, module, optimiser, images, criterion, index, constants.key)
 
   spec = step.pass_spec(source.spec(settings))
   return jax.shard_map(local, in_specs=(jax.P(), spec, jax.P()), out_specs=jax.P())
@@ -169,7 +171,7 @@ def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Ste
     total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)
 
     def network(images):
-      return module.apply(constants.source.variables, images, train=False)
+      return models.infer(module, constants.source.variables, images)
 
     def projected(variable, number):
       key = jax.random.fold_in(constants.data.key, number)

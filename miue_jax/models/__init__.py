@@ -41,7 +41,7 @@ from miue_jax.models.network import Network
 from miue_jax.settings.config import Model
 from miue_jax.settings.errors import UserError
 
-__all__ = ["MODELS", "Model", "Network", "build", "init"]
+__all__ = ["MODELS", "Model", "Network", "build", "infer", "init"]
 
 MODELS: dict[str, Callable[[Model, int], Network]] = {
   "small_cnn": small_cnn.SmallCNN,
@@ -63,7 +63,7 @@ MODELS: dict[str, Callable[[Model, int], Network]] = {
 }
 
 
-def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> Network:
+def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
   """Returns the network that `model` describes; nothing is computed yet.
 
   Args:
@@ -92,6 +92,12 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
       f"{model.name}; set data.size to a multiple of {patch} or choose another model."
     )
   return network
+
+
+def infer(network: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns features and logits of float images, with batch norm in inference mode."""
+  outputs: Any = network.apply(variables, images, train=False)
+  return outputs
 
 
 def init(

@@ -9,7 +9,7 @@ below; a ConfigDict never travels further than `main`. The defaults of the victi
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -101,9 +101,8 @@ class Method:
   """Settings that every method has: the budget, and the images that are perturbed."""
 
   name: str = ""  # see miue_jax.methods.METHODS
-  # Budget: max |poisoned - clean|, in [0, 1] pixel units.
+  # Budget: max |poisoned - clean|, in [0, 1] pixel units; patterns may bound another norm.
   epsilon: Epsilon = 8 / 255
-  norm: ClassVar[str] = "linf"  # bounded quantity: every pixel
   fraction: Fraction = 1.0  # of the images of every class that are perturbed (chosen by seed)
   class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()  # one per class
   only_class: Annotated[int, pydantic.Field(ge=-1)] = -1  # perturb this class alone; -1: all

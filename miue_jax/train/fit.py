@@ -20,8 +20,7 @@ from miue_jax.train.prediction import Predictor
 from miue_jax.transforms import hooks as hooks_lib
 
 
-@flax.struct.dataclass
-class Fitted:
+class Fitted(flax.struct.PyTreeNode):
   """A model in training with its learning curves; a checkpoint of a victim holds one.
 
   Attributes:

@@ -21,8 +21,7 @@ from miue_jax.machine import prng, sharding
 EMPTY = -1
 
 
-@flax.struct.dataclass
-class Table:
+class Table(flax.struct.PyTreeNode):
   """Examples in storage order, sharded over the mesh.
 
   Attributes:

@@ -89,7 +89,9 @@ def drive(
       position = first + done
       if done < segment.steps:
         checkpoints.save(position, timed(state))
-        raise signals.Interrupted(signals.received())
+        signum = signals.received()
+        assert signum is not None, "only a signal ends a segment early"
+        raise signals.Interrupted(signum)
       state, scalars = segment.finish(state)
       state = timed(state)
       if scalars is not None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from miue_jax import models
 from miue_jax.data.images import Images
 from miue_jax.machine import sharding
 from miue_jax.machine.meshes import AXIS
@@ -76,6 +77,6 @@ def inference(module: nn.Module, mesh: jax.sharding.Mesh):
   del mesh  # part of the key: a compiled function belongs to its mesh
 
   def local(variables, images):
-    return module.apply(variables, images.astype(jnp.float32) / 255, train=False)
+    return models.infer(module, variables, images.astype(jnp.float32) / 255)
 
   return jax.jit(jax.shard_map(local, in_specs=(jax.P(), jax.P(AXIS)), out_specs=jax.P(AXIS)))

@@ -15,15 +15,14 @@ import optax
 from miue_jax import models
 from miue_jax.machine import loops, prng, sharding
 from miue_jax.machine.meshes import AXIS
-from miue_jax.settings.config import Sgd
+from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
 from miue_jax.transforms import augment
 from miue_jax.transforms import hooks as hooks_lib
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """A model in training: parameters, BatchNorm statistics, optimiser state."""
 
   params: Any
@@ -36,8 +35,7 @@ class State:
     return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-@flax.struct.dataclass
-class Sums:
+class Sums(flax.struct.PyTreeNode):
   """Running sums of one pass, kept on the device so that no step waits for the host.
 
   Attributes:
@@ -57,7 +55,8 @@ class Sums:
   @classmethod
   def empty(cls) -> "Sums":
     """Returns empty sums as NumPy scalars."""
-    return cls(*(np.float32(0) for _ in range(4)), np.int32(-1))
+    scalars: Any = (*(np.float32(0) for _ in range(4)), np.int32(-1))
+    return cls(*scalars)
 
   @classmethod
   def zero(cls) -> "Sums":
@@ -93,8 +92,7 @@ class Sums:
     return float(sums.loss / sums.steps), float(100 * sums.correct / max(sums.count, 1))
 
 
-@flax.struct.dataclass
-class Pass:
+class Pass(flax.struct.PyTreeNode):
   """The constants of one pass over the data, which a step reads and does not change.
 
   Attributes:
@@ -117,14 +115,15 @@ class Pass:
 
 def pass_spec(delta: Any) -> Pass:
   """Returns the partition specs of a `Pass`, given those of its delta."""
-  return Pass(jax.P(AXIS), delta, jax.P(AXIS), jax.P())
+  rows: Any = jax.P(AXIS)
+  whole: Any = jax.P()
+  return Pass(rows, delta, rows, whole)
 
 
 def example_pass(layout: lanes.Layout, images: Any, labels: Any, batch: int, delta: Any) -> Pass:
   """Returns a traceable `Pass` over all images, to compile a step for without data."""
-  key = jax.random.key(0)
-  table = lanes.Table(images, labels, layout.ids)
-  return Pass(table, delta, lanes.shuffle(key, layout.ids, batch), key)
+  key, ids = jax.random.key(0), jnp.asarray(layout.ids)
+  return Pass(lanes.Table(images, labels, ids), delta, lanes.shuffle(key, ids, batch), key)
 
 
 def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -177,7 +176,7 @@ def init(module: nn.Module, optimiser: Any, key: jax.Array, image: tuple[int, in
 Inputs = Callable[[lanes.Table, Any, jax.Array, jax.Array], jax.Array]
 
 
-def plain_inputs(kind: str) -> Inputs:
+def plain_inputs(kind: Augmentation) -> Inputs:
   """Returns the inputs of a victim: stored images, augmented."""
 
   def inputs(batch, delta, rows, keys):
@@ -263,7 +262,7 @@ def train_step(
     if hooks.adversary:
 
       def frozen_loss(images):
-        return targets.loss(module.apply(state.variables, images, train=False)[1])
+        return targets.loss(models.infer(module, state.variables, images)[1])
 
       images = hooks.adversary(_hook_keys(constants, batch, "adversary"), images, frozen_loss)
 
