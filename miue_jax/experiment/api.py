@@ -10,6 +10,7 @@ from miue_jax import defences as known_defences
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
+from miue_jax.data.images import Images
 from miue_jax.experiment import calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
@@ -31,7 +32,7 @@ def protect(
   epsilon: float | None = None,
   seed: int = 0,
   settings: Method | None = None,
-  workdir: str | os.PathLike | None = None,
+  workdir: str | os.PathLike[str] | None = None,
   progress: bool | None = None,
   **changes: Any,
 ) -> Poison:
@@ -67,7 +68,7 @@ def protect(
   pixels = arrays.images(images, "Images")
   classes = arrays.labels(labels, len(pixels), "Labels")
   names = tuple(map(str, range(int(classes.max(initial=0)) + 1)))
-  dataset = checked(Dataset(_NAME, Split(pixels, classes), None, names))
+  dataset = checked(Dataset(_NAME, Split(Images(pixels), classes), None, names))
   if epsilon is not None:
     changes["epsilon"] = epsilon
   made = _fitting(_method(method, settings, changes), len(pixels))
@@ -104,7 +105,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
   values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
   for key, value in changes.items():
     nested = isinstance(value, Mapping) and dataclasses.is_dataclass(values.get(key))
-    values[key] = dataclasses.asdict(values[key]) | value if nested else value
+    values[key] = dataclasses.asdict(values[key]) | dict(value) if nested else value
   return schema.make(kind, values | {"name": name})
 
 
@@ -135,7 +136,7 @@ def evaluate(
   victims: Iterable[str] = ("resnet18",),
   defences: Iterable[str] = ("none",),
   seeds: Iterable[int] = (0,),
-  workdir: str | os.PathLike | None = None,
+  workdir: str | os.PathLike[str] | None = None,
   progress: bool | None = None,
   **recipe: Any,
 ) -> list[Row]:
@@ -195,16 +196,14 @@ def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
     raise UserError("test must be a pair of arrays, (x_test, y_test).")
   x_test = arrays.images(test[0], "Test images")
   y_test = arrays.labels(test[1], len(x_test), "Test labels")
+  tested = Split(Images(x_test), y_test)
   splits = {}
   for name, value in images.items():
     pixels = arrays.images(value, f"Images {name!r}")
-    splits[name] = Split(pixels, arrays.labels(labels, len(pixels), "Training labels"))
+    splits[name] = Split(Images(pixels), arrays.labels(labels, len(pixels), "Training labels"))
   largest = max(int(y.max(initial=0)) for y in (y_test, *(s.labels for s in splits.values())))
   names = tuple(map(str, range(largest + 1)))
-  return {
-    name: checked(Dataset(name, split, Split(x_test, y_test), names))
-    for name, split in splits.items()
-  }
+  return {name: checked(Dataset(name, split, tested, names)) for name, split in splits.items()}
 
 
 def _config(
@@ -242,7 +241,7 @@ def _config(
 def _bind(folder: Workdir, config: Config, datasets: Mapping[str, Dataset]) -> None:
   """Ties a folder to the settings and the test images, and a part of it to each named set."""
   any_set = next(iter(datasets.values()))
-  tested = dataclasses.replace(any_set, name=_NAME, train=any_set.test)
+  tested = dataclasses.replace(any_set, name=_NAME, train=any_set.test_set)
   workdirs.bind(folder, config, tested, "test images")
   for name, dataset in datasets.items():
     root = folder.root / "sets" / urllib.parse.quote(name, safe="")

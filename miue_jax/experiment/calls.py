@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 
@@ -12,7 +12,7 @@ from miue_jax.settings.errors import UserError
 
 
 @contextlib.contextmanager
-def on_devices(*batch_sizes: int) -> Iterator[None]:
+def on_devices(*batch_sizes: int) -> Generator[None]:
   """Runs the block on a mesh that divides all batches; the caller's mesh is set again afterwards.
 
   A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the

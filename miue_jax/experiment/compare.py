@@ -135,6 +135,7 @@ def _table(experiment: Experiment) -> Table:
     comparison=True,
   )
   made.check()
+  assert made.locks is not None, "a comparison has a folder"
   source = poisons.Poisons(experiment, made.locks)
   return made
 

@@ -32,7 +32,7 @@ def by_victim(
     return {}
   found = {}
   for victim in axes.victims:
-    wanted = {"dataset": axes.dataset, "victim": victim, "defence": "none"}
+    wanted: dict[str, Any] = {"dataset": axes.dataset, "victim": victim, "defence": "none"}
     trained = [row for row in rows if wanted.items() <= row.items() and row["seed"] in seeds]
     wanted["seed"] = seeds[0]
     lines = {row["method"]: row for row in measurements if wanted.items() <= row.items()}

@@ -1,7 +1,6 @@
 """Measures the features of a victim, of images before and after their release."""
 
 import dataclasses
-import functools
 import pathlib
 from typing import Any
 
@@ -34,7 +33,7 @@ def options(settings: Measure) -> dict[str, dict[str, Any]]:
 
 
 def measured(
-  experiment: Experiment, released: Split, columns: Row, states: pathlib.Path
+  experiment: Experiment, released: Split, columns: Row, states: pathlib.Path | None
 ) -> dict[str, Any]:
   """Estimates the mutual information between features of clean and of released images.
 
@@ -58,7 +57,9 @@ def measured(
   settings, shape, seed = config.measure, dataset.train.images.shape[1:], columns["seed"]
   module = models.build(config.victim, dataset.num_classes, shape)
   wanted = layer_features.select(settings.layers, module, shape)
-  extract = layer_features.Extractor(module, dict.fromkeys((*wanted, layer_features.FEATURES)))
+  extract = layer_features.Extractor(
+    module, list(dict.fromkeys((*wanted, layer_features.FEATURES)))
+  )
   clean = getattr(dataset, settings.split)
   count = min(settings.samples or len(clean), len(clean))
   chosen = stratified(clean.labels, count, settings.seed, Draw.SAMPLE)
@@ -71,10 +72,10 @@ def measured(
   _, fitted = found
   if settings.split == "test":
     released = transferred(dataset, released, settings.seed)
-  shown = clean.take(chosen), released.take(chosen)
-  features = tuple(extract(fitted.state.variables, part.images) for part in shown)
+  clean, released = clean.take(chosen), released.take(chosen)
+  before, after = (extract(fitted.state.variables, part.images) for part in (clean, released))
   estimated = experiment.workdir.on_lead(
-    functools.partial(_estimated, *shown, *features, wanted, settings)
+    lambda: _estimated(clean, released, before, after, wanted, settings)
   )
   name, kind = {"method": columns["method"]}, "training" if settings.split == "train" else "test"
   return {
@@ -148,7 +149,7 @@ def transferred(dataset: Dataset, released: Split, seed: int) -> Split:
   Raises:
     UserError: A class has test images but no training images.
   """
-  train, test = dataset.train, dataset.test
+  train, test = dataset.train, dataset.test_set
   draw = np.random.default_rng([seed, 0x6C656E74]).random(len(test))
   origin = np.empty(len(test), np.int64)
   for label in np.unique(test.labels):

@@ -18,6 +18,7 @@ from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment.workdir import Workdir
 from miue_jax.information import ESTIMATORS, theory
+from miue_jax.methods import AlternatingSettings
 from miue_jax.methods.delta import Delta, chosen_images
 from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
@@ -69,7 +70,7 @@ class Observer:
     epochs: Epochs after whose delta pass it looks.
   """
 
-  names = ("information", "half_log_det")
+  names: tuple[str, ...] = ("information", "half_log_det")
 
   def __init__(self, dataset: Dataset, config: Config, workdir: Workdir):
     """Reads the images.
@@ -83,6 +84,7 @@ class Observer:
       UserError: There are fewer images than the estimates need.
     """
     train, measure, method = dataset.train, config.measure, config.method
+    assert isinstance(method, AlternatingSettings), "other methods have no alternating source model"
     count = min(measure.samples or len(train), len(train))
     chosen = stratified(train.labels, count, measure.seed, Draw.SAMPLE)
     labels = train.labels[chosen]

@@ -38,7 +38,7 @@ def generation(experiment: Experiment, name: str, seed: int) -> Experiment:
   config = dataclasses.replace(experiment.config, seed=seed)
   if name in config.compare.methods:
     config = recipes.for_method(config, name)
-  return dataclasses.replace(experiment, config=config, workdir=Workdir(root))
+  return dataclasses.replace(experiment, config=config, folder=Workdir(root))
 
 
 class Poisons:

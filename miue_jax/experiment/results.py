@@ -1,6 +1,7 @@
 """Stores the rows of a table, one JSON object in each line of a file."""
 
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -39,16 +40,7 @@ class Rows:
     if self._path is None:
       self._rows.append(row)
     else:
-      processes.from_lead(lambda: self._write(row))
-
-  def _write(self, row: Row) -> None:
-    with files.reported("write", self._path), open(self._path, "ab+") as file:
-      fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
-      file.seek(0)
-      file.truncate(file.read().rfind(b"\n") + 1)
-      file.write(json.dumps(row).encode() + b"\n")
-      file.flush()
-      os.fsync(file.fileno())
+      processes.from_lead(functools.partial(_append, self._path, row))
 
   def filled(self) -> set[tuple[Any, ...]]:
     """Returns the keys of all rows, as the lead process sees them, on every process."""
@@ -73,3 +65,13 @@ class Rows:
     if not all(isinstance(row, dict) and set(KEY) <= set(row) for row in found):
       raise UserError(f"{self._path} holds a line that is not a result: delete that line.")
     return found
+
+
+def _append(path: pathlib.Path, row: Row) -> None:
+  with files.reported("write", path), open(path, "ab+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+    file.write(json.dumps(row).encode() + b"\n")
+    file.flush()
+    os.fsync(file.fileno())

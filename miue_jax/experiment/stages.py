@@ -75,7 +75,7 @@ def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathl
     models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:]),
     config.victim_fit,
     dataset.train,
-    dataset.test,
+    dataset.test_set,
     seed=config.evaluate.seeds[0],
     name="pretrain",
     checkpoints=Checkpoints(workdir.checkpoints / "pretrain"),
@@ -108,7 +108,8 @@ def generate(experiment: Experiment) -> None:
 
 def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
   """Returns the poison of a finished generation."""
-  extra = {"num_classes": dataset.num_classes, "history": made.history}
+  assert made.delta is not None, "only the lead process holds the perturbation"
+  extra: dict[str, Any] = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
     extra["perturbed"] = made.perturbed
   return Poison.make(
@@ -119,7 +120,7 @@ def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
     config=dataclasses.asdict(config),
     seed=config.seed,
     seconds=round(made.seconds, 1),
-    norm=config.method.norm,
+    norm=getattr(config.method, "norm", "linf"),
     extra=extra,
   )
 

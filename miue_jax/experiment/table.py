@@ -113,13 +113,11 @@ class Table:
 
   def __post_init__(self):
     """Opens the rows and the locks."""
-    self._workdir = workdir = self.experiment.workdir
-    self.results = Rows(workdir and workdir.results)
-    self.measurements, self.lost = (
-      Rows(workdir and workdir.measurements),
-      Rows(workdir and workdir.lost),
-    )
-    self.locks = workdir and Locks(workdir.locks)
+    folder = self.experiment.folder
+    self.results = Rows(folder.results if folder else None)
+    self.measurements = Rows(folder.measurements if folder else None)
+    self.lost = Rows(folder.lost if folder else None)
+    self.locks = Locks(folder.locks) if folder else None
 
   def rows(self) -> list[Row]:
     """Returns the rows of the cells that are filled, in the order of the cells."""
@@ -138,7 +136,7 @@ class Table:
     for name in self.axes.victims:
       victims.check(self._config_of(name).victim, config, dataset)
     if any(defences.build(name).needs_clean for name in self.axes.defences):
-      victims.clean_share(dataset.test, config)
+      victims.clean_share(dataset.test_set, config)
 
   def missing(self) -> list[Cell]:
     """Returns the cells that no row fills."""
@@ -149,7 +147,8 @@ class Table:
     wanted = set(self.missing())
     if self.comparison:
       unmeasured = self._not_in(self.measurements, self.axes.measured())
-      wanted |= {cell for cell in unmeasured if self._workdir.exists(self.states(cell))}
+      exists = self.experiment.workdir.exists
+      wanted |= {cell for cell in unmeasured if (path := self.states(cell)) and exists(path)}
     return [cell for cell in self.axes.cells() if cell in wanted]
 
   def _not_in(self, rows: Rows, cells: Sequence[Cell]) -> list[Cell]:
@@ -158,11 +157,11 @@ class Table:
 
   def states(self, cell: Cell) -> pathlib.Path | None:
     """Returns the folder of a victim's states."""
-    if self._workdir is None:
+    if self.experiment.folder is None:
       return None
     method = urllib.parse.quote(cell.method, safe="")
     name = f"{method}-{cell.victim}-{cell.defence}-{cell.seed}"
-    return self._workdir.checkpoints / "victims" / name
+    return self.experiment.folder.checkpoints / "victims" / name
 
   def fill(self, cell: Cell, wait: bool) -> bool:
     """Fills a cell, or records why it is lost.

@@ -60,6 +60,7 @@ def training_split(
   if condition == "random":
     images = _noisy(images, config.method.epsilon, _NOISE_SEED + config.seed)
   elif condition != "clean":
+    assert poison is not None, condition
     images = poison.apply(images)
     if condition == "restored":
       images = poison.restore(images)
@@ -101,7 +102,7 @@ def train(
     signals.Interrupted: A signal came; the state is saved.
     UserError: The loss is not finite, or a file cannot be written.
   """
-  test, clean, began = dataset.test, None, time.monotonic()
+  test, clean, began = dataset.test_set, None, time.monotonic()
   if defence.needs_clean:
     clean, test = clean_share(test, config)
   if defence.preprocess:
@@ -192,7 +193,7 @@ def learning_curve(curve: np.ndarray) -> dict[str, Any]:
   columns = (np.round(column.astype(float), 4).tolist() for column in curve.T)
   loss, trained, tested, *validated = columns
   peak = int(np.argmax(tested))
-  found = {
+  found: dict[str, Any] = {
     "peak_test_accuracy": tested[peak],
     "peak_epoch": peak + 1,
     "train_accuracy": trained[-1],

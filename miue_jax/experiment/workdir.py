@@ -7,6 +7,7 @@ With several processes, the lead process writes files and tests whether they exi
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -75,25 +76,32 @@ class Experiment:
 
   Attributes:
     config: Validated settings.
-    workdir: The folder of the results; None writes nothing to the disk.
+    folder: The folder of the results; None writes nothing to the disk.
     dataset: The clean data.
     command: The command line, for the report.
     bar: Whether to show progress bars.
   """
 
   config: Config
-  workdir: Workdir | None
+  folder: Workdir | None
   dataset: Dataset
   command: str = ""
   bar: bool = False
 
   @property
+  def workdir(self) -> Workdir:
+    """Folder of the results, for stages that need one."""
+    assert self.folder is not None, "this stage needs a folder"
+    return self.folder
+
+  @property
   def progress(self) -> Reporter:
     """Makes the reporter of a stage."""
-    return functools.partial(Progress, self.workdir and self.workdir.tensorboard, bar=self.bar)
+    events = self.folder.tensorboard if self.folder else None
+    return functools.partial(Progress, events, bar=self.bar)
 
 
-def open_workdir(path: str | pathlib.Path, config: Config) -> Workdir:
+def open_workdir(path: str | os.PathLike[str], config: Config) -> Workdir:
   """Makes the folder, or checks that an existing one was made by the same config.
 
   Only `bind` writes the config: a config whose data cannot be read must not occupy the folder.
