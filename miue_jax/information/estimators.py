@@ -299,7 +299,7 @@ def _complete(point: Callable[..., Point], options: Mapping[str, Any], seed: int
   for name in options:
     if name not in known:
       raise UserError(unknown(name, known))
-  return known | ({"seed": seed} if "seed" in known else {}) | options
+  return known | ({"seed": seed} if "seed" in known else {}) | dict(options)
 
 
 # Functions `(x, y, **options) -> Estimate` by the name of the estimator.

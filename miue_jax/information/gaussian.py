@@ -6,6 +6,7 @@ joint normal has the largest entropy for its covariance; otherwise it can err on
 """
 
 import numpy as np
+from jax.typing import ArrayLike
 from scipy import special
 from sklearn import covariance as sklearn_covariance
 
@@ -61,7 +62,7 @@ def point(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> Poi
   return Point(0.5 * (logs[0] + logs[1] - logs[2]) - bias, details, warnings)
 
 
-def slice_values(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> np.ndarray:
+def slice_values(x: ArrayLike, y: ArrayLike, *, covariance: str = "empirical") -> np.ndarray:
   """Returns `point` of every column of `[samples, columns]`, as `[columns]`."""
   x, y = (np.asarray(side, np.float64) for side in (x, y))
   if covariance != "empirical":

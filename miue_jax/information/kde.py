@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from miue_jax.information import samples
 from miue_jax.information.samples import Point
@@ -52,7 +53,7 @@ def point(x: np.ndarray, y: np.ndarray, *, bandwidth: str = "scott") -> Point:
   return Point(mi, details | {"bandwidth": width}, warnings)
 
 
-def slice_values(x: np.ndarray, y: np.ndarray, *, bandwidth: str = "scott") -> np.ndarray:
+def slice_values(x: ArrayLike, y: ArrayLike, *, bandwidth: str = "scott") -> np.ndarray:
   """Returns `point` of every column of `[samples, columns]`, as `[columns]`, by one program."""
   samples.choose("bandwidth", bandwidth, BANDWIDTHS)
   (x, x_varies), (y, y_varies) = (samples.standardised_columns(np.asarray(s)) for s in (x, y))
@@ -87,8 +88,10 @@ def _means(x: jax.Array, y: jax.Array, rows: int) -> jax.Array:
   starts = jnp.minimum(jnp.arange(0, count, rows), count - rows)
 
   def of_slice(sides):
+    x, y = sides
+
     def block(ratios, start):
-      new = _log_ratios(*sides, start, rows)
+      new = _log_ratios(x, y, start, rows)
       return jax.lax.dynamic_update_slice_in_dim(ratios, new, start, 0), None
 
     return jax.lax.scan(block, jnp.zeros(count), starts)[0].mean()

@@ -49,7 +49,7 @@ def point(x: np.ndarray, y: np.ndarray, *, neighbours: int = 3, seed: int = 0) -
   both = np.hstack([x, y])
   nearest, _ = _tree(both).query(both, neighbours + 1, p=np.inf, workers=_workers())
   digamma = special.digamma(np.arange(len(x) + 1))
-  counts = [_within(side, nearest[:, -1]) for side in (x, y)]
+  counts = [_within(side, np.asarray(nearest)[:, -1]) for side in (x, y)]
   mi = float(
     digamma[neighbours] + digamma[-1] - np.mean(digamma[counts[0]] + digamma[counts[1]], axis=-1)
   )

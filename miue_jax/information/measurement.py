@@ -65,9 +65,9 @@ def _row(found: Estimate) -> Row:
     "mi": round(found.mi, 5),
     "std": _rounded(std),
     "interval": [round(end, 5) for end in found.interval] if found.interval else None,
-    "null_mean": _rounded(null and null.mean),
-    "null_std": _rounded(null and null.std),
-    "p_value": _rounded(null and null.p_value),
+    "null_mean": _rounded(null.mean if null else None),
+    "null_std": _rounded(null.std if null else None),
+    "p_value": _rounded(null.p_value if null else None),
     "warnings": list(found.warnings),
     "settings": found.settings | details,
   }

@@ -12,6 +12,7 @@ third part that the network never saw.
 """
 
 import functools
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -50,6 +51,12 @@ class Critic(nn.Module):
     hidden = nn.relu(first + nn.Dense(self.width, use_bias=False)(y)[None, :, :])
     hidden = nn.relu(nn.Dense(self.width)(hidden))
     return nn.Dense(1)(hidden)[..., 0]
+
+
+def scored(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+  """Returns what the critic with these parameters says of `[a, dx]` and `[b, dy]`, `[a, b]`."""
+  scores: Any = Critic(WIDTH).apply(params, x, y)
+  return scores
 
 
 def optimiser(learning_rate: float | jax.Array) -> optax.GradientTransformation:
@@ -127,7 +134,8 @@ def point(
   order = np.random.default_rng(seed).permutation(len(x))
   ends = np.cumsum([int(share * len(x)) for share in _SHARES[:2]])
   learning, stopping, reporting = (
-    tuple(jnp.asarray(side[part], jnp.float32) for side in (x, y)) for part in np.split(order, ends)
+    (jnp.asarray(x[part], jnp.float32), jnp.asarray(y[part], jnp.float32))
+    for part in np.split(order, ends)
   )
   params, taken, stopped = _fit(bound, learning, _chunks(stopping), critic_steps, seed)
   chunks = _chunks(reporting)
@@ -197,14 +205,14 @@ def _chunks(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
   """
   count = -(-len(part[0]) // _CHUNK)
   size = len(part[0]) // count
-  return tuple(side[: count * size].reshape(count, size, -1) for side in part)
+  x, y = (side[: count * size].reshape(count, size, -1) for side in part)
+  return x, y
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _bound_of(bound: str, params, chunks) -> jax.Array:
   """Returns the mean bound over chunks of held-out samples."""
-  critic = Critic(WIDTH)
-  return jnp.mean(jax.lax.map(lambda pair: _value(bound, critic.apply(params, *pair)), chunks))
+  return jnp.mean(jax.lax.map(lambda pair: _value(bound, scored(params, *pair)), chunks))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -220,7 +228,7 @@ def _train(bound: str, batch: int, steps: int, state, data, key, learning_rate):
     key: Key of the order of the samples.
     learning_rate: Learning rate of Adam.
   """
-  critic, descent = Critic(WIDTH), optimiser(learning_rate)
+  descent = optimiser(learning_rate)
   count = len(data[0])
   passes = -(-steps * batch // count)
   orders = jax.vmap(lambda k: jax.random.permutation(k, count))(jax.random.split(key, passes))
@@ -230,7 +238,7 @@ def _train(bound: str, batch: int, steps: int, state, data, key, learning_rate):
     params, opt_state, average = state
 
     def loss_of(params):
-      return _loss(bound, critic.apply(params, data[0][rows], data[1][rows]), average)
+      return _loss(bound, scored(params, data[0][rows], data[1][rows]), average)
 
     gradients, average = jax.grad(loss_of, has_aux=True)(params)
     updates, opt_state = descent.update(gradients, opt_state, params)

@@ -44,11 +44,11 @@ def over(
     y_directions: Directions `[dy, count]`.
   """
   chex.assert_rank([x, y, x_directions, y_directions], 2)
-  x, y = centred(x), centred(y)
+  sides = (centred(x), x_directions), (centred(y), y_directions)
   found = []
   for start in range(0, x_directions.shape[1], BLOCK):
     block = slice(start, start + BLOCK)
-    found.append(value(_project(x, x_directions[:, block]), _project(y, y_directions[:, block])))
+    found.append(value(*(_project(side, directions[:, block]) for side, directions in sides)))
   return np.concatenate([np.asarray(values, np.float64) for values in found])
 
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from miue_jax.settings.errors import UserError
 
@@ -131,7 +132,7 @@ def standardised(
 
 
 def one_by_one(
-  point: Callable[..., Point], x: np.ndarray, y: np.ndarray, **options: Any
+  point: Callable[..., Point], x: ArrayLike, y: ArrayLike, **options: Any
 ) -> np.ndarray:
   """Returns `point(x, y, **options).mi` of every column of `[samples, columns]`, as `[columns]`."""
   x, y = np.asarray(x), np.asarray(y)
