@@ -180,6 +180,6 @@ def mean_curve(curves: Iterable[dict[str, list]], key: str) -> list[tuple[float,
   points: dict[int, list[float]] = {}
   for curve in curves:
     for epoch, value in zip(curve.get("epoch", ()), curve.get(key, ()), strict=False):
-      if finite(value):
-        points.setdefault(epoch, []).append(value)
-  return [(float(epoch), statistic(points[epoch])) for epoch in sorted(points)]
+      points.setdefault(epoch, []).append(value)
+  means = ((float(epoch), statistic(points[epoch])) for epoch in sorted(points))
+  return [(epoch, mean) for epoch, mean in means if mean]

@@ -76,7 +76,7 @@ def _curves(points: Iterable[tuple[str, str, float, Statistic | None]]) -> dict[
 
 def _undefended(lines: Lines, method: str) -> Statistic | None:
   condition = lines.get(method, {}).get("none")
-  return condition and condition.accuracy
+  return condition.accuracy if condition else None
 
 
 def over_victims(grids: Mapping[str, tuple[Lines, Estimates]]) -> list[Chart]:
@@ -88,7 +88,7 @@ def over_victims(grids: Mapping[str, tuple[Lines, Estimates]]) -> list[Chart]:
   Returns:
     Charts with at least one line; none for fewer than two victims.
   """
-  points = []
+  points: list[tuple[str, str, float, Statistic | float | None]] = []
   for place, (lines, estimates) in enumerate(grids.values()):
     for method in lines:
       points.append((_ACCURACY, method, place, _undefended(lines, method)))

@@ -42,7 +42,7 @@ def _p_value(value: float | None) -> str:
 @functools.cache
 def published(name: str) -> dict[tuple[str, str], float]:
   """Reads published accuracies by method and defence, percent; none for an empty name."""
-  text = importlib.resources.files(__package__).joinpath("published.txt").read_text()
+  text = importlib.resources.read_text("miue_jax.report", "published.txt")
   (source, *defences), *lines = (x.split() for x in text.splitlines() if not x.startswith("#"))
   return {
     (method, defence): float(value)
@@ -127,7 +127,7 @@ class Grid:
   def _table(
     self, header: str, cell: Callable[[str, str], str], more: Mapping[str, Callable[[str], str]]
   ) -> Table:
-    cells = {name: functools.partial(cell, defence=name) for name in self.defences}
+    cells = {name: lambda method, name=name: cell(method, name) for name in self.defences}
     return tables.build(self.lines, {header: str, **cells, **more}, text=(header,))
 
   @functools.cached_property
@@ -170,8 +170,8 @@ class Grid:
   def _csv(self, c: Condition) -> dict[str, Any]:
     fact, key = self.results.facts.get(c.method, {}), (c.method, c.defence)
     seconds = statistic(fact.get("seconds", ()))
-    found = {"dataset": c.dataset, "victim": c.victim, "defence": c.defence, "method": c.method}
-    found |= {"seeds": c.seeds, "seeds_wanted": c.wanted}
+    found: dict[str, Any] = {"dataset": c.dataset, "victim": c.victim, "defence": c.defence}
+    found |= {"method": c.method, "seeds": c.seeds, "seeds_wanted": c.wanted}
     for name in ("test_accuracy", "peak_test_accuracy"):
       value = c.metrics[name]
       found |= {name: value and value.mean, f"{name}_std": value and value.std}

@@ -219,7 +219,7 @@ def _inline(figure: Figure, alt: str) -> str:
   buffer = io.StringIO()
   figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
   svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-  view = re.search(r'viewBox="[^"]+"', svg).group()
+  view = re.findall(r'viewBox="[^"]+"', svg)[0]
   body = svg[svg.index(">", svg.index("<svg")) + 1 :].replace("xlink:href", "href")
   for name, colour in COLOURS.items():
     body = body.replace(colour, f"var(--{name})")

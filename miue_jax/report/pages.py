@@ -33,13 +33,15 @@ def render(template: str, view: str, values: Mapping[str, Any]) -> str:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
-  environment.filters |= {
+  tests: dict[str, Any] = {"strong": lambda cell: isinstance(cell, tables.Strong)}
+  filters: dict[str, Any] = {
     "drawn": drawn,
     "joined": lambda text: type(text)(" ").join(text.split()),
     "escaped": tables.escape,
     "aligned": lambda table: tables.markdown(*table),
     "tex": tables.tex,
   }
+  environment.tests |= tests
+  environment.filters |= filters
   text = environment.get_template(f"{template}.jinja").render(values, view_name=f"{view}.jinja")
   return text if view == "html" else re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

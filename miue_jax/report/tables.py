@@ -54,7 +54,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
       pairs += flatten(value, f"{name}.")
     else:
-      pairs.append((name, _readable(str(key), value)))
+      pairs.append((name, _readable(key, value)))
   return pairs
 
 

@@ -129,7 +129,8 @@ def course(history: Any) -> dict[str, Any] | None:
     `drawing` (None for one epoch), `table` and `sentence`; None for any other history.
   """
   history = history if isinstance(history, Mapping) else {}
-  columns = [history.get(name) for name in ("observed_epoch", "information", "half_log_det")]
+  names = ("observed_epoch", "information", "half_log_det")
+  columns: list[Any] = [history.get(name) for name in names]
   if not all(isinstance(column, list) and column for column in columns):
     return None
   rows = list(itertools.zip_longest(*columns))

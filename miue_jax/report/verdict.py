@@ -53,20 +53,31 @@ class _Trial:
   @property
   def metric(self) -> str:
     """Name of the accuracy that is compared."""
-    sides = [self.setting[name].metrics for name in (self.method, "clean")]
-    if not all(side["balanced_accuracy"] for side in sides):
-      return "test_accuracy"
-    gaps = (side["test_accuracy"].mean - side["balanced_accuracy"].mean for side in sides)
-    return "balanced_accuracy" if max(map(abs, gaps)) > IMBALANCE else "test_accuracy"
+    gaps = [
+      abs(accuracy.mean - balanced.mean)
+      for side in (self.setting[self.method], self.setting["clean"])
+      if (accuracy := side.accuracy) and (balanced := side.metrics["balanced_accuracy"])
+    ]
+    imbalanced = len(gaps) == 2 and max(gaps) > IMBALANCE
+    return "balanced_accuracy" if imbalanced else "test_accuracy"
 
   def value(self, method: str) -> Statistic | None:
     """Returns the compared accuracy of a method."""
     return self.setting[method].metrics[self.metric] if method in self.setting else None
 
+  @property
+  def sides(self) -> tuple[Statistic, Statistic]:
+    """Compared accuracies of the protection and of clean images."""
+    protected, clean = self.value(self.method), self.value("clean")
+    assert protected is not None, "only conditions with an accuracy are compared"
+    assert clean is not None, "only conditions with an accuracy are compared"
+    return protected, clean
+
   def share(self, reached: float | None = None) -> float:
     """Returns the part of what the clean victim learned above chance that was learned anyway."""
-    reached = self.value(self.method).mean if reached is None else reached
-    return (reached - self.chance) / (self.value("clean").mean - self.chance)
+    protected, clean = self.sides
+    reached = protected.mean if reached is None else reached
+    return (reached - self.chance) / (clean.mean - self.chance)
 
 
 def judge(share: float) -> str:
@@ -90,11 +101,11 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
     if condition.accuracy:
       settings.setdefault(condition.setting, {})[condition.method] = condition
   trained = [setting for setting in settings.values() if method in setting]
-  trials = [_Trial(setting, method, chance) for setting in trained if "clean" in setting]
-  sound = [trial for trial in trials if trial.value("clean").mean - chance >= LEARNS_FROM]
-  if not trained:
+  if method is None or not trained:
     said = "No network was trained on protected images, so nothing can be concluded."
     return Verdict(UNKNOWN, said)
+  trials = [_Trial(setting, method, chance) for setting in trained if "clean" in setting]
+  sound = [trial for trial in trials if trial.sides[1].mean - chance >= LEARNS_FROM]
   if not trials:
     first = trained[0][method]
     return Verdict(
@@ -106,7 +117,7 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
   if not sound:
     return Verdict(
       UNKNOWN,
-      f"{trials[0].setting['clean'].victim} classifies only {_percent(trials[0].value('clean'))} "
+      f"{trials[0].setting['clean'].victim} classifies only {_percent(trials[0].sides[1])} "
       "of the test images correctly when it is trained on the original images. This is within "
       f"{LEARNS_FROM:g} points of guessing ({chance:.1f} %), so nothing can be concluded.",
       ("Train the network longer or choose a stronger one.",),
@@ -124,7 +135,7 @@ def _subject(condition: Condition) -> str:
 
 
 def _sentence(trial: _Trial) -> str:
-  protected, clean, noise = map(trial.value, (trial.method, "clean", "random"))
+  (protected, clean), noise = trial.sides, trial.value("random")
   kind = " (balanced accuracy)" if trial.metric == "balanced_accuracy" else ""
   runs = f"{protected.n} training run" + ("s" if protected.n != 1 else "")
   if clean.n != protected.n:
@@ -139,9 +150,8 @@ def _sentence(trial: _Trial) -> str:
 
 def _trial_notes(trial: _Trial) -> list[str]:
   """Returns notes about the setting that decides."""
-  protected, clean, noise, restored = map(
-    trial.value, (trial.method, "clean", "random", "restored")
-  )
+  protected, clean = trial.sides
+  noise, restored = map(trial.value, ("random", "restored"))
   peak = trial.setting[trial.method].metrics["peak_test_accuracy"]
   at_peak = judge(trial.share(peak.mean)) if peak else None
   notes = []
