@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -29,7 +29,7 @@ def unavailable(method: Any) -> str | None:
 @contextlib.contextmanager
 def separate(
   stage: str, method: Method, sizes: Sizes, batch: int, channels_last: bool
-) -> Iterator[Callable[[float], float]]:
+) -> Generator[Callable[[float], float]]:
   """Starts a `torch_steps.Peer` in a new process and yields its method `measure`.
 
   `meshes.start` changes how this process allocates memory; a new process gives PyTorch the memory

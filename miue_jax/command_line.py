@@ -6,7 +6,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags
@@ -47,7 +47,7 @@ def recipe() -> config.Config:
   Raises:
     UserError: a value that no stage could work with, or a recipe that cannot be read.
   """
-  holder = flags.FLAGS["config"]
+  holder: Any = flags.FLAGS["config"]
   # It takes seconds, which --help should not cost.
   from miue_jax.methods import settings_of
 

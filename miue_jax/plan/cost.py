@@ -86,7 +86,7 @@ def analyse(compiled: jax.stages.Compiled, devices: int) -> Cost:
     arguments,
     temporaries,
     arguments + temporaries + results,
-    collectives(compiled.as_text(), devices),
+    collectives(compiled.as_text() or "", devices),
   )
 
 

@@ -61,9 +61,7 @@ def read(data: Data) -> Sizes:
   """
   loaded = sources.load(data, need_test=False)
   test = 0 if loaded.test is None else len(loaded.test)
-  return Sizes(
-    tuple(loaded.train.images.shape[1:]), len(loaded.train), max(test, 1), loaded.num_classes
-  )
+  return Sizes(loaded.train.images.shape[1:], len(loaded.train), max(test, 1), loaded.num_classes)
 
 
 def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
@@ -78,4 +76,5 @@ def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
     raise UserError(
       f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3."
     )
-  return tuple(int(number) for number in numbers)
+  height, width, channels = map(int, numbers)
+  return height, width, channels

@@ -14,7 +14,7 @@ def markdown(plan: Plan) -> str:
 def _work(plan: Plan) -> str:
   config, size = plan.config, plan.size
   counts = parameters(config, size)
-  networks = {"source": getattr(config.method, "model", None), "victim": config.victim}
+  networks = {"source": getattr(config.method, "model", config.victim), "victim": config.victim}
   listed = ", ".join(f"{role} {networks[role].name} {count:,}" for role, count in counts.items())
   poison, victims = plan.passes(plan.poison), plan.passes(["victim"])
   most = "at most " if getattr(config.method, "stop_error", 0) else ""
