@@ -1,15 +1,18 @@
 """`python -m miue_jax.main --config=configs/digits.py --workdir=DIR --mode=MODE`.
 
 Flags -> config -> stages. Exit status: 0 done; 2 something the user can put right, said in one
-sentence; 3 another process died or cannot be reached any more; 128 + signal number after SIGINT or
-SIGTERM, with the state saved: after these, the same command continues.
+sentence; 3 another process died or cannot be reached any more; 128 + signal number after SIGINT,
+SIGTERM or SIGHUP, with the state saved: after these, the same command continues.
 """
 
+from miue_jax.machine import exits
+
+if __name__ == "__main__":
+  exits.catch()  # before the imports below, which take a second
+
 import dataclasses
-import os
 import pathlib
 import shlex
-import signal
 import sys
 
 from absl import flags, logging
@@ -191,19 +194,11 @@ def _command() -> str:
   return shlex.join(["python", "-m", "miue_jax.main", *sys.argv[1:]])
 
 
-def _leave(signum: int, frame) -> None:
-  """Handles a signal where there is nothing to save; `runtime.stop_on_signal` guards the rest."""
-  # SystemExit, because `except Exception` does not swallow it; os.write, because a log call may be
-  # what the signal interrupted.
-  os.write(2, f"miue-jax: {signal.Signals(signum).name}; what was finished is kept.\n".encode())
-  sys.exit(128 + signum)
-
-
 def console() -> None:
-  """Entry point of the command `miue-jax`."""
-  for signum in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(signum, _leave)
-  command_line.run(main)
+  """Runs the program, and leaves it with an exit status."""
+  exits.catch()
+  with exits.output():
+    command_line.run(main)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # The service has no public client; Orbax also uses this one.
 
+from miue_jax.machine import exits
 from miue_jax.settings.errors import UserError, first_line
 
 FAILED = 2  # exit status of a problem that the user can solve
@@ -112,8 +113,9 @@ def together(mode: str, timeout: float) -> Generator[None]:
   listener = threading.Thread(target=_listen, args=(over,), daemon=True)
   listener.start()
   try:
-    yield
-    from_lead(lambda: None)  # The lead may still be writing, and the service ends with it.
+    with exits.telling(lambda signum: _leave(128 + signum, signal.Signals(signum).name, "")):
+      yield
+      from_lead(lambda: None)  # The lead may still be writing, and the service ends with it.
   except Interrupted:
     raise
   except UserError as error:

@@ -1,4 +1,4 @@
-"""Remembers SIGINT and SIGTERM so that a loop can save its state before the program ends."""
+"""Remembers signals that ask a program to stop, so that a loop can save its state first."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax.machine import processes, sharding
+from miue_jax.machine import exits, processes, sharding
 from miue_jax.machine.processes import Interrupted
 
 _received: int | None = None
@@ -37,9 +37,10 @@ def _largest(mesh: jax.sharding.Mesh):
 
 @contextlib.contextmanager
 def stop_on_signal() -> Generator[None]:
-  """Makes the first SIGTERM or SIGINT of the block stop its loops; a second one acts at once.
+  """Makes the first signal of the block stop its loops; a second one acts at once.
 
-  Signals are left alone in a thread other than the main one, where Python allows no handlers.
+  Signals that are ignored remain so. All are left alone in a thread other than the main one, where
+  Python allows no handlers.
 
   Raises:
     Interrupted: At the end of the block, if a signal arrived too late for the block to notice.
@@ -48,22 +49,34 @@ def stop_on_signal() -> Generator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
+  handlers = {number: signal.getsignal(number) for number in exits.STOPPING}
+  # A handler of C code is None and could not be installed again.
+  previous = {
+    n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
+  }
   _received = None
 
   def remember(signum, frame):
     global _received
     _received = signum
+    install()
+
+  def install():
     for number, handler in previous.items():
       signal.signal(number, handler)
 
-  previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
   for number in previous:
     signal.signal(number, remember)
   try:
     yield
     if (signum := received()) is not None:
       raise Interrupted(signum)
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
+  except Interrupted:
     _received = None
+    raise
+  finally:
+    install()
+    late, _received = _received, None
+    # It came after the last question, or with an error that does not end the program.
+    if late is not None:
+      signal.raise_signal(late)

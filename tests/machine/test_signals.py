@@ -9,7 +9,7 @@ import pytest
 from miue_jax.machine import signals
 
 
-@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def handled(request):
   """Returns a signal, its handler and the list of signals that the handler received."""
   seen = []
@@ -67,3 +67,26 @@ def test_signals_are_left_alone_outside_the_main_thread(handled):
   thread.join(60)
   assert not thread.is_alive()
   assert signals.received() is None
+
+
+def test_an_error_of_the_block_does_not_lose_a_signal(handled):
+  signum, _, seen = handled
+
+  def failing():
+    with signals.stop_on_signal():
+      os.kill(os.getpid(), signum)
+      raise KeyError
+
+  with pytest.raises(KeyError):
+    failing()
+  assert seen == [signum]
+
+
+def test_ignored_signals_remain_ignored():
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    with signals.stop_on_signal():
+      os.kill(os.getpid(), signal.SIGHUP)
+      assert signals.received() is None
+  finally:
+    signal.signal(signal.SIGHUP, before)

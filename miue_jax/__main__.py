@@ -1,0 +1,15 @@
+"""Starts the program: the command `miue-jax`, and `python -m miue_jax`."""
+
+from miue_jax.machine import exits
+
+
+def console() -> None:
+  """Catches signals before the imports, which take a second, and runs the program."""
+  exits.catch()
+  from miue_jax import main
+
+  main.console()
+
+
+if __name__ == "__main__":
+  console()
