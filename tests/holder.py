@@ -14,11 +14,28 @@ with Locks(pathlib.Path(path)).hold(*names, wait=False) as ours:
   sys.stdin.readline()
 """
 
+_ALONE = """
+import pathlib, sys
+from miue_jax.machine import locks
+with locks.alone(pathlib.Path(sys.argv[1])):
+  print(True, flush=True)
+  sys.stdin.readline()
+"""
 
-@contextlib.contextmanager
+
 def holding(path, *names):
   """Lets another process hold a lock during the block; `let_go` or its end releases the lock."""
-  command = [sys.executable, "-c", _PROGRAM, str(path), *map(str, names)]
+  return _other(_PROGRAM, path, *names)
+
+
+def alone(path):
+  """Lets another process work in a folder during the block."""
+  return _other(_ALONE, path)
+
+
+@contextlib.contextmanager
+def _other(program, *arguments):
+  command = [sys.executable, "-c", program, *map(str, arguments)]
   pipe = subprocess.PIPE
   with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
     assert process.stdout.readline() == "True\n"

@@ -1,13 +1,12 @@
 """Stores the rows of a table, one JSON object in each line of a file."""
 
-import fcntl
 import functools
 import json
 import os
 import pathlib
 from typing import Any
 
-from miue_jax.machine import files, processes
+from miue_jax.machine import files, locks, processes
 from miue_jax.settings.errors import UserError
 
 Row = dict[str, Any]
@@ -68,8 +67,7 @@ class Rows:
 
 
 def _append(path: pathlib.Path, row: Row) -> None:
-  with files.reported("write", path), open(path, "ab+") as file:
-    fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
+  with locks.waited_for(path), files.reported("write", path), open(path, "ab+") as file:
     file.seek(0)
     file.truncate(file.read().rfind(b"\n") + 1)
     file.write(json.dumps(row).encode() + b"\n")

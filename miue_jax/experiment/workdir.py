@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import files, processes
+from miue_jax.machine import files, locks, processes
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
@@ -43,7 +43,7 @@ class Workdir:
   results = _path("results.jsonl", "One JSON row for each trained victim.")
   measurements = _path("measurements.jsonl", "One JSON row for each measured victim of a table.")
   lost = _path("lost.jsonl", "One JSON row, with `reason`, for each failure of a cell.")
-  locks = _path("locks", "Locks of programs that fill one table.")
+  locks = _path(locks.FOLDER, "Locks of programs.")
   measurement = _path("measurement.json", "Estimates of mutual information.")
   report = _path("report", "Report as HTML, Markdown and data.")
   images = _path("images", "Default folder of an export.")

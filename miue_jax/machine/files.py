@@ -5,13 +5,13 @@ import errno
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from miue_jax.machine import exits, leftovers
 from miue_jax.settings.errors import UserError, first_line
 
 _ADVICE = {
@@ -48,7 +48,7 @@ def replacing(path: str | os.PathLike) -> Generator[BinaryIO]:
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
   with reported("write", path):
     try:
-      with open(temporary, "wb") as file:
+      with exits.temporary(temporary), open(temporary, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -76,10 +76,8 @@ def new_directory(path: str | os.PathLike) -> Generator[pathlib.Path]:
       raise UserError(f"{path} is not empty: choose another folder or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The folder is made inside a private one, so that it gets the usual permissions, not 0700.
-    with tempfile.TemporaryDirectory(
-      prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True
-    ) as private:
-      folder = pathlib.Path(private) / "new"
+    with leftovers.private_folder(path) as private:
+      folder = private / "new"
       folder.mkdir()
       yield folder
       os.replace(folder, path)
@@ -90,6 +88,10 @@ def _sync_folder(path: pathlib.Path) -> None:
   folder = os.open(path, os.O_RDONLY)
   try:
     os.fsync(folder)
+  except OSError as error:
+    # Some network file systems cannot do that.
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+      raise
   finally:
     os.close(folder)
 

@@ -1,26 +1,47 @@
-"""Locks on parts of a table that several programs fill together."""
+"""Locks: one program at a time works in a folder, or on a part of a table.
+
+The operating system releases a lock when its program ends, in whatever way. A network file system
+without locks (`flock`) gets a marker instead, a file that names host and process: the marker of a
+program that was killed counts no longer on its own host, and must be deleted on another one. On a
+file system that refuses both, and in a folder that cannot be written, programs run without a lock.
+"""
 
 import contextlib
-import fcntl
+import datetime
+import errno
+import hashlib
+import os
 import pathlib
-import zlib
+import socket
+import warnings
 from collections.abc import Generator
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from miue_jax.machine import files, processes
+from miue_jax.settings.errors import UserError
+
+if TYPE_CHECKING:
+  import filelock
+
+FOLDER = ".locks"  # in a workdir
+
+_WAIT_SECONDS = 0.2  # between two attempts
+_NO_LOCKS = {
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ENOSYS,
+  errno.ENOTSUP,
+  errno.ENOLCK,
+  errno.EINVAL,
+}
 
 
 class Locks:
-  """Locks on named pieces of work, each on one byte of a shared file.
+  """Locks on named pieces of work, each a file in a shared folder."""
 
-  They are POSIX locks: the system releases them when the program ends, in whatever way it ends, and
-  network file systems support them. A program must make only one `Locks` for a file, because
-  closing the file releases all of its locks. The file is open while a block holds or tries a lock.
-  """
-
-  def __init__(self, path: pathlib.Path):
-    self._path, self._blocks = path, 0
-    self._file: BinaryIO | None = None
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
 
   @contextlib.contextmanager
   def hold(self, *names: str | int, wait: bool) -> Generator[bool]:
@@ -32,29 +53,95 @@ class Locks:
         another program holds it, and False is yielded.
 
     Raises:
-      UserError: The file cannot be written.
+      UserError: The folder cannot be written.
     """
-    place = zlib.crc32(repr(names).encode())
-    self._blocks += 1
-    try:
-      held = processes.from_lead(lambda: self._acquire(place, wait))
-      try:
-        yield held
-      finally:
-        if held and self._file:
-          fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
-    finally:
-      self._blocks -= 1
-      if self._file and not self._blocks:
-        self._file.close()
-        self._file = None
+    name = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+    lock: filelock.BaseFileLock | None = None
 
-  def _acquire(self, place: int, wait: bool) -> bool:
-    if self._file is None:
-      with files.reported("write", self._path):
-        self._file = open(self._path, "ab")  # noqa: SIM115 (closed with the last block)
+    def acquire() -> bool:
+      nonlocal lock
+      held, lock = _acquired(self._folder / f"{name}.lock", wait)
+      return held
+
+    held = processes.from_lead(acquire)
     try:
-      fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-    except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES.
-      return False
-    return True
+      yield held
+    finally:
+      if lock:
+        lock.release()
+
+
+@contextlib.contextmanager
+def waited_for(path: pathlib.Path) -> Generator[None]:
+  """Holds the lock of a file during the block, for this process alone.
+
+  Raises:
+    UserError: The folder of the locks cannot be written.
+  """
+  _, lock = _acquired(path.parent / FOLDER / f"{path.name}.lock", True)
+  try:
+    yield
+  finally:
+    if lock:
+      lock.release()
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path) -> Generator[None]:
+  """Keeps other programs that ask for the same folder out of it during the block.
+
+  Raises:
+    UserError: Another program is there. The message names it.
+  """
+  place = folder / FOLDER
+  holder = place / "holder.json"
+  with Locks(place).hold("alone", wait=False) as held:
+    if not held:
+      raise UserError(
+        f"{folder} is in use by another program{processes.from_lead(lambda: _described(holder))}: "
+        "wait for it, stop it, or choose another --workdir."
+      )
+    processes.from_lead(lambda: _sign(holder))
+    yield
+
+
+def _acquired(path: pathlib.Path, wait: bool) -> tuple[bool, "filelock.BaseFileLock | None"]:
+  """Returns whether this program may go on, and the lock to release."""
+  import filelock  # It takes a third of a second, which --help should not cost.
+
+  lock = filelock.FileLock(path, thread_local=False, poll_interval=_WAIT_SECONDS)
+  with files.reported("write", path), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # about the marker
+    try:
+      path.parent.mkdir(exist_ok=True)
+      lock.acquire(timeout=-1 if wait else 0)
+    except filelock.Timeout:
+      return False, None
+    except NotImplementedError:
+      return True, None
+    except OSError as error:
+      if error.errno not in _NO_LOCKS:
+        raise
+      return True, None
+  return True, lock
+
+
+def _sign(holder: pathlib.Path) -> None:
+  """Writes who holds the lock, for the message of others; without it they know less."""
+  now = datetime.datetime.now().astimezone()
+  content = {
+    "host": socket.gethostname(),
+    "process": os.getpid(),
+    "since": now.isoformat(" ", "seconds"),
+  }
+  with contextlib.suppress(UserError):
+    files.write_json(holder, content)
+
+
+def _described(holder: pathlib.Path) -> str:
+  try:
+    found = files.read_json(holder)
+  except UserError:
+    return ""  # It has just started.
+  host, process, since = (str(found.get(key, "?"))[:64] for key in ("host", "process", "since"))
+  return f" (process {process} on {host}, since {since})"
