@@ -1,11 +1,12 @@
 """Starts the program: the command `miue-jax`, and `python -m miue_jax`."""
 
-from miue_jax.machine import exits
+from miue_jax.machine import exits, surroundings
 
 
 def console() -> None:
   """Catches signals before the imports, which take a second, and runs the program."""
   exits.catch()
+  surroundings.prepare()
   from miue_jax import main
 
   main.console()

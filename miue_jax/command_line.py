@@ -19,6 +19,7 @@ from miue_jax.settings.errors import UserError, unknown
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
+_STORED = str(_PACKAGE / "experiment" / "stored.py")
 
 
 def run(work: Callable[[], None]) -> None:
@@ -132,7 +133,7 @@ def _located(argv: Sequence[str]) -> list[str]:
     if argv[i] == "--config":
       argv[i : i + 2] = [f"--config={argv[i + 1]}"]
   if not any(arg.startswith("--config=") for arg in argv):
-    argv.insert(1, f"--config={DEFAULT_CONFIG}")
+    argv.insert(1, f"--config={_default(argv)}")
   roots = (_PACKAGE, _PACKAGE.parent)  # installed; a checkout
   folders = [str(root / "configs") for root in roots if (root / "configs").is_dir()]
   for i, arg in enumerate(argv):
@@ -149,6 +150,20 @@ def _located(argv: Sequence[str]) -> list[str]:
         raise UserError(f"There is no recipe {path!r}; known: {known}, in configs/.")
       path = str(found)
     argv[i] = f"--config={path}{colon}{variant}"
-    folders.insert(0, str(pathlib.Path(path).absolute().parent))
+    if path != _STORED:
+      folders.insert(0, str(pathlib.Path(path).absolute().parent))
   sys.path.extend(folder for folder in dict.fromkeys(folders) if folder not in sys.path)
   return argv
+
+
+def _default(argv: Sequence[str]) -> str:
+  """Returns the recipe without `--config`: that of the workdir, or the default one."""
+  text = "\0".join(argv)
+  workdirs = re.findall(r"\0--?workdir[=\0]([^\0]+)", text)
+  restores = re.search(r"\0--?mode[=\0]restore(\0|$)", text)  # it needs no settings
+  if workdirs and not restores:
+    from miue_jax.experiment import stored
+
+    if stored.known(workdirs[-1]):
+      return f"{_STORED}:{workdirs[-1]}"
+  return DEFAULT_CONFIG

@@ -5,10 +5,11 @@ sentence; 3 another process died or cannot be reached any more; 128 + signal num
 SIGTERM or SIGHUP, with the state saved: after these, the same command continues.
 """
 
-from miue_jax.machine import exits
+from miue_jax.machine import exits, surroundings
 
 if __name__ == "__main__":
   exits.catch()  # before the imports below, which take a second
+  surroundings.prepare()
 
 import dataclasses
 import pathlib
@@ -89,6 +90,7 @@ _TIMEOUT = flags.DEFINE_float(
 
 def main() -> None:
   """Runs one mode; leaves through `SystemExit` as the module's docstring says."""
+  surroundings.check()
   config = command_line.recipe()
   if _MODE.value == "plan":
     print(_plan(config))
@@ -143,16 +145,27 @@ def _result(config: configs.Config) -> str:
   mode, root = _MODE.value, pathlib.Path(_WORKDIR.value or pathlib.Path("runs") / config.name)
   settings = {"--mode": mode} | schema.flat(dataclasses.asdict(config))
   processes.require_same(settings, "start all processes with the same flags")
+  folder = workdir.open_workdir(root)
   if mode == "restore":
     paths = (_path(_IMAGES.value), _path(_OUTPUT.value))
-    return f"Restored images: {stages.restore(workdir.Workdir(root), *paths)}"
-  folder = workdir.open_workdir(root, config)
-  with progress.logged_to(folder.log):
+    return f"Restored images: {stages.restore(folder, *paths)}"
+  # A table is filled by several programs, and a report can be written while another one works.
+  alone = mode not in ("compare", "report")
+  with workdir.occupied(folder, alone), progress.logged_to(folder.log):
     try:
       if mode == "compare":
         return _compare(config, folder)
-      needs_test = mode not in ("generate", "export")
-      return _staged(stages.start(config, folder, _command(), need_test=needs_test), stages)
+      checked, made = stages.STAGES[mode]
+      experiment = stages.start(
+        config,
+        folder,
+        _command(),
+        need_test=mode not in ("generate", "export"),
+        needs_poison=mode in ("evaluate", "measure", "export"),
+        checked=checked,
+        made=made,
+      )
+      return _staged(experiment, stages)
     except processes.Interrupted as stop:
       logging.info("%s: saved in %s; the same command continues.", stop, folder.checkpoints)
       raise
@@ -167,8 +180,6 @@ def _compare(config: configs.Config, folder) -> str:
 
 def _staged(experiment, stages) -> str:
   mode = _MODE.value
-  if mode in ("run", "measure"):
-    stages.check_layers(experiment)
   if mode in ("run", "generate"):
     stages.generate(experiment)
   if mode in ("run", "evaluate"):
@@ -197,6 +208,7 @@ def _command() -> str:
 def console() -> None:
   """Runs the program, and leaves it with an exit status."""
   exits.catch()
+  surroundings.prepare()
   with exits.output():
     command_line.run(main)
 

@@ -13,7 +13,8 @@ from miue_jax.settings.errors import UserError
 FORMAT = 2
 
 # Fields of every manifest. `perturbed` (ids) is added if only a fraction of the images is
-# perturbed, `norm` and `budget` (the norm in words) if epsilon does not bound every pixel.
+# perturbed, `source_rows` if the images are a part of their source or in another order, `norm` and
+# `budget` (the norm in words) if epsilon does not bound every pixel.
 _FIELDS = {
   "format": int,
   "method": str,

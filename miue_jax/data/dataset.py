@@ -19,11 +19,13 @@ class Split:
     labels: Integer labels `[N]` in `[0, number of classes)`.
     files: Path of each image, relative to the class folder and without a suffix
       (`"holiday/img_0012"`), so that an export keeps the names. None if there are no files.
+    rows: Index of each image in its source, int64 `[N]`; None where that is not known.
   """
 
   images: Images
   labels: np.ndarray
   files: tuple[str, ...] | None = None
+  rows: np.ndarray | None = None
 
   def __post_init__(self):
     if not isinstance(self.images, Images):
@@ -35,7 +37,8 @@ class Split:
   def take(self, chosen: np.ndarray) -> "Split":
     """Returns the examples with the indices `chosen`, in this order."""
     files = None if self.files is None else tuple(self.files[i] for i in chosen)
-    return Split(self.images.take(chosen), self.labels[chosen], files)
+    rows = None if self.rows is None else self.rows[chosen]
+    return Split(self.images.take(chosen), self.labels[chosen], files, rows)
 
 
 @dataclasses.dataclass(frozen=True)

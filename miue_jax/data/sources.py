@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 def digits(data: config.Data) -> Dataset:
   """Returns scikit-learn's 1,797 gray handwritten digits, resized from 8 x 8 pixels to 32 x 32."""
+  if data.path:
+    raise UserError(
+      f"data.path is {data.path!r}, but the digits are read from no path: name the recipe of your "
+      "data, --config=configs/folder.py or --config=configs/npz.py."
+    )
   bunch: Any = datasets.load_digits()
   images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
   name, size = data.name or "digits", data.size or 32
@@ -56,6 +61,8 @@ def load(data: config.Data, *, need_test: bool = True) -> Dataset:
   if data.source not in SOURCES:
     raise UserError(f"data.source is {data.source!r}: set it to one of {', '.join(SOURCES)}.")
   source = SOURCES[data.source](data)
+  rows = np.arange(len(source.train))
+  source = dataclasses.replace(source, train=dataclasses.replace(source.train, rows=rows))
   if data.classes:
     source = _select_classes(source, data.classes)
   train, test = source.train, source.test
@@ -126,7 +133,7 @@ def _at_most(split: Split, limit: int, seed: int, draw: Draw) -> Split:
 
 def _read(split: Split, lazy: bool) -> Split:
   images = split.images.scanned() if lazy else split.images.loaded()
-  return Split(images, split.labels.astype(np.int32), split.files)
+  return Split(images, split.labels.astype(np.int32), split.files, split.rows)
 
 
 def _check_one_size(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import calls, stages, table
+from miue_jax.experiment import bindings, calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
@@ -80,10 +80,13 @@ def protect(
       reporter = Experiment(config, None, dataset, bar=bar).progress
       found = ensemble.generate(dataset, made, config.seed, None, reporter)
       return stages.poison_of(found, config, dataset)
-    folder = workdirs.open_workdir(workdir, config)
-    workdirs.bind(folder, config, dataset)
-    stages.generate(Experiment(config, folder, dataset, bar=bar))
-    return Poison.load(folder.poison, dataset)
+    folder, stage = workdirs.open_workdir(workdir), ("generate",)
+    images = bindings.fingerprints(dataset)
+    with workdirs.occupied(folder, alone=True):
+      bindings.check(folder, config, _NAME, images, stage)
+      bindings.record(folder, config, _NAME, images, stage)
+      stages.generate(Experiment(config, folder, dataset, bar=bar))
+      return Poison.load(folder.poison, dataset)
 
 
 def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> Method:
@@ -173,7 +176,7 @@ def evaluate(
   data = dataclasses.replace(next(iter(datasets.values())), name=_NAME)
   config = _config(len(data.train), tuple(images), victims, defences, seeds, recipe)
   wanted = config.compare
-  folder = None if workdir is None else workdirs.open_workdir(workdir, config)
+  folder = None if workdir is None else workdirs.open_workdir(workdir)
   with calls.on_devices(config.victim_fit.batch_size):
     made = Table(
       Experiment(config, folder, data, bar=calls.shows_bar(progress)),
@@ -241,8 +244,13 @@ def _config(
 def _bind(folder: Workdir, config: Config, datasets: Mapping[str, Dataset]) -> None:
   """Ties a folder to the settings and the test images, and a part of it to each named set."""
   any_set = next(iter(datasets.values()))
-  tested = dataclasses.replace(any_set, name=_NAME, train=any_set.test_set)
-  workdirs.bind(folder, config, tested, "test images")
+  tests = {"test images": dataclasses.replace(any_set, train=any_set.test_set).fingerprint}
+  places = [(folder, _NAME, tests, "compare")]
   for name, dataset in datasets.items():
     root = folder.root / "sets" / urllib.parse.quote(name, safe="")
-    workdirs.bind(workdirs.open_workdir(root, config), config, dataset)
+    images = {"training images": dataset.fingerprint}
+    places.append((workdirs.open_workdir(root), name, images, "set"))
+  for place, name, images, stage in places:
+    bindings.check(place, config, name, images, (stage,))
+  for place, name, images, stage in places:
+    bindings.record(place, config, name, images, (stage,))

@@ -8,8 +8,7 @@ import jax
 
 from miue_jax import defences, models, report
 from miue_jax.artefact import external
-from miue_jax.experiment import explain, poisons, recipes, stages, table, victims
-from miue_jax.experiment import workdir as workdirs
+from miue_jax.experiment import bindings, explain, poisons, recipes, stages, table, victims
 from miue_jax.experiment.poisons import CLEAN
 from miue_jax.experiment.results import Rows
 from miue_jax.experiment.table import Axes, Table
@@ -49,6 +48,10 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
     raise UserError(
       f"Two datasets of the comparison are called {twice!r}: give each another data.name."
     )
+  for experiment in experiments:
+    images = bindings.fingerprints(experiment.dataset)
+    place = experiment.config, experiment.dataset.name, images, ("compare",)
+    bindings.record(experiment.workdir, *place)
   missing, total = sum(len(t.missing()) for t in tables), sum(len(t.axes.cells()) for t in tables)
   _logger.info("Comparison: %d of %d victims are still to be trained.", missing, total)
 
@@ -106,17 +109,23 @@ def check(config: Config) -> None:
 
 def _started(config: Config, workdir: Workdir, command: str) -> Experiment:
   """Reads a dataset and checks that methods and published numbers fit the data and devices."""
-  workdirs.open_workdir(workdir.root, config)
-  experiment = stages.start(config, workdir, command, need_test=True)
+  experiment = stages.start(config, workdir, command, need_test=True, checked=("compare",))
   dataset, devices = experiment.dataset, jax.sharding.get_mesh().size
+  problems = stages.batch_problems(config, len(dataset.train), ("compare",))
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
     stages.check_method(made.method, dataset)
+    problems += [
+      f"{problem} (method {name!r})"
+      for problem in stages.batch_problems(made, len(dataset.train), ("generate",))
+    ]
     if any(size % devices for size in made.batch_sizes):
-      raise UserError(
-        f"The batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "
-        f"the {devices} devices: change its recipe or set devices."
+      problems.append(
+        f"the batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "
+        f"the {devices} devices"
       )
+  if problems:
+    raise UserError(f"{'; '.join(problems)}: change recipes or devices.")
   shape = dataset.train.images.shape[1:]
   if config.compare.published == "cifar10" and (dataset.num_classes, shape) != (10, (32, 32, 3)):
     raise UserError(

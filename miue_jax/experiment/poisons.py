@@ -9,7 +9,7 @@ from miue_jax import budget
 from miue_jax.artefact import external
 from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Split
-from miue_jax.experiment import recipes, stages, victims
+from miue_jax.experiment import bindings, recipes, stages, victims
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.table import FAILURES, Busy, Cell, Lost, reason
 from miue_jax.experiment.workdir import Experiment, Workdir
@@ -57,6 +57,7 @@ class Poisons:
     """
     self._experiment, self._locks = experiment, locks
     self._broken: dict[tuple[str, int], str] = {}
+    self._images = bindings.fingerprints(experiment.dataset)
     config = experiment.config
     with locks.hold("external", wait=True):
       paths = external.parse(config.compare.external)
@@ -64,7 +65,8 @@ class Poisons:
     for name in config.compare.methods:
       for seed in seeds(config):
         made = generation(experiment, name, seed)
-        workdirs.open_workdir(made.workdir.root, made.config)
+        workdirs.open_workdir(made.workdir.root)
+        bindings.check(made.workdir, made.config, made.dataset.name, self._images, ("generate",))
 
   def _kept(self, name: str, path: Any) -> Poison:
     """Returns an external poison, which it also keeps in the workdir."""
@@ -104,7 +106,8 @@ class Poisons:
         raise Busy
       try:
         if not made.workdir.has_poison():
-          workdirs.bind(made.workdir, made.config, made.dataset)
+          stage = ("generate",)
+          bindings.record(made.workdir, made.config, made.dataset.name, self._images, stage)
           with memory.recorded(made.workdir.memory):
             stages.generate(made)
         return Poison.load(made.workdir.poison, made.dataset)

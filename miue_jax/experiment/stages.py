@@ -1,27 +1,31 @@
 """Provides the stages of an experiment: each writes its result and skips what is finished."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from miue_jax import defences, models, report
+from miue_jax.artefact import manifest as manifests
 from miue_jax.artefact import release
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.sampling import Draw, stratified
+from miue_jax.experiment import bindings, observation, table, victims
 from miue_jax.experiment import measure as measuring
-from miue_jax.experiment import observation, table, victims
-from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row, Rows
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
-from miue_jax.machine import files, meshes, sharding
+from miue_jax.machine import files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import AlternatingSettings, ensemble
 from miue_jax.methods.method import Generated, check_classes
-from miue_jax.settings.config import Config, Measure, Method
+from miue_jax.settings.config import Config, Measure, Method, named_batches
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
 
@@ -30,21 +34,88 @@ _EXAMPLES = 8  # images shown in the report
 _logger = logging.getLogger(__name__)
 
 
-def start(config: Config, workdir: Workdir, command: str, *, need_test: bool) -> Experiment:
-  """Checks what can be checked before work starts, opens the devices and reads the data.
+def start(
+  config: Config,
+  workdir: Workdir,
+  command: str,
+  *,
+  need_test: bool,
+  needs_poison: bool = False,
+  checked: Sequence[str] = (),
+  made: Sequence[str] = (),
+) -> Experiment:
+  """Checks all that can be checked before work starts, reads the data and opens the devices.
+
+  Args:
+    config: The settings.
+    workdir: The folder.
+    command: The command line, for the report.
+    need_test: Whether the test images are needed.
+    needs_poison: Whether the poison must be finished.
+    checked: Stages of the workdir whose settings must be the same.
+    made: Those of them that will be made; an empty sequence writes nothing.
 
   Raises:
-    UserError: A method or defence is unknown, devices or networks do not fit, or the data cannot be
-      read or changed since an earlier run.
+    UserError: A name is unknown, batches, devices or networks do not fit, the data cannot be read,
+      or an earlier run used other images or settings.
   """
   for name in config.evaluate.defences:
     defences.build(name)
-  meshes.start(config.devices, config.batch_sizes)
-  dataset = sources.load(config.data, need_test=need_test)
+  if needs_poison:
+    workdir.on_lead(lambda: manifests.read(workdir.poison / "manifest.json") and None)
+  dataset = bindings.named(workdir, config, sources.load(config.data, need_test=need_test))
   check_method(config.method, dataset)
+  if problems := batch_problems(config, len(dataset.train), made):
+    raise UserError(f"{'; '.join(problems)}: change these settings.")
+  images = bindings.fingerprints(dataset)
+  bindings.check(workdir, config, dataset.name, images, checked)
+  experiment = Experiment(config, workdir, dataset, command)
+  if "measure" in made:
+    check_layers(experiment)
+  meshes.start(config.devices, config.batch_sizes)
   victims.check(config.victim, config, dataset)
-  workdirs.bind(workdir, config, dataset)
-  return Experiment(config, workdir, dataset, command)
+  if made:
+    bindings.record(workdir, config, dataset.name, images, made)
+  return experiment
+
+
+# Modes of the program: stages whose settings must be those of earlier runs, and stages to make.
+STAGES = {
+  "run": (("generate", "evaluate", "measure"), ("generate", "evaluate", "measure")),
+  "generate": (("generate",), ("generate",)),
+  "evaluate": (("generate", "evaluate"), ("evaluate",)),
+  "measure": (("generate", "evaluate", "measure"), ("measure",)),
+  "report": (("generate", "evaluate", "measure"), ()),
+  "export": (("generate",), ()),
+  "pretrain": (("pretrain",), ("pretrain",)),
+}
+
+
+def batch_problems(config: Config, images: int, made: Sequence[str]) -> list[str]:
+  """Returns what is wrong with the batch sizes for so many training images.
+
+  Args:
+    config: The settings.
+    images: Number of training images.
+    made: Stages that will be made; batches of others do not matter.
+  """
+  wanted = {}
+  if "generate" in made:
+    wanted = {f"method.{name}": size for name, size in named_batches(config.method).items()}
+  if {"evaluate", "pretrain", "compare"} & set(made):
+    wanted["victim_fit.batch_size"] = config.victim_fit.batch_size
+  problems = [
+    f"--config.{name}={size} is more than the {images} training images"
+    for name, size in wanted.items()
+    # The pass over delta pads its last batch.
+    if size > images and name not in ("method.batch_size", "method.microbatch")
+  ]
+  problems += [
+    f"--config.{name}={size} is not divisible by --config.devices={config.devices}"
+    for name, size in wanted.items()
+    if config.devices and size % config.devices
+  ]
+  return problems
 
 
 def check_method(method: Method, dataset: Dataset) -> None:
@@ -112,6 +183,9 @@ def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
   extra: dict[str, Any] = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
     extra["perturbed"] = made.perturbed
+  rows, unnamed = dataset.train.rows, dataset.train.files is None
+  if unnamed and rows is not None and not np.array_equal(rows, np.arange(len(rows))):
+    extra["source_rows"] = rows  # Image i is row source_rows[i] of what was read.
   return Poison.make(
     dataset,
     made.delta,
@@ -249,7 +323,8 @@ def export(experiment: Experiment, output: pathlib.Path | None, formats: list[st
 
   def write() -> str:
     poison = Poison.load(workdir.poison, experiment.dataset)
-    return str(release.export(experiment.dataset, poison, directory, formats))
+    with _again(directory, output):
+      return str(release.export(experiment.dataset, poison, directory, formats))
 
   return pathlib.Path(workdir.on_lead(write))
 
@@ -258,5 +333,17 @@ def restore(
   workdir: Workdir, images: pathlib.Path | None, output: pathlib.Path | None
 ) -> pathlib.Path:
   """Restores an export with the key; needs neither the clean data nor an accelerator."""
-  paths = (images or workdir.images, workdir.poison, output or workdir.restored)
-  return pathlib.Path(workdir.on_lead(lambda: str(release.restore(*paths))))
+  directory = output or workdir.restored
+
+  def write() -> str:
+    with _again(directory, output):
+      return str(release.restore(images or workdir.images, workdir.poison, directory))
+
+  return pathlib.Path(workdir.on_lead(write))
+
+
+def _again(
+  directory: pathlib.Path, output: pathlib.Path | None
+) -> contextlib.AbstractContextManager[None]:
+  """Lets a block replace a folder of the workdir, but not one that the user named."""
+  return contextlib.nullcontext() if output else leftovers.set_aside(directory)

@@ -1,23 +1,23 @@
-"""Provides the folder of an experiment: its paths, and whether it belongs to a config.
+"""Provides the folder of an experiment: its paths, access for all processes, and one run in it.
 
 With several processes, the lead process writes files and tests whether they exist; `Workdir` and
 `results.Rows` are the only places of an experiment that distinguish processes.
 """
 
+import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import files, locks, processes
+from miue_jax.machine import files, leftovers, locks, processes
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
-from miue_jax.settings.schema import flat
 
 
 def _path(name: str, content: str) -> property:
@@ -101,90 +101,101 @@ class Experiment:
     return functools.partial(Progress, events, bar=self.bar)
 
 
-def open_workdir(path: str | os.PathLike[str], config: Config) -> Workdir:
-  """Makes the folder, or checks that an existing one was made by the same config.
-
-  Only `bind` writes the config: a config whose data cannot be read must not occupy the folder.
+def open_workdir(path: str | os.PathLike[str]) -> Workdir:
+  """Returns the workdir of a path; writes nothing.
 
   Raises:
-    UserError: The folder was made by another config, whose differing keys are named, or it cannot
-      be written.
+    UserError: An old version made the folder, or its settings are damaged.
   """
   workdir = Workdir(pathlib.Path(path))
-  with files.reported("write", workdir.root):
-    workdir.root.mkdir(parents=True, exist_ok=True)
-  stored = _stored(workdir)
-  if stored is None:
-    return workdir
-  if "model" in stored["config"]:
+  if "://" in str(path):
+    raise UserError(
+      f"--workdir={path} is an address, but a workdir is a folder: mount the storage and name the "
+      "folder."
+    )
+  try:
+    str(path).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(f"--workdir={str(path)!r} is not UTF-8: choose another name.") from error
+  if str(path).startswith("~"):
+    raise UserError(
+      f"--workdir={path} starts with ~, which the shell replaces only behind a space: write "
+      "--workdir ~/... or the whole path."
+    )
+  if "model" in (stored_in(workdir) or {"config": {}})["config"]:
     raise UserError(
       f"{workdir.root} was made by version 0.1, whose settings had other names: choose another "
       "--workdir. Its poison remains usable: --mode=restore works in that folder."
     )
-  # A key that the stored config lacks was added later, so it had its default value.
-  default = dataclasses.replace(Config(), method=type(config.method)())
-  defaults, old, new = (
-    flat(json.loads(json.dumps(content)))
-    for content in (dataclasses.asdict(default), stored["config"], dataclasses.asdict(config))
-  )
-  old = defaults | old
-  differing = sorted(
-    key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not _may_change(key)
-  )
-  if differing:
-    shown = ", ".join(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)" for key in differing)
-    raise UserError(
-      f"{workdir.root} was made by another config; these keys differ: {shown}. Choose another "
-      "--workdir, or the config that made this one."
-    )
   return workdir
 
 
-def _may_change(key: str) -> bool:
-  """Returns whether a key only chooses the cells of a table, which may grow.
-
-  The recipe of each method is compared with the workdir of its poison.
-  """
-  return key.startswith("compare.") and key != "compare.poison_per_seed"
-
-
-def bind(workdir: Workdir, config: Config, dataset: Dataset, part: str = "training images") -> None:
-  """Ties the folder to its config and data, or checks that the data are still the same.
+@contextlib.contextmanager
+def occupied(workdir: Workdir, alone: bool) -> Generator[None]:
+  """Makes the folder for a run; a run that is refused before it made anything leaves nothing.
 
   Args:
     workdir: The folder.
-    config: The settings.
-    dataset: The data, whose fingerprint is stored.
-    part: Name in messages of what the fingerprint covers.
+    alone: Whether to keep other programs out and remove what killed ones left behind.
 
   Raises:
-    UserError: The images or labels changed since the folder was made, differ between processes, or
-      a process does not see the folder.
+    UserError: Another program works there, or the folder cannot be written.
   """
-  fingerprint = dataset.fingerprint
-  processes.require_same(
-    {f"the {part}": fingerprint}, "give all processes the same files and data settings"
-  )
-  if not workdir.exists(workdir.config):
-    content = {"config": dataclasses.asdict(config), "fingerprint": fingerprint}
-    workdir.write_json(workdir.config, content)
-  stored = _stored(workdir)
-  if stored is None:
-    raise UserError(
-      f"This process does not see what process 0 wrote to {workdir.root}: choose a --workdir on "
-      "storage that all processes share."
-    )
-  if stored["fingerprint"] != fingerprint:
-    raise UserError(
-      f"The {part} of {dataset.name} changed since {workdir.root} was made: put them back, or "
-      "choose another --workdir."
-    )
+  before = processes.from_lead(lambda: _listed(workdir.root))
+  missing = [] if before is not None else [str(path) for path in _missing(workdir.root)]
+  try:
+    processes.from_lead(lambda: _make(workdir.root))
+    with locks.alone(workdir.root) if alone else contextlib.nullcontext():
+      if alone:
+        partial, shallow = ("images", "restored"), ("checkpoints", "tensorboard", locks.FOLDER)
+        processes.from_lead(lambda: leftovers.sweep(workdir.root, partial, shallow))
+      yield
+  except UserError:
+    if processes.is_lead() and not workdir.config.exists():
+      _discard(workdir, before or [], missing)
+    raise
 
 
-def _stored(workdir: Workdir) -> dict[str, Any] | None:
+def _listed(root: pathlib.Path) -> list[str] | None:
+  with files.reported("write", root):
+    return sorted(path.name for path in root.iterdir()) if root.exists() else None
+
+
+def _missing(root: pathlib.Path) -> list[pathlib.Path]:
+  return [path for path in (root, *root.parents) if not path.exists()]
+
+
+def _make(root: pathlib.Path) -> None:
+  with files.reported("write", root):
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def _discard(workdir: Workdir, before: Sequence[str], missing: Sequence[str]) -> None:
+  """Removes the log, the locks and the folders that a refused run made."""
+  with contextlib.suppress(OSError):
+    if workdir.log.name not in before:
+      workdir.log.unlink(missing_ok=True)
+    if locks.FOLDER not in before:
+      shutil.rmtree(workdir.locks, ignore_errors=True)
+    for path in missing:
+      os.rmdir(path)
+
+
+def stored_in(workdir: Workdir) -> dict[str, Any] | None:
+  """Returns the settings and bindings of a workdir, or None before its first result.
+
+  Raises:
+    UserError: They are damaged.
+  """
   if not workdir.config.exists():
     return None
   stored = files.read_json(workdir.config, "choose another --workdir")
-  if isinstance(stored.get("config"), dict) and isinstance(stored.get("fingerprint"), str):
+  stages = stored.get("stages", {})
+  if (
+    isinstance(stored.get("config"), dict)
+    and isinstance(stored.get("fingerprint"), str)
+    and isinstance(stages, dict)
+    and all(isinstance(used, dict) for used in stages.values())
+  ):
     return stored
   raise UserError(f"{workdir.config} is damaged: choose another --workdir.")

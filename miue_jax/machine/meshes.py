@@ -7,7 +7,7 @@ import jax
 
 from miue_jax.machine import processes
 from miue_jax.machine.cpu import allocator
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
 AXIS = "data"
 
@@ -42,7 +42,7 @@ def make(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
     UserError: There are fewer devices than asked for, they cannot be spread over the processes, or
       they do not divide a batch.
   """
-  count, available = processes.count(), jax.devices()
+  count, available = processes.count(), started()
   on_cpu = available[0].platform == "cpu"
   if devices > len(available):
     virtual = ", or set JAX_NUM_CPU_DEVICES to have more of them than cores" if on_cpu else ""
@@ -66,6 +66,25 @@ def make(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
   return jax.make_mesh(
     (used,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=available[:used]
   )
+
+
+def started() -> list[jax.Device]:
+  """Returns the devices of all processes; the first call starts jax's backend.
+
+  Raises:
+    UserError: The backend cannot be started.
+  """
+  flags = os.environ.get("XLA_FLAGS", "")
+  advice = f"check XLA_FLAGS ({flags})" if flags else "check the driver"
+  try:
+    aborts = processes.aborting(f"XLA stopped while it started the devices: {advice}.")
+    with aborts if flags else contextlib.nullcontext():
+      return jax.devices()
+  # jax reports a missing plugin by errors of several types, one of them an assertion.
+  except Exception as error:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    advice = f"correct or unset JAX_PLATFORMS ({platforms})" if platforms else advice
+    raise UserError(f"jax cannot start its devices ({first_line(error)}): {advice}.") from error
 
 
 def _cores() -> int:

@@ -36,6 +36,7 @@ _SLICE_SECONDS = 1  # of one wait for a message; signals are handled between two
 _PREFIX = "miue_jax"
 _STOP = f"{_PREFIX}/stop"
 
+_logger = logging.getLogger(__name__)
 _calls = itertools.count()
 _ending = threading.Lock()  # acquired once, by the thread that ends this process
 _handlers = []  # callbacks from C, which must not be garbage-collected
@@ -208,6 +209,7 @@ def _connect(timeout: float) -> None:
   if address:
     settings["cluster_detection_method"] = "deactivate"  # The variables tell everything.
   logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
+  _logger.info("Waiting for the other processes; --distributed=off runs this one alone.")
   # Its handler of SIGTERM would replace that of `signals.stop_on_signal`.
   jax.config.update("jax_enable_preemption_service", False)
   with _hidden_if_it_fails() as terminal:
@@ -215,7 +217,7 @@ def _connect(timeout: float) -> None:
       terminal,
       f"miue-jax: Not all processes met at {address or 'the coordinator'} within {timeout:g} s: "
       "check that all were started, the address and the firewall, or raise "
-      "--distributed_timeout.\n",
+      "--distributed_timeout; a process that is alone needs --distributed=off.\n",
       FAILED,
     )
     try:
@@ -266,6 +268,23 @@ def _end_on_abort(stderr: int, text: str, status: int) -> None:
   install = ctypes.CDLL(None).signal
   install.argtypes, install.restype = (ctypes.c_int, type(_handlers[-1])), ctypes.c_void_p
   install(signal.SIGABRT, _handlers[-1])
+
+
+@contextlib.contextmanager
+def aborting(text: str) -> Generator[None]:
+  """Turns an abort of native code in the block into a sentence, and ends with status `FAILED`.
+
+  The block changes nothing where several processes are connected: `together` handles their aborts.
+  """
+  if count() > 1:
+    yield
+    return
+  with _hidden_if_it_fails() as terminal:
+    _end_on_abort(terminal, f"miue-jax: {text}\n", FAILED)
+    try:
+      yield
+    finally:
+      signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
 def _wait(key: str) -> str:

@@ -202,7 +202,7 @@ def offer_cpu_devices(count: int) -> None:
   # Refused once a backend runs; `pod` then says what is missing.
   with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", max(count, min(os.cpu_count() or 1, 8)))
-  jax.devices()  # starts the backend: from here on nobody changes their number
+  meshes.started()  # starts the backend: from here on nobody changes their number
 
 
 def _check(options: Options) -> None:

@@ -218,11 +218,17 @@ class Config:
     return (*batch_sizes(self.method), self.victim_fit.batch_size)
 
 
+def named_batches(method: Method) -> dict[str, int]:
+  """Returns the batch sizes of a method by the names of their settings."""
+  source = getattr(method, "source", None)
+  sizes = {"source.batch_size": source.batch_size} if source else {}
+  sizes |= {key: getattr(method, key, 0) for key in ("batch_size", "microbatch")}
+  return {key: size for key, size in sizes.items() if size}
+
+
 def batch_sizes(method: Method) -> tuple[int, ...]:
   """Returns every number of images that a method spreads over the devices at once."""
-  source = getattr(method, "source", None)
-  sizes = (getattr(method, "batch_size", 0), getattr(method, "microbatch", 0))
-  return tuple(size for size in (source.batch_size if source else 0, *sizes) if size)
+  return tuple(named_batches(method).values())
 
 
 def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Config:

@@ -1,0 +1,212 @@
+"""Ties each stage of a workdir to what it used, so that results of different settings never mix.
+
+A poison is bound to its images, method, source model and seed; victims also to their network and
+training and to the test images; a measurement also to its own settings. Paths, devices, memory,
+microbatches and the rhythm of checkpoints bind nothing. A stage that made nothing is not bound.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from miue_jax.data.dataset import Dataset
+from miue_jax.experiment.workdir import Workdir, stored_in
+from miue_jax.machine import files, processes
+from miue_jax.settings.config import Config
+from miue_jax.settings.errors import UserError
+from miue_jax.settings.schema import flat
+
+_TRAINING, _TEST = "training images", "test images"
+_VICTIM = ("victim.", "victim_fit.", "evaluate.clean_fraction", "data.seed")
+_POISON = ("method.", "seed", "measure.epochs")
+# Settings by stage: names, or beginnings that end with a dot.
+_USED = {
+  "generate": _POISON,
+  "evaluate": (*_POISON, *_VICTIM),
+  "measure": (*_POISON, *_VICTIM, "measure.", "evaluate.conditions", "evaluate.seeds"),
+  "pretrain": (*_VICTIM, "victim.name", "evaluate.seeds"),
+  "compare": (*_VICTIM, "measure.", "compare.poison_per_seed"),
+  "set": (),  # a set of training images that a caller names
+}
+# They are columns of each row, or change how something is computed but not what.
+_FREE = ("victim.name", "measure.epochs")
+_NEUTRAL = ("microbatch", "checkpoint_every")
+# What a stage leaves, relative to the workdir.
+_MADE = {
+  "generate": ("poison/manifest.json", "checkpoints/generate"),
+  "evaluate": ("results.jsonl", "checkpoints/victims"),
+  "measure": ("measurement.json",),
+  "pretrain": ("checkpoints/pretrain", "pretrained.npz"),
+  "compare": ("results.jsonl", "checkpoints/victims"),
+  "set": ("config.json",),
+}
+
+
+def fingerprints(dataset: Dataset) -> dict[str, str]:
+  """Returns the fingerprints of training and test images, by these names."""
+  found = {_TRAINING: dataset.fingerprint}
+  if dataset.test is not None:
+    found[_TEST] = dataclasses.replace(dataset, train=dataset.test).fingerprint
+  return found
+
+
+def _used(stage: str, config: Config, images: Mapping[str, str]) -> dict[str, Any]:
+  """Returns the settings that a stage uses, by dotted names, and the fingerprints of its images."""
+  values = flat(json.loads(json.dumps(dataclasses.asdict(config))))
+  found = _selected(stage, values)
+  if start := found.get("victim_fit.start_from"):
+    with files.reported("read", start):
+      found["victim_fit.start_from"] = hashlib.sha256(pathlib.Path(start).read_bytes()).hexdigest()
+  wanted = (_TRAINING,) if stage == "generate" else (_TRAINING, _TEST)
+  return found | {name: images[name] for name in wanted if name in images}
+
+
+def _selected(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+  names = _USED[stage]
+  found = {
+    key: value
+    for key, value in values.items()
+    if (key in names or any(key.startswith(name) for name in names if name.endswith(".")))
+    and (key in names or key not in _FREE)
+    and key.rpartition(".")[2] not in _NEUTRAL
+  }
+  if "evaluate.seeds" in found:  # The victims of the first seed are measured.
+    found["evaluate.seeds"] = found["evaluate.seeds"][:1]
+  return found
+
+
+def check(
+  workdir: Workdir,
+  config: Config,
+  name: str,
+  images: Mapping[str, str],
+  stages: Sequence[str],
+) -> None:
+  """Checks that finished or begun stages used the same settings and images.
+
+  Args:
+    workdir: The folder.
+    config: The settings.
+    name: Name of the data, for messages.
+    images: Fingerprints of the images, by their names in messages.
+    stages: The stages.
+
+  Raises:
+    UserError: They did not; the message names every difference. Or the images differ between
+      processes.
+  """
+  processes.require_same(
+    {f"the {key}": value for key, value in images.items()},
+    "give all processes the same files and data settings",
+  )
+  differing: dict[str, tuple[Any, Any]] = {}
+  refusing: set[str] = set()
+  for stage in stages:
+    if (old := workdir.on_lead(lambda stage=stage: _bound(workdir, config, stage))) is None:
+      continue
+    new = _used(stage, config, images)
+    changed = {key for key in old if key in new and old[key] != new[key]}
+    differing |= {key: (old[key], new[key]) for key in changed}
+    refusing |= {stage} if changed else set()
+  if not differing:
+    return
+  parts = [key for key in (_TRAINING, _TEST) if differing.pop(key, None)]
+  if parts:
+    differing |= workdir.on_lead(lambda: _changed_data(workdir, config))
+  if parts and not differing:
+    raise UserError(
+      f"The {' and '.join(parts)} of {name} changed since {workdir.root} was made: put "
+      "them back, or choose another --workdir."
+    )
+  shown = ", ".join(
+    f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in sorted(differing.items())
+  )
+  again = ""
+  if refusing == {"measure"}:
+    again = f", or remove {workdir.measurement.name} to measure again"
+  raise UserError(
+    f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or the "
+    f"settings that made this one{again}."
+  )
+
+
+def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | None:
+  """Returns what a stage used, or None if it has made nothing."""
+  if not any((workdir.root / name).exists() for name in _MADE[stage]):
+    return None
+  stored = stored_in(workdir) or {}
+  known = stored.get("stages", {}).get(stage)
+  if known is None:
+    origin = stored
+    if stage == "generate" and (workdir.poison / "manifest.json").exists():
+      origin = files.read_json(workdir.poison / "manifest.json", "copy it again")
+    settings = origin.get("config")
+    if not isinstance(settings, dict) or not settings:
+      return {}
+    known = _selected(stage, flat(settings)) | {_TRAINING: origin.get("fingerprint")}
+    known.pop("victim_fit.start_from", None)  # a path, not its content
+  # A key that was added later had its default value.
+  default = dataclasses.replace(Config(), method=type(config.method)())
+  values = flat(json.loads(json.dumps(dataclasses.asdict(default))))
+  return _selected(stage, values) | known
+
+
+def _changed_data(workdir: Workdir, config: Config) -> dict[str, tuple[Any, Any]]:
+  """Returns the settings that explain why the images differ, each with both values."""
+  old = (stored_in(workdir) or {}).get("config", {}).get("data", {})
+  new = json.loads(json.dumps(dataclasses.asdict(config.data)))
+  kept = ("path", "memory", "name")
+  changed = (key for key in new if key in old and key not in kept and old[key] != new[key])
+  return {f"data.{key}": (old[key], new[key]) for key in changed}
+
+
+def record(
+  workdir: Workdir,
+  config: Config,
+  name: str,
+  images: Mapping[str, str],
+  stages: Sequence[str],
+) -> None:
+  """Stores the settings, and what some stages use, before their work begins.
+
+  The arguments are those of `check`.
+
+  Raises:
+    UserError: The workdir cannot be written, or a process does not see it.
+  """
+
+  def write() -> None:
+    stored = stored_in(workdir) or {}
+    content = {
+      "config": dataclasses.asdict(config),
+      "dataset": name,
+      "fingerprint": next(iter(images.values())),
+      "stages": stored.get("stages", {}) | {s: _used(s, config, images) for s in stages},
+    }
+    if json.loads(json.dumps(content)) != stored:
+      with files.reported("write", workdir.root):
+        workdir.root.mkdir(parents=True, exist_ok=True)
+      files.write_json(workdir.config, content)
+
+  workdir.on_lead(write)
+  if not workdir.config.exists():
+    raise UserError(
+      f"This process does not see what process 0 wrote to {workdir.root}: choose a --workdir on "
+      "storage that all processes share."
+    )
+
+
+def named(workdir: Workdir, config: Config, dataset: Dataset) -> Dataset:
+  """Returns the data under the name that they have in the workdir, unless the config names them.
+
+  The name of a folder of images is the start of their rows, and a folder can be moved.
+  """
+  stored = workdir.on_lead(lambda: stored_in(workdir)) or {}
+  name = stored.get("dataset")
+  same = stored.get("fingerprint") == dataset.fingerprint
+  if config.data.name or not isinstance(name, str) or not same:
+    return dataset
+  return dataclasses.replace(dataset, name=name)
