@@ -144,7 +144,7 @@ class Poison:
     return cls(delta, manifest)
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes the poison into a folder.
+    """Writes the poison into a folder that only this user can read.
 
     `manifest.json` is written last: if it exists, the poison is complete.
 
@@ -152,8 +152,8 @@ class Poison:
       UserError: The files cannot be written.
     """
     directory = pathlib.Path(path)
+    files.make_private(directory)
     with files.reported("write", directory):
-      directory.mkdir(parents=True, exist_ok=True)
       (directory / "manifest.json").unlink(missing_ok=True)
     delta = np.ascontiguousarray(self.delta)
     with files.replacing(directory / "delta.npy") as file:
@@ -161,6 +161,9 @@ class Poison:
       np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(delta))
       file.write(delta.data)
     files.write_json(directory / "manifest.json", self.manifest)
+    with files.reported("write", directory):
+      for name in ("delta.npy", "manifest.json"):
+        (directory / name).chmod(0o600)
 
   def check(self, dataset: Dataset) -> None:
     """Raises a UserError if the poison was made for another dataset."""

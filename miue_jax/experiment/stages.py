@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine import files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.methods import AlternatingSettings, ensemble
+from miue_jax.methods import METHODS, AlternatingSettings, Pattern, ensemble
 from miue_jax.methods.method import Generated, check_classes
 from miue_jax.settings.config import Config, Measure, Method, named_batches
 from miue_jax.settings.errors import UserError
@@ -162,6 +162,7 @@ def generate(experiment: Experiment) -> None:
   """Makes the poison, or checks the finished one."""
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
   states = workdir.checkpoints / "generate"
+  workdir.on_lead(lambda: files.make_private(workdir.checkpoints))
   if workdir.has_poison():
     _logger.info("The poison in %s is finished.", workdir.poison)
     Poison.load(workdir.poison, dataset)  # raises an error if it is damaged
@@ -323,10 +324,26 @@ def export(experiment: Experiment, output: pathlib.Path | None, formats: list[st
 
   def write() -> str:
     poison = Poison.load(workdir.poison, experiment.dataset)
+    if warning := secrecy_warning(poison.manifest):
+      _logger.warning("%s", warning)
     with _again(directory, output):
       return str(release.export(experiment.dataset, poison, directory, formats))
 
   return pathlib.Path(workdir.on_lead(write))
+
+
+def secrecy_warning(manifest: Mapping[str, Any]) -> str:
+  """Returns a warning about a poison that can be drawn again without its key, or nothing."""
+  name, settings = manifest["method"], manifest["config"].get("method", {})
+  if not isinstance(METHODS.get(name), Pattern) or settings.get("secret") is True:
+    return ""
+  advice = "choose another method"
+  if name != "ops":
+    advice = "generate it again with --config.method.secret=True"
+  return (
+    f"Everybody who knows or guesses the seed {manifest['seed']} can draw the pattern of "
+    f"{name!r} and restore these images without the key: before you publish them, {advice}."
+  )
 
 
 def restore(

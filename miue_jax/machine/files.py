@@ -84,6 +84,18 @@ def new_directory(path: str | os.PathLike) -> Generator[pathlib.Path]:
     _sync_folder(path.parent)
 
 
+def make_private(path: str | os.PathLike) -> None:
+  """Makes a folder that only this user can read, or makes an existing one so.
+
+  Raises:
+    UserError: The folder cannot be made.
+  """
+  with reported("write", path):
+    folder = pathlib.Path(path)
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
 def _sync_folder(path: pathlib.Path) -> None:
   folder = os.open(path, os.O_RDONLY)
   try:

@@ -15,6 +15,7 @@ import numpy as np
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.methods.pattern import Draw
 from miue_jax.methods.shared_settings import Norm, PatternSettings
+from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import settings
 
 _BLOCK = 1024  # images read at a time
@@ -29,8 +30,14 @@ class Settings(PatternSettings):
 
 
 def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
-  """Returns the function that moves the pixel of every class."""
-  del settings, seed
+  """Returns the function that moves the pixel of every class.
+
+  Raises:
+    UserError: It shall be secret, but every image shows where its pixel is.
+  """
+  if settings.secret:
+    raise UserError("OPS draws nothing that could be secret: choose another method.")
+  del seed
   rows, columns, chosen = shortcuts(dataset.train, dataset.num_classes)
 
   def draw(generator, images, labels):

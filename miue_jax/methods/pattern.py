@@ -1,6 +1,7 @@
 """Provides methods that draw a pattern without a source model."""
 
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,8 @@ class Pattern:
     A pattern takes seconds, so that an interrupted run starts again.
     """
     del checkpoints, progress, observer
+    if settings.secret:
+      seed = processes.from_lead(lambda: secrets.randbits(128))
     started, train = time.monotonic(), dataset.train
     draw = self.pattern(dataset, settings, seed)
     chosen = chosen_images(train.labels, settings, seed)

@@ -70,3 +70,6 @@ class PatternSettings(Method):
 
   # Bounded quantity: linf: every pixel; l2: the rms change of an image; none: nothing.
   norm: Norm = "linf"
+  # True: 128 random bits replace the seed, so that nobody can draw the pattern again; the poison
+  # can then not be made a second time.
+  secret: bool = False

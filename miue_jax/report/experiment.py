@@ -118,6 +118,7 @@ class Experiment:
       "no_results": _NO_RESULTS,
       "curves": figures.line_charts(learning_curves(conditions, chance), height=3.2),
       "quality": [(n, f.format(manifest[k])) for n, k, f in _QUALITY if finite(manifest.get(k))],
+      "private": self.examples is not None,
       "pictures": pictures(self.examples),
       "information": information,
       "estimates": rows,
