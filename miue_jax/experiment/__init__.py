@@ -13,7 +13,7 @@ A comparison (`compare`) makes one table of many methods, victims, defences and 
   WORKDIR/results.jsonl          one row for each trained victim
   WORKDIR/measurements.jsonl     information and theory, of one victim for each line
   WORKDIR/lost.jsonl             the reason why a cell of the table is empty
-  WORKDIR/locks                  locks, with which several programs fill one table
+  WORKDIR/.locks                 locks, with which several programs fill one table
   WORKDIR/report/compare.*       the table as HTML, Markdown, CSV and LaTeX
 
 A comparison of several datasets has all but the report in one folder for each, `WORKDIR/DATASET`.

@@ -44,7 +44,7 @@ EPSILON = "in (0, 127/255]"
     (["--config.method.class_fractions=(0.5,1.0)"], ["class_fractions", "10 classes"]),
     (["--config.data.test_fraction=0.0"], ["no test set", "data.test_fraction"]),
     (["--config.devices=8"], ["devices=8", "4"]),
-    (["--config.devices=3"], ["128", "3 devices"]),
+    (["--config.devices=3"], ["128", "devices=3"]),
     (["--config.data.max_train=100"], ["100", "source.batch_size"]),
     (["--mode=evaluate"], ["no complete poison", "generate"]),
     (["--mode=export"], ["no complete poison", "generate"]),
@@ -147,7 +147,8 @@ def refused(fork, workdir, *flags):
   """The sentence of a run that must leave the workdir as it is."""
   before = content(workdir)
   sentence = fork(*TINY, f"--workdir={workdir}", *flags).sentence()
-  assert content(workdir) == before
+  after = content(workdir).items()
+  assert {name: digest for name, digest in after if not name.startswith(".locks")} == before
   return sentence
 
 
@@ -162,7 +163,7 @@ def test_a_poison_of_another_dataset(fork, workdir):
     if path.name != "poison":
       shutil.rmtree(path) if path.is_dir() else path.unlink()
   sentence = fork(*TINY, f"--workdir={workdir}", "--config.data.seed=1").sentence()
-  assert "belongs to another dataset" in sentence
+  assert "data.seed (0 there, 1 here)" in sentence
 
 
 def cut(path):
