@@ -23,7 +23,7 @@ from miue_jax.artefact import manifest as manifests
 from miue_jax.artefact import quality
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
-from miue_jax.machine import files
+from miue_jax.machine import archives, files
 from miue_jax.settings.errors import UserError
 
 _SSIM_IMAGES = 256
@@ -127,16 +127,18 @@ class Poison:
     if dataset is not None:
       _check_dataset(manifest, dataset)
     path = directory / "delta.npy"
-    if not path.is_file():
+    if not files.is_file(path):
       raise UserError(f"{path} is missing: copy it from where the poison was made.")
     bound = (manifest["epsilon"], manifest.get("norm", "linf"))
     stored, shape = budget.stored_type(*bound), tuple(manifest["shape"])
-    delta = files.read_npy(path, "the file is damaged, copy it again")
-    if delta.dtype != stored or delta.shape != shape:
+    advice = "the file is damaged, copy it again"
+    header = archives.npy_header(path, advice)
+    if header.dtype != stored or header.shape != shape:
       raise UserError(
-        f"{path} is {delta.dtype} of shape {list(delta.shape)}, the manifest says {stored} of "
+        f"{path} is {header.dtype} of shape {list(header.shape)}, the manifest says {stored} of "
         f"shape {list(shape)}: copy both files again."
       )
+    delta = archives.read_npy(path, advice)
     if _sha256(delta) != manifest["delta_sha256"]:
       raise UserError(f"{path} is damaged (its sha256 is not the manifest's): copy it again.")
     if excess := _excess(delta, *bound):
@@ -152,9 +154,8 @@ class Poison:
       UserError: The files cannot be written.
     """
     directory = pathlib.Path(path)
-    with files.reported("write", directory):
-      directory.mkdir(parents=True, exist_ok=True)
-      (directory / "manifest.json").unlink(missing_ok=True)
+    files.make_folder(directory)
+    files.remove(directory / "manifest.json")
     delta = np.ascontiguousarray(self.delta)
     with files.replacing(directory / "delta.npy") as file:
       # np.save writes through the C library, whose errors do not mention a full disk.

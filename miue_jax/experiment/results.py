@@ -1,14 +1,12 @@
 """Stores the rows of a table, one JSON object in each line of a file."""
 
-import fcntl
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 
-from miue_jax.machine import files, processes
-from miue_jax.settings.errors import UserError
+from miue_jax.experiment import schemas
+from miue_jax.machine import documents, files, processes
 
 Row = dict[str, Any]
 
@@ -28,8 +26,9 @@ class Rows:
   newline does not count, and the next `append` removes it.
   """
 
-  def __init__(self, path: pathlib.Path | None):
-    self._path, self._rows = path, []
+  def __init__(self, path: pathlib.Path | None, schema: type = schemas.Result):
+    """Takes the file and the `TypedDict` of its rows, which the file is checked against."""
+    self._path, self._schema, self._rows = path, schema, []
 
   def append(self, row: Row) -> None:
     """Adds a row; it is on the disk when this returns.
@@ -40,7 +39,8 @@ class Rows:
     if self._path is None:
       self._rows.append(row)
     else:
-      processes.from_lead(functools.partial(_append, self._path, row))
+      line = json.dumps(row).encode()
+      processes.from_lead(functools.partial(files.append_line, self._path, line))
 
   def filled(self) -> set[tuple[Any, ...]]:
     """Returns the keys of all rows, as the lead process sees them, on every process."""
@@ -50,28 +50,10 @@ class Rows:
     """Returns all rows that this process sees; none if there is no file.
 
     Raises:
-      UserError: A complete line is not a row.
+      UserError: A complete line, which is named, is not a row.
     """
     if self._path is None:
       return list(self._rows)
-    if not self._path.exists():
+    if not files.exists(self._path):
       return []
-    with files.reported("read", self._path):
-      *lines, _ = self._path.read_bytes().split(b"\n")
-    try:
-      found = [json.loads(line) for line in lines]
-    except ValueError as error:
-      raise UserError(f"{self._path} holds a line that is not JSON: delete that line.") from error
-    if not all(isinstance(row, dict) and set(KEY) <= set(row) for row in found):
-      raise UserError(f"{self._path} holds a line that is not a result: delete that line.")
-    return found
-
-
-def _append(path: pathlib.Path, row: Row) -> None:
-  with files.reported("write", path), open(path, "ab+") as file:
-    fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
-    file.write(json.dumps(row).encode() + b"\n")
-    file.flush()
-    os.fsync(file.fileno())
+    return documents.read_lines(self._path, self._schema, "a row of this table")

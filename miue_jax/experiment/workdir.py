@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import files, processes
+from miue_jax.experiment import schemas
+from miue_jax.machine import documents, files, processes, reading
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
@@ -55,7 +56,7 @@ class Workdir:
 
   def exists(self, path: pathlib.Path) -> bool:
     """Returns whether the lead process sees a path."""
-    return processes.from_lead(path.exists)
+    return processes.from_lead(lambda: files.exists(path))
 
   def has_poison(self) -> bool:
     """Returns whether the poison is finished."""
@@ -67,7 +68,17 @@ class Workdir:
 
   def read_json(self, path: pathlib.Path) -> dict[str, Any] | None:
     """Returns a JSON object that the lead process read, or None if there is no such file."""
-    return processes.from_lead(lambda: files.read_json(path) if path.exists() else None)
+    return processes.from_lead(lambda: documents.read_json(path) if files.exists(path) else None)
+
+
+# What a workdir holds, and those parts that are not looked through: they can be large, and what
+# reads and writes them looks at every file.
+_NAMES = (
+  *("config.json", "log.txt", "memory.json", "measurement.json", "pretrained.npz", "locks"),
+  *("results.jsonl", "measurements.jsonl", "lost.jsonl"),
+  *("tensorboard", "checkpoints", "poison", "poisons", "report", "images", "restored"),
+)
+_UNLISTED = ("images", "restored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +122,8 @@ def open_workdir(path: str | os.PathLike[str], config: Config) -> Workdir:
       be written.
   """
   workdir = Workdir(pathlib.Path(path))
-  with files.reported("write", workdir.root):
-    workdir.root.mkdir(parents=True, exist_ok=True)
+  files.make_folder(workdir.root)
+  reading.require_plain(workdir.root, _NAMES, _UNLISTED)
   stored = _stored(workdir)
   if stored is None:
     return workdir
@@ -182,9 +193,6 @@ def bind(workdir: Workdir, config: Config, dataset: Dataset, part: str = "traini
 
 
 def _stored(workdir: Workdir) -> dict[str, Any] | None:
-  if not workdir.config.exists():
+  if not files.exists(workdir.config):
     return None
-  stored = files.read_json(workdir.config, "choose another --workdir")
-  if isinstance(stored.get("config"), dict) and isinstance(stored.get("fingerprint"), str):
-    return stored
-  raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
+  return documents.read_json(workdir.config, "choose another --workdir", schemas.Stored)

@@ -51,8 +51,7 @@ class Locks:
 
   def _acquire(self, place: int, wait: bool) -> bool:
     if self._file is None:
-      with files.reported("write", self._path):
-        self._file = open(self._path, "ab")  # noqa: SIM115 (closed with the last block)
+      self._file = files.open_to_append(self._path)
     try:
       fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
     except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES.

@@ -6,6 +6,7 @@ own; `logged_to` is for programs.
 
 import contextlib
 import datetime
+import io
 import logging
 import pathlib
 import time
@@ -63,8 +64,8 @@ class Progress:
       return
     # tensorboardX.SummaryWriter would write in a thread, where a full disk ends in a traceback, and
     # two of them that start in the same second would share a file.
+    files.make_folder(directory)
     with files.reported("write", directory):
-      directory.mkdir(parents=True, exist_ok=True)
       suffix = "." + name.replace(" ", "-")
       self._writer = event_file_writer.EventsWriter(str(directory / "events"), suffix)
 
@@ -150,8 +151,7 @@ def logged_to(path: pathlib.Path) -> Generator[None]:
     terminal.addFilter(_is_warning)
     yield
     return
-  with files.reported("write", path):
-    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+  stream = io.TextIOWrapper(files.open_to_append(path), "utf-8", "backslashreplace", newline="")
   handler = absl_logging.PythonHandler(stream)
   # A full disk is reported where results are written; the log must not add a traceback per line.
   handler.handleError = lambda record: None

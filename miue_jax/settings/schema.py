@@ -25,6 +25,17 @@ CountOrZero = Annotated[int, pydantic.Field(ge=0)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 Percent = Annotated[float, pydantic.Field(ge=0, lt=100)]
 
+
+def _moderate(value: float) -> float:
+  if abs(value) > 1e15:
+    raise ValueError("it is too large")
+  return value
+
+
+# Values of JSON files that are not trusted: numbers that statistics and drawings can take, or NaN.
+Moderate = Annotated[int | float, pydantic.AfterValidator(_moderate)]
+Whole = Annotated[int, pydantic.Field(ge=0, le=2**53)]
+
 _CONFIG = pydantic.ConfigDict(extra="forbid", strict=True)
 _Class = TypeVar("_Class", bound=type)
 
