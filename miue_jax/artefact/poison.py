@@ -107,8 +107,10 @@ class Poison:
       **(extra or {}),
     }
     # NumPy values become Python's and tuples lists, so that the manifest equals what `load` reads.
-    text = json.dumps(content, allow_nan=False, default=lambda value: value.tolist())
-    return cls(delta, json.loads(text))
+    return cls(
+      delta,
+      json.loads(json.dumps(content, allow_nan=False, default=lambda value: value.tolist())),
+    )
 
   @classmethod
   def load(cls, path: str | os.PathLike, dataset: Dataset | None = None) -> "Poison":

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from miue_jax.machine import processes
+from miue_jax.machine import files, processes
 from miue_jax.settings.errors import UserError, first_line
 
 
@@ -53,7 +53,7 @@ class Checkpoints:
     Raises:
       UserError: The checkpoint is damaged or belongs to another program.
     """
-    if self._directory is None or not processes.from_lead(self._directory.exists):
+    if self._directory is None or not self._is_there():
       return None
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -71,6 +71,9 @@ class Checkpoints:
         f"The checkpoint in {self._directory} is damaged ({first_line(error)}): delete that "
         "folder to start this stage again."
       ) from error
+
+  def _is_there(self) -> bool:
+    return processes.from_lead(lambda: files.exists(self._directory))
 
   def delete(self) -> None:
     """Removes all states, once the result of the run is stored elsewhere."""

@@ -52,7 +52,7 @@ def read_lines(path: files.Path, schema: Any, what: str) -> list[dict[str, Any]]
   Raises:
     UserError: The file cannot be read, or a line, which is named, is not such an object.
   """
-  *lines, _ = reading.read_bytes(path, 4 * _LARGEST).split(b"\n")
+  *lines, _ = reading.read_bytes(path, files.LONGEST).split(b"\n")
   rows = []
   for number, line in enumerate(lines, 1):
     try:

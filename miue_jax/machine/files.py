@@ -16,12 +16,14 @@ import tempfile
 from collections.abc import Generator, Mapping
 from typing import Any, BinaryIO
 
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, one_line
 
 Path = str | os.PathLike
 
 MEBIBYTE = 1 << 20
+LONGEST = 1024 * MEBIBYTE  # bytes of a file of lines
 
+_LONG = 500  # characters of a path in a message
 _SPACE = "free some space or choose another folder"
 _ADVICE = {
   errno.ENOSPC: _SPACE,
@@ -48,9 +50,9 @@ KINDS = {
 
 
 def shown(path: Path) -> str:
-  """Returns a path as text of one line, for messages."""
-  text = os.fsdecode(path)
-  return text if text.isprintable() else repr(text)[1:-1]
+  """Returns a path, or another text from a file, as one line of moderate length for messages."""
+  text = one_line(os.fsdecode(path))
+  return text if len(text) <= _LONG else f"{text[: _LONG // 2]}...{text[-_LONG // 2 :]}"
 
 
 @contextlib.contextmanager
@@ -164,14 +166,19 @@ def appended(path: Path) -> Generator[BinaryIO]:
 def open_to_append(path: Path) -> BinaryIO:
   """Returns a file as `appended` does; the caller closes it."""
   flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-  if (found := kind(path, follow=False)) not in (None, "file"):
-    raise UserError(f"Cannot write {shown(path)}: it is a {found}; remove it.")
+  _require_own(path)
   with reported("write", path):
     file = open(os.open(path, flags, 0o666), "ab+")  # noqa: SIM115 (the caller closes it)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
       file.close()
       raise UserError(f"Cannot write {shown(path)}: it is not a regular file; remove it.")
     return file
+
+
+def _require_own(path: Path) -> None:
+  """Raises a UserError if a path stands for anything but a regular file that it can replace."""
+  if (found := kind(path, follow=False)) not in (None, "file"):
+    raise UserError(f"Cannot write {shown(path)}: it is a {found}; remove it.")
 
 
 def append_line(path: Path, line: bytes) -> None:
@@ -185,6 +192,8 @@ def append_line(path: Path, line: bytes) -> None:
   with appended(path) as file:
     fcntl.lockf(file, fcntl.LOCK_EX)  # released when the file is closed
     end = file.seek(0, os.SEEK_END)
+    if end > LONGEST:
+      raise UserError(f"{shown(path)} has {end:,} bytes, more than its lines can: remove it.")
     while end:
       start = max(0, end - MEBIBYTE)
       file.seek(start)
@@ -210,6 +219,7 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     UserError: The file cannot be written.
   """
   path = pathlib.Path(path)
+  _require_own(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
   with reported("write", path):
     try:

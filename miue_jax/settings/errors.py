@@ -13,6 +13,10 @@ class UserError(Exception):
   prints it without a traceback and leaves with exit status 2.
   """
 
+  def __init__(self, message: str):
+    """Takes the sentence; line breaks and control characters, as in a file's name, are escaped."""
+    super().__init__(one_line(message))
+
 
 class SettingError(UserError):
   """A setting with a value that is not allowed.
@@ -26,6 +30,13 @@ class SettingError(UserError):
     """Makes the sentence of its two parts."""
     super().__init__(f"Setting {key} {problem}")
     self.key, self.problem = key, problem
+
+
+def one_line(text: str) -> str:
+  """Returns a text whose line breaks and characters that no terminal should get are escaped."""
+  if text.isprintable():
+    return text
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:
