@@ -31,9 +31,11 @@ def attempt(read, *arguments) -> bool:
   try:
     read(*arguments)
   except UserError as error:
-    assert hostile.one_line(error), repr(str(error))
-    return False
-  return True
+    refusal = error
+  else:
+    return True
+  assert hostile.one_line(refusal), repr(str(refusal))
+  return False
 
 
 @pytest.mark.parametrize("count", [SHORT, LONG])
