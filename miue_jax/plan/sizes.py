@@ -1,4 +1,4 @@
-"""How large a dataset is: known for public ones, else read."""
+"""Finds the sizes of a dataset: from a list of public datasets, or by reading the data."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """How large a dataset is.
+  """The sizes of a dataset.
 
   Attributes:
-    image: height, width, channels.
-    train: number of training images.
-    test: number of test images, 1 or more.
-    classes: number of classes.
+    image: Height, width, channels.
+    train: Number of training images.
+    test: Number of test images, at least 1.
+    classes: Number of classes.
   """
 
   image: tuple[int, int, int]
@@ -26,7 +26,7 @@ class Sizes:
 
 
 _DIGITS = 1797
-# Of datasets that everybody has in the same form.
+# Public datasets, which have one form.
 _PUBLIC = {
   "cifar10": Sizes((32, 32, 3), 50_000, 10_000, 10),
   "cifar100": Sizes((32, 32, 3), 50_000, 10_000, 100),
@@ -37,7 +37,7 @@ _PUBLIC = {
 
 
 def known(data: Data) -> Sizes | None:
-  """Sizes of a public dataset without reading it; None where only reading tells."""
+  """Returns the sizes of a public dataset without reading it, or None if they are not listed."""
   if data.classes or (data.train_split, data.test_split) != (Data.train_split, Data.test_split):
     return None
   if data.source == "digits":
@@ -54,10 +54,10 @@ def known(data: Data) -> Sizes | None:
 
 
 def read(data: Data) -> Sizes:
-  """Sizes of a dataset, by loading it.
+  """Loads a dataset and returns its sizes.
 
   Raises:
-    UserError: it cannot be read.
+    UserError: The data cannot be read.
   """
   loaded = sources.load(data, need_test=False)
   test = 0 if loaded.test is None else len(loaded.test)
@@ -65,10 +65,10 @@ def read(data: Data) -> Sizes:
 
 
 def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
-  """What was typed after `--image_shape=`, read as height, width and channels; None as it is.
+  """Returns the value of `--image_shape` as height, width and channels, or None if it is empty.
 
   Raises:
-    UserError: it is not three numbers from 1.
+    UserError: The value is not three positive integers.
   """
   if not numbers:
     return None

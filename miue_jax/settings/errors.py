@@ -1,4 +1,4 @@
-"""Exceptions that a user is meant to read, and the text of other exceptions inside them."""
+"""Defines the errors that users read, and shortens the text of other exceptions for them."""
 
 import difflib
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class SettingError(UserError):
   """
 
   def __init__(self, key: str, problem: str):
-    """Makes the sentence of its two parts."""
+    """Joins the two parts of the sentence."""
     super().__init__(f"Setting {key} {problem}")
     self.key, self.problem = key, problem
 

@@ -56,7 +56,7 @@ def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     prefix: Prefix of the fields' names in messages, such as `"method."`.
 
   Raises:
-    UserError: A key is unknown, or a value has the wrong type or makes no sense.
+    UserError: A key is unknown, or a value has the wrong type or is out of range.
   """
   defaults = {field.name: field.default for field in dataclasses.fields(kind)}
   for key in values:
