@@ -6,6 +6,7 @@ this machine has too few devices. Only the hours of this machine come from timin
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +23,9 @@ from miue_jax.settings.config import Config, Data
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, step
 
+_MOST_CHIPS = 1024  # virtual CPU devices that the compiler is given
+_MOST_IMAGES = 20_000_000  # their order is an array in memory
+_MOST_CLASSES = 100_000
 _CALIBRATION_SECONDS = 2.0  # duration of the timed steps of each program
 
 # Names of the parts of memory that a generation always holds, by the type of their arrays.
@@ -205,14 +209,21 @@ def offer_cpu_devices(count: int) -> None:
 
 
 def _check(options: Options) -> None:
-  if options.chips < 1:
-    raise UserError(f"chips is {options.chips}; plan for 1 or more.")
+  if not 1 <= options.chips <= _MOST_CHIPS:
+    raise UserError(f"--chips is {options.chips}; it must be from 1 to {_MOST_CHIPS}.")
   if not 0 < options.share <= 1:
-    raise UserError(f"share is {options.share:g}; a share of the peak lies in (0, 1].")
-  if options.price is not None and not options.price >= 0:
-    raise UserError(f"price is {options.price:g}; the price of a chip-hour is 0 or more.")
-  if options.train_images < 0 or options.classes < 0:
-    raise UserError("train_images and classes are 0 (ask the source) or more.")
+    raise UserError(f"--share is {options.share:g}; a share of the peak is in (0, 1].")
+  if options.price is not None and not 0 <= options.price < math.inf:
+    raise UserError(f"--price is {options.price:g}; the price of a chip-hour is finite, 0 or more.")
+  if not 0 <= options.train_images <= _MOST_IMAGES:
+    raise UserError(
+      f"--train_images is {options.train_images}; it must be from 0 (read from the data) to "
+      f"{_MOST_IMAGES}."
+    )
+  if not 0 <= options.classes <= _MOST_CLASSES:
+    raise UserError(
+      f"--classes is {options.classes}; it must be from 0 (read from the data) to {_MOST_CLASSES}."
+    )
 
 
 def _size(data: Data, options: Options) -> Sizes:

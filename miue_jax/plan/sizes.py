@@ -1,6 +1,7 @@
 """Finds the sizes of a dataset: from a list of public datasets, or by reading the data."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from miue_jax.data import sources
@@ -25,6 +26,7 @@ class Sizes:
   classes: int
 
 
+_LARGEST = 4096  # pixels of a side, or channels
 _DIGITS = 1797
 # Public datasets, which have one form.
 _PUBLIC = {
@@ -68,13 +70,15 @@ def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
   """Returns the value of `--image_shape` as height, width and channels, or None if it is empty.
 
   Raises:
-    UserError: The value is not three positive integers.
+    UserError: The value is not three integers from 1 to 4096.
   """
   if not numbers:
     return None
-  if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+  sound = (re.fullmatch("[1-9][0-9]{0,3}", n) and int(n) <= _LARGEST for n in numbers)
+  if len(numbers) != 3 or not all(sound):
     raise UserError(
-      f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3."
+      f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3, each at "
+      f"most {_LARGEST}."
     )
   height, width, channels = map(int, numbers)
   return height, width, channels

@@ -14,15 +14,17 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from miue_jax import budget
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import SettingError, UserError
 from miue_jax.settings.schema import (
   Count,
   CountOrZero,
   Epsilon,
   Fraction,
+  Limit,
   NonNegative,
   Positive,
   Seed,
+  at_most,
   distinct,
   make,
   require,
@@ -49,14 +51,15 @@ class Data:
   source: str = "digits"  # digits | npz | folder | tfds
   name: str = ""  # tfds: the dataset's name ("cifar10"); otherwise a label for tables
   path: str = ""  # npz: the file; folder: its root; tfds: data_dir, empty: the default of tfds
-  size: CountOrZero = 0  # pixels of a side to resize images to before poisoning; 0: unchanged
+  # Pixels of a side to which images are resized before poisoning; 0: unchanged
+  size: Annotated[CountOrZero, at_most(4096)] = 0
   train_split: str = "train"  # tfds only
   test_split: str = "test"  # tfds only
   # Held out for testing, stratified by seed, if the source has no test set.
   test_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.2
   classes: tuple[str, ...] = ()  # keep only these classes, in this order; empty keeps all
-  max_train: CountOrZero = 0  # at most this many training images (stratified by seed); 0: all
-  max_test: CountOrZero = 0  # the same for the test images
+  max_train: Limit = 0  # at most this many training images (stratified by seed); 0: all
+  max_test: Limit = 0  # the same for the test images
   memory: NonNegative = 4.0  # GB of decoded images to hold; other images are read again when needed
   seed: Seed = 0  # draws the held-out test set and the two subsets
 
@@ -66,7 +69,8 @@ class Model:
   """A network: images in [0, 1] -> (features, logits)."""
 
   name: str = "resnet18"  # see miue_jax.models.MODELS
-  width: Count = 64  # channels of the first stage; MLPs and linear classifiers ignore it
+  # Channels of the first stage; MLPs and linear classifiers ignore it
+  width: Annotated[Count, at_most(8192)] = 64
   # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
   stem: Literal["small", "imagenet"] = "small"
   normalise: Literal["imagenet", "none"] = "imagenet"  # ImageNet mean and std inside the model
@@ -106,7 +110,8 @@ class Method:
   fraction: Fraction = 1.0  # perturbed share of every class (chosen by seed)
   class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()  # by class
   only_class: Annotated[int, pydantic.Field(ge=-1)] = -1  # perturb this class alone; -1: all
-  ensemble: Count = 1  # number of poisons from different seeds; every image gets one of them
+  # Number of poisons from different seeds; every image gets one of them
+  ensemble: Annotated[Count, at_most(100)] = 1
   # truncate: the uint8 conversion of the authors' code, for parity
   rounding: Literal["nearest", "truncate"] = "nearest"
 
@@ -148,13 +153,13 @@ class Measure:
   layers: Annotated[Names, _some] = ("features",)
   # test: test images, each changed as a training image of its class
   split: Literal["train", "test"] = "train"
-  samples: CountOrZero = 2000  # images used (stratified by seed); 0: all
+  samples: Limit = 2000  # images used (stratified by seed); 0: all
   projections: Count = 128  # random unit directions
   # shared: clean and released features are projected onto the same directions
   directions: Literal["shared", "independent"] = "shared"
   # over the projections; max: the largest, chosen on one half of the samples
   statistic: Literal["mean", "max"] = "mean"
-  bins: Annotated[int, pydantic.Field(ge=2)] = 16  # histogram: per axis, of equal width
+  bins: Annotated[int, pydantic.Field(ge=2, le=1024)] = 16  # histogram: per axis, of equal width
   # histogram; miller_madow subtracts the first-order bias
   correction: Literal["none", "miller_madow"] = "none"
   bandwidth: Literal["scott", "silverman"] = "scott"  # kde: rule of thumb
@@ -242,5 +247,15 @@ def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Co
   if (name := section.get("name")) not in methods:
     known = ", ".join(sorted(methods))
     raise UserError(f"Setting method.name is {name!r}; it must be one of {known}.")
-  method = make(methods[name], section, "method.")
-  return make(Config, {**values, "method": method})
+  problems, method = [], Method(name=name)
+  try:
+    method = make(methods[name], section, "method.")
+  except SettingError as error:  # goes on, so that the problems of all sections are found
+    problems += error.problems
+  try:
+    result = make(Config, {**values, "method": method})
+  except SettingError as error:
+    problems += error.problems
+  if problems:
+    raise SettingError(*problems)
+  return result
