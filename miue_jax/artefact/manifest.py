@@ -48,7 +48,7 @@ def budget_fields(epsilon: float, norm: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-  """Returns the versions of Python and of the packages that made a poison."""
+  """Returns the installed versions of Python and of the packages that make poisons."""
   found = {"python": platform.python_version()}
   for package in ("miue-jax", "jax", "jaxlib", "flax", "numpy"):
     try:

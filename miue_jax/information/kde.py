@@ -80,7 +80,7 @@ def _means(x: jax.Array, y: jax.Array, rows: int) -> jax.Array:
   Args:
     x: Features `[slices, dx, samples]`.
     y: Features `[slices, dy, samples]`.
-    rows: Number of rows of a block.
+    rows: Number of samples that are processed at a time.
   """
   chex.assert_rank([x, y], 3)
   count = x.shape[-1]

@@ -1,4 +1,4 @@
-"""Exceptions that a user is meant to read, and the text of other exceptions inside them."""
+"""Defines the errors that users read, and shortens the text of other exceptions for them."""
 
 import difflib
 from collections.abc import Iterable
@@ -19,17 +19,17 @@ class UserError(Exception):
 
 
 class SettingError(UserError):
-  """A setting with a value that is not allowed.
+  """One or more settings with values that are not allowed.
 
   Attributes:
-    key: Dotted name of the setting.
-    problem: Rest of the sentence.
+    problems: Dotted name of each setting, and the rest of its sentence.
   """
 
-  def __init__(self, key: str, problem: str):
-    """Makes the sentence of its two parts."""
-    super().__init__(f"Setting {key} {problem}")
-    self.key, self.problem = key, problem
+  def __init__(self, *problems: tuple[str, str]):
+    """Joins the problems to one message, with "; " between them."""
+    sentences = [f"setting {key} {problem}".removesuffix(".") for key, problem in problems]
+    super().__init__(f"S{'; '.join(sentences)[1:]}.")
+    self.problems = problems
 
 
 def one_line(text: str) -> str:

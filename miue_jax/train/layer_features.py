@@ -22,7 +22,7 @@ OUTPUTS = (FEATURES, "logits")
 
 
 def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-  """Returns the layers of a network in the order in which their calls end, then `OUTPUTS`.
+  """Returns the layers of a network in the order of their computation, then `OUTPUTS`.
 
   A layer inside another one is named by its path, such as `BasicBlock_0/Conv_1`.
 
