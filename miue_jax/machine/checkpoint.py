@@ -53,7 +53,7 @@ class Checkpoints:
     Raises:
       UserError: The checkpoint is damaged or belongs to another program.
     """
-    if self._directory is None or not self._is_there():
+    if self._directory is None or not _is_there(self._directory):
       return None
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
@@ -72,13 +72,14 @@ class Checkpoints:
         "folder to start this stage again."
       ) from error
 
-  def _is_there(self) -> bool:
-    return processes.from_lead(lambda: files.exists(self._directory))
-
   def delete(self) -> None:
     """Removes all states, once the result of the run is stored elsewhere."""
     if self._directory is not None and processes.is_lead():
       shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _is_there(directory: pathlib.Path) -> bool:
+  return processes.from_lead(lambda: files.exists(directory))
 
 
 @contextlib.contextmanager

@@ -252,6 +252,7 @@ def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Co
     method = make(methods[name], section, "method.")
   except SettingError as error:  # goes on, so that the problems of all sections are found
     problems += error.problems
+  result: Any = None
   try:
     result = make(Config, {**values, "method": method})
   except SettingError as error:

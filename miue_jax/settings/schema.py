@@ -85,6 +85,7 @@ def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
       made[key] = make(type(defaults[key]), value, f"{prefix}{key}.") if inside else value
     except SettingError as error:  # goes on with the default, so that all problems are found
       problems += error.problems
+  result = None
   try:
     result = kind(**made)
   except SettingError as error:
