@@ -122,7 +122,7 @@ def train(
     hooks=defence.hooks,
     validation=clean if defence.stops_early else None,
   )
-  _, logits = prediction.Predictor(module)(fitted.state, test.images)
+  _, logits = prediction.predict(module, fitted.state, test.images)
   row = {
     "num_classes": dataset.num_classes,
     "epochs": recipe.epochs,

@@ -167,11 +167,6 @@ def fresh_state(
   return State(params, variables["batch_stats"], optimiser.init(params))
 
 
-def init(module: nn.Module, optimiser: Any, key: jax.Array, image: tuple[int, int, int]) -> State:
-  """Returns the initial state of a network on every device of the mesh."""
-  return sharding.replicate(fresh_state(module, optimiser, key, image))
-
-
 # (batch, Pass.delta, rows, keys) -> float images [batch, H, W, C].
 Inputs = Callable[[lanes.Table, Any, jax.Array, jax.Array], jax.Array]
 
