@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 from sklearn import metrics
 
 from miue_jax import budget, models
@@ -171,8 +172,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
   """
   predicted, present = np.argmax(logits, axis=1), np.unique(labels)
   recall = metrics.recall_score(labels, predicted, labels=present, average="macro")
-  shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-  probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+  probabilities = special.softmax(logits.astype(np.float64), axis=1)
   auc = None
   if len(present) == logits.shape[1]:
     score = probabilities[:, 1] if logits.shape[1] == 2 else probabilities

@@ -75,7 +75,7 @@ def _readable(key: str, value: Any) -> str:
     return ", ".join(_readable(key, item) for item in value) or MISSING
   if isinstance(value, float):
     # Papers state budgets and step sizes in 255ths of the pixel range.
-    in_255ths = key in ("epsilon", "epsilon_start", "step_size_start", "step_size_end")
+    in_255ths = key in ("epsilon", "step_size_start", "step_size_end")
     return f"{value * 255:.4g}/255" if in_255ths else f"{value:.6g}"
   return str(value)
 
