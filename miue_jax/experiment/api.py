@@ -87,11 +87,7 @@ def protect(
 
 
 def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> Method:
-  """Returns the settings of a method with changes.
-
-  Raises:
-    UserError: The method or a setting is unknown, or the settings are those of another method.
-  """
+  """Returns the settings of a method with changes."""
   if not isinstance(name, str) or name not in METHODS:
     raise UserError(f"There is no method {name!r}; choose one of {', '.join(sorted(METHODS))}.")
   kind = METHODS[name].settings
@@ -209,11 +205,7 @@ def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
 def _config(
   count: int, methods: tuple[str, ...], victims: Any, defences: Any, seeds: Any, recipe: dict
 ) -> Config:
-  """Returns the settings of a call.
-
-  Raises:
-    UserError: A setting is unknown or makes no sense.
-  """
+  """Returns the settings of a call."""
   fields = {kind: set(schema.names(kind)) - {"name"} for kind in (Fit, Model)}
   for key in recipe:
     if key not in fields[Fit] | fields[Model]:

@@ -137,11 +137,7 @@ def _networks(
 ) -> tuple[
   tuple[nn.Module, nn.Module], tuple[optax.GradientTransformation, optax.GradientTransformation]
 ]:
-  """Returns generator and classifier, and their optimisers.
-
-  Raises:
-    UserError: The images are too small for the generator, or do not fit the classifier.
-  """
+  """Returns generator and classifier, and their optimisers."""
   height, width = sizes.image[:2]
   if min(height, width) < unet.MIN_SIDE:
     raise UserError(
