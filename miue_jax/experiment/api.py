@@ -11,7 +11,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import calls, stages, table
+from miue_jax.experiment import calls, recipes, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
@@ -98,10 +98,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."
     )
-  values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-  for key, value in changes.items():
-    nested = isinstance(value, Mapping) and dataclasses.is_dataclass(values.get(key))
-    values[key] = dataclasses.asdict(values[key]) | dict(value) if nested else value
+  values = recipes.merged(dataclasses.asdict(settings), changes)
   return schema.make(kind, values | {"name": name})
 
 
