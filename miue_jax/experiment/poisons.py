@@ -137,5 +137,5 @@ def facts(experiment: Experiment, name: str) -> dict[str, Any]:
     "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
     "psnr_db": first["psnr_db"],
     "ssim": first["ssim"],
-    "settings": {"method": first["config"]["method"]} if made_here else None,
+    "settings": first["config"]["method"] if made_here else None,
   }

@@ -125,11 +125,10 @@ def test_every_path_is_inside_the_root_and_has_another_name(tmp_path):
   assert {path.parent for path in paths} == {tmp_path}
 
 
-def test_json_is_read_back(tmp_path):
+def test_the_lead_writes_and_sees_a_file(tmp_path):
   workdir = workdirs.Workdir(tmp_path)
-  assert workdir.read_json(workdir.measurement) is None
-  workdir.write_json(workdir.measurement, {"rows": []})
-  assert workdir.read_json(workdir.measurement) == {"rows": []}
+  assert not workdir.exists(workdir.measurement)
+  workdir.on_lead(lambda: workdir.measurement.touch())
   assert workdir.exists(workdir.measurement)
   assert not workdir.has_poison()
 

@@ -303,11 +303,3 @@ def test_the_table_is_aligned_and_has_one_line_for_each_condition(make_row):
   assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
   assert "dataset" not in lines[0]
   assert "| dataset" in report.table([*rows, make_row("clean", 1.0, dataset="other")])
-
-
-def test_examples_that_do_not_match_are_an_error():
-  clean = np.zeros((2, 4, 4, 3), np.uint8)
-  with pytest.raises(UserError, match="float32"):
-    report.Examples(clean.astype(np.float32), clean, ("a", "b"))
-  with pytest.raises(UserError, match="do not match"):
-    report.Examples(clean, clean, ("a",))
