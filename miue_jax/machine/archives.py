@@ -209,7 +209,7 @@ def _read(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
       f"{files.shown(name[:100])} takes {size:,} bytes, but there are only {free:,}"
     )
   flat = np.empty(size, np.uint8)
-  view, filled = memoryview(flat), 0
+  view, filled = flat.data, 0
   while filled < size:
     part = stream.read(min(size - filled, files.MEBIBYTE))
     if not part:
