@@ -78,7 +78,7 @@ THEORY = {
   "class_means": {"before": 1.0, "after": 2.0},
   "learning": {"first_loss": 0.7, "epochs_to_half": 1.5},
 }
-MEASUREMENT = {"settings": {"samples": 9}, "rows": [ESTIMATE], "theory": [THEORY]}
+MEASUREMENT = {"settings": {"samples": 9, "seed": 0}, "rows": [ESTIMATE], "theory": [THEORY]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -159,9 +159,16 @@ class Measurement(TypedDict):
   theory: NotRequired[list[Theory] | None]
 
 
+class Used(TypedDict):
+  """The settings of a measurement that the captions of a table name."""
+
+  samples: Whole
+  seed: Whole
+
+
 class Measured(Cell):
   """A measured victim of a table."""
 
-  settings: dict[str, Any]
+  settings: Used
   rows: list[Estimate]
   theory: Annotated[list[Theory], pydantic.Field(min_length=1)]

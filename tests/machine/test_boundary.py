@@ -27,8 +27,10 @@ ALLOWED = {
   ("command_line.py", "(root / 'configs').is_dir"): "the package's own folder",
   ("command_line.py", "os.path.isfile"): "a recipe is a program that the user runs",
   ("command_line.py", "place.is_file"): "the package's own recipes",
-  ("report/comparison.py", "importlib.resources.files(__package__).joinpath("
-    "'published.txt').read_text"): "a file of the package",
+  (
+    "report/comparison.py",
+    "importlib.resources.files('miue_jax.report').joinpath('published.txt').read_text",
+  ): "a file of the package",
   ("machine/processes.py", "json.loads"): "messages of this program's other processes",
   ("machine/processes.py", "os.open"): "opens /dev/null",
   ("machine/processes.py", "tempfile.TemporaryFile"): "has no name that anybody could change",
@@ -37,7 +39,7 @@ ALLOWED = {
   ("artefact/release.py", "open"): "writes a new file into a folder that is not visible yet",
   ("artefact/release.py", "zipfile.ZipFile"): "writes a new file into such a folder",
   ("artefact/release.py", "archive.open"): "writes a member of that file",
-  ("experiment/table.py", "self._workdir.exists"): "asks the boundary on the lead process",
+  ("experiment/table.py", "self.experiment.workdir.exists"): "asks the boundary on the lead",
   ("experiment/workdir.py", "self.exists"): "asks the boundary on the lead process",
   ("experiment/workdir.py", "workdir.exists"): "asks the boundary on the lead process",
 }  # fmt: skip
