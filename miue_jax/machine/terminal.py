@@ -33,10 +33,10 @@ def line(text: str) -> str:
 class Formatter(logging.Formatter):
   """Makes the text of a log record printable."""
 
-  def __init__(self, wrapped: logging.Formatter):
-    """Keeps the formatter that makes the text."""
+  def __init__(self, wrapped: logging.Formatter | None):
+    """Keeps the formatter that makes the text; None is that of the standard library."""
     super().__init__()
-    self._wrapped = wrapped
+    self._wrapped = wrapped or logging.Formatter()
 
   def format(self, record: logging.LogRecord) -> str:
     """Returns the printable text of a record."""
