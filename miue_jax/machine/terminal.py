@@ -34,7 +34,7 @@ class Formatter(logging.Formatter):
   """Makes the text of a log record printable."""
 
   def __init__(self, wrapped: logging.Formatter | None):
-    """Keeps the formatter that makes the text; None is the standard one."""
+    """Keeps the formatter that makes the text; None is that of the standard library."""
     super().__init__()
     self._wrapped = wrapped or logging.Formatter()
 

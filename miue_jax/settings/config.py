@@ -247,6 +247,7 @@ def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Co
   if (name := section.get("name")) not in methods:
     known = ", ".join(sorted(methods))
     raise UserError(f"Setting method.name is {name!r}; it must be one of {known}.")
+  result: Any = None
   problems, method = [], Method(name=name)
   try:
     method = make(methods[name], section, "method.")

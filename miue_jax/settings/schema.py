@@ -78,6 +78,7 @@ def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
   for key in values:
     if key not in defaults:
       raise UserError(unknown(key, defaults, prefix))
+  result: Any = None
   made, problems = {}, []
   for key, value in values.items():
     inside = dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)

@@ -65,7 +65,9 @@ def server(environment):
   Imports take seconds and a fork takes none, which is what makes a test of each mistake affordable.
   """
   context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["program", "miue_jax.main", "miue_jax.stages"])
+  context.set_forkserver_preload(
+    ["program", "miue_jax.main", "miue_jax.experiment.compare", "miue_jax.plan.plan"]
+  )
   with pytest.MonkeyPatch.context() as patch:
     for key, value in environment.items():
       patch.setenv(key, value)
