@@ -79,10 +79,6 @@ class Checkpoints:
       shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _is_there(directory: pathlib.Path) -> bool:
-  return processes.from_lead(lambda: files.exists(directory))
-
-
 @contextlib.contextmanager
 def _opened(directory: pathlib.Path) -> Generator[ocp.training.Checkpointer]:
   # States look like noise. Compression makes them a fifth smaller, takes ten times as long and

@@ -10,7 +10,6 @@ import pytest
 
 from miue_jax import report
 from miue_jax.machine import files
-from miue_jax.settings.errors import UserError
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "<script>alert('x')</script> & \"q\" $a$ | b"
