@@ -1,1 +1,1 @@
-"""Provides the stopwatch programs: speed, the PyTorch peer, scaling, and known information."""
+"""Provides programs that measure speed, scaling, and the errors of estimators."""

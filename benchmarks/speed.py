@@ -1,6 +1,6 @@
 """Times the steps of a recipe: `python -m benchmarks.speed --config=configs/cifar10.py`.
 
-The steps run after warm-up, repeatedly, on random pixels, which take as long as any others. Where
+The steps run repeatedly after warm-up on random pixels, whose values do not affect the speed. If
 PyTorch is installed, the delta and the source step alternate with the same step in eager PyTorch.
 Exit status: 0 done; 2 a mistake that the user can correct.
 """
@@ -20,7 +20,7 @@ from benchmarks import scaling, steps
 from benchmarks.steps import PEERS, Settings
 from benchmarks.tables import markdown
 from miue_jax import command_line
-from miue_jax.machine import files, meshes
+from miue_jax.machine import files, meshes, terminal
 from miue_jax.plan import plan
 from miue_jax.plan.sizes import image_shape
 from miue_jax.settings.errors import UserError
@@ -115,7 +115,7 @@ def main() -> None:
     scaling.draw(results["over_images"], results["over_devices"], folder)
   results["command"] = shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])
   results["date"] = datetime.date.today().isoformat()
-  print(text(results))
+  terminal.write(text(results))
   if values.output:
     with files.replacing(values.output) as file:
       file.write(json.dumps(results, indent=2).encode())
@@ -136,7 +136,7 @@ def console() -> None:
   for signum in (signal.SIGINT, signal.SIGTERM):
     signal.signal(signum, _leave)
   _define_flags()
-  command_line.run(main)
+  command_line.run(main, __doc__ or "")
 
 
 if __name__ == "__main__":

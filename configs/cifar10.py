@@ -1,4 +1,4 @@
-"""CIFAR-10 by the paper's recipe, to the letter (Zhu et al., ICLR 2026, arXiv 2603.03725).
+"""CIFAR-10 by the recipe of the paper (Zhu et al., ICLR 2026, arXiv 2603.03725).
 
 Published clean test accuracy of a ResNet-18: 94.45 % clean, 94.11 % random noise, 9.95 % MI-UE.
 Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
@@ -8,15 +8,15 @@ Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18, 3.6 hours on t
     python -m miue_jax.main --config=configs/cifar10.py:parity
     python -m miue_jax.main --config=configs/cifar10.py:fast
 
-`fast` needs 88 dataset passes instead of 1,100 by larger steps that shrink; docs/fast.md says what
-is measured. `parity` is the command that the authors published, quirks included: no distance term
-(zeta 0) and truncation to uint8, which shifts every image by half a level. The other variants are
-rivals, each with the hyper-parameters of its own paper (see the head of its file in
-miue_jax/methods/):
+`fast` needs 88 dataset passes instead of 1,100, because its steps are larger at first and then
+shrink; docs/fast.md has measurements. `parity` is the command that the authors published: it has no
+distance term (zeta 0) and truncates to uint8, which shifts every image by half a level. The other
+variants are other methods with the hyper-parameters of their papers; the docstrings of
+miue_jax/methods/ give the sources:
 
     miue_robust    random    em  rem  sem  tue  gue    ap  ap_max    ntga
     lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
-    em_mine  ap_mine (the paper's control: EM and AP with MINE; the weight of MINE is not published)
+    em_mine  ap_mine (EM and AP with MINE, a control of the paper; it does not state the weight)
 """
 
 import common
@@ -28,7 +28,7 @@ VARIANTS = ("fast", "parity")
 
 
 def get_config(variant: str = "miue") -> ml_collections.ConfigDict:
-  """Returns the recipe of a variant, or with the settings of a method."""
+  """Returns the recipe of a variant or of a method."""
   if variant not in (*VARIANTS, *METHODS):
     known = ", ".join((*VARIANTS, *METHODS))
     raise ValueError(f"cifar10 has no variant {variant!r}; known: {known}")

@@ -1,4 +1,4 @@
-"""Settings that recipes share."""
+"""Provides the settings that recipes share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ import ml_collections
 from miue_jax.methods import METHODS
 from miue_jax.settings.config import Config
 
-# Steps that shrink make a tenth of the papers' epochs enough.
+# With steps that shrink, a tenth of the epochs of the papers is enough.
 _ALTERNATING = {"epochs": 16, "step_size_start": 1.6 / 255, "step_size_end": 0.6 / 255}
-# The poisoned image is cropped and flipped inside the delta step, as victims will do.
+# The delta step crops and flips the poisoned image, as victims do.
 _CROPPED = {**_ALTERNATING, "augment": "crop_flip", "augment_poisoned": True}
 _EM = {**_CROPPED, "steps": 10, "source_steps": 0, "stop_error": 0.0}
 _AP = {"epochs": 30, "steps": 60, "step_size": 0.6 / 255, "restarts": 1}
-# Every pass starts anew, so its steps must cross the budget by themselves; a tenth of the attack.
+# Every pass starts at zero, so its steps must cover the budget; a tenth of the steps of the paper.
 _REM = {
   **_CROPPED,
   "epochs": 10,
@@ -26,7 +26,8 @@ _REM = {
   "init": "zeros",
   "draws": 1,
 }
-# What suits a small network and some thousand images, by method; others keep their paper's values.
+# Settings for a small network and some thousand images, by method; other methods keep the values
+# of their papers.
 SMALL: dict[str, dict[str, Any]] = {
   "ap": _AP,
   "ap_max": _AP,
@@ -43,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def recipe(name: str, method: str = "miue") -> ml_collections.ConfigDict:
-  """Returns a recipe with the default settings and those of a method's paper.
+  """Returns a recipe with the default settings and a method with the values of its paper.
 
   Raises:
     ValueError: There is no such method.
@@ -68,7 +69,7 @@ def small(name: str, method: str = "miue", width: int = 16) -> ml_collections.Co
 
 
 def shared(width: int) -> dict[str, Any]:
-  """Returns the settings of a method that belong to a small CNN, whatever the method."""
+  """Returns the settings that all methods share when they use a small CNN."""
   return {
     "model": {"name": "small_cnn", "width": width},
     "source": {
@@ -86,9 +87,9 @@ def shared(width: int) -> dict[str, Any]:
 
 
 def adjust(section: ml_collections.ConfigDict, changes: Mapping[str, Any]) -> None:
-  """Changes settings of a section; leaves out those that it does not have.
+  """Changes settings of a section and ignores changes of settings that it does not have.
 
-  A method without a source model, say, has no `source`.
+  A method without a source model, for example, has no `source`.
   """
   for key, value in changes.items():
     if key in section and isinstance(value, Mapping):

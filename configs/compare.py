@@ -1,8 +1,8 @@
 r"""Compares ten methods on a prefix of CIFAR-10 (configs/npz.py), sized for two CPU cores.
 
-Ten methods by recipes that fit a small network and some thousand images, without a defence over
-three seeds and under seven defences with one: 110 victims in some 110 minutes, of which adversarial
-training takes a third (docs/comparison.md); the same command resumes.
+Every method has a recipe for a small network and some thousand images. Victims without a defence
+have three seeds, victims with one of seven defences have one: 110 victims take about 110 minutes, a
+third of it for adversarial training (docs/comparison.md). The same command resumes.
 
     python -m miue_jax.main --config=configs/compare.py --config.data.path=FILE.npz --mode=compare
 
@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   c.compare.methods = METHODS
   c.compare.shared = common.shared(16)
-  # Each has a dict of its own, so that overriding a key of one leaves the others alone.
+  # Separate dicts, so that overriding a key of one recipe does not change another.
   c.compare.recipes = {name: {**common.SMALL.get(name, {})} for name in METHODS}
   c.compare.defences = (
     "none",

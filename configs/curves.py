@@ -1,8 +1,8 @@
-r"""How MI-UE fares as something is varied, on a prefix of CIFAR-10, sized for two CPU cores.
+r"""Curves of MI-UE over one varied quantity, on a prefix of CIFAR-10, sized for two CPU cores.
 
-The comparison (configs/compare.py) with one method, over JPEG quality and the radius of adversarial
-training (`defences`), and over the poisoning ratio and epsilon without a defence (`settings`). They
-are two tables: in one, every recipe would meet every defence. The page has a drawing of each.
+It is the comparison (configs/compare.py) of one method, in two variants: `defences` varies JPEG
+quality and the radius of adversarial training, `settings` varies the poisoned fraction and epsilon
+without a defence. The report has a figure for each quantity.
 
     python -m miue_jax.main --config=configs/curves.py:defences --config.data.path=FILE.npz \
         --workdir=runs/defences --mode=compare
@@ -20,7 +20,7 @@ BUDGETS = (4, 12, 16)  # 255ths, and 8
 def get_config(variant: str = "settings") -> ml_collections.ConfigDict:
   """Returns the recipe of a variant."""
   if variant not in ("defences", "settings"):
-    raise ValueError(f"no variant {variant!r}; there are defences, settings")
+    raise ValueError(f"curves has no variant {variant!r}; known: defences, settings")
   c = common.small(f"curves_{variant}")
   c.data.source = "npz"
   c.data.name = "cifar10-prefix"

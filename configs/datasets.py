@@ -1,8 +1,8 @@
 r"""One table over digits, a prefix of CIFAR-10 and chest X-rays, sized for two CPU cores.
 
-Methods by recipes that fit a small network, without a defence and under JPEG-50, victims of three
-seeds. Every data set has its own section of `compare.datasets` and its own folder in the workdir.
-The report has one table for each and one with all side by side. For others, change the dict.
+The methods have recipes for a small network. Victims have no defence and three seeds, or JPEG-50
+and one seed. Every dataset has a section in `compare.datasets` and a folder in the workdir. The
+report has one table for each dataset and one for all of them.
 
     python -m miue_jax.main --config=configs/datasets.py --mode=compare \
         --config.compare.datasets.cifar10_prefix.data.path=FILE.npz \
@@ -12,7 +12,7 @@ The report has one table for each and one with all side by side. For others, cha
 import common
 import ml_collections
 
-# What differs between the data sets, by name of the data set.
+# Changes of the settings for each dataset.
 DATASETS = {
   "digits": {
     "data": {"source": "digits"},

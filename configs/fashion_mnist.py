@@ -1,8 +1,8 @@
-"""Fashion-MNIST (28x28, gray), 10,000 images of it, sized for two CPU cores.
+"""10,000 images of Fashion-MNIST (28x28, gray), sized for two CPU cores.
 
-The paper has no Fashion-MNIST and this recipe has not been run in full; expect about 85 % clean
-and, from the time of configs/npz.py, half an hour.
-Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
+The paper does not use this dataset, and the recipe has not been run in full. Expected are about
+85 % clean and, by the duration of configs/npz.py, half an hour. Images: tensorflow-datasets,
+prepared once (`pip install 'miue-jax[prepare]'`).
 
     python -m miue_jax.main --config=configs/fashion_mnist.py
 """

@@ -1,12 +1,13 @@
 r"""Your own pictures: class folders under `train/` and `test/`, or one tree of class folders.
 
-Pictures become `data.size` x `data.size` pixels before they are protected; from one tree a fifth is
-held out to prove the protection. Sized for two CPU cores and some thousand pictures.
+Pictures are resized to `data.size` x `data.size` pixels before they are protected. From one tree, a
+fifth of the pictures is held out to test the protection. Sized for two CPU cores and some thousand
+pictures.
 
     python -m miue_jax.main --config=configs/folder.py --config.data.path=DIR
     python -m miue_jax.main --config=configs/folder.py --config.data.path=DIR --mode=export
 
-When the proof convinces you, protect every picture, the held-out ones too, in a workdir of its own:
+To protect the held-out pictures as well, use another workdir:
 
     python -m miue_jax.main --config=configs/folder.py --config.data.path=DIR \
         --config.data.test_fraction=0 --workdir=runs/all --mode=generate

@@ -1,10 +1,10 @@
 """A 100-class subset of ImageNet at 224x224 from a folder, by the paper's recipe.
 
-Published clean test accuracy of a ResNet-18: 80.43 % clean, 1.03 % MI-UE. `train/<class>/` and
-`test/<class>/` hold the classes; or name the 100 classes in `data.classes` and point at all of
-ImageNet. Hardware: 19 GB of images and 38 GB of int16 perturbation are spread over the devices, and
-the source model has no stride in its stem: several accelerators, 80 GB each, and 120 times the
-arithmetic of configs/cifar10.py; `--mode=plan` says how long that takes on which chip.
+Published clean test accuracy of a ResNet-18: 80.43 % clean, 1.03 % MI-UE. The pictures are in
+`train/<class>/` and `test/<class>/`; from a folder of all of ImageNet, `data.classes` selects the
+100 classes. Hardware: several accelerators of 80 GB, because 19 GB of images and 38 GB of int16
+perturbations are divided among the devices, and 120 times the arithmetic of configs/cifar10.py,
+because the stem of the source model has no stride; `--mode=plan` estimates the hours by chip.
 
     python -m miue_jax.main --config=configs/imagenet100.py --config.data.path=DIR
 """

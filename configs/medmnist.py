@@ -1,14 +1,14 @@
 """A MedMNIST file, here PneumoniaMNIST: chest X-rays, gray 28x28, two classes of unequal size.
 
-Accuracy alone hides a victim that always answers the larger class: read balanced accuracy and AUC.
-The last condition trains on the images that an authorised user restores with the key.
+Accuracy alone does not show a victim that always predicts the larger class: read balanced accuracy
+and AUC. The last condition trains on the images that an authorised user restores with the key.
 
-One pattern for each class, started from noise and refined: with one perturbation for each image the
-same victim kept a balanced accuracy of 60.6 % (6 epochs, one seed). The price: who averages many
-published images of one class sees its pattern. A fifth of the normal X-rays stay as they are, so
-that victims look for the patterns of pneumonia: left the choice, they look for those of either
-class, and which decides on which side of 1/2 the AUC falls. Three poisons in turn, as victims of
-one rank clean X-rays in the wrong order (docs/medical.md).
+The perturbation is one pattern for each class, which starts as noise. With one perturbation for
+each image, the same victim kept a balanced accuracy of 60.6 % (6 epochs, one seed). A disadvantage
+is that the average of many published images of one class shows its pattern. A fifth of the normal
+X-rays stay clean, so that victims learn the patterns of pneumonia and not those of the normal
+class. Each image gets one of three poisons, because victims of a single poison rank clean X-rays in
+the wrong order (docs/medical.md).
 
     python -m miue_jax.main --config=configs/medmnist.py --config.data.path=pneumoniamnist.npz
 """

@@ -1,8 +1,9 @@
-"""SVHN (cropped digits) by the paper's recipe, with crops in place of flips: a mirrored 2 is no 2.
+"""SVHN (cropped digits) by the recipe of the paper, with crops instead of flips.
 
-The paper has no SVHN; expect about 95 % clean. Images: tensorflow-datasets, prepared once
-(`pip install 'miue-jax[prepare]'`). Hardware: one GPU or TPU chip, time as for configs/cifar10.py
-times 73,257 / 50,000.
+The paper does not use this dataset; expected are about 95 % clean. Mirrored digits would be wrong,
+so nothing is flipped. Images: tensorflow-datasets, prepared once
+(`pip install 'miue-jax[prepare]'`). Hardware: one GPU or TPU chip, 73,257 / 50,000 of the time of
+configs/cifar10.py.
 
     python -m miue_jax.main --config=configs/svhn.py
 """

@@ -23,7 +23,7 @@ SPOT=${SPOT-yes}                         # empty: not preemptible, several times
 NFS=${NFS:-}                             # Filestore instance, ADDRESS:/SHARE
 WORKDIR=${WORKDIR:-/mnt/miue/run}        # below /mnt/miue, where install mounts NFS
 ARRIVE=${ARRIVE:-300}                    # seconds until all hosts must have started
-POLL=${POLL:-30}                         # seconds between two questions to the queue
+POLL=${POLL:-30}                         # seconds between two queries of the queue
 
 at=(--zone="$ZONE")
 

@@ -61,13 +61,6 @@ def step_size(epoch: int, epochs: int, start: float, end: float) -> float:
   return (epochs - epoch + 1) / epochs * (start - end) + end
 
 
-def radius(epoch: int, epsilon: float, start: float, epochs: int) -> float:
-  """Returns the radius of `epoch` (from 1); it falls linearly from `start` to `epsilon`."""
-  if epoch > epochs:
-    return epsilon
-  return start + (epsilon - start) * (epoch - 1) / epochs
-
-
 def project(images: jax.Array, delta: jax.Array, epsilon: jax.Array | float) -> jax.Array:
   """Projects onto `|delta| <= epsilon` and `0 <= images + delta <= 1`, all `[..., H, W, C]`."""
   chex.assert_equal_shape([images, delta])

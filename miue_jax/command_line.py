@@ -1,64 +1,84 @@
-"""What the programs share: what was typed -> flags and config, or one sentence about a mistake."""
+"""Turns a command line into flags and a config, or into one sentence about a mistake."""
 
 import os
 import pathlib
 import re
 import runpy
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import ml_collections
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
-from miue_jax.machine import files
-from miue_jax.settings import config
-from miue_jax.settings.errors import UserError, unknown
+from miue_jax.machine import terminal
+from miue_jax.settings.errors import UserError, first_line, unknown
 
 DEFAULT_CONFIG = "configs/digits.py"
 
 _PACKAGE = pathlib.Path(__file__).parent
 _STORED = str(_PACKAGE / "experiment" / "stored.py")
+_HELP = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
+_OVERRIDE = re.compile(r"(--?config\.)([^=\[]+)(=)?(.*)", re.DOTALL)
+_NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+_QUOTIENT = re.compile(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*")
 
 
-def run(work: Callable[[], None]) -> None:
-  """Parses the flags and does `work`; a `UserError` is printed and ends in exit status 2."""
+def run(work: Callable[[], None], description: str) -> None:
+  """Parses the flags and calls `work`, or prints the help or the version.
+
+  A `UserError` is printed as one line, and the exit status is 2.
+
+  Args:
+    work: The program.
+    description: Text of the help before the list of flags.
+  """
 
   def parsed(argv: Sequence[str]) -> list[str]:
     try:
+      terminal.require_stdout()
+      if _HELP & set(argv):
+        terminal.write(_help(description))
+        sys.exit()
+      if "--version" in argv:
+        from miue_jax import __version__
+
+        terminal.write(f"miue-jax {__version__}")
+        sys.exit()
       return parse(argv)
     except UserError as error:
-      _fail(str(error))
+      terminal.fail(str(error))
 
   def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      _fail(f"Unknown argument {argv[1]!r}; settings are written --config.key=value.")
     try:
+      if len(argv) > 1:
+        raise UserError(f"Unknown argument {argv[1]!r}; settings are written --config.key=value.")
+      handler = logging.get_absl_handler().python_handler
+      handler.setFormatter(terminal.Formatter(handler.formatter))
       work()
     except UserError as error:
-      _fail(str(error))
+      terminal.fail(str(error))
 
   app.run(main, flags_parser=parsed)
 
 
-def recipe() -> config.Config:
-  """The validated settings of the flag `--config`.
+def recipe() -> Any:
+  """Returns the `Config` of the flag `--config` and of the flags that override its settings.
 
   Raises:
-    UserError: a value that no stage could work with, or a recipe that cannot be read.
+    UserError: A setting is unknown or has a value that is not allowed, or the recipe cannot be
+      read.
   """
   holder: Any = flags.FLAGS["config"]
-  # It takes seconds, which --help should not cost.
+  # These imports take seconds, which --help should not cost.
+  from miue_jax.machine import files
   from miue_jax.methods import settings_of
+  from miue_jax.settings import config
 
   with files.reported("load", config_flags.get_config_filename(holder)):
     return config.freeze(holder.value.to_dict(), settings_of())
-
-
-def _fail(message: str) -> NoReturn:
-  print(f"miue-jax: {message}", file=sys.stderr)
-  sys.exit(2)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -73,46 +93,103 @@ def parse(argv: Sequence[str]) -> list[str]:
   Raises:
     UserError: A flag, key or recipe is unknown, a value has the wrong type, or a recipe is broken.
   """
-  if {"--help", "-help", "--helpfull", "--version"} & set(argv):
-    return flags.FLAGS(argv)
-  argv = _located(argv)
   try:
-    _check_keys(argv)
-    return flags.FLAGS(argv)
+    argv = _located(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+    return flags.FLAGS(_with_numbers(argv, _settings(argv)))
   except UserError:
     raise
   except flags.UnrecognizedFlagError as error:
-    raise UserError(f"{error}; --help lists the flags.") from error
+    hint = f"did you mean --config.{error.flagname}?" if "." in error.flagname else ""
+    raise UserError(f"{error}; {hint or '--help lists the flags.'}") from error
   except flags.Error as error:
-    # What a recipe raises comes with its traceback, whose last line says what is wrong.
-    text = re.sub(r"Error whilst parsing config file:.*\n", "", str(error).strip(), flags=re.DOTALL)
-    raise UserError(" ".join(text.split())) from error
-  except Exception as error:  # A recipe is a program: it can raise anything.
+    raise UserError(str(error)) from error
+  except Exception as error:  # The config flag raises errors of many types.
+    raise UserError(f"A flag is wrong ({type(error).__name__}: {first_line(error)}).") from error
+
+
+def _help(description: str) -> str:
+  """Returns the help: description, and every flag of this package with its default."""
+  parts = [f"{description.strip()}\n\nFlags:"]
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith("absl."):
+      continue
+    for flag in defined:
+      value = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
+      default = f" (default: {value})" if value is not None else ""
+      lines = (textwrap.fill(line, 94) for line in f"{flag.help}{default}".splitlines())
+      parts.append(f"  --{flag.name}\n{textwrap.indent(chr(10).join(lines), '      ')}")
+  return "\n".join(parts)
+
+
+def _settings(argv: Sequence[str]) -> ml_collections.ConfigDict:
+  """Returns the settings of the recipe that `argv` names.
+
+  Raises:
+    UserError: The recipe raises an error, or returns no ConfigDict.
+  """
+  path, colon, variant = _value(argv, "config").partition(":")
+  try:
+    made = runpy.run_path(path)["get_config"](*([variant] if colon else []))
+  except ValueError as error:
+    raise UserError(f"Recipe {path}{colon}{variant}: {first_line(error)}.") from error
+  except UserError:
+    raise
+  except BaseException as error:  # A recipe is a program and can raise anything.
     raise UserError(
-      f"The recipe or a flag is wrong ({type(error).__name__}: {error}): correct it."
+      f"The recipe {path}{colon}{variant} is wrong ({type(error).__name__}: {first_line(error)}): "
+      "correct it."
     ) from error
+  if not isinstance(made, ml_collections.ConfigDict):
+    raise UserError(
+      f"get_config of the recipe {path} returns {type(made).__name__}; it must return an "
+      "ml_collections.ConfigDict."
+    )
+  return made
 
 
-def _check_keys(argv: Sequence[str]) -> None:
-  """Raises a UserError for a `--config.key` that the recipe does not have."""
-  changed = [found[1] for arg in argv[1:] if (found := re.match(r"--?config\.([^=\[]+)", arg))]
-  if not changed:
-    return
-  path, _, variant = _value(argv, "config").partition(":")
-  settings = runpy.run_path(path)["get_config"](*([variant] if variant else []))
-  for key in changed:
-    if key == "method.name":
-      raise UserError(
-        "A method comes with its settings, so a flag cannot change method.name: name the method "
-        f"behind the recipe, as in --config={path}:em."
-      )
-    section = settings
-    for depth, part in enumerate(parts := key.split("."), 1):
-      known = section.keys() if isinstance(section, ml_collections.ConfigDict) else ()
-      if part not in known:
-        prefix = "".join(f"{name}." for name in parts[: depth - 1])
-        raise UserError(unknown(part, sorted(known), prefix))
-      section = section[part]
+def _with_numbers(argv: Sequence[str], recipe: ml_collections.ConfigDict) -> list[str]:
+  """Returns `argv` with decimal numbers for fractions such as 8/255 in settings that are floats.
+
+  Raises:
+    UserError: The recipe does not have a setting, or a fraction is no number.
+  """
+  argv = list(argv)
+  for i, arg in enumerate(argv[1:], 1):
+    if not (found := _OVERRIDE.fullmatch(arg)):
+      continue
+    start, key, equals, value = found.groups()
+    default = _setting(recipe, key, _value(argv, "config"))
+    if value and not equals:  # --config.key[0]=value
+      continue
+    place = i if equals else i + 1
+    text = value if equals else argv[place] if place < len(argv) else ""
+    if isinstance(default, float) and (quotient := _QUOTIENT.fullmatch(text)):
+      over, under = map(float, quotient.groups())
+      if not under:
+        raise UserError(f"Setting {key} is {text}; it must not be divided by 0.")
+      argv[place] = f"{start}{key}={over / under!r}" if equals else repr(over / under)
+  return argv
+
+
+def _setting(recipe: ml_collections.ConfigDict, key: str, name: str) -> Any:
+  """Returns the value of a dotted key.
+
+  Raises:
+    UserError: The recipe does not have it.
+  """
+  if key == "method.name":
+    raise UserError(
+      "A method comes with its settings, so a flag cannot change method.name: name the method "
+      f"behind the recipe, as in --config={name.partition(':')[0]}:em."
+    )
+  section = recipe
+  for depth, part in enumerate(parts := key.split("."), 1):
+    known = section.keys() if isinstance(section, ml_collections.ConfigDict) else ()
+    if part not in known:
+      prefix = "".join(f"{name}." for name in parts[: depth - 1])
+      raise UserError(unknown(part, sorted(known), prefix))
+    section = section[part]
+  return section
 
 
 def _value(argv: Sequence[str], name: str) -> str:
@@ -121,7 +198,7 @@ def _value(argv: Sequence[str], name: str) -> str:
 
 
 def _located(argv: Sequence[str]) -> list[str]:
-  """Lets `configs/NAME.py` mean the packaged recipe where the current folder has none.
+  """Replaces `configs/NAME.py` by the packaged recipe where the current folder has none.
 
   Recipes may import their neighbours and the packaged ones, such as `common`.
 

@@ -22,12 +22,6 @@ def test_step_size_is_that_of_the_authors(epoch, levels):
   assert budget.step_size(epoch, 100, 0.2, 0.4) == pytest.approx(levels, rel=1e-12)
 
 
-def test_radius_falls_linearly_and_stays():
-  radii = [budget.radius(epoch, 8, 16, 4) for epoch in range(1, 8)]
-  assert radii == [16, 14, 12, 10, 8, 8, 8]
-  assert budget.radius(1, 8, 8, 0) == 8
-
-
 def test_descend_steps_against_the_sign():
   moved = budget.descend(np.zeros(3), np.array([2.0, -1e-30, 0.0]), 0.5)
   np.testing.assert_array_equal(moved, [-0.5, 0.5, 0.0])

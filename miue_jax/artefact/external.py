@@ -9,11 +9,11 @@ and class folders that are present must be those of the dataset.
 
 import itertools
 import logging
-import os
+import math
 import pathlib
 import re
-import zipfile
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from miue_jax.artefact import release
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import files
+from miue_jax.machine import archives, files, reading
 from miue_jax.settings.config import FOLDER
 from miue_jax.settings.errors import UserError
 
@@ -49,7 +49,7 @@ def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
       )
     if name in paths:
       raise UserError(f"compare.external names {name!r} twice: give every path another name.")
-    if not os.path.exists(path):
+    if files.kind(path) is None:
       raise UserError(f"compare.external says {item!r} but there is no {path}: correct the path.")
     paths[name] = pathlib.Path(path)
   return paths
@@ -99,43 +99,65 @@ def load(path: pathlib.Path, dataset: Dataset) -> np.ndarray:
     UserError: They cannot be read, are pickled, or have another type, shape or other labels.
   """
   shape = dataset.train.images.shape
-  if (path / "index.csv").is_file():
+  folder = files.is_folder(path)
+  if folder and files.is_file(path / "index.csv"):
     split = release.read(path, shape)
     images, labels = np.asarray(split.images), split.labels
-  elif (path / "poisoned.npz").exists():
-    images, labels = _arrays(path / "poisoned.npz")
-  elif path.is_dir():
+  elif folder and files.is_file(path / "poisoned.npz"):
+    images, labels = _arrays(path / "poisoned.npz", dataset)
+  elif folder:
     images, labels = _pngs(path, dataset)
   else:
-    images, labels = _arrays(path)
-  if images.dtype != np.uint8:
-    raise UserError(f"Images of {path} are {images.dtype}: convert them to uint8 in 0..255.")
-  if images.ndim == 3 and shape[-1] == 1:
-    images = images[..., None]
-  if images.shape != shape:
-    raise UserError(
-      f"Images of {path} have shape {list(images.shape)}, the training images of {dataset.name} "
-      f"{list(shape)}: give every training image, poisoned, in the same order and size."
-    )
+    images, labels = _arrays(path, dataset)
+  _require_shape(path, images.shape, images.dtype, dataset)
+  images = images.reshape(shape)
   if labels is not None and not np.array_equal(labels.reshape(-1), dataset.train.labels):
-    raise UserError(
-      f"Labels of {path} are not those of {dataset.name}: give the training images in their order."
-    )
+    _refuse_labels(path, dataset)
   return images
 
 
-def _arrays(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns the images of a file and its labels, or None if it has no labels."""
-  if not zipfile.is_zipfile(path):
-    return files.read_npy(path, _PLAIN_ARRAY), None
-  archive = files.Archive(path, _PLAIN_ARRAY)
-  for images, labels, *_ in npz.LAYOUTS:
-    if images in archive:
-      return archive[images], archive.get(labels)
-  if len(archive) == 1:
-    (images,) = archive
+def _refuse_labels(path: pathlib.Path, dataset: Dataset) -> NoReturn:
+  raise UserError(
+    f"Labels of {path} are not those of {dataset.name}: give the training images in their order."
+  )
+
+
+def _require_shape(
+  path: pathlib.Path, shape: tuple[int, ...], dtype: np.dtype, dataset: Dataset
+) -> None:
+  """Raises a UserError if images of this shape and type cannot replace the training images."""
+  if dtype != np.uint8:
+    raise UserError(f"Images of {path} are {dtype}: convert them to uint8 in 0..255.")
+  wanted = dataset.train.images.shape
+  if shape != wanted and (wanted[-1] != 1 or shape != wanted[:-1]):
+    raise UserError(
+      f"Images of {path} have shape {list(shape)}, the training images of {dataset.name} "
+      f"{list(wanted)}: give every training image, poisoned, in the same order and size."
+    )
+
+
+def _arrays(path: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+  """Returns the images of a file and its labels, or None if it has no labels.
+
+  Shape and type are checked before anything is read: a small file can hold many zeros.
+  """
+  if not archives.is_archive(path):
+    header = archives.npy_header(path, _PLAIN_ARRAY)
+    _require_shape(path, header.shape, header.dtype, dataset)
+    return archives.read_npy(path, _PLAIN_ARRAY), None
+  archive = archives.Archive(path, _PLAIN_ARRAY)
+  named = [layout[:2] for layout in npz.LAYOUTS if layout[0] in archive]
+  if not named and len(archive) != 1:
+    raise UserError(f"{path} holds {archive}: name the array of images x_train.")
+  images, labels = named[0] if named else (*archive, "")
+  header = archive.header(images)
+  _require_shape(path, header.shape, header.dtype, dataset)
+  if labels not in archive:
     return archive[images], None
-  raise UserError(f"{path} holds {archive}: name the array of images x_train.")
+  header = archive.header(labels)
+  if header.dtype.kind not in "biuf" or math.prod(header.shape) != len(dataset.train):
+    _refuse_labels(path, dataset)
+  return archive[images], archive[labels]
 
 
 def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
@@ -143,9 +165,9 @@ def _pngs(folder: pathlib.Path, dataset: Dataset) -> tuple[np.ndarray, np.ndarra
   names = release.paths(dataset)
   for prefix in ("", "train/"):
     paths = [folder / name.removeprefix(prefix) for name in names]
-    if all(map(os.path.isfile, paths)):
+    if all(map(files.is_file, paths)):
       return _decoded(paths, dataset), None
-  paths = sorted(folder.rglob("*.png"), key=lambda path: _natural(path.stem))
+  paths = sorted(reading.files_below(folder, ".png"), key=lambda path: _natural(path.stem))
   if not paths:
     raise UserError(
       f"{folder} holds no PNG, index.csv or poisoned.npz: give a folder of PNGs or one that "
@@ -169,6 +191,14 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _decoded(paths: Sequence[pathlib.Path], dataset: Dataset) -> np.ndarray:
+  """Decodes images, after a look at their headers: a small file can hold many equal pixels."""
+  wanted = dataset.train.images.shape[1:3]
+  for path in paths:
+    if (found := pixels.dimensions(str(path), str(path))) != wanted:
+      raise UserError(
+        f"{path} has {found[0]} x {found[1]} pixels, but the training images of {dataset.name} "
+        f"{wanted[0]} x {wanted[1]}: give every training image, poisoned, in the same size."
+      )
   return pixels.decode_all(
     lambda part: [(str(path), str(path)) for path in paths[part]],
     len(paths),

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import archives
 from miue_jax.settings.errors import UserError
 
 
@@ -20,7 +20,7 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
     UserError: There is no such file or array, the file is not an `.npz` file, or the array is not
       numbers of one or two dimensions.
   """
-  archive = files.Archive(path)
+  archive = archives.Archive(path)
   key = _key(path, archive, key)
   array = archive[key]
   if array.dtype.kind not in "biuf":

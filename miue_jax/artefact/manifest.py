@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 from miue_jax import budget
-from miue_jax.machine import files
+from miue_jax.machine import documents, files
 from miue_jax.settings.errors import UserError
 
 FORMAT = 2
@@ -49,7 +49,7 @@ def budget_fields(epsilon: float, norm: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-  """Returns the versions of Python and of the packages that made a poison."""
+  """Returns the installed versions of Python and of the packages that make poisons."""
   found = {"python": platform.python_version()}
   for package in ("miue-jax", "jax", "jaxlib", "flax", "numpy"):
     try:
@@ -65,12 +65,12 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: There is no manifest, or it is damaged.
   """
-  if not path.is_file():
+  if not files.is_file(path):
     raise UserError(
       f"There is no complete poison in {path.parent} (manifest.json is missing): run the generate "
       "stage first or correct the path."
     )
-  manifest = files.read_json(path, "copy it again")
+  manifest = documents.read_json(path, "copy it again")
   for key, kind in _FIELDS.items():
     value = manifest.get(key, ...)
     # Python's bool is an int, and its JSON reader accepts NaN.

@@ -23,7 +23,7 @@ from miue_jax.artefact import manifest as manifests
 from miue_jax.artefact import quality
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
-from miue_jax.machine import files
+from miue_jax.machine import archives, files
 from miue_jax.settings.errors import UserError
 
 _SSIM_IMAGES = 256
@@ -107,8 +107,10 @@ class Poison:
       **(extra or {}),
     }
     # NumPy values become Python's and tuples lists, so that the manifest equals what `load` reads.
-    text = json.dumps(content, allow_nan=False, default=lambda value: value.tolist())
-    return cls(delta, json.loads(text))
+    return cls(
+      delta,
+      json.loads(json.dumps(content, allow_nan=False, default=lambda value: value.tolist())),
+    )
 
   @classmethod
   def load(cls, path: str | os.PathLike, dataset: Dataset | None = None) -> "Poison":
@@ -127,16 +129,18 @@ class Poison:
     if dataset is not None:
       _check_dataset(manifest, dataset)
     path = directory / "delta.npy"
-    if not path.is_file():
+    if not files.is_file(path):
       raise UserError(f"{path} is missing: copy it from where the poison was made.")
     bound = (manifest["epsilon"], manifest.get("norm", "linf"))
     stored, shape = budget.stored_type(*bound), tuple(manifest["shape"])
-    delta = files.read_npy(path, "the file is damaged, copy it again")
-    if delta.dtype != stored or delta.shape != shape:
+    advice = "the file is damaged, copy it again"
+    header = archives.npy_header(path, advice)
+    if header.dtype != stored or header.shape != shape:
       raise UserError(
-        f"{path} is {delta.dtype} of shape {list(delta.shape)}, the manifest says {stored} of "
+        f"{path} is {header.dtype} of shape {list(header.shape)}, the manifest says {stored} of "
         f"shape {list(shape)}: copy both files again."
       )
+    delta = archives.read_npy(path, advice)
     if _sha256(delta) != manifest["delta_sha256"]:
       raise UserError(f"{path} is damaged (its sha256 is not the manifest's): copy it again.")
     if excess := _excess(delta, *bound):
@@ -153,8 +157,7 @@ class Poison:
     """
     directory = pathlib.Path(path)
     files.make_private(directory)
-    with files.reported("write", directory):
-      (directory / "manifest.json").unlink(missing_ok=True)
+    files.remove(directory / "manifest.json")
     delta = np.ascontiguousarray(self.delta)
     with files.replacing(directory / "delta.npy") as file:
       # np.save writes through the C library, whose errors do not mention a full disk.

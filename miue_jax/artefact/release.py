@@ -17,6 +17,7 @@ import csv
 import hashlib
 import io
 import logging
+import math
 import os
 import pathlib
 import re
@@ -33,7 +34,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import BLOCK, Images
-from miue_jax.machine import files, progress
+from miue_jax.machine import documents, files, progress, reading
 from miue_jax.settings.errors import UserError
 
 FORMATS = ("png", "npz")
@@ -133,17 +134,17 @@ def restore(
   """
   directory, output = pathlib.Path(directory), pathlib.Path(output)
   index, archive = directory / "index.csv", directory / "poisoned.npz"
-  if not index.is_file() and not archive.is_file():
+  if not files.is_file(index) and not files.is_file(archive):
     raise UserError(
       f"There is no export in {directory} (neither index.csv nor poisoned.npz): correct the path."
     )
   poison = Poison.load(poison_directory)
   with files.new_directory(output) as folder:
-    if index.is_file():
+    if files.is_file(index):
       rows = _read_index(index, poison.manifest["shape"][0])
       poisoned = read(directory, poison.delta.shape)
       _write_png(folder, _restored(poison, poisoned, index), rows)
-    if archive.is_file():
+    if files.is_file(archive):
       poisoned = npz.read(archive)
       train = Split(poisoned.train.images.loaded(), poisoned.train.labels.astype(np.int32))
       clean = _restored(poison, train, archive)
@@ -251,17 +252,7 @@ def _write_npz(
 
 def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
   """Reads an index, which is not trusted and must have `count` rows."""
-  with files.reported("read", path):
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
-  try:
-    header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-  except (csv.Error, ValueError) as error:
-    raise UserError(f"{path} is not an index ({error}): copy it again.") from error
-  if header != _HEADER or len(lines) != count:
-    raise UserError(
-      f"{path} must have the columns {', '.join(_HEADER)} and {count} rows, one for each image; it "
-      f"has {', '.join(header)} and {len(lines)} rows."
-    )
+  lines = documents.read_csv(path, _HEADER, count, "copy the index again")
   rows = [_parsed(path, number, line, count) for number, line in enumerate(lines, 2)]
   if len({row.path for row in rows}) != count:
     raise UserError(f"{path} lists a file twice: copy it again.")
@@ -304,16 +295,19 @@ def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, .
   """
   images = np.empty(shape, np.uint8)
   root = directory.resolve()
+  largest = 4 * math.prod(shape[1:]) + files.MEBIBYTE  # bytes; a PNG without metadata has fewer
 
   def read(i: int) -> str | None:
     path = directory / rows[i].path
-    if not path.is_file():
+    if not files.is_file(path):
       return f"{path} is missing"
     if not path.resolve().is_relative_to(root):
       return f"{path} is a link that leaves {directory}"
-    content = path.read_bytes()
+    content = reading.read_bytes(path, largest)
     if hashlib.sha256(content).hexdigest() != rows[i].sha256:
       return f"{path} was altered after the export"
+    if (found := pixels.dimensions(io.BytesIO(content), str(path))) != shape[1:3]:
+      return f"{path} is {list(found)} pixels instead of {list(shape[1:3])}"
     image = pixels.decode(io.BytesIO(content), str(path), gray=shape[-1] == 1, size=0)
     if image.shape != shape[1:]:
       return f"{path} is {list(image.shape)} instead of {list(shape[1:])}"

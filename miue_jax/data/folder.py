@@ -11,6 +11,7 @@ import numpy as np
 from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
+from miue_jax.machine import files, reading
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -35,39 +36,39 @@ def load(data: config.Data) -> Dataset:
   if not data.path:
     raise UserError("data.source is folder but data.path is empty: set it to the folder of images.")
   root = data.path
-  if not os.path.isdir(root):
+  if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: set data.path to the folder of images.")
   train_root, test_root = os.path.join(root, "train"), os.path.join(root, "test")
-  if not os.path.isdir(train_root):
-    if os.path.isdir(test_root):
+  if not files.is_folder(train_root):
+    if files.is_folder(test_root):
       raise UserError(f"{root} has a folder test but no folder train: add the training images.")
     train_root = root
   class_names = _subfolders(train_root)
   if not class_names:
     raise UserError(f"{train_root} has no class folders: put the images of each class in one.")
-  files = {train_root: _images_of(train_root, class_names)}
-  if not any(files[train_root]):
+  images = {train_root: _images_of(train_root, class_names)}
+  if not any(images[train_root]):
     raise UserError(f"{train_root} has no PNG, JPEG, WebP or BMP files in its class folders.")
-  if os.path.isdir(test_root):
+  if files.is_folder(test_root):
     if unseen := sorted(set(_subfolders(test_root)) - set(class_names)):
       raise UserError(
         f"Class {unseen[0]!r} is in {test_root} but not in {train_root}: add training images or "
         "remove it from the test set."
       )
-    files[test_root] = _images_of(test_root, class_names)
-  paths = {tree: _paths(tree, class_names, files[tree]) for tree in files}
-  gray = all(pixels.is_gray(path, path) for tree in files for path in paths[tree])
+    images[test_root] = _images_of(test_root, class_names)
+  paths = {tree: _paths(tree, class_names, images[tree]) for tree in images}
+  gray = all(pixels.is_gray(path, path) for tree in images for path in paths[tree])
   name = data.name or os.path.basename(os.path.abspath(root))
 
   def split(tree: str) -> Split:
     read = functools.partial(_read, paths[tree], gray=gray, size=data.size)
     return Split(
       LazyImages(read, len(paths[tree]), name),
-      np.repeat(np.arange(len(class_names)), [len(group) for group in files[tree]]),
-      tuple(name for group in files[tree] for name in distinct_names(group)),
+      np.repeat(np.arange(len(class_names)), [len(group) for group in images[tree]]),
+      tuple(name for group in images[tree] for name in distinct_names(group)),
     )
 
-  test = split(test_root) if test_root in files else None
+  test = split(test_root) if test_root in images else None
   return Dataset(name, split(train_root), test, tuple(class_names))
 
 
@@ -115,16 +116,12 @@ def _paths(tree: str, class_names: Sequence[str], files: Sequence[Sequence[str]]
 
 
 def _subfolders(folder: str) -> list[str]:
-  return [entry.name for entry in _visible(folder) if entry.is_dir()]
+  return [entry.name for entry in _visible(folder) if entry.kind == "folder"]
 
 
-def _visible(folder: str) -> list[os.DirEntry]:
+def _visible(folder: str) -> list[reading.Entry]:
   """Returns the entries of a folder that are not hidden, sorted by name."""
-  try:
-    with os.scandir(folder) as entries:
-      return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-  except OSError as error:
-    raise UserError(f"{folder} cannot be listed ({error.strerror}): make it readable.") from error
+  return [entry for entry in reading.entries(folder) if not entry.name.startswith(".")]
 
 
 def _images_below(class_folder: str) -> list[str]:
@@ -140,14 +137,14 @@ def _images_below(class_folder: str) -> list[str]:
       continue
     seen.add(real)
     for entry in _visible(folder):
-      if entry.is_dir():
+      if entry.kind == "folder":
         pending.append(f"{prefix}{entry.name}/")
       elif not entry.name.lower().endswith(_SUFFIXES):
         ignored += 1
-      elif entry.is_file():
+      elif entry.kind == "file":
         images.append(prefix + entry.name)
       else:
-        raise UserError(f"{entry.path} is not a readable file: repair the link or remove it.")
+        raise UserError(f"{entry.path} is a {entry.kind}, not a file: repair or remove it.")
   if ignored:
     logger.info("%s: ignored %d files that are not images", class_folder, ignored)
   return sorted(images)

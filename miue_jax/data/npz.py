@@ -8,7 +8,7 @@ import numpy as np
 from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
-from miue_jax.machine import files
+from miue_jax.machine import archives, files, memory
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -19,6 +19,8 @@ LAYOUTS = (
   ("train_images", "train_labels", "test_images", "test_labels"),
 )
 
+_COPIES = 2  # of the images in memory: as they are stored, and as they are used
+
 
 def load(data: config.Data) -> Dataset:
   """Reads the file `data.path`; see `read`.
@@ -28,7 +30,7 @@ def load(data: config.Data) -> Dataset:
   """
   if not data.path:
     raise UserError("data.source is npz but data.path is empty: set it to the .npz file.")
-  if not pathlib.Path(data.path).is_file():
+  if not files.is_file(data.path):
     raise UserError(f"{data.path} is not a file: set data.path to an .npz file.")
   return read(data.path, data.name, data.size)
 
@@ -50,7 +52,7 @@ def read(path: str | os.PathLike, name: str = "", size: int = 0) -> Dataset:
     UserError: The file is not an npz file, has pickled objects, missing keys, wrong shapes or
       types, or has labels that are out of range or only in the test set.
   """
-  archive = files.Archive(path)
+  archive = archives.Archive(path)
   name = name or pathlib.Path(path).stem
   layout = next((keys for keys in LAYOUTS if {*keys[:2]} <= archive.keys()), None)
   if layout is None:
@@ -78,8 +80,14 @@ def read(path: str | os.PathLike, name: str = "", size: int = 0) -> Dataset:
 
 
 def _split(
-  path: str | os.PathLike, archive: files.Archive, x: str, y: str, name: str, size: int
+  path: str | os.PathLike, archive: archives.Archive, x: str, y: str, name: str, size: int
 ) -> Split:
+  size_of, free = archive.header(x).bytes, memory.limit()
+  if _COPIES * size_of > free:
+    raise UserError(
+      f"{x} of {path} takes {size_of:,} bytes in memory, of which {free:,} are left for "
+      f"{_COPIES} copies: take fewer or smaller images, or a folder of image files."
+    )
   images, labels = archive[x], archive[y]
   if images.dtype != np.uint8:
     raise UserError(f"{x} of {path} is {images.dtype}: convert it to uint8 in 0..255.")
@@ -115,7 +123,7 @@ def _split(
 
 
 def _class_names(
-  path: str | os.PathLike, archive: files.Archive, labels: np.ndarray
+  path: str | os.PathLike, archive: archives.Archive, labels: np.ndarray
 ) -> tuple[str, ...]:
   if "class_names" not in archive:
     if (gaps := np.setdiff1d(np.arange(len(labels)), labels)).size and gaps[0] < labels.max():

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from miue_jax.machine import progress
+from miue_jax.machine import progress, reading
 from miue_jax.settings.errors import UserError
 
 # Formats of a source. Pillow would also open formats that run programs, such as EPS.
@@ -59,7 +59,7 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
   Raises:
     UserError: The image does not decode or is too large to be decoded safely.
   """
-  with _errors_named(name), Image.open(file, formats=_FORMATS) as image:
+  with _opened(file, name) as image:
     upright = ImageOps.exif_transpose(image)
     flat = _over_white(_eight_bits(upright)).convert("L" if gray else "RGB")
     return _as_array(_fit(flat, size) if size else flat)
@@ -75,8 +75,22 @@ def is_gray(file: File, name: str) -> bool:
   Raises:
     UserError: The file is not an image.
   """
-  with _errors_named(name), Image.open(file, formats=_FORMATS) as image:
+  with _opened(file, name) as image:
     return image.mode in _GRAY_MODES
+
+
+def dimensions(file: File, name: str) -> tuple[int, int]:
+  """Returns height and width of an image as it is stored; reads only its header.
+
+  Args:
+    file: File in PNG, JPEG, WebP or BMP format.
+    name: Name of the image in error messages.
+
+  Raises:
+    UserError: The file is not an image.
+  """
+  with _opened(file, name) as image:
+    return image.height, image.width
 
 
 def decode_all(
@@ -134,6 +148,15 @@ def decode_all(
 
   progress.count("decoded", filled(), count)
   return images
+
+
+@contextlib.contextmanager
+def _opened(file: File, name: str) -> Generator[Image.Image]:
+  with contextlib.ExitStack() as stack:
+    if isinstance(file, str):
+      file = stack.enter_context(reading.opened(file))
+    stack.enter_context(_errors_named(name))
+    yield stack.enter_context(Image.open(file, formats=_FORMATS))
 
 
 @contextlib.contextmanager

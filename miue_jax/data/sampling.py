@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Draw(enum.IntEnum):
-  """Names the purpose of a draw; draws for different purposes use different random words."""
+  """Names the purpose of a draw; with one seed, draws for different purposes are independent."""
 
   HELD_OUT = 0
   TRAIN = 1

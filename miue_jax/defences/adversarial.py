@@ -62,10 +62,7 @@ def robust_accuracy(
 
 @functools.lru_cache(maxsize=2)
 def _attacked(module: nn.Module, attack: Adversary, mesh: jax.sharding.Mesh):
-  """Returns a compiled function from (variables, key, examples) to bool hits `[batch]`.
-
-  A hit is an image that is classified correctly under attack.
-  """
+  """Returns a compiled function that finds the images classified correctly under attack."""
   del mesh  # part of the cache's key: a compiled program belongs to its mesh
 
   def local(variables, key, examples):

@@ -11,7 +11,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import bindings, calls, stages, table
+from miue_jax.experiment import bindings, calls, recipes, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
@@ -90,11 +90,7 @@ def protect(
 
 
 def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> Method:
-  """Returns the settings of a method with changes.
-
-  Raises:
-    UserError: The method or a setting is unknown, or the settings are those of another method.
-  """
+  """Returns the settings of a method with changes."""
   if not isinstance(name, str) or name not in METHODS:
     raise UserError(f"There is no method {name!r}; choose one of {', '.join(sorted(METHODS))}.")
   kind = METHODS[name].settings
@@ -105,10 +101,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."
     )
-  values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-  for key, value in changes.items():
-    nested = isinstance(value, Mapping) and dataclasses.is_dataclass(values.get(key))
-    values[key] = dataclasses.asdict(values[key]) | dict(value) if nested else value
+  values = recipes.merged(dataclasses.asdict(settings), changes)
   return schema.make(kind, values | {"name": name})
 
 
@@ -212,11 +205,7 @@ def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
 def _config(
   count: int, methods: tuple[str, ...], victims: Any, defences: Any, seeds: Any, recipe: dict
 ) -> Config:
-  """Returns the settings of a call.
-
-  Raises:
-    UserError: A setting is unknown or makes no sense.
-  """
+  """Returns the settings of a call."""
   fields = {kind: set(schema.names(kind)) - {"name"} for kind in (Fit, Model)}
   for key in recipe:
     if key not in fields[Fit] | fields[Model]:

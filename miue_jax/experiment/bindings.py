@@ -8,13 +8,12 @@ microbatches and the rhythm of checkpoints bind nothing. A stage that made nothi
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
 from miue_jax.experiment.workdir import Workdir, stored_in
-from miue_jax.machine import files, processes
+from miue_jax.machine import documents, files, processes, reading
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import flat
@@ -58,8 +57,8 @@ def _used(stage: str, config: Config, images: Mapping[str, str]) -> dict[str, An
   values = flat(json.loads(json.dumps(dataclasses.asdict(config))))
   found = _selected(stage, values)
   if start := found.get("victim_fit.start_from"):
-    with files.reported("read", start):
-      found["victim_fit.start_from"] = hashlib.sha256(pathlib.Path(start).read_bytes()).hexdigest()
+    with reading.opened(start) as file:
+      found["victim_fit.start_from"] = hashlib.file_digest(file, "sha256").hexdigest()
   wanted = (_TRAINING,) if stage == "generate" else (_TRAINING, _TEST)
   return found | {name: images[name] for name in wanted if name in images}
 
@@ -135,14 +134,14 @@ def check(
 
 def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | None:
   """Returns what a stage used, or None if it has made nothing."""
-  if not any((workdir.root / name).exists() for name in _MADE[stage]):
+  if not any(files.exists(workdir.root / name) for name in _MADE[stage]):
     return None
   stored = stored_in(workdir) or {}
   known = stored.get("stages", {}).get(stage)
   if known is None:
     origin = stored
-    if stage == "generate" and (workdir.poison / "manifest.json").exists():
-      origin = files.read_json(workdir.poison / "manifest.json", "copy it again")
+    if stage == "generate" and files.exists(workdir.poison / "manifest.json"):
+      origin = documents.read_json(workdir.poison / "manifest.json", "copy it again")
     settings = origin.get("config")
     if not isinstance(settings, dict) or not settings:
       return {}
@@ -187,12 +186,11 @@ def record(
       "stages": stored.get("stages", {}) | {s: _used(s, config, images) for s in stages},
     }
     if json.loads(json.dumps(content)) != stored:
-      with files.reported("write", workdir.root):
-        workdir.root.mkdir(parents=True, exist_ok=True)
+      files.make_folder(workdir.root)
       files.write_json(workdir.config, content)
 
   workdir.on_lead(write)
-  if not workdir.config.exists():
+  if not files.exists(workdir.config):
     raise UserError(
       f"This process does not see what process 0 wrote to {workdir.root}: choose a --workdir on "
       "storage that all processes share."

@@ -37,7 +37,7 @@ def device_count() -> int:
 
 
 def shows_bar(progress: bool | None) -> bool:
-  """Returns whether progress bars are shown; None asks for a terminal or a notebook."""
+  """Returns whether to show progress bars; None shows them in a terminal or a notebook."""
   return sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
 
 

@@ -8,11 +8,12 @@ import jax
 
 from miue_jax import defences, models, report
 from miue_jax.artefact import external
-from miue_jax.experiment import bindings, explain, poisons, recipes, stages, table, victims
+from miue_jax.experiment import bindings, explain, poisons, recipes, schemas, stages, table, victims
 from miue_jax.experiment.poisons import CLEAN
 from miue_jax.experiment.results import Rows
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
+from miue_jax.machine import files
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
@@ -152,7 +153,7 @@ def _table(experiment: Experiment) -> Table:
 def _write_report(config: Config, workdir: Workdir, experiments: Sequence[Experiment]) -> str:
   results = [_results(experiment) for experiment in experiments]
   found = report.Comparison(results, dataclasses.asdict(config), experiments[0].command)
-  report.write(workdir.report, found)
+  files.write_texts(workdir.report, found.files)
   return found.files["compare.md"]
 
 
@@ -165,11 +166,12 @@ def _results(experiment: Experiment) -> report.Results:
     victims=tuple(victims.name_of(name, config.victim_fit) for name in own.victims),
     seeds={defence: own.seeds_of(defence) for defence in own.defences},
   )
-  rows, measurements = Rows(workdir.results).read(), Rows(workdir.measurements).read()
+  rows = Rows(workdir.results).read()
+  measurements = Rows(workdir.measurements, schemas.Measured).read()
   return report.Results(
     shown,
     rows,
-    lost=Rows(workdir.lost).read(),
+    lost=Rows(workdir.lost, schemas.Loss).read(),
     measurements=measurements,
     explanations=explain.by_victim(shown, rows, measurements),
     facts={name: poisons.facts(experiment, name) for name in own.methods[1:]},

@@ -57,9 +57,7 @@ def measured(
   settings, shape, seed = config.measure, dataset.train.images.shape[1:], columns["seed"]
   module = models.build(config.victim, dataset.num_classes, shape)
   wanted = layer_features.select(settings.layers, module, shape)
-  extract = layer_features.Extractor(
-    module, list(dict.fromkeys((*wanted, layer_features.FEATURES)))
-  )
+  layers = list(dict.fromkeys((*wanted, layer_features.FEATURES)))
   clean = getattr(dataset, settings.split)
   count = min(settings.samples or len(clean), len(clean))
   chosen = stratified(clean.labels, count, settings.seed, Draw.SAMPLE)
@@ -73,7 +71,10 @@ def measured(
   if settings.split == "test":
     released = transferred(dataset, released, settings.seed)
   clean, released = clean.take(chosen), released.take(chosen)
-  before, after = (extract(fitted.state.variables, part.images) for part in (clean, released))
+  before, after = (
+    layer_features.extract(module, layers, fitted.state.variables, part.images)
+    for part in (clean, released)
+  )
   estimated = experiment.workdir.on_lead(
     lambda: _estimated(clean, released, before, after, wanted, settings)
   )

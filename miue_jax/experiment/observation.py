@@ -22,8 +22,7 @@ from miue_jax.methods import AlternatingSettings
 from miue_jax.methods.delta import Delta, chosen_images
 from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
-from miue_jax.train import lanes
-from miue_jax.train.prediction import Predictor
+from miue_jax.train import lanes, prediction
 from miue_jax.train.step import State
 
 _BLOCK = 256  # images whose delta is gathered at a time
@@ -98,8 +97,7 @@ class Observer:
     self._workdir = workdir
     self._labels, self._clean = labels, train.images[chosen]
     self._perturbed = chosen_images(train.labels, method, config.seed)[chosen]
-    module = models.build(method.model, dataset.num_classes, train.images.shape[1:])
-    self._predict = Predictor(module)
+    self._module = models.build(method.model, dataset.num_classes, train.images.shape[1:])
 
   def look(self, source: State, delta: Delta, layout: lanes.Layout) -> tuple[float, ...]:
     """Returns the information and the covariance term; all processes must call this.
@@ -109,8 +107,8 @@ class Observer:
       delta: The perturbation.
       layout: Layout of the training images.
     """
-    before, _ = self._predict(source, Images(self._clean))
-    after, _ = self._predict(source, Images(self._released(delta, layout)))
+    images = Images(self._clean), Images(self._released(delta, layout))
+    before, after = (prediction.predict(self._module, source, part)[0] for part in images)
     values = self._workdir.on_lead(
       functools.partial(observed, before, after, self._labels, self._measure)
     )

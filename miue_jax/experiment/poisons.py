@@ -7,6 +7,7 @@ import numpy as np
 
 from miue_jax import budget
 from miue_jax.artefact import external
+from miue_jax.artefact import manifest as manifests
 from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Split
 from miue_jax.experiment import bindings, recipes, stages, victims
@@ -124,20 +125,20 @@ def facts(experiment: Experiment, name: str) -> dict[str, Any]:
   for seed in seeds(config) if made_here else (config.seed,):
     workdir = generation(experiment, name, seed).workdir
     path = workdir.poison / "manifest.json"
-    if path.exists():
-      found.append((files.read_json(path), memory.read(workdir.memory)))
+    if files.exists(path):
+      found.append((manifests.read(path), memory.read(workdir.memory)))
   if not found:
     return {}
-  manifests = [manifest for manifest, _ in found]
-  first, limit = manifests[0], budget.budget(config.method.epsilon)
-  largest = max(manifest["max_delta_255ths"] for manifest in manifests)
+  described = [manifest for manifest, _ in found]
+  first, limit = described[0], budget.budget(config.method.epsilon)
+  largest = max(manifest["max_delta_255ths"] for manifest in described)
   return {
-    "seconds": [manifest["seconds"] for manifest in manifests] if made_here else [],
+    "seconds": [manifest["seconds"] for manifest in described] if made_here else [],
     "peak_memory_bytes": max((m for _, m in found if m is not None), default=None),
     "max_delta_255ths": largest,
     "beyond": largest > limit,
     "budget": first.get("budget", f"{first['epsilon_255ths']:g}/255"),
     "psnr_db": first["psnr_db"],
     "ssim": first["ssim"],
-    "settings": {"method": first["config"]["method"]} if made_here else None,
+    "settings": first["config"]["method"] if made_here else None,
   }

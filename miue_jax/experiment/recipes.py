@@ -81,4 +81,4 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 def _require_dict(key: str, value: Any, allowed: str) -> None:
   if not isinstance(value, Mapping):
-    raise SettingError(key, f"is {value!r}; it must be {allowed}.")
+    raise SettingError((key, f"is {value!r}; it must be {allowed}."))

@@ -2,12 +2,11 @@
 
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 
-from miue_jax.machine import files, locks, processes
-from miue_jax.settings.errors import UserError
+from miue_jax.experiment import schemas
+from miue_jax.machine import documents, files, locks, processes
 
 Row = dict[str, Any]
 
@@ -27,8 +26,9 @@ class Rows:
   newline does not count, and the next `append` removes it.
   """
 
-  def __init__(self, path: pathlib.Path | None):
-    self._path, self._rows = path, []
+  def __init__(self, path: pathlib.Path | None, schema: type = schemas.Result):
+    """Takes the file and the `TypedDict` of its rows, which the file is checked against."""
+    self._path, self._schema, self._rows = path, schema, []
 
   def append(self, row: Row) -> None:
     """Adds a row; it is on the disk when this returns.
@@ -49,27 +49,15 @@ class Rows:
     """Returns all rows that this process sees; none if there is no file.
 
     Raises:
-      UserError: A complete line is not a row.
+      UserError: A complete line, which is named, is not a row.
     """
     if self._path is None:
       return list(self._rows)
-    if not self._path.exists():
+    if not files.exists(self._path):
       return []
-    with files.reported("read", self._path):
-      *lines, _ = self._path.read_bytes().split(b"\n")
-    try:
-      found = [json.loads(line) for line in lines]
-    except ValueError as error:
-      raise UserError(f"{self._path} holds a line that is not JSON: delete that line.") from error
-    if not all(isinstance(row, dict) and set(KEY) <= set(row) for row in found):
-      raise UserError(f"{self._path} holds a line that is not a result: delete that line.")
-    return found
+    return documents.read_lines(self._path, self._schema, "a row of this table")
 
 
 def _append(path: pathlib.Path, row: Row) -> None:
-  with locks.waited_for(path), files.reported("write", path), open(path, "ab+") as file:
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)
-    file.write(json.dumps(row).encode() + b"\n")
-    file.flush()
-    os.fsync(file.fileno())
+  with locks.waited_for(path):
+    files.append_line(path, json.dumps(row).encode())

@@ -16,12 +16,12 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.experiment import bindings, observation, table, victims
+from miue_jax.experiment import bindings, observation, schemas, table, victims
 from miue_jax.experiment import measure as measuring
 from miue_jax.experiment.results import Row, Rows
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
-from miue_jax.machine import files, leftovers, meshes, sharding
+from miue_jax.machine import documents, files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS, AlternatingSettings, Pattern, ensemble
 from miue_jax.methods.method import Generated, check_classes
@@ -39,7 +39,7 @@ def start(
   workdir: Workdir,
   command: str,
   *,
-  need_test: bool,
+  need_test: bool = True,
   needs_poison: bool = False,
   checked: Sequence[str] = (),
   made: Sequence[str] = (),
@@ -79,15 +79,16 @@ def start(
   return experiment
 
 
-# Modes of the program: stages whose settings must be those of earlier runs, and stages to make.
-STAGES = {
-  "run": (("generate", "evaluate", "measure"), ("generate", "evaluate", "measure")),
-  "generate": (("generate",), ("generate",)),
-  "evaluate": (("generate", "evaluate"), ("evaluate",)),
-  "measure": (("generate", "evaluate", "measure"), ("measure",)),
-  "report": (("generate", "evaluate", "measure"), ()),
-  "export": (("generate",), ()),
-  "pretrain": (("pretrain",), ("pretrain",)),
+_ALL = ("generate", "evaluate", "measure")
+# What `start` is told by the modes of the program that work on one experiment.
+NEEDS: dict[str, dict[str, Any]] = {
+  "run": {"checked": _ALL, "made": _ALL},
+  "generate": {"checked": ("generate",), "made": ("generate",), "need_test": False},
+  "evaluate": {"checked": _ALL[:2], "made": ("evaluate",), "needs_poison": True},
+  "measure": {"checked": _ALL, "made": ("measure",), "needs_poison": True},
+  "report": {"checked": _ALL},
+  "export": {"checked": ("generate",), "need_test": False, "needs_poison": True},
+  "pretrain": {"checked": ("pretrain",), "made": ("pretrain",)},
 }
 
 
@@ -140,8 +141,8 @@ def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathl
     The path of the weights, and the clean test accuracy (percent).
   """
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  if output and workdir.exists(output):
-    raise UserError(f"{output} exists: choose another --output.")
+  if output:
+    workdir.on_lead(lambda: files.require_new(output, "--output"))
   fitted = fit.fit(
     models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:]),
     config.victim_fit,
@@ -246,7 +247,7 @@ def check_layers(experiment: Experiment) -> None:
 def measure(experiment: Experiment) -> dict[str, Any]:
   """Measures the victims of a finished evaluation, or returns the finished measurement."""
   workdir = experiment.workdir
-  if (finished := workdir.read_json(workdir.measurement)) is not None:
+  if (finished := workdir.on_lead(lambda: _measurement(workdir))) is not None:
     _logger.info("The measurement in %s is finished.", workdir.measurement)
     return finished
   made = _table(experiment)
@@ -256,6 +257,13 @@ def measure(experiment: Experiment) -> dict[str, Any]:
   }
   workdir.write_json(workdir.measurement, measurement)
   return measurement
+
+
+def _measurement(workdir: Workdir) -> dict[str, Any] | None:
+  """Returns the finished measurement, which is not trusted; None before it is finished."""
+  if not files.exists(workdir.measurement):
+    return None
+  return documents.read_json(workdir.measurement, schema=schemas.Measurement)
 
 
 def measure_files(
@@ -272,8 +280,8 @@ def measure_files(
   Returns:
     The table to print.
   """
-  if output and output.exists():
-    raise UserError(f"{output} exists: choose another --output.")
+  if output:
+    files.require_new(output, "--output")
   found = measuring.between_files(_array(features), _array(released), settings)
   if output:
     files.write_json(output, found)
@@ -283,7 +291,7 @@ def measure_files(
 def _array(text: str) -> tuple[pathlib.Path, str]:
   """Returns the two parts of `FILE.npz:ARRAY`; the name of a file may contain a colon."""
   path = pathlib.Path(text)
-  if path.exists() or ":" not in text:
+  if files.exists(path) or ":" not in text:
     return path, ""
   name, _, key = text.rpartition(":")
   return pathlib.Path(name), key
@@ -297,7 +305,7 @@ def write_report(experiment: Experiment) -> str:
 def _report(experiment: Experiment) -> str:
   workdir, dataset = experiment.workdir, experiment.dataset
   poison = examples = None
-  if (workdir.poison / "manifest.json").exists():
+  if files.exists(workdir.poison / "manifest.json"):
     poison = Poison.load(workdir.poison, dataset)
     labels = dataset.train.labels
     shown = stratified(labels, min(_EXAMPLES, len(labels)), 0, Draw.SAMPLE)
@@ -305,16 +313,16 @@ def _report(experiment: Experiment) -> str:
     key = Poison(poison.delta[shown], poison.manifest)
     captions = tuple(dataset.class_names[label] for label in labels[shown])
     examples = report.Examples(clean, key.apply(clean), captions)
-  measured, rows = workdir.measurement, Rows(workdir.results).read()
+  rows = Rows(workdir.results).read()
   found = report.Experiment(
     rows,
     config=dataclasses.asdict(experiment.config),
     command=experiment.command,
     manifest=poison.manifest if poison else None,
-    measurement=files.read_json(measured) if measured.exists() else None,
+    measurement=_measurement(workdir),
     examples=examples,
   )
-  report.write(workdir.report, found)
+  files.write_texts(workdir.report, found.files)
   return report.table(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from miue_jax.machine import files
+from miue_jax.machine import documents, files
 from miue_jax.settings.errors import UserError
 
 _PLACES = ("config.json", "poison/manifest.json")
@@ -18,8 +18,8 @@ _PLACES = ("config.json", "poison/manifest.json")
 def known(workdir: str) -> bool:
   """Returns whether a folder knows its settings."""
   try:
-    return any((pathlib.Path(workdir) / name).is_file() for name in _PLACES)
-  except (OSError, ValueError):
+    return any(files.is_file(pathlib.Path(workdir) / name) for name in _PLACES)
+  except UserError:
     return False  # It is reported when the workdir is opened.
 
 
@@ -29,8 +29,8 @@ def get_config(workdir: str) -> ml_collections.ConfigDict:
   Raises:
     UserError: They are damaged.
   """
-  path = next(p for name in _PLACES if (p := pathlib.Path(workdir) / name).is_file())
-  settings = files.read_json(path, "name the recipe with --config").get("config")
+  path = next(p for name in _PLACES if files.is_file(p := pathlib.Path(workdir) / name))
+  settings = documents.read_json(path, "name the recipe with --config").get("config")
   if not isinstance(settings, dict) or not isinstance(settings.get("method"), dict):
     raise UserError(f"{path} does not hold the settings of {workdir}: name the recipe, --config.")
   return ml_collections.ConfigDict(_tuples(settings))

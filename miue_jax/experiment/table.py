@@ -18,7 +18,7 @@ import jax
 
 from miue_jax import defences
 from miue_jax.data.dataset import Split
-from miue_jax.experiment import measure, victims
+from miue_jax.experiment import measure, schemas, victims
 from miue_jax.experiment.results import Row, Rows, key_of
 from miue_jax.experiment.workdir import Experiment
 from miue_jax.machine import processes
@@ -115,8 +115,8 @@ class Table:
     """Opens the rows and the locks."""
     folder = self.experiment.folder
     self.results = Rows(folder.results if folder else None)
-    self.measurements = Rows(folder.measurements if folder else None)
-    self.lost = Rows(folder.lost if folder else None)
+    self.measurements = Rows(folder.measurements if folder else None, schemas.Measured)
+    self.lost = Rows(folder.lost if folder else None, schemas.Loss)
     self.locks = Locks(folder.locks) if folder else None
 
   def rows(self) -> list[Row]:

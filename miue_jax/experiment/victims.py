@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 from sklearn import metrics
 
 from miue_jax import budget, models
@@ -122,7 +123,7 @@ def train(
     hooks=defence.hooks,
     validation=clean if defence.stops_early else None,
   )
-  _, logits = prediction.Predictor(module)(fitted.state, test.images)
+  _, logits = prediction.predict(module, fitted.state, test.images)
   row = {
     "num_classes": dataset.num_classes,
     "epochs": recipe.epochs,
@@ -171,8 +172,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
   """
   predicted, present = np.argmax(logits, axis=1), np.unique(labels)
   recall = metrics.recall_score(labels, predicted, labels=present, average="macro")
-  shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-  probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+  probabilities = special.softmax(logits.astype(np.float64), axis=1)
   auc = None
   if len(present) == logits.shape[1]:
     score = probabilities[:, 1] if logits.shape[1] == 2 else probabilities

@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.machine import files, leftovers, locks, processes
+from miue_jax.experiment import schemas
+from miue_jax.machine import documents, files, leftovers, locks, processes, reading
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
@@ -55,7 +56,7 @@ class Workdir:
 
   def exists(self, path: pathlib.Path) -> bool:
     """Returns whether the lead process sees a path."""
-    return processes.from_lead(path.exists)
+    return processes.from_lead(lambda: files.exists(path))
 
   def has_poison(self) -> bool:
     """Returns whether the poison is finished."""
@@ -67,7 +68,17 @@ class Workdir:
 
   def read_json(self, path: pathlib.Path) -> dict[str, Any] | None:
     """Returns a JSON object that the lead process read, or None if there is no such file."""
-    return processes.from_lead(lambda: files.read_json(path) if path.exists() else None)
+    return processes.from_lead(lambda: documents.read_json(path) if files.exists(path) else None)
+
+
+# What a workdir holds, and those parts that are not looked through: they can be large, and what
+# reads and writes them looks at every file.
+_NAMES = (
+  *("config.json", "log.txt", "memory.json", "measurement.json", "pretrained.npz", locks.FOLDER),
+  *("results.jsonl", "measurements.jsonl", "lost.jsonl"),
+  *("tensorboard", "checkpoints", "poison", "poisons", "report", "images", "restored"),
+)
+_UNLISTED = ("images", "restored")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,30 +155,25 @@ def occupied(workdir: Workdir, alone: bool) -> Generator[None]:
   before = processes.from_lead(lambda: _listed(workdir.root))
   missing = [] if before is not None else [str(path) for path in _missing(workdir.root)]
   try:
-    processes.from_lead(lambda: _make(workdir.root))
+    processes.from_lead(lambda: files.make_folder(workdir.root))
+    processes.from_lead(lambda: reading.require_plain(workdir.root, _NAMES, _UNLISTED))
     with locks.alone(workdir.root) if alone else contextlib.nullcontext():
       if alone:
         partial, shallow = ("images", "restored"), ("checkpoints", "tensorboard", locks.FOLDER)
         processes.from_lead(lambda: leftovers.sweep(workdir.root, partial, shallow))
       yield
   except UserError:
-    if processes.is_lead() and not workdir.config.exists():
+    if processes.is_lead() and not files.exists(workdir.config):
       _discard(workdir, before or [], missing)
     raise
 
 
 def _listed(root: pathlib.Path) -> list[str] | None:
-  with files.reported("write", root):
-    return sorted(path.name for path in root.iterdir()) if root.exists() else None
+  return [entry.name for entry in reading.entries(root)] if files.exists(root) else None
 
 
 def _missing(root: pathlib.Path) -> list[pathlib.Path]:
-  return [path for path in (root, *root.parents) if not path.exists()]
-
-
-def _make(root: pathlib.Path) -> None:
-  with files.reported("write", root):
-    root.mkdir(parents=True, exist_ok=True)
+  return [path for path in (root, *root.parents) if not files.exists(path)]
 
 
 def _discard(workdir: Workdir, before: Sequence[str], missing: Sequence[str]) -> None:
@@ -187,15 +193,6 @@ def stored_in(workdir: Workdir) -> dict[str, Any] | None:
   Raises:
     UserError: They are damaged.
   """
-  if not workdir.config.exists():
+  if not files.exists(workdir.config):
     return None
-  stored = files.read_json(workdir.config, "choose another --workdir")
-  stages = stored.get("stages", {})
-  if (
-    isinstance(stored.get("config"), dict)
-    and isinstance(stored.get("fingerprint"), str)
-    and isinstance(stages, dict)
-    and all(isinstance(used, dict) for used in stages.values())
-  ):
-    return stored
-  raise UserError(f"{workdir.config} is damaged: choose another --workdir.")
+  return documents.read_json(workdir.config, "choose another --workdir", schemas.Stored)

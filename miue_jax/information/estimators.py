@@ -290,11 +290,7 @@ def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _complete(point: Callable[..., Point], options: Mapping[str, Any], seed: int) -> dict[str, Any]:
-  """Returns all options of an estimator with their defaults.
-
-  Raises:
-    UserError: The estimator has no such option.
-  """
+  """Returns all options of an estimator with their defaults."""
   known = _keywords(point)
   for name in options:
     if name not in known:

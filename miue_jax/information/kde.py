@@ -75,13 +75,7 @@ def _rows(count: int) -> int:
 
 @functools.partial(jax.jit, static_argnames="rows")
 def _means(x: jax.Array, y: jax.Array, rows: int) -> jax.Array:
-  """Returns the mean of `_log_ratios` over samples for many slices, `[slices]`.
-
-  Args:
-    x: Features `[slices, dx, samples]`.
-    y: Features `[slices, dy, samples]`.
-    rows: Number of rows of a block.
-  """
+  """Returns the mean of `_log_ratios` of `[slices, d, samples]` over samples, `[slices]`."""
   chex.assert_rank([x, y], 3)
   count = x.shape[-1]
   # The last block starts earlier rather than being shorter; what it repeats is written twice.
@@ -100,14 +94,7 @@ def _means(x: jax.Array, y: jax.Array, rows: int) -> jax.Array:
 
 
 def _log_ratios(x: jax.Array, y: jax.Array, start: jax.Array, rows: int) -> jax.Array:
-  """Returns `ln p(x, y) / (p(x) p(y))` at each sample of a block, estimated without that sample.
-
-  Args:
-    x: Features `[dx, samples]`.
-    y: Features `[dy, samples]`.
-    start: First sample of the block.
-    rows: Number of samples of the block.
-  """
+  """Returns `ln p(x, y) / (p(x) p(y))` at each sample of a block, estimated without that sample."""
   count = x.shape[1]
   itself = (start + jnp.arange(rows))[:, None] == jnp.arange(count)[None, :]
   x_log, y_log = (jnp.where(itself, -jnp.inf, _log_kernel(side, start, rows)) for side in (x, y))

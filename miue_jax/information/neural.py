@@ -217,17 +217,7 @@ def _bound_of(bound: str, params, chunks) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _train(bound: str, batch: int, steps: int, state, data, key, learning_rate):
-  """Returns the state after `steps` steps, with batches drawn without replacement.
-
-  Args:
-    bound: `mine`, `nwj` or `infonce`.
-    batch: Number of examples of a step.
-    steps: Number of steps.
-    state: Parameters, optimiser state and moving average.
-    data: Features x and y, `[samples, features]` each.
-    key: Key of the order of the samples.
-    learning_rate: Learning rate of Adam.
-  """
+  """Returns the state after `steps` steps, with batches drawn without replacement."""
   descent = optimiser(learning_rate)
   count = len(data[0])
   passes = -(-steps * batch // count)

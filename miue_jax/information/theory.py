@@ -89,7 +89,7 @@ class Bound(Terms):
 def bound(
   features: np.ndarray, labels: np.ndarray, *, directions: int = 128, seed: int = 0
 ) -> Bound:
-  """Returns the terms of the bound, with the geometry of every class.
+  """Returns the terms of the bound of Theorem 5.1, with the geometry of every class.
 
   Args:
     features: Features of poisoned images (or of clean ones, to compare), `[samples, d]`.

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from miue_jax.machine import processes
+from miue_jax.machine import files, processes
 from miue_jax.settings.errors import UserError, first_line
 
 
@@ -53,13 +53,14 @@ class Checkpoints:
     Raises:
       UserError: The checkpoint is damaged or belongs to another program.
     """
-    if self._directory is None or not processes.from_lead(self._directory.exists):
+    directory = self._directory
+    if directory is None or not processes.from_lead(lambda: files.exists(directory)):
       return None
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
     )
     try:
-      with _opened(self._directory) as checkpointer:
+      with _opened(directory) as checkpointer:
         if checkpointer.latest is None:
           return None
         position = checkpointer.latest.step
@@ -68,7 +69,7 @@ class Checkpoints:
     except Exception as error:
       # Orbax reports damage by many exception types. None of these checkpoints can be used.
       raise UserError(
-        f"The checkpoint in {self._directory} is damaged ({first_line(error)}): delete that "
+        f"The checkpoint in {directory} is damaged ({first_line(error)}): delete that "
         "folder to start this stage again."
       ) from error
 

@@ -1,4 +1,4 @@
-"""Ends the program on a signal or a closed pipe, from its first instruction on.
+"""Ends the program on a signal, from its first instruction on.
 
 A signal handler that raises an exception loses signals: where Python ignores exceptions, as in
 callbacks of the garbage collector, the program runs on. The handler of this module therefore ends
@@ -9,7 +9,6 @@ This module is imported first and therefore imports no library.
 """
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -27,7 +26,8 @@ _farewell: Callable[[int], None] | None = None
 def catch() -> None:
   """Makes a signal end this program with one line on stderr and status 128 + signal.
 
-  Closed standard streams are opened on `/dev/null`, so that no other file takes their place.
+  Closed standard streams are opened on `/dev/null`, so that no other file takes their place;
+  `terminal` refuses a closed stdout.
   """
   global _program
   _program = os.getpid()
@@ -35,13 +35,13 @@ def catch() -> None:
     # `nohup` ignores SIGHUP, and a program that it starts must do so as well.
     if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
       signal.signal(number, _leave)
-  for number, name in enumerate(("stdin", "stdout", "stderr")):
+  for number in range(3):
     try:
       os.fstat(number)
     except OSError:
       os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
-    if getattr(sys, name) is None:
-      setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
+  if sys.stderr is None:
+    sys.stderr = open(2, "w")  # noqa: SIM115 (as long as the program)
 
 
 def _leave(signum: int, frame: object) -> NoReturn:
@@ -53,8 +53,6 @@ def _leave(signum: int, frame: object) -> NoReturn:
   with contextlib.suppress(OSError):
     text = f"miue-jax: {signal.Signals(signum).name}; what was finished is kept.\n"
     os.write(2, text.encode())  # A print may be what the signal interrupted.
-  with contextlib.suppress(Exception):
-    sys.stdout.flush()
   for _ in range(3):  # Threads may still be filling a folder.
     for path in tuple(_temporary):
       _remove(path)
@@ -102,26 +100,3 @@ def _remove_one(path: str) -> None:
   for remove in (os.unlink, os.rmdir):
     with contextlib.suppress(OSError):
       remove(path)
-
-
-@contextlib.contextmanager
-def output() -> Generator[None]:
-  """Writes the output of the block; ends the program if the output cannot be written.
-
-  A reader that has seen enough, such as `head`, ends the program quietly with the status of
-  SIGPIPE. A full disk is reported in one line, with status 2.
-  """
-  try:
-    try:
-      yield
-    finally:
-      sys.stdout.flush()  # Python would report an error at its exit in several lines.
-  except BrokenPipeError:
-    os._exit(128 + signal.SIGPIPE)
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-      raise
-    text = f"miue-jax: Cannot write the output: {error.strerror}; choose another place for it.\n"
-    with contextlib.suppress(OSError):
-      os.write(2, text.encode())
-    os._exit(2)

@@ -1,41 +1,214 @@
-"""Complete writes, and reads of files that are not trusted."""
+"""Writes files completely or not at all, and reports errors of the system.
+
+This file, `reading`, `archives` (arrays) and `documents` (JSON and CSV) are the only ones of the
+package that touch what a user names or what lies in a workdir; a test holds that. Every error of
+the system becomes a `UserError` that names the path, the reason and what to do.
+"""
 
 import contextlib
 import errno
 import json
 import os
 import pathlib
-import zipfile
-from collections.abc import Generator, Iterator, Mapping
+import stat
+import tempfile
+from collections.abc import Generator, Mapping
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from miue_jax.machine import exits, leftovers
-from miue_jax.settings.errors import UserError, first_line
+from miue_jax.settings.errors import UserError, one_line
 
+Path = str | os.PathLike
+
+MEBIBYTE = 1 << 20
+LONGEST = 1024 * MEBIBYTE  # bytes of a file of lines
+
+_LONG = 500  # characters of a path in a message
+_SPACE = "free some space or choose another folder"
 _ADVICE = {
-  errno.ENOSPC: "free some space or choose another folder",
-  errno.EDQUOT: "free some space or choose another folder",
+  errno.ENOSPC: _SPACE,
+  errno.EDQUOT: _SPACE,
   errno.EROFS: "choose a folder that is not read-only",
-  errno.EACCES: "choose another folder or change its permissions",
-  errno.EPERM: "choose another folder or change its permissions",
+  errno.EACCES: "choose another path or change its permissions",
+  errno.EPERM: "choose another path or change its permissions",
+  errno.ELOOP: "it is a link, or behind a link, that leads to itself: name the file itself",
+  errno.ENOTDIR: "a part of the path is a file: correct the path",
+  errno.ENOENT: "correct the path",
+  errno.ENAMETOOLONG: "choose a shorter name",
+  errno.EMFILE: "raise the limit of open files (ulimit -n)",
+  errno.ENFILE: "raise the limit of open files (ulimit -n)",
 }
-_PLAIN_ARRAYS = "write it with numpy.savez from plain arrays, without Python objects"
+KINDS = {
+  stat.S_IFREG: "file",
+  stat.S_IFDIR: "folder",
+  stat.S_IFLNK: "link",
+  stat.S_IFIFO: "named pipe",
+  stat.S_IFSOCK: "socket",
+  stat.S_IFCHR: "device",
+  stat.S_IFBLK: "device",
+}
+
+
+def shown(path: Path) -> str:
+  """Returns a path, or another text from a file, as one line of moderate length for messages."""
+  text = one_line(os.fsdecode(path))
+  return text if len(text) <= _LONG else f"{text[: _LONG // 2]}...{text[-_LONG // 2 :]}"
 
 
 @contextlib.contextmanager
-def reported(action: str, path: str | os.PathLike) -> Generator[None]:
-  """Turns an OSError of the block into a UserError that names `path`, the reason and a solution."""
+def reported(action: str, path: Path) -> Generator[None]:
+  """Turns an OSError of the block into a UserError that names `path`, the reason and a solution.
+
+  Raises:
+    UserError: The block raised an OSError, or no file system can have a file with such a path.
+  """
+  try:
+    impossible = "\0" in os.fsdecode(os.fsencode(path))
+  except UnicodeEncodeError:
+    impossible = True
+  if impossible:
+    raise UserError(
+      f"Cannot {action} {shown(path)}: a path cannot have such a character; correct the path."
+    )
   try:
     yield
   except OSError as error:
     advice = _ADVICE.get(error.errno or 0, "check the path and the disk")
-    raise UserError(f"Cannot {action} {path}: {error.strerror or error}; {advice}.") from error
+    reason = error.strerror or error
+    raise UserError(f"Cannot {action} {shown(path)}: {reason}; {advice}.") from error
+
+
+def kind(path: Path, *, follow: bool = True) -> str | None:
+  """Returns "file", "folder", "named pipe", "socket" or "device"; None if there is nothing.
+
+  Args:
+    path: The path.
+    follow: Whether a link stands for what it leads to; otherwise its kind is "link".
+
+  Raises:
+    UserError: The path cannot be looked up.
+  """
+  try:
+    with reported("read", path):
+      mode = os.stat(path, follow_symlinks=follow).st_mode
+  except UserError as error:
+    if isinstance(error.__cause__, FileNotFoundError):
+      return None
+    raise
+  return KINDS.get(stat.S_IFMT(mode), "special file")
+
+
+def exists(path: Path) -> bool:
+  """Returns whether there is anything at a path, also a link that leads nowhere."""
+  return kind(path, follow=False) is not None
+
+
+def is_file(path: Path) -> bool:
+  """Returns whether a path leads to a regular file."""
+  return kind(path) == "file"
+
+
+def is_folder(path: Path) -> bool:
+  """Returns whether a path leads to a folder."""
+  return kind(path) == "folder"
+
+
+def make_folder(path: Path) -> None:
+  """Makes a folder, and those above it, unless it exists.
+
+  Raises:
+    UserError: It cannot be made.
+  """
+  with reported("write", path):
+    os.makedirs(path, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+  """Removes a file, if there is one.
+
+  Raises:
+    UserError: It cannot be removed.
+  """
+  with reported("write", path), contextlib.suppress(FileNotFoundError):
+    os.unlink(path)
+
+
+def require_new(path: Path, flag: str) -> None:
+  """Checks that a file can be written, before the work whose result it will hold.
+
+  Args:
+    path: The file.
+    flag: The flag that named it, for the message.
+
+  Raises:
+    UserError: The path exists, its folder does not, or the folder cannot be written.
+  """
+  if exists(path):
+    raise UserError(f"{shown(path)} exists: choose another {flag}.")
+  folder = os.path.dirname(path) or "."
+  if not is_folder(folder):
+    raise UserError(f"There is no folder {shown(folder)} for {flag}: make it, or correct the path.")
+  with reported("write", path), tempfile.TemporaryFile(dir=folder):
+    pass
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Generator[BinaryIO]:
+def appended(path: Path) -> Generator[BinaryIO]:
+  """Opens a regular file for reading and for writes at its end; makes it if it is missing.
+
+  Raises:
+    UserError: The path is a link or no regular file, or it cannot be written.
+  """
+  with open_to_append(path) as file, reported("write", path):
+    yield file
+
+
+def open_to_append(path: Path) -> BinaryIO:
+  """Returns a file as `appended` does; the caller closes it."""
+  flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+  _require_own(path)
+  with reported("write", path):
+    file = open(os.open(path, flags, 0o666), "ab+")  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      file.close()
+      raise UserError(f"Cannot write {shown(path)}: it is not a regular file; remove it.")
+    return file
+
+
+def _require_own(path: Path) -> None:
+  """Raises a UserError if a path stands for anything but a regular file that it can replace."""
+  if (found := kind(path, follow=False)) not in (None, "file"):
+    raise UserError(f"Cannot write {shown(path)}: it is a {found}; remove it.")
+
+
+def append_line(path: Path, line: bytes) -> None:
+  """Adds a line to a file; it is on the disk at the return.
+
+  What follows the last newline is removed: a kill cut it off.
+
+  Raises:
+    UserError: The file cannot be written.
+  """
+  with appended(path) as file:
+    end = file.seek(0, os.SEEK_END)
+    if end > LONGEST:
+      raise UserError(f"{shown(path)} has {end:,} bytes, more than its lines can: remove it.")
+    while end:
+      start = max(0, end - MEBIBYTE)
+      file.seek(start)
+      newline = file.read(end - start).rfind(b"\n")
+      if newline >= 0:
+        end = start + newline + 1
+        break
+      end = start
+    file.truncate(end)
+    file.write(line + b"\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
   """Yields a binary file that becomes `path` if the block succeeds, and is deleted otherwise.
 
   The content is forced to the disk before the file gets its name. A crash or a power cut
@@ -45,21 +218,26 @@ def replacing(path: str | os.PathLike) -> Generator[BinaryIO]:
     UserError: The file cannot be written.
   """
   path = pathlib.Path(path)
+  _require_own(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}")
   with reported("write", path):
     try:
-      with exits.temporary(temporary), open(temporary, "wb") as file:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)  # of a program that was killed and had the same number
+      # "x" never writes through a link.
+      with exits.temporary(temporary), open(temporary, "xb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)
       _sync_folder(path.parent)
     finally:
-      temporary.unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # The first error is the one to report.
+        os.unlink(temporary)
 
 
 @contextlib.contextmanager
-def new_directory(path: str | os.PathLike) -> Generator[pathlib.Path]:
+def new_directory(path: Path) -> Generator[pathlib.Path]:
   """Yields an empty folder that becomes `path` if the block succeeds, and is deleted otherwise.
 
   Its files are not forced to the disk: for a million small files that would take hours. A power
@@ -70,10 +248,11 @@ def new_directory(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """
   path = pathlib.Path(path).absolute()  # "." has no name
   with reported("write", path):
-    if path.is_symlink() or path.is_mount() or path.is_file():
-      raise UserError(f"{path} is a link, a mount point or a file: choose a new folder.")
-    if path.is_dir() and any(path.iterdir()):
-      raise UserError(f"{path} is not empty: choose another folder or remove it.")
+    found = kind(path, follow=False)
+    if found not in (None, "folder") or os.path.ismount(path):
+      raise UserError(f"{shown(path)} is a link, a mount point or a file: choose a new folder.")
+    if found and any(path.iterdir()):
+      raise UserError(f"{shown(path)} is not empty: choose another folder or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # The folder is made inside a private one, so that it gets the usual permissions, not 0700.
     with leftovers.private_folder(path) as private:
@@ -108,7 +287,7 @@ def _sync_folder(path: pathlib.Path) -> None:
     os.close(folder)
 
 
-def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
   """Writes a JSON object, completely or not at all.
 
   Raises:
@@ -118,108 +297,21 @@ def write_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
     file.write(json.dumps(content, indent=2).encode())
 
 
-def read_json(
-  path: str | os.PathLike, advice: str = "delete it to make it again"
-) -> dict[str, Any]:
-  """Reads a JSON object from a file that is not trusted.
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+  """Writes files of text into a folder, which is made if it is missing.
+
+  All new files are complete before the first old one is replaced.
 
   Args:
-    path: The file.
-    advice: The end of the error message: what to do about a damaged file.
+    folder: The folder.
+    texts: Content by name. What UTF-8 cannot hold, such as half of a character, is escaped.
 
   Raises:
-    UserError: The file cannot be read or does not hold one JSON object.
+    UserError: The files cannot be written.
   """
-  with reported("read", path):
-    text = pathlib.Path(path).read_bytes()
-  try:
-    content = json.loads(text)
-    if not isinstance(content, dict):
-      raise ValueError("it does not hold a JSON object")
-  except (ValueError, RecursionError) as error:
-    raise UserError(f"{path} is damaged ({first_line(error)}): {advice}.") from error
-  return content
-
-
-class Archive(Mapping[str, np.ndarray]):
-  """Maps the names of an untrusted .npz file to its arrays; an array is read when it is asked for.
-
-  Pickled objects are never loaded. Every problem becomes a UserError that names the file.
-  """
-
-  def __init__(self, path: str | os.PathLike, advice: str = _PLAIN_ARRAYS):
-    """Reads the names.
-
-    Args:
-      path: The file.
-      advice: The end of every error message: what to do about a file that cannot be used.
-
-    Raises:
-      UserError: The file cannot be read or is not an .npz file.
-    """
-    self._path, self._advice = path, advice
-    with reported("read", path), open(path, "rb") as file:
-      if not zipfile.is_zipfile(file):
-        raise UserError(f"{path} is not an .npz file: {advice}.")
-    with self._opened() as archive:
-      self._names = tuple(archive.files)
-
-  @contextlib.contextmanager
-  def _opened(self) -> Generator[Any]:
-    # np.load does not close a damaged file that it opens itself.
-    with (
-      _arrays_of(self._path, self._advice),
-      open(self._path, "rb") as file,
-      np.load(file, allow_pickle=False) as archive,
-    ):
-      yield archive
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    """Reads one array.
-
-    Raises:
-      UserError: The array cannot be read.
-    """
-    if name not in self._names:
-      raise KeyError(name)
-    with self._opened() as archive:
-      array = archive[name]
-      if not isinstance(array, np.ndarray):  # NumPy returns the bytes that it cannot parse.
-        raise ValueError(f"{name} is not an array")
-      return array
-
-  def __contains__(self, name: object) -> bool:
-    return name in self._names
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._names)
-
-  def __len__(self) -> int:
-    return len(self._names)
-
-  def __str__(self) -> str:
-    return ", ".join(sorted(self._names)) or "nothing"
-
-
-def read_npy(path: str | os.PathLike, advice: str) -> np.ndarray:
-  """Reads an array from an untrusted .npy file.
-
-  Args:
-    path: The file.
-    advice: The end of the error message: what to do about a file that cannot be used.
-
-  Raises:
-    UserError: The file cannot be read, is not a .npy file or holds pickled objects.
-  """
-  with _arrays_of(path, advice):
-    # A memory map never unpickles. It compares the header with the size of the file before memory
-    # is allocated.
-    return np.array(np.lib.format.open_memmap(path, mode="r"), order="C")
-
-
-@contextlib.contextmanager
-def _arrays_of(path: str | os.PathLike, advice: str) -> Generator[None]:
-  try:
-    yield
-  except Exception as error:  # A damaged file makes zipfile and NumPy raise any exception.
-    raise UserError(f"{path} cannot be read ({first_line(error)}): {advice}.") from error
+  make_folder(folder)
+  with contextlib.ExitStack() as stack:
+    for name, text in texts.items():
+      file = stack.enter_context(replacing(pathlib.Path(folder) / name))
+      file.write(text.encode(errors="backslashreplace"))
+      file.flush()

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from miue_jax.machine import files, processes
+from miue_jax.machine import documents, files, processes
 from miue_jax.settings.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _sign(holder: pathlib.Path) -> None:
 
 def _described(holder: pathlib.Path) -> str:
   try:
-    found = files.read_json(holder)
+    found = documents.read_json(holder)
   except UserError:
     return ""  # It has just started.
   host, process, since = (str(found.get(key, "?"))[:64] for key in ("host", "process", "since"))

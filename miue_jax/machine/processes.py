@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed  # The service has no public client; Orbax also uses this one.
 
-from miue_jax.machine import exits
+from miue_jax.machine import exits, terminal
 from miue_jax.settings.errors import UserError, first_line
 
 FAILED = 2  # exit status of a problem that the user can solve
@@ -120,7 +120,7 @@ def together(mode: str, timeout: float) -> Generator[None]:
   except Interrupted:
     raise
   except UserError as error:
-    _leave(FAILED, str(error), f"miue-jax: {error}\n")
+    _leave(FAILED, terminal.line(str(error)), f"miue-jax: {terminal.line(str(error))}\n")
   except jax.errors.JaxRuntimeError as error:
     reason = f"another process died, or a computation failed ({first_line(error)})"
     _leave(LOST, reason, f"miue-jax: {reason}\n")
@@ -212,9 +212,9 @@ def _connect(timeout: float) -> None:
   _logger.info("Waiting for the other processes; --distributed=off runs this one alone.")
   # Its handler of SIGTERM would replace that of `signals.stop_on_signal`.
   jax.config.update("jax_enable_preemption_service", False)
-  with _hidden_if_it_fails() as terminal:
+  with _hidden_if_it_fails() as stderr:
     _end_on_abort(
-      terminal,
+      stderr,
       f"miue-jax: Not all processes met at {address or 'the coordinator'} within {timeout:g} s: "
       "check that all were started, the address and the firewall, or raise "
       "--distributed_timeout; a process that is alone needs --distributed=off.\n",
@@ -239,17 +239,17 @@ def _connect(timeout: float) -> None:
 def _hidden_if_it_fails() -> Generator[int]:
   """Hides the stderr of native code if the block fails; yields the terminal's descriptor."""
   sys.stderr.flush()
-  terminal = os.dup(2)
+  stderr = os.dup(2)
   with tempfile.TemporaryFile() as hidden:
     os.dup2(hidden.fileno(), 2)
     try:
-      yield terminal
+      yield stderr
       hidden.seek(0)
-      os.write(terminal, hidden.read())
+      os.write(stderr, hidden.read())
     finally:
       sys.stderr.flush()
-      os.dup2(terminal, 2)
-      os.close(terminal)
+      os.dup2(stderr, 2)
+      os.close(stderr)
 
 
 def _end_on_abort(stderr: int, text: str, status: int) -> None:
@@ -279,8 +279,8 @@ def aborting(text: str) -> Generator[None]:
   if count() > 1:
     yield
     return
-  with _hidden_if_it_fails() as terminal:
-    _end_on_abort(terminal, f"miue-jax: {text}\n", FAILED)
+  with _hidden_if_it_fails() as stderr:
+    _end_on_abort(stderr, f"miue-jax: {terminal.line(text)}\n", FAILED)
     try:
       yield
     finally:
@@ -346,4 +346,4 @@ def _exit(status: int, text: str) -> NoReturn:
 
 def _write(descriptor: int, text: str) -> None:
   with contextlib.suppress(OSError):
-    os.write(descriptor, text.encode())
+    os.write(descriptor, terminal.printable(text).encode(errors="backslashreplace"))

@@ -6,6 +6,7 @@ own; `logged_to` is for programs.
 
 import contextlib
 import datetime
+import io
 import logging
 import pathlib
 import time
@@ -15,7 +16,7 @@ from absl import logging as absl_logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from miue_jax.machine import files, processes
+from miue_jax.machine import files, processes, terminal
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Progress:
       return
     # tensorboardX.SummaryWriter would write in a thread, where a full disk ends in a traceback, and
     # two of them that start in the same second would share a file.
+    files.make_folder(directory)
     with files.reported("write", directory):
-      directory.mkdir(parents=True, exist_ok=True)
       suffix = "." + name.replace(" ", "-")
       self._writer = event_file_writer.EventsWriter(str(directory / "events"), suffix)
 
@@ -145,17 +146,16 @@ def logged_to(path: pathlib.Path) -> Generator[None]:
 
   Only the lead process writes the file. The other processes show warnings in the terminal.
   """
-  terminal = absl_logging.get_absl_handler().python_handler
+  shown = absl_logging.get_absl_handler().python_handler
   if not processes.is_lead():
-    terminal.addFilter(_is_warning)
+    shown.addFilter(_is_warning)
     yield
     return
-  with files.reported("write", path):
-    stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
-  handler = absl_logging.PythonHandler(stream)
+  stream = io.TextIOWrapper(files.open_to_append(path), "utf-8", "backslashreplace", newline="")
+  handler = absl_logging.PythonHandler(stream, terminal.Formatter(absl_logging.PythonFormatter()))
   # A full disk is reported where results are written; the log must not add a traceback per line.
   handler.handleError = lambda record: None
-  for target in (handler, terminal):
+  for target in (handler, shown):
     target.addFilter(_is_ours)
   root = logging.getLogger()
   root.addHandler(handler)

@@ -137,11 +137,7 @@ def _networks(
 ) -> tuple[
   tuple[nn.Module, nn.Module], tuple[optax.GradientTransformation, optax.GradientTransformation]
 ]:
-  """Returns generator and classifier, and their optimisers.
-
-  Raises:
-    UserError: The images are too small for the generator, or do not fit the classifier.
-  """
+  """Returns generator and classifier, and their optimisers."""
   height, width = sizes.image[:2]
   if min(height, width) < unet.MIN_SIDE:
     raise UserError(
@@ -182,15 +178,15 @@ def game_step(
     keys = prng.example_keys(constants.key, batch.ids)
     images = augment(settings.source.augment, keys, batch.images.astype(jnp.float32) / 255)
     perturbed = constants.delta[rows][:, None, None, None]
-    dropout = {"dropout": jax.random.fold_in(constants.key, index)}
+    dropout = jax.random.fold_in(constants.key, index)
 
     def poisoned(own):
-      outputs, batch_stats = _applied(generator, leader, own, images)
+      outputs, batch_stats = step.applied(generator, leader, own, images, dropout)
       delta = jnp.where(perturbed, settings.epsilon * outputs, 0.0)
       return jnp.clip(images + delta, 0.0, 1.0), batch_stats
 
     def logits_of(theta, images):
-      return _applied(classifier, follower, theta, images, dropout)[0][1]
+      return step.applied(classifier, follower, theta, images, dropout)[0][1]
 
     # As in `step.update`: gradients of replicated parameters arrive summed.
     def loss_of(theta, images):
@@ -224,20 +220,6 @@ def game_step(
   return jax.shard_map(
     local, in_specs=(jax.P(), step.pass_spec(jax.P(AXIS)), jax.P()), out_specs=jax.P()
   )
-
-
-def _applied(
-  module: nn.Module, state: step.State, params: Any, images: jax.Array, rngs: Any = None
-) -> tuple[Any, Any]:
-  """Returns the outputs of a network in training, and its new BatchNorm statistics."""
-  outputs, updated = module.apply(
-    {"params": params, "batch_stats": state.batch_stats},
-    images,
-    train=True,
-    mutable=["batch_stats"],
-    rngs=rngs,
-  )
-  return outputs, updated.get("batch_stats", {})
 
 
 def _response(loss_of: Callable[[Any], tuple[jax.Array, Any]], theta: Any, steps: int) -> Any:

@@ -14,7 +14,7 @@ more against the finished source model; here the last pass does that, since ever
 
 import functools
 
-from miue_jax.methods.shared_settings import AdversarialSettings, Init
+from miue_jax.methods.shared_settings import AdversarialSettings, Draws, Init
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.transforms import Adversary, pgd
@@ -32,7 +32,7 @@ class Settings(AdversarialSettings):
   init: Init = "random"
   augment: Augmentation = "crop_flip"
   augment_poisoned: bool = True
-  draws: Count = 5
+  draws: Draws = 5
   source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip", schedule="steps")
 
 

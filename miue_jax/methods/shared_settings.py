@@ -5,10 +5,19 @@ from typing import Annotated, Literal
 import pydantic
 
 from miue_jax.settings.config import Augmentation, Method, Model, Sgd
-from miue_jax.settings.schema import Count, CountOrZero, Percent, Positive, require, settings
+from miue_jax.settings.schema import (
+  Count,
+  CountOrZero,
+  Percent,
+  Positive,
+  at_most,
+  require,
+  settings,
+)
 
 Init = Literal["zeros", "random"]
 Norm = Literal["linf", "l2", "none"]
+Draws = Annotated[Count, at_most(1000)]
 
 
 @settings
@@ -32,7 +41,7 @@ class Sourced(SignSteps):
   microbatch: CountOrZero = 0  # images whose activations an accelerator holds at a time; 0: a batch
   augment: Augmentation = "flip"  # inside the delta step
   augment_poisoned: bool = False  # True: transform x + delta; False: transform x, then add delta
-  draws: Count = 1  # augmentation draws averaged in every sign step
+  draws: Draws = 1  # augmentation draws averaged in every sign step
 
   def __post_init__(self):
     """Checks fields against each other."""

@@ -298,7 +298,7 @@ def _phase(procedure: Procedure, stage: Stage, settings: Any, sizes: Sizes) -> P
 
 
 def delta_stage(settings: Any, steps: int, passes: float, sign_step: loops.Step) -> Stage:
-  """Returns the stage of sign steps on delta, against a part named "source"."""
+  """Returns the stage that moves delta by sign steps against the source model, part "source"."""
   return Stage(
     "delta",
     settings.batch_size,

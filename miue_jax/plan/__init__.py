@@ -1,1 +1,1 @@
-"""The cost of a run, from compiled programs, before anything is spent."""
+"""Predicts the cost of a run from compiled programs, without training anything."""

@@ -1,17 +1,17 @@
-"""What chips can do: peak arithmetic and memory, by the makers' own figures."""
+"""Lists the peak arithmetic and the memory of chips, as their makers state them."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One accelerator.
+  """One kind of accelerator.
 
   Attributes:
-    name: as people call it.
-    tflops: peak of dense bfloat16 products, 1e12 FLOP/s.
-    memory_gb: of the chip, 1e9 bytes.
-    kinds: what `jax.Device.device_kind` says on such a chip.
+    name: Usual name.
+    tflops: Peak rate of dense bfloat16 products, in 1e12 FLOP/s.
+    memory_gb: Memory, in 1e9 bytes.
+    kinds: Values of `jax.Device.device_kind` on such a chip.
   """
 
   name: str
@@ -33,5 +33,5 @@ CHIPS = (
 
 
 def of_kind(device_kind: str) -> Chip | None:
-  """The chip of a `jax.Device.device_kind`; None where its peak is not known here."""
+  """Returns the chip of a `jax.Device.device_kind`, or None if it is not in `CHIPS`."""
   return next((chip for chip in CHIPS if device_kind in chip.kinds), None)

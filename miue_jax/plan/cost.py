@@ -1,4 +1,4 @@
-"""What a compiled program costs: FLOPs, bytes of memory, collectives with their bytes."""
+"""Reads the cost of a compiled program: FLOPs, bytes of memory, and its collectives."""
 
 import dataclasses
 import math
@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# "%name = type op(operands), attributes"; the type of an asynchronous start may hold operands too.
+# A line reads "%name = type op(operands), attributes". The type of an asynchronous start can
+# contain the types of its operands.
 _LINE = re.compile(
   rf" = (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\((?P<rest>.*)"
 )
@@ -19,13 +20,14 @@ _IOTA_GROUP = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One communication between devices in one step.
+  """One collective operation of one step.
 
   Attributes:
-    kind: all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute.
-    shapes: of its results on one device, such as `f32[512,64]`.
-    payload: bytes of its results on one device.
-    group: devices that take part.
+    kind: Name of the operation: all-reduce, all-gather, reduce-scatter, all-to-all or
+      collective-permute.
+    shapes: Types and shapes of its results on one device, such as `f32[512,64]`.
+    payload: Bytes of its results on one device.
+    group: Number of devices that take part.
   """
 
   kind: str
@@ -35,11 +37,11 @@ class Collective:
 
   @property
   def sent(self) -> float:
-    """Bytes that one device sends when a ring of the group does it.
+    """Returns the bytes that one device sends if the group forms a ring.
 
-    With n devices and payload p: all-reduce 2 p (n - 1) / n, all-gather and all-to-all
-    p (n - 1) / n, reduce-scatter p (n - 1), since its result is 1 / n of what is summed, and
-    collective-permute p. A device alone sends nothing.
+    With n devices and payload p they are 2 p (n - 1) / n for an all-reduce, p (n - 1) / n for an
+    all-gather or all-to-all, p (n - 1) for a reduce-scatter, whose result is 1 / n of its operand,
+    and p for a collective-permute. A single device sends nothing.
     """
     n = self.group
     if n == 1:
@@ -51,15 +53,15 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What one step costs.
+  """The cost of one step.
 
   Attributes:
-    flops: on all devices together, as XLA counts them: a multiply-add is 2, products with the
-      zeros of a padding are left out.
-    arguments: bytes of arguments on one device.
-    temporaries: bytes of temporaries on one device.
-    peak: bytes of arguments, results that reuse no argument, and temporaries on one device.
-    collectives: in one step.
+    flops: FLOPs on all devices together, as XLA counts them: a multiply-add counts as 2, products
+      with the zeros of a padding do not count.
+    arguments: Bytes of the arguments on one device.
+    temporaries: Bytes of the working memory on one device.
+    peak: Bytes of arguments, working memory and results that reuse no argument, on one device.
+    collectives: Collective operations of one step.
   """
 
   flops: float
@@ -70,13 +72,13 @@ class Cost:
 
   @property
   def sent(self) -> float:
-    """Bytes that one device sends in one step."""
+    """Returns the bytes that one device sends in one step."""
     return sum(collective.sent for collective in self.collectives)
 
 
 def analyse(compiled: jax.stages.Compiled, devices: int) -> Cost:
-  """Reads the cost of a program that runs on `devices` devices."""
-  # The analysis is that of one partition, and all partitions run the same program.
+  """Returns the cost of a program that runs on `devices` devices."""
+  # XLA analyses one partition, and all partitions run the same program.
   analysis = compiled.cost_analysis() or {}
   memory: Any = compiled.memory_analysis()
   arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
@@ -91,11 +93,11 @@ def analyse(compiled: jax.stages.Compiled, devices: int) -> Cost:
 
 
 def collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
-  """Finds the collectives of an optimised HLO module, in order; inside a loop one turn counts.
+  """Returns the collectives of an optimised HLO module, in order; a loop counts as one iteration.
 
   Args:
-    hlo: the module's text.
-    devices: of the whole program: the group where the text names none.
+    hlo: Text of the module.
+    devices: Number of devices of the program, used as the group where the text names none.
   """
   found = []
   for line in hlo.splitlines():
@@ -110,7 +112,7 @@ def collectives(hlo: str, devices: int) -> tuple[Collective, ...]:
 
 
 def _results(kind: str, start: bool, arrays: list[tuple[str, str]]) -> list[tuple[str, str]]:
-  """The arrays that are results: an asynchronous start may name its operands before them."""
+  """Returns the arrays that are results; an asynchronous start lists its operands before them."""
   if start and kind == "collective-permute":
     return arrays[1:2]  # operand, result, two contexts
   if start and kind != "all-reduce":

@@ -1,12 +1,12 @@
-"""Plans a run before anything is spent: `--mode=plan`.
+"""Predicts arithmetic, memory, communication and duration of a run: `--mode=plan`.
 
-Every figure except those of this machine comes from lowering the steps ahead of time, with shapes
-in the place of data and, where this machine has too few devices, on imaginary CPU devices. Nothing
-is trained.
+Nothing is trained. The steps are compiled for shapes instead of data, on virtual CPU devices where
+this machine has too few devices. Only the hours of this machine come from timing a few steps.
 """
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 
@@ -23,9 +23,12 @@ from miue_jax.settings.config import Config, Data
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, step
 
-_CALIBRATION_SECONDS = 2.0  # of steps of each program, after their compilation
+_MOST_CHIPS = 1024  # virtual CPU devices that the compiler is given
+_MOST_IMAGES = 20_000_000  # their order is an array in memory
+_MOST_CLASSES = 100_000
+_CALIBRATION_SECONDS = 2.0  # duration of the timed steps of each program
 
-# Parts of the memory that a generation holds throughout, by the type of its arrays.
+# Names of the parts of memory that a generation always holds, by the type of their arrays.
 _PARTS = {
   lanes.Table: "dataset (uint8 images, labels, ids)",
   Delta: "delta (int16)",
@@ -35,15 +38,15 @@ _PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Wishes of the user in addition to the config.
+  """The assumptions of a plan that the config does not contain.
 
   Attributes:
     chips: Number of chips that the run is planned for.
-    price: Price of one chip for one hour, in any currency; None leaves costs out.
+    price: Price of one chip for one hour, in any currency; None omits the cost.
     share: Share of a chip's peak that the steps are assumed to reach, in (0, 1].
-    image_shape: Height, width, channels; None asks the source.
-    train_images: Number of training images; 0 asks the source.
-    classes: Number of classes; 0 asks the source.
+    image_shape: Height, width, channels; None reads them from the data.
+    train_images: Number of training images; 0 reads it from the data.
+    classes: Number of classes; 0 reads it from the data.
   """
 
   chips: int = 1
@@ -56,7 +59,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """Seconds that one program takes on this machine: one step, and its compilation."""
+  """Seconds of one step, and of the compilation, of a program on this machine."""
 
   step: float
   compile: float
@@ -68,12 +71,12 @@ class Plan:
 
   Attributes:
     config: Config of the run.
-    options: Wishes of the user.
+    options: Assumptions of the plan.
     size: Sizes of the dataset.
     programs: All programs, by name.
     costs: Costs of one step on `options.chips` devices, by program.
-    resident: Bytes on one device while the poison is made, by program and part.
-    backend: Backend that the steps were compiled for.
+    resident: Bytes that one device always holds while the poison is made, by program and part.
+    backend: Platform that the steps were compiled for.
     timings: Seconds on this machine, by program.
     machine: Number and kind of the devices of this machine.
   """
@@ -90,8 +93,8 @@ class Plan:
 
   @property
   def peak(self) -> int:
-    """Returns the most bytes on one device at one time."""
-    # A delta step does not read the momentum, which is on the device all the same.
+    """Returns the largest number of bytes that one device holds at one time."""
+    # The delta step does not read the momentum, but the device holds it.
     held = (
       sum(parts.values()) + self.costs[name].temporaries for name, parts in self.resident.items()
     )
@@ -103,11 +106,11 @@ class Plan:
     return programs.generation(self.programs)
 
   def passes(self, names: Iterable[str]) -> int:
-    """Returns how often all steps of these programs pass over the training images."""
+    """Returns the number of passes of these programs over the training images."""
     return round(sum(self.programs[name].passes * self.programs[name].segments for name in names))
 
   def flops(self, names: Iterable[str] | None = None) -> float:
-    """Returns the arithmetic of all steps of these programs, on all devices together."""
+    """Returns the FLOPs of all steps of these programs, on all devices together."""
     names = self.programs if names is None else names
     return sum(self.programs[name].total * self.costs[name].flops for name in names)
 
@@ -120,11 +123,11 @@ class Plan:
 def make(config: Config, options: Options) -> Plan:
   """Plans a run: times steps on this machine, then compiles them for `options.chips` devices.
 
-  It must run before any other use of jax.
+  It must be called before any other use of jax.
 
   Raises:
-    UserError: Options that make no sense, devices that do not divide the batches, data that cannot
-      be read where their sizes are neither known nor given.
+    UserError: An option is out of range, the devices do not divide the batches, or the sizes of the
+      data are neither known nor given and the data cannot be read.
   """
   _check(options)
   size = _size(config.data, options)
@@ -148,7 +151,7 @@ def make(config: Config, options: Options) -> Plan:
 
 
 def calibrate(config: Config, size: Sizes) -> dict[str, Timing]:
-  """Times every program on the mesh that is set, at the config's batches, with few images."""
+  """Times every program on the current mesh with the batches of the config and few images."""
   few = dataclasses.replace(size, train=min(size.train, 2 * max(config.batch_sizes)))
   timings = {}
   for name, program in programs.build(config, few).items():
@@ -158,19 +161,19 @@ def calibrate(config: Config, size: Sizes) -> dict[str, Timing]:
 
 
 def seconds(timings: Mapping[str, Timing], runs: Mapping[str, int]) -> float:
-  """Returns the seconds of so many steps of each program, with one compilation of each."""
+  """Returns the seconds of `runs` steps of each program, each compiled once."""
   return sum(
     count * timings[name].step + timings[name].compile for name, count in runs.items() if count
   )
 
 
 def hours(flops: float, chip: chips.Chip, count: int, share: float) -> float:
-  """Returns the hours of so much arithmetic on `count` chips at a share of their peak."""
+  """Returns the hours that `count` chips need for `flops` at a share of their peak."""
   return flops / (count * chip.tflops * 1e12 * share) / 3600
 
 
 def resident(program: Program) -> dict[str, int]:
-  """Returns the bytes of a program's arguments on one device of the mesh that is set, by part."""
+  """Returns the bytes of a program's arguments on one device of the current mesh, by part."""
   kinds, parts = tuple(_PARTS), {}
   for leaf in jax.tree.leaves(program.abstract(), is_leaf=lambda x: isinstance(x, kinds)):
     name = _PARTS.get(type(leaf), "order of the pass, masks, sums")
@@ -179,10 +182,10 @@ def resident(program: Program) -> dict[str, int]:
 
 
 def pod(count: int) -> jax.sharding.Mesh:
-  """Returns a mesh of so many devices: imaginary CPU devices where this machine has too few.
+  """Returns a mesh of `count` devices, of virtual CPU devices where this machine has too few.
 
   Raises:
-    UserError: There are too few of those as well.
+    UserError: jax could not make that many CPU devices.
   """
   devices = jax.devices()
   if len(devices) < count:
@@ -198,30 +201,37 @@ def pod(count: int) -> jax.sharding.Mesh:
 
 
 def offer_cpu_devices(count: int) -> None:
-  """Lets jax make so many CPU devices, or one for each core where that is more, and starts it."""
-  # Refused once a backend runs; `pod` then says what is missing.
+  """Starts jax with `count` CPU devices, or with one for each core if these are more."""
+  # jax refuses the change once it has started; `pod` then raises the error.
   with contextlib.suppress(RuntimeError):
     jax.config.update("jax_num_cpu_devices", max(count, min(os.cpu_count() or 1, 8)))
-  meshes.started()  # starts the backend: from here on nobody changes their number
+  meshes.started()  # starts the backend, which fixes the number of devices
 
 
 def _check(options: Options) -> None:
-  if options.chips < 1:
-    raise UserError(f"chips is {options.chips}; plan for 1 or more.")
+  if not 1 <= options.chips <= _MOST_CHIPS:
+    raise UserError(f"--chips is {options.chips}; it must be from 1 to {_MOST_CHIPS}.")
   if not 0 < options.share <= 1:
-    raise UserError(f"share is {options.share:g}; a share of the peak lies in (0, 1].")
-  if options.price is not None and not options.price >= 0:
-    raise UserError(f"price is {options.price:g}; the price of a chip-hour is 0 or more.")
-  if options.train_images < 0 or options.classes < 0:
-    raise UserError("train_images and classes are 0 (ask the source) or more.")
+    raise UserError(f"--share is {options.share:g}; a share of the peak is in (0, 1].")
+  if options.price is not None and not 0 <= options.price < math.inf:
+    raise UserError(f"--price is {options.price:g}; the price of a chip-hour is finite, 0 or more.")
+  if not 0 <= options.train_images <= _MOST_IMAGES:
+    raise UserError(
+      f"--train_images is {options.train_images}; it must be from 0 (read from the data) to "
+      f"{_MOST_IMAGES}."
+    )
+  if not 0 <= options.classes <= _MOST_CLASSES:
+    raise UserError(
+      f"--classes is {options.classes}; it must be from 0 (read from the data) to {_MOST_CLASSES}."
+    )
 
 
 def _size(data: Data, options: Options) -> Sizes:
-  """Returns the dataset's sizes: from the options, else known ones, else read."""
+  """Returns the sizes of the dataset: from the options, a list of datasets, or the data."""
   shape, train, classes = options.image_shape, options.train_images, options.classes
   size = known(data)
   if size is None and shape and train and classes:
-    # Nothing is known of the test set: it is as large as one held out by default.
+    # The size of the test set is unknown: assume the default fraction.
     size = Sizes(shape, train, max(1, round(train * Data.test_fraction)), classes)
   size = size or read(data)
   return Sizes(shape or size.image, train or size.train, size.test, classes or size.classes)

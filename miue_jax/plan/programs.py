@@ -1,6 +1,6 @@
 """Compiles the steps of a config from sizes alone, for plans and benchmarks.
 
-All functions here build for the mesh that is set.
+All functions build for the current mesh.
 """
 
 import dataclasses
@@ -27,17 +27,17 @@ from miue_jax.train import lanes, prediction, step
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """One compiled step and what it takes.
+  """One compiled step and its arguments.
 
   Attributes:
     name: Name of a phase of the method, "victim" or "evaluate".
-    batch: Images that one step reads, padding included.
-    steps: Steps of one segment: indices run from 0 to this.
+    batch: Number of images that one step reads, padding included.
+    steps: Number of steps of one segment.
     segments: Number of segments of the whole run, at most.
-    passes: Passes over the training images of one segment.
+    passes: Number of passes of one segment over the training images.
     step: The step, `(carry, constants, index) -> carry`; None for evaluate.
     function: The step compiled, `function(*arguments)`.
-    rows: Images that `arguments` takes.
+    rows: Number of images that `arguments` takes.
     arguments: Makes arguments from images uint8 `[rows, H, W, C]` and labels int32 `[rows]`;
       traceable.
     specs: Partition specs of the arguments.
@@ -73,7 +73,7 @@ class Program:
     )
 
   def concrete(self, seed: int) -> tuple:
-    """Returns arguments on the devices: random pixels and labels, a model with fresh weights."""
+    """Returns arguments on the devices: random pixels and labels, a model with initial weights."""
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (self.rows, *self.image), np.uint8)
     labels = (generator.permutation(self.rows) % self.classes).astype(np.int32)
@@ -82,12 +82,12 @@ class Program:
 
   def compile(self) -> jax.stages.Compiled:
     """Compiles one step ahead of time; nothing is computed."""
-    # For reading costs: how well the code of a CPU kernel is optimised changes none of them.
+    # Optimising the code of CPU kernels would change no cost.
     return self.function.lower(*self.abstract()).compile(compiler_options=_unoptimised())
 
   def cost(self) -> Cost:
     """Returns the cost of one step on the mesh."""
-    # With a precision asked for, a CPU convolves as all other chips do, and its FLOPs are counted.
+    # With this precision a CPU uses XLA's convolutions, whose FLOPs XLA counts.
     with jax.default_matmul_precision("highest"):
       return analyse(self.compile(), jax.sharding.get_mesh().size)
 
@@ -98,12 +98,12 @@ class Program:
 
 
 def _unoptimised() -> dict[str, int] | None:
-  """Returns compiler options for what is not timed: XLA's CPU backend takes long to optimise."""
+  """Returns compiler options that skip slow optimisations, for programs that are not timed."""
   return {"xla_backend_optimization_level": 0} if cpu.in_use() else None
 
 
 def build(config: Config, sizes: Sizes) -> dict[str, Program]:
-  """Returns all programs of a run, by name: the phases of the method, then the victim's.
+  """Returns all programs of a run by name: phases of the method, training and test of a victim.
 
   Raises:
     UserError: The images do not fit a network, fill no batch, or the devices do not divide a batch.
@@ -193,7 +193,7 @@ def _victim(config: Config, sizes: Sizes) -> Program:
 
 
 def _evaluate(config: Config, sizes: Sizes) -> Program:
-  """Returns the program that tests a victim: after every epoch, and once more at its end."""
+  """Returns the program that tests a victim, after every epoch and once after the last one."""
   module = models.build(config.victim, sizes.classes, sizes.image)
   batch = prediction.evaluation_batch(sizes.test)
   tests = _victims(config) * (config.victim_fit.epochs + 1)

@@ -1,6 +1,7 @@
-"""How large a dataset is: known for public ones, else read."""
+"""Finds the sizes of a dataset: from a list of public datasets, or by reading the data."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from miue_jax.data import sources
@@ -10,13 +11,13 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """How large a dataset is.
+  """The sizes of a dataset.
 
   Attributes:
-    image: height, width, channels.
-    train: number of training images.
-    test: number of test images, 1 or more.
-    classes: number of classes.
+    image: Height, width, channels.
+    train: Number of training images.
+    test: Number of test images, at least 1.
+    classes: Number of classes.
   """
 
   image: tuple[int, int, int]
@@ -25,8 +26,9 @@ class Sizes:
   classes: int
 
 
+_LARGEST = 4096  # pixels of a side, or channels
 _DIGITS = 1797
-# Of datasets that everybody has in the same form.
+# Public datasets, which have one form.
 _PUBLIC = {
   "cifar10": Sizes((32, 32, 3), 50_000, 10_000, 10),
   "cifar100": Sizes((32, 32, 3), 50_000, 10_000, 100),
@@ -37,7 +39,7 @@ _PUBLIC = {
 
 
 def known(data: Data) -> Sizes | None:
-  """Sizes of a public dataset without reading it; None where only reading tells."""
+  """Returns the sizes of a public dataset without reading it, or None if they are not listed."""
   if data.classes or (data.train_split, data.test_split) != (Data.train_split, Data.test_split):
     return None
   if data.source == "digits":
@@ -54,10 +56,10 @@ def known(data: Data) -> Sizes | None:
 
 
 def read(data: Data) -> Sizes:
-  """Sizes of a dataset, by loading it.
+  """Loads a dataset and returns its sizes.
 
   Raises:
-    UserError: it cannot be read.
+    UserError: The data cannot be read.
   """
   loaded = sources.load(data, need_test=False)
   test = 0 if loaded.test is None else len(loaded.test)
@@ -65,16 +67,18 @@ def read(data: Data) -> Sizes:
 
 
 def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
-  """What was typed after `--image_shape=`, read as height, width and channels; None as it is.
+  """Returns the value of `--image_shape` as height, width and channels, or None if it is empty.
 
   Raises:
-    UserError: it is not three numbers from 1.
+    UserError: The value is not three integers from 1 to 4096.
   """
   if not numbers:
     return None
-  if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+  sound = (re.fullmatch("[1-9][0-9]{0,3}", n) and int(n) <= _LARGEST for n in numbers)
+  if len(numbers) != 3 or not all(sound):
     raise UserError(
-      f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3."
+      f"--image_shape is {','.join(numbers)}; give height,width,channels, such as 32,32,3, each at "
+      f"most {_LARGEST}."
     )
   height, width, channels = map(int, numbers)
   return height, width, channels

@@ -1,8 +1,6 @@
-"""How long the steps of a config take on the devices at hand."""
+"""Measures the duration of the steps of a config on the current devices."""
 
-import statistics
 import time
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,13 +10,13 @@ from miue_jax.plan.programs import Program
 
 
 class Stopwatch:
-  """Runs one program as the stages run it and takes the time.
+  """Times one program, called as the stages call it.
 
-  Pixels and labels are random: no step takes longer for one value than for another.
+  Pixels and labels are random, because the duration of a step does not depend on their values.
 
   Attributes:
-    first_seconds: of the first step, compilation included.
-    step_seconds: of a later step, as far as known.
+    first_seconds: Seconds of the first step, compilation included.
+    step_seconds: Seconds of a later step, by the latest measurement.
   """
 
   def __init__(self, program: Program, seed: int = 0):
@@ -36,17 +34,17 @@ class Stopwatch:
 
   @property
   def compile_seconds(self) -> float:
-    """What the first step took longer: tracing and compilation."""
+    """Returns the seconds of tracing and compilation, by which the first step took longer."""
     return max(self.first_seconds - self.step_seconds, 0.0)
 
   def measure(self, seconds: float) -> float:
-    """Seconds per step over about that many seconds; remembers it."""
+    """Runs steps for about `seconds` and returns, and stores, the seconds of one step."""
     steps = max(1, round(seconds / self.step_seconds))
     self.step_seconds = self.seconds(steps) / steps
     return self.step_seconds
 
   def seconds(self, steps: int) -> float:
-    """Runs so many steps, pass after pass, and returns the seconds they took."""
+    """Runs `steps` steps, pass after pass, and returns their seconds."""
     began = time.perf_counter()
     if self._program.step is None:
       for _ in range(steps):
@@ -61,11 +59,6 @@ class Stopwatch:
     return time.perf_counter() - began
 
   def _predict(self) -> None:
-    """One batch of `fit.Predictor`: images go to the devices, features and logits come back."""
+    """Predicts one batch as `prediction` does: sends images, fetches features and logits."""
     outputs = self._program.function(self._variables, sharding.shard(self._images))
     jax.tree.map(np.asarray, outputs)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-  """Median and range."""
-  return {"median": statistics.median(values), "low": min(values), "high": max(values)}

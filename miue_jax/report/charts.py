@@ -16,10 +16,10 @@ _STRENGTHS = {
   "jpeg": ("JPEG", "quality"),
   "at": ("Adversarial training", "radius (255ths)"),
 }
-# Settings of methods: title, axis, factor, and the settings that change with it.
+# Settings of methods: title, axis and factor.
 _SETTINGS = {
-  "fraction": ("Poisoning ratio", "poisoned images (%)", 100.0, ("fraction",)),
-  "epsilon": ("Budget", "epsilon (255ths)", 255.0, ("epsilon", "epsilon_start")),
+  "fraction": ("Poisoning ratio", "poisoned images (%)", 100.0),
+  "epsilon": ("Budget", "epsilon (255ths)", 255.0),
 }
 
 Lines = Mapping[str, Mapping[str, Condition]]  # conditions by method, then defence
@@ -31,8 +31,7 @@ def of_victim(lines: Lines, facts: Facts) -> list[Chart]:
 
   Args:
     lines: conditions by method, then defence. A line of a chart has two points or more.
-    facts: by method, `settings`: the sections model, source and method of the recipe of its
-      poison; methods without them are left out.
+    facts: by method, `settings` of its poison; methods without them are left out.
   """
   found = [_over_strength(lines, kind) for kind in _STRENGTHS]
   found += [_over_setting(lines, facts, key) for key in _SETTINGS]
@@ -50,18 +49,17 @@ def _over_strength(lines: Lines, kind: str) -> Chart:
 
 
 def _over_setting(lines: Lines, facts: Facts, key: str) -> Chart:
-  title, across, factor, varied = _SETTINGS[key]
+  title, across, factor = _SETTINGS[key]
   first: dict[str, str] = {}  # first method with the same other settings
   points = []
   for method in lines:
     if settings := facts.get(method, {}).get("settings"):
-      others = {name: value for name, value in settings["method"].items() if name not in varied}
-      same = json.dumps(dict(settings) | {"method": others}, sort_keys=True)
-      place = factor * settings["method"][key]
+      same = json.dumps({n: v for n, v in settings.items() if n != key}, sort_keys=True)
+      place = factor * settings[key]
       points.append((key, first.setdefault(same, method), place, _undefended(lines, method)))
   curves: dict[str, Points] = {}
   for member, curve in _curves(points).items():
-    name = facts[member]["settings"]["method"]["name"]
+    name = facts[member]["settings"]["name"]
     curves[member if name in curves else name] = curve
   clean = _undefended(lines, "clean")
   return Chart(title, across, _ACCURACY, curves, reference={"clean": clean.mean} if clean else {})

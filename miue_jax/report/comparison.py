@@ -42,7 +42,7 @@ def _p_value(value: float | None) -> str:
 @functools.cache
 def published(name: str) -> dict[tuple[str, str], float]:
   """Reads published accuracies by method and defence, percent; none for an empty name."""
-  text = importlib.resources.read_text("miue_jax.report", "published.txt")
+  text = importlib.resources.files("miue_jax.report").joinpath("published.txt").read_text()
   (source, *defences), *lines = (x.split() for x in text.splitlines() if not x.startswith("#"))
   return {
     (method, defence): float(value)

@@ -14,7 +14,6 @@ from miue_jax.report import verdict as verdicts
 from miue_jax.report.aggregate import CONTROLS, Condition, Row, aggregate, finite, mean_curve
 from miue_jax.report.figures import Chart
 from miue_jax.report.tables import spread
-from miue_jax.settings.errors import UserError
 
 SHOWN = 8  # example images at most
 GAIN = 16  # factor by which the pictures magnify the perturbation
@@ -56,16 +55,6 @@ class Examples:
   clean: np.ndarray
   poisoned: np.ndarray
   captions: tuple[str, ...]
-
-  def __post_init__(self) -> None:
-    """Raises `UserError` where the images and captions do not match."""
-    found, pair = [f"{x.dtype} {x.shape}" for x in (self.clean, self.poisoned)], self.clean.shape
-    channels = pair[-1] if len(pair) == 4 and self.clean.dtype == np.uint8 else 0
-    if channels not in (1, 3) or found[0] != found[1] or len(self.captions) != len(self.clean):
-      raise UserError(
-        f"The example images do not match: clean {found[0]}, poisoned {found[1]}, "
-        f"{len(self.captions)} captions; pass uint8 [k, H, W, 1 or 3] twice and k captions."
-      )
 
 
 @dataclasses.dataclass(frozen=True)

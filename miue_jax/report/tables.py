@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from miue_jax.report.aggregate import Statistic, finite
+from miue_jax.settings import schema
 
 MISSING = "\N{EN DASH}"
 LISTED = 20  # A longer list of settings is counted, not written out.
@@ -48,14 +49,8 @@ def build(
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
   """Lists nested settings as pairs of a dotted key and a readable value."""
-  pairs = []
-  for key, value in tree.items():
-    name = f"{prefix}{key}"
-    if isinstance(value, Mapping):
-      pairs += flatten(value, f"{name}.")
-    else:
-      pairs.append((name, _readable(key, value)))
-  return pairs
+  values = schema.flat(tree, prefix)
+  return [(key, _readable(key.rpartition(".")[2], value)) for key, value in values.items()]
 
 
 def sections(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -75,7 +70,7 @@ def _readable(key: str, value: Any) -> str:
     return ", ".join(_readable(key, item) for item in value) or MISSING
   if isinstance(value, float):
     # Papers state budgets and step sizes in 255ths of the pixel range.
-    in_255ths = key in ("epsilon", "epsilon_start", "step_size_start", "step_size_end")
+    in_255ths = key in ("epsilon", "step_size_start", "step_size_end")
     return f"{value * 255:.4g}/255" if in_255ths else f"{value:.6g}"
   return str(value)
 

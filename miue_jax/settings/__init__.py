@@ -1,1 +1,1 @@
-"""Settings: every option of the program beside its check, and the errors a user reads."""
+"""Declares every setting with its check, and the errors that users read."""

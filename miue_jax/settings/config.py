@@ -1,8 +1,8 @@
-"""Every setting: its name, default, unit, meaning and check.
+"""Declares every setting with its default, unit, meaning and check.
 
 A recipe in `configs/` is an `ml_collections.ConfigDict` with the sections of `Config`, so that
 every key can be overridden on the command line. `freeze` turns it into the frozen dataclasses
-below; a ConfigDict never travels further than `main`. The defaults of the victim are the paper's
+below, and the package sees only these. The defaults of the victim are the paper's
 (Zhu et al., ICLR 2026). Each method declares its settings in `miue_jax/methods/`.
 """
 
@@ -14,22 +14,24 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from miue_jax import budget
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import SettingError, UserError
 from miue_jax.settings.schema import (
   Count,
   CountOrZero,
   Epsilon,
   Fraction,
+  Limit,
   NonNegative,
   Positive,
   Seed,
+  at_most,
   distinct,
   make,
   require,
   settings,
 )
 
-FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a name that may be one of a folder as well
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a name that is safe as the name of a folder
 
 Augmentation = Literal["none", "flip", "crop", "crop_flip"]
 Condition = Literal["clean", "random", "poison", "restored"]
@@ -47,18 +49,19 @@ class Data:
   """The source of the images."""
 
   source: str = "digits"  # digits | npz | folder | tfds
-  name: str = ""  # tfds: the dataset's name ("cifar10"); otherwise a label for tables, may be empty
-  path: str = ""  # npz: the file; folder: its root; tfds: data_dir, empty for tfds's own default
-  size: CountOrZero = 0  # images become size x size pixels BEFORE poisoning; 0 keeps their size
+  name: str = ""  # tfds: the dataset's name ("cifar10"); otherwise a label for tables
+  path: str = ""  # npz: the file; folder: its root; tfds: data_dir, empty: the default of tfds
+  # Pixels of a side to which images are resized before poisoning; 0: unchanged
+  size: Annotated[CountOrZero, at_most(4096)] = 0
   train_split: str = "train"  # tfds only
   test_split: str = "test"  # tfds only
-  # Held out, stratified by seed, where the source has no test set.
+  # Held out for testing, stratified by seed, if the source has no test set.
   test_fraction: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.2
   classes: tuple[str, ...] = ()  # keep only these classes, in this order; empty keeps all
-  max_train: CountOrZero = 0  # at most this many training images (stratified by seed); 0: all
-  max_test: CountOrZero = 0  # the same for the test images
-  memory: NonNegative = 4.0  # GB of decoded images to hold; more are read again when needed
-  seed: Seed = 0  # of the held-out split and of the two subsets
+  max_train: Limit = 0  # at most this many training images (stratified by seed); 0: all
+  max_test: Limit = 0  # the same for the test images
+  memory: NonNegative = 4.0  # GB of decoded images to hold; other images are read again when needed
+  seed: Seed = 0  # draws the held-out test set and the two subsets
 
 
 @settings
@@ -66,7 +69,8 @@ class Model:
   """A network: images in [0, 1] -> (features, logits)."""
 
   name: str = "resnet18"  # see miue_jax.models.MODELS
-  width: Count = 64  # channels of the first stage; MLPs and linear derive theirs from the image
+  # Channels of the first stage; MLPs and linear classifiers ignore it
+  width: Annotated[Count, at_most(8192)] = 64
   # small: 3x3 stride 1; imagenet: 7x7 stride 2 and max-pool (ResNets)
   stem: Literal["small", "imagenet"] = "small"
   normalise: Literal["imagenet", "none"] = "imagenet"  # ImageNet mean and std inside the model
@@ -75,14 +79,14 @@ class Model:
 
 @settings
 class Sgd:
-  """Supervised training, for source models and victims."""
+  """The supervised training of a source model or a victim."""
 
   batch_size: Count = 128  # global, over all devices
   learning_rate: Positive = 0.1
-  final_learning_rate: NonNegative = 1e-6  # per-epoch cosine from learning_rate to this
+  final_learning_rate: NonNegative = 1e-6  # of the cosine schedule, which changes once an epoch
   momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
   weight_decay: NonNegative = 1e-4  # on all parameters, as PyTorch's SGD does
-  augment: Augmentation = "flip"  # crop pads 4 pixels
+  augment: Augmentation = "flip"  # crop pads by 4 pixels
   # steps: learning_rate, divided by 10 at 40 % and again at 80 % of the epochs
   schedule: Literal["cosine", "steps"] = "cosine"
 
@@ -98,15 +102,16 @@ class Fit(Sgd):
 
 @settings
 class Method:
-  """Settings that every method has: the budget, and the images that are perturbed."""
+  """The settings that every method has: the budget, and the images that are perturbed."""
 
   name: str = ""  # see miue_jax.methods.METHODS
   # Budget: max |poisoned - clean|, in [0, 1] pixel units; patterns may bound another norm.
   epsilon: Epsilon = 8 / 255
-  fraction: Fraction = 1.0  # of the images of every class that are perturbed (chosen by seed)
-  class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()  # one per class
+  fraction: Fraction = 1.0  # perturbed share of every class (chosen by seed)
+  class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()  # by class
   only_class: Annotated[int, pydantic.Field(ge=-1)] = -1  # perturb this class alone; -1: all
-  ensemble: Count = 1  # independent poisons, made from different seeds, that images take in turn
+  # Number of poisons from different seeds; every image gets one of them
+  ensemble: Annotated[Count, at_most(100)] = 1
   # truncate: the uint8 conversion of the authors' code, for parity
   rounding: Literal["nearest", "truncate"] = "nearest"
 
@@ -130,16 +135,16 @@ class Evaluate:
   seeds: Annotated[tuple[Seed, ...], _some] = (0, 1, 2)
 
   def __post_init__(self):
-    """Checks that there are victims to compare with, which `measure` looks at as well."""
+    """Checks that some victims have no defence; `measure` needs them."""
     require("none" in self.defences, "defences", self.defences, 'a list that holds "none"')
 
 
 @settings
 class Measure:
-  """Mutual information between features of clean and of released images."""
+  """The estimates of mutual information between features of clean and of released images."""
 
-  # histogram, kde, knn and gaussian see one random projection at a time and are averaged over many;
-  # mine, infonce and nwj are bounds by a network that sees all features.
+  # histogram, kde, knn and gaussian are averaged over random projections; mine, infonce and nwj are
+  # lower bounds from a network that reads all features.
   estimators: Annotated[tuple[Estimator, ...], pydantic.AfterValidator(distinct), _some] = (
     "histogram",
   )
@@ -148,31 +153,34 @@ class Measure:
   layers: Annotated[Names, _some] = ("features",)
   # test: test images, each changed as a training image of its class
   split: Literal["train", "test"] = "train"
-  samples: CountOrZero = 2000  # images used (stratified by seed); 0: all
+  samples: Limit = 2000  # images used (stratified by seed); 0: all
   projections: Count = 128  # random unit directions
-  directions: Literal["shared", "independent"] = "shared"  # the same for both sides, or not
-  # over projections; max: the largest, found on half of the samples
+  # shared: clean and released features are projected onto the same directions
+  directions: Literal["shared", "independent"] = "shared"
+  # over the projections; max: the largest, chosen on one half of the samples
   statistic: Literal["mean", "max"] = "mean"
-  bins: Annotated[int, pydantic.Field(ge=2)] = 16  # histogram: per axis, of equal width
+  bins: Annotated[int, pydantic.Field(ge=2, le=1024)] = 16  # histogram: per axis, of equal width
   # histogram; miller_madow subtracts the first-order bias
   correction: Literal["none", "miller_madow"] = "none"
-  bandwidth: Literal["scott", "silverman"] = "scott"  # kde: rule for normal data
+  bandwidth: Literal["scott", "silverman"] = "scott"  # kde: rule of thumb
   neighbours: Count = 3  # knn
-  covariance: Literal["empirical", "ledoit_wolf"] = "empirical"  # gaussian; the latter is shrunk
-  critic_steps: Count = 5000  # mine, infonce, nwj: largest number of the network's training steps
+  covariance: Literal["empirical", "ledoit_wolf"] = (
+    "empirical"  # gaussian: estimate of the covariance
+  )
+  critic_steps: Count = 5000  # mine, infonce, nwj: largest number of training steps
   bootstrap: Annotated[CountOrZero, _none_or_two] = 20  # random halves for the interval; 0: none
   null: Annotated[CountOrZero, _none_or_two] = 20  # estimates of shuffled pairs; 0: none
-  # Evenly spaced epochs of generation after which the histogram and the theorem's covariance term
-  # are taken from the source model, for methods that alternate between it and delta; 0: none
+  # Number of evenly spaced epochs of generation after which the histogram and the covariance term
+  # of the theorem are computed, for methods that alternate between source model and delta; 0: none
   epochs: CountOrZero = 0
   seed: Seed = 0
 
 
 @settings
 class Compare:
-  """`--mode=compare`: data sets x methods x victims x defences x seeds in one table."""
+  """The table of datasets x methods x victims x defences x seeds that `--mode=compare` fills."""
 
-  # Changes for each data set, by the name of its folder in the workdir and by section, such as
+  # Changes for each dataset, by the name of its folder in the workdir and by section, such as
   # {"digits": {"data": {"source": "digits"}, "victim": {"width": 8}}}; empty: `data` alone.
   datasets: dict = dataclasses.field(default_factory=dict)
   methods: Names = ()  # names of miue_jax.methods.METHODS, or of recipes
@@ -181,17 +189,17 @@ class Compare:
   # Changes of a method's settings, by the name in `methods`, such as
   # {"em_class": {"name": "em", "class_wise": True}}.
   recipes: dict = dataclasses.field(default_factory=dict)
-  external: tuple[str, ...] = ()  # NAME=PATH: poisoned training images from elsewhere, as a method
-  victims: Names = ()  # networks, otherwise as `victim` says; empty: victim.name alone
-  defences: Annotated[Names, _some] = ("none",)  # see miue_jax.defences; each also on clean images
-  seeds: Annotated[Seeds, _some] = (0, 1, 2)  # of victims without a defence
-  defended_seeds: Seeds = ()  # of victims with one; empty: the same
-  poison_per_seed: bool = False  # True: every seed makes its own poisons; False: `seed` makes them
-  # cifar10: the images are CIFAR-10 or part of it; show its published numbers
+  external: tuple[str, ...] = ()  # NAME=PATH: external poison, listed as a method
+  victims: Names = ()  # names of networks with the other settings of `victim`; empty: its name
+  defences: Annotated[Names, _some] = ("none",)  # see miue_jax.defences
+  seeds: Annotated[Seeds, _some] = (0, 1, 2)  # for victims without a defence
+  defended_seeds: Seeds = ()  # for victims with a defence; empty: `seeds`
+  poison_per_seed: bool = False  # True: one poison for each of `seeds`; False: one for `seed`
+  # cifar10: shows the numbers published for CIFAR-10
   published: Literal["", "cifar10"] = ""
 
   def __post_init__(self):
-    """Checks that the names of data sets may be names of folders."""
+    """Checks that the names of datasets can be names of folders."""
     for name in self.datasets:
       fine = bool(FOLDER.fullmatch(name)) and name != "report"
       require(fine, "datasets", name, "of letters, digits, _, + and -, and not 'report'")
@@ -199,10 +207,10 @@ class Compare:
 
 @settings
 class Config:
-  """One experiment."""
+  """The settings of one experiment."""
 
   name: str = "digits"
-  seed: Seed = 0  # of the source model, the order of images and every draw in generation
+  seed: Seed = 0  # of the generation: source model, order of images, random draws
   devices: CountOrZero = 0  # 0: all accelerators, or as many CPU cores as divide the batches
   data: Data = Data()
   method: Method = Method()
@@ -214,7 +222,7 @@ class Config:
 
   @property
   def batch_sizes(self) -> tuple[int, ...]:
-    """Every number of images that is spread over the devices at once."""
+    """Returns every batch size that is divided among the devices."""
     return (*batch_sizes(self.method), self.victim_fit.batch_size)
 
 
@@ -227,23 +235,35 @@ def named_batches(method: Method) -> dict[str, int]:
 
 
 def batch_sizes(method: Method) -> tuple[int, ...]:
-  """Returns every number of images that a method spreads over the devices at once."""
+  """Returns every batch size that a method divides among the devices."""
   return tuple(named_batches(method).values())
 
 
 def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Config:
-  """Turns plain values into a checked `Config`.
+  """Makes a checked `Config` from plain values.
 
   Args:
     values: Nested dict with the sections of `Config`.
     methods: Settings class of every method, by name.
 
   Raises:
-    UserError: A key is unknown, or a value has the wrong type or makes no sense.
+    UserError: A key is unknown, or a value has the wrong type or is out of range.
   """
   section = dict(values.get("method", {}))
   if (name := section.get("name")) not in methods:
     known = ", ".join(sorted(methods))
     raise UserError(f"Setting method.name is {name!r}; it must be one of {known}.")
-  method = make(methods[name], section, "method.")
-  return make(Config, {**values, "method": method})
+  result: Any = None
+  problems, method = [], Method(name=name)
+  try:
+    method = make(methods[name], section, "method.")
+  except SettingError as error:  # goes on, so that the problems of all sections are found
+    problems += error.problems
+  result: Any = None
+  try:
+    result = make(Config, {**values, "method": method})
+  except SettingError as error:
+    problems += error.problems
+  if problems:
+    raise SettingError(*problems)
+  return result

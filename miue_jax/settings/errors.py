@@ -1,4 +1,4 @@
-"""Exceptions that a user is meant to read, and the text of other exceptions inside them."""
+"""Defines the errors that users read, and shortens the text of other exceptions for them."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,19 +13,30 @@ class UserError(Exception):
   prints it without a traceback and leaves with exit status 2.
   """
 
+  def __init__(self, message: str):
+    """Takes the sentence; line breaks and control characters, as in a file's name, are escaped."""
+    super().__init__(one_line(message))
+
 
 class SettingError(UserError):
-  """A setting with a value that is not allowed.
+  """One or more settings with values that are not allowed.
 
   Attributes:
-    key: Dotted name of the setting.
-    problem: Rest of the sentence.
+    problems: Dotted name of each setting, and the rest of its sentence.
   """
 
-  def __init__(self, key: str, problem: str):
-    """Makes the sentence of its two parts."""
-    super().__init__(f"Setting {key} {problem}")
-    self.key, self.problem = key, problem
+  def __init__(self, *problems: tuple[str, str]):
+    """Joins the problems to one message, with "; " between them."""
+    sentences = [f"setting {key} {problem}".removesuffix(".") for key, problem in problems]
+    super().__init__(f"S{'; '.join(sentences)[1:]}.")
+    self.problems = problems
+
+
+def one_line(text: str) -> str:
+  """Returns a text whose line breaks and characters that no terminal should get are escaped."""
+  if text.isprintable():
+    return text
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

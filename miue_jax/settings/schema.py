@@ -16,16 +16,31 @@ import pydantic_core
 
 from miue_jax.settings.errors import SettingError, UserError, unknown
 
-# Types of fields; the check is part of the type.
+# Types of fields; the check is part of the type. Numbers are finite, by `_CONFIG`.
 Positive = Annotated[float, pydantic.Field(gt=0)]
 NonNegative = Annotated[float, pydantic.Field(ge=0)]
 Fraction = Annotated[float, pydantic.Field(gt=0, le=1)]
-Count = Annotated[int, pydantic.Field(ge=1)]
-CountOrZero = Annotated[int, pydantic.Field(ge=0)]
+# A larger count is a mistake: schedules are lists, and batches and networks must fit into memory.
+# Fields that need a lower limit add `at_most`.
+Count = Annotated[int, pydantic.Field(ge=1, le=100_000)]
+CountOrZero = Annotated[int, pydantic.Field(ge=0, le=100_000)]
+# Numbers of images that may exceed the data, because they only limit them.
+Limit = Annotated[int, pydantic.Field(ge=0, le=1_000_000_000)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 Percent = Annotated[float, pydantic.Field(ge=0, lt=100)]
 
-_CONFIG = pydantic.ConfigDict(extra="forbid", strict=True)
+
+def _moderate(value: float) -> float:
+  if abs(value) > 1e15:
+    raise ValueError("it is too large")
+  return value
+
+
+# Values of JSON files that are not trusted: numbers that statistics and drawings can take, or NaN.
+Moderate = Annotated[int | float, pydantic.AfterValidator(_moderate)]
+Whole = Annotated[int, pydantic.Field(ge=0, le=2**53)]
+
+_CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -40,7 +55,7 @@ def settings(cls: _Class) -> _Class:
     try:
       init(self, *args, **{key: _plain(value) for key, value in values.items()})
     except pydantic.ValidationError as error:
-      raise _first_problem(error, names(made)) from None
+      raise _problems(error, names(made)) from None
 
   made.__init__ = checked
   return made
@@ -56,22 +71,29 @@ def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     prefix: Prefix of the fields' names in messages, such as `"method."`.
 
   Raises:
-    UserError: A key is unknown, or a value has the wrong type or makes no sense.
+    UserError: A key is unknown, or values have the wrong type or are out of range; the message
+      names all of these values.
   """
   defaults = {field.name: field.default for field in dataclasses.fields(kind)}
   for key in values:
     if key not in defaults:
       raise UserError(unknown(key, defaults, prefix))
-  made = {
-    key: make(type(defaults[key]), value, f"{prefix}{key}.")
-    if dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)
-    else value
-    for key, value in values.items()
-  }
+  result: Any = None
+  made, problems = {}, []
+  for key, value in values.items():
+    inside = dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)
+    try:
+      made[key] = make(type(defaults[key]), value, f"{prefix}{key}.") if inside else value
+    except SettingError as error:  # goes on with the default, so that all problems are found
+      problems += error.problems
+  result = None
   try:
-    return kind(**made)
+    result = kind(**made)
   except SettingError as error:
-    raise SettingError(prefix + error.key, error.problem) from None
+    problems += [(prefix + key, problem) for key, problem in error.problems]
+  if problems:
+    raise SettingError(*problems)
+  return result
 
 
 def require(fine: bool, key: str, value: Any, allowed: str) -> None:
@@ -89,11 +111,17 @@ def require(fine: bool, key: str, value: Any, allowed: str) -> None:
 
 
 def _budget(epsilon: float) -> float:
-  require(0 < epsilon <= 127 / 255, "", epsilon, "in (0, 127/255]")
+  remedy = f": write {epsilon:g}/255" if 1 <= epsilon <= 127 else ""
+  require(0 < epsilon <= 127 / 255, "", epsilon, f"in (0, 127/255]{remedy}")
   return epsilon
 
 
 Epsilon = Annotated[float, pydantic.AfterValidator(_budget)]
+
+
+def at_most(limit: int) -> Any:
+  """Returns the upper limit of an integer field, to be added to its type by `Annotated`."""
+  return pydantic.Field(le=limit)
 
 
 def distinct(values: tuple) -> tuple:
@@ -125,21 +153,34 @@ def _plain(value: Any) -> Any:
   return value.item() if isinstance(value, np.generic) else value
 
 
-def _first_problem(error: pydantic.ValidationError, known: Iterable[str]) -> UserError:
-  first = error.errors(include_url=False)[0]
-  key = str(first["loc"][0]) if first["loc"] else ""
-  value, context = first["input"], first.get("ctx", {})
-  if first["type"] == "unexpected_keyword_argument":
-    return UserError(unknown(key, known))
-  if first["type"] == "setting":
-    key, value, allowed = context["key"] or key, context["value"], context["allowed"]
-    return SettingError(key, f"is {value!r}; it must be {allowed}.")
-  allowed = first["msg"].replace("Input should", "it must").replace("String should", "it must")
+def _problems(error: pydantic.ValidationError, known: Iterable[str]) -> UserError:
+  """Returns an error with one sentence for each field that fails."""
+  found = {}
+  for problem in error.errors(include_url=False):
+    key = str(problem["loc"][0]) if problem["loc"] else ""
+    if problem["type"] == "unexpected_keyword_argument":
+      return UserError(unknown(key, known))
+    key = problem.get("ctx", {}).get("key") or key
+    found.setdefault(key, _sentence(problem))
+  return SettingError(*found.items())
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+  """Returns what is wrong with a value, to follow "Setting KEY"."""
+  value, context = problem["input"], problem.get("ctx", {})
+  if problem["type"] == "setting":
+    return f"is {_short(context['value'])}; it must be {context['allowed']}."
+  allowed = problem["msg"].replace("Input should", "it must").replace("String should", "it must")
   allowed = allowed.replace("'", '"')
   allowed = allowed.replace("greater than or equal to", "at least")
   allowed = allowed.replace("less than or equal to", "at most")
-  if first["type"] == "too_short":
+  if problem["type"] == "too_short":
     allowed = "it must have at least one entry"
-  if first["type"].endswith("_type"):
-    return SettingError(key, f"is {value!r} ({type(value).__name__}); {allowed}.")
-  return SettingError(key, f"is {value!r}; {allowed}.")
+  if problem["type"].endswith("_type"):
+    return f"is {_short(value)} ({type(value).__name__}); {allowed}."
+  return f"is {_short(value)}; {allowed}."
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 100 else f"{text[:100]}..."

@@ -15,8 +15,7 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.machine.progress import Reporter
 from miue_jax.settings.config import Fit
 from miue_jax.settings.errors import UserError
-from miue_jax.train import lanes, loop, pretrained, step
-from miue_jax.train.prediction import Predictor
+from miue_jax.train import lanes, loop, prediction, pretrained, step
 from miue_jax.transforms import hooks as hooks_lib
 
 
@@ -81,7 +80,9 @@ def fit(
   table = layout.place(train)
   fitted = fresh(module, config, train, seed, columns=3 if validation is None else 4)
   if config.start_from:
-    fitted = fitted.replace(state=_pretrained(fitted.state, config.start_from))
+    drawn = sharding.fetch(fitted.state.variables)
+    variables = pretrained.transplant(pretrained.load(config.start_from), drawn)
+    fitted = fitted.replace(state=fitted.state.replace(**sharding.replicate(variables)))
   splits = {"test": test} | ({} if validation is None else {"validation": validation})
 
   def segment(epoch: int) -> loop.Segment:
@@ -97,7 +98,7 @@ def fit(
       loss, accuracy = fitted.sums.read(f"{name}, epoch {epoch}")
       scores = {"loss": loss, "train_accuracy": accuracy}
       for part, split in splits.items():
-        _, logits = Predictor(module)(fitted.state, split.images)
+        _, logits = prediction.predict(module, fitted.state, split.images)
         hits = np.argmax(logits, axis=1) == split.labels
         scores[f"{part}_accuracy"] = 100 * float(np.mean(hits))
       curve = loop.recorded(fitted.curve, epoch - 1, list(scores.values()))
@@ -113,18 +114,13 @@ def fit(
 def fresh(module: nn.Module, config: Fit, train: Split, seed: int, columns: int = 3) -> Fitted:
   """Returns an untrained `Fitted` on the mesh; it is also the template of a checkpoint."""
   optimiser = step.sgd(config, config.epochs, max(len(train) // config.batch_size, 1))
+  key = prng.stream(seed, "weights")
   return Fitted(
-    step.init(module, optimiser, prng.stream(seed, "weights"), train.images.shape[1:]),
+    sharding.replicate(step.fresh_state(module, optimiser, key, train.images.shape[1:])),
     step.Sums.zero(),
     loop.no_history(config.epochs, columns, fill=0),
     sharding.replicate(np.float32(0)),
   )
-
-
-def _pretrained(state: step.State, path: str) -> step.State:
-  """Returns a fresh state with the weights of a file; the optimiser starts from nothing."""
-  variables = pretrained.transplant(pretrained.load(path), sharding.fetch(state.variables))
-  return state.replace(**sharding.replicate(variables))
 
 
 @functools.lru_cache(maxsize=8)

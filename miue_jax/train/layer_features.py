@@ -22,7 +22,7 @@ OUTPUTS = (FEATURES, "logits")
 
 
 def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-  """Returns the layers of a network in the order in which their calls end, then `OUTPUTS`.
+  """Returns the layers of a network in the order of their computation, then `OUTPUTS`.
 
   A layer inside another one is named by its path, such as `BasicBlock_0/Conv_1`.
 
@@ -84,29 +84,22 @@ def select(
   return chosen(patterns, names(module, image_shape))
 
 
-class Extractor:
-  """Computes the features of some layers; the pass is compiled once.
+def extract(
+  module: nn.Module, layers: Sequence[str], variables: Any, images: Images
+) -> dict[str, np.ndarray]:
+  """Returns the features of some layers, float32 `[N, d]`, with BatchNorm in inference mode.
 
-  Attributes:
-    layers: Names of the layers.
+  Outputs with positions, `[N, height, width, d]` or `[N, tokens, d]`, are averaged over them, as
+  networks do before their classifier. The pass is compiled once.
+
+  Args:
+    module: The network.
+    layers: Names of layers, as `names` returns them.
+    variables: Variables of the network, on the mesh.
+    images: Images, uint8 `[N, H, W, C]`; lazy images are read batch by batch.
   """
-
-  def __init__(self, module: nn.Module, layers: Sequence[str]):
-    """Prepares the pass through `module` on the current mesh for `layers`, given as by `names`."""
-    self.layers = tuple(layers)
-    self._apply = _inference(module, self.layers, jax.sharding.get_mesh())
-
-  def __call__(self, variables: Any, images: Images) -> dict[str, np.ndarray]:
-    """Returns the features of every layer, float32 `[N, d]`, with BatchNorm in inference mode.
-
-    Outputs with positions, `[N, height, width, d]` or `[N, tokens, d]`, are averaged over them, as
-    networks do before their classifier.
-
-    Args:
-      variables: Variables of the network, on the mesh.
-      images: Images, uint8 `[N, H, W, C]`; lazy images are read batch by batch.
-    """
-    return prediction.in_batches(self._apply, variables, images)
+  apply = _inference(module, tuple(layers), jax.sharding.get_mesh())
+  return prediction.in_batches(apply, variables, images)
 
 
 @functools.lru_cache(maxsize=4)

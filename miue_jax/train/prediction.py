@@ -18,20 +18,13 @@ from miue_jax.train.step import State
 EVALUATION_BATCH = 512
 
 
-class Predictor:
-  """A network that is applied in batches over the mesh; it is compiled once."""
+def predict(module: nn.Module, state: State, images: Images) -> tuple[np.ndarray, np.ndarray]:
+  """Returns features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`.
 
-  def __init__(self, module: nn.Module):
-    """Takes a network that returns (features, logits)."""
-    self._apply = inference(module, jax.sharding.get_mesh())
-
-  def __call__(self, state: State, images: Images) -> tuple[np.ndarray, np.ndarray]:
-    """Returns features `[N, d]` and logits `[N, K]` of uint8 images `[N, H, W, C]`.
-
-    BatchNorm uses its running statistics. Every process reads the images of its own devices and
-    returns the results of all.
-    """
-    return in_batches(self._apply, state.variables, images)
+  BatchNorm uses its running statistics. Every process reads the images of its own devices and
+  returns the results of all. A network is compiled once.
+  """
+  return in_batches(inference(module, jax.sharding.get_mesh()), state.variables, images)
 
 
 def in_batches(apply: Callable[[Any, jax.Array], Any], variables: Any, images: Images) -> Any:
@@ -73,7 +66,7 @@ def evaluation_batch(count: int) -> int:
 
 @functools.lru_cache(maxsize=2)
 def inference(module: nn.Module, mesh: jax.sharding.Mesh):
-  """Returns the forward pass that all predictors of a network share, compiled once."""
+  """Returns the forward pass of a network, compiled once."""
   del mesh  # part of the key: a compiled function belongs to its mesh
 
   def local(variables, images):

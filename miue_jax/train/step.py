@@ -167,11 +167,6 @@ def fresh_state(
   return State(params, variables["batch_stats"], optimiser.init(params))
 
 
-def init(module: nn.Module, optimiser: Any, key: jax.Array, image: tuple[int, int, int]) -> State:
-  """Returns the initial state of a network on every device of the mesh."""
-  return sharding.replicate(fresh_state(module, optimiser, key, image))
-
-
 # (batch, Pass.delta, rows, keys) -> float images [batch, H, W, C].
 Inputs = Callable[[lanes.Table, Any, jax.Array, jax.Array], jax.Array]
 
@@ -184,6 +179,25 @@ def plain_inputs(kind: Augmentation) -> Inputs:
     return augment(kind, keys, batch.images.astype(jnp.float32) / 255)
 
   return inputs
+
+
+def applied(
+  module: nn.Module, state: State, params: Any, images: jax.Array, key: jax.Array
+) -> tuple[Any, Any]:
+  """Returns the outputs of a network in training, and its new BatchNorm statistics.
+
+  Args:
+    module: The network.
+    state: Its state, of which the BatchNorm statistics are read.
+    params: Its parameters.
+    images: Float inputs of this device.
+    key: Random key of dropout.
+  """
+  variables = {"params": params, "batch_stats": state.batch_stats}
+  outputs, updated = module.apply(
+    variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+  )
+  return outputs, updated.get("batch_stats", {})
 
 
 # (outputs `(features, logits)` of the inputs) -> one loss per row, and a mask of correct rows.
@@ -214,16 +228,10 @@ def update(
   """
 
   def loss_of(params):
-    outputs, updated = module.apply(
-      {"params": params, "batch_stats": state.batch_stats},
-      images,
-      train=True,
-      mutable=["batch_stats"],
-      rngs={"dropout": jax.random.fold_in(key, index)},
-    )
+    outputs, batch_stats = applied(module, state, params, images, jax.random.fold_in(key, index))
     losses, hits = criterion(outputs)
     # The mean over devices belongs inside: gradients of replicated parameters arrive summed.
-    return jax.lax.pmean(jnp.mean(losses), AXIS), (hits, updated.get("batch_stats", {}))
+    return jax.lax.pmean(jnp.mean(losses), AXIS), (hits, batch_stats)
 
   (loss, (hits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)

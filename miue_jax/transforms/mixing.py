@@ -118,16 +118,7 @@ def _mixed(targets: Targets, own: jax.Array) -> Targets:
 
 
 def _boxes(keys: jax.Array, half: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Draws boxes around random pixels.
-
-  Args:
-    keys: Random keys `[batch]`.
-    half: Half of the height and width of each box, as a fraction of the image, `[batch, 2]`.
-    shape: Shape of the images.
-
-  Returns:
-    Bool `[batch, height, width, 1]`, true inside a box.
-  """
+  """Returns masks of boxes around random pixels; `half` is half their share of the image."""
   sides = jnp.array(shape[1:3])
   centres = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, sides))(keys)
   reach = (half * sides[None, :]).astype(jnp.int32)

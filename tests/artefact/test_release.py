@@ -409,7 +409,7 @@ def test_a_file_that_is_not_an_image_of_the_right_shape(exported):
   assert_refused(exported, f"{rows[3]['path']} does not decode")
   Image.new("RGB", (9, 7)).save(path)
   replace_content(path.read_bytes())
-  assert_refused(exported, rf"{rows[3]['path']} is \[7, 9, 3\] instead of \[9, 7, 3\]")
+  assert_refused(exported, rf"{rows[3]['path']} is \[7, 9\] pixels instead of \[9, 7\]")
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_link_that_leaves_the_tree(exported):
   assert_refused(exported, "link that leaves")
   (exported[0] / path).unlink()
   (exported[0] / path).symlink_to(path.rsplit("/", 1)[1])  # to itself
-  assert_refused(exported, f"{path} is missing")
+  assert_refused(exported, f"{path}: .* leads to itself")
 
 
 @pytest.mark.parametrize(

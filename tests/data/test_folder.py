@@ -158,7 +158,7 @@ def test_a_class_folder_may_be_a_link(tree, tmp_path_factory):
 
 def test_a_broken_link_is_named(tree):
   (tree / "train" / "a" / "gone.png").symlink_to(tree / "nowhere.png")
-  with pytest.raises(UserError, match=r"gone.png is not a readable file"):
+  with pytest.raises(UserError, match=r"gone.png is a broken link, not a file"):
     load(tree)
 
 

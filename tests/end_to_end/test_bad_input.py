@@ -26,7 +26,7 @@ EPSILON = "in (0, 127/255]"
     (["--config.data.classes=1,2"], ["data.classes"]),
     (["--config.method.epsilon=0.0"], ["method.epsilon", EPSILON]),
     (["--config.method.epsilon=1.01"], ["method.epsilon", EPSILON]),
-    (["--config.method.epsilon=nan"], ["method.epsilon", EPSILON]),
+    (["--config.method.epsilon=nan"], ["method.epsilon", "finite"]),
     (["--config.victim_fit.augment=blur"], ["victim_fit.augment", "crop_flip"]),
     (["--unknown=1"], ["'unknown'", "--help"]),
     (["--mode=fly"], ["--mode=fly", "generate"]),

@@ -40,12 +40,21 @@ def test_a_single_row_that_was_cut_off_is_dropped(tmp_path):
 
 @pytest.mark.parametrize(
   ("line", "message"),
-  [(b"{", "not JSON"), (b"", "not JSON"), (b"\xff", "not JSON"), (b"{}", "not a result")],
+  [
+    (b"{", "Expecting property name"),
+    (b"", "Expecting value"),
+    (b"\xff", "can't decode byte 0xff"),
+    (b"[]", "not a JSON object"),
+    (b"{}", "dataset: field required"),
+    (json.dumps(ROW | {"test_accuracy": "high"}).encode(), "test_accuracy"),
+    (json.dumps(ROW | {"seed": 10**30}).encode(), "an integer of more than 64 bits"),
+    (b'{"a": ' * 60 + b"1" + b"}" * 60, "nested too deeply"),
+  ],
 )
 def test_a_complete_line_that_is_no_row_is_an_error(tmp_path, line, message):
   path = tmp_path / "results.jsonl"
   path.write_bytes(json.dumps(ROW).encode() + b"\n" + line + b"\n")
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError, match=rf"Line 2 of .* is not a row.*{message}.*delete that line"):
     Rows(path).read()
 
 

@@ -102,9 +102,8 @@ def test_a_damaged_config_is_an_error(tmp_path, content):
 
 def test_a_file_in_the_way_is_an_error(tmp_path):
   (tmp_path / "run").write_text("not a folder")
-  workdir = workdirs.open_workdir(tmp_path / "run")
-  with pytest.raises(UserError, match="Cannot write"), workdirs.occupied(workdir, alone=True):
-    pass
+  with pytest.raises(UserError, match="a part of the path is a file"):
+    workdirs.open_workdir(tmp_path / "run")
 
 
 def test_every_path_is_inside_the_root_and_has_another_name(tmp_path):
@@ -115,11 +114,10 @@ def test_every_path_is_inside_the_root_and_has_another_name(tmp_path):
   assert {path.parent for path in paths} == {tmp_path}
 
 
-def test_json_is_read_back(tmp_path):
+def test_the_lead_writes_and_sees_a_file(tmp_path):
   workdir = workdirs.Workdir(tmp_path)
-  assert workdir.read_json(workdir.measurement) is None
-  workdir.write_json(workdir.measurement, {"rows": []})
-  assert workdir.read_json(workdir.measurement) == {"rows": []}
+  assert not workdir.exists(workdir.measurement)
+  workdir.on_lead(lambda: workdir.measurement.touch())
   assert workdir.exists(workdir.measurement)
   assert not workdir.has_poison()
 

@@ -77,9 +77,9 @@ def test_a_plan_of_a_pattern_has_victims_alone():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    (plan.Options(chips=0), "chips is 0"),
-    (plan.Options(share=1.5), "share is 1.5"),
-    (plan.Options(price=math.nan), "price is nan"),
+    (plan.Options(chips=0), "--chips is 0"),
+    (plan.Options(share=1.5), "--share is 1.5"),
+    (plan.Options(price=math.nan), "--price is nan"),
     (plan.Options(train_images=-1), "train_images"),
   ],
 )

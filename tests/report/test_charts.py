@@ -13,20 +13,14 @@ from miue_jax.report.information import Estimates
 def settings(**method):
   """Returns what the manifest of a poison says about its recipe."""
   shared = {"name": "miue", "epochs": 16, "fraction": 1.0, "epsilon": 8 / 255}
-  return {
-    "settings": {
-      "model": {"width": 16},
-      "source": {"learning_rate": 0.1},
-      "method": shared | {"epsilon_start": 8 / 255} | method,
-    }
-  }
+  return {"settings": shared | {"model": {"width": 16}} | method}
 
 
 FACTS = {
   "full": settings(),
   "half": settings(fraction=0.5),
   "tenth": settings(fraction=0.1),
-  "large": settings(epsilon=16 / 255, epsilon_start=16 / 255),
+  "large": settings(epsilon=16 / 255),
   "long": settings(epochs=99, fraction=0.5),  # the only one with these epochs
   "em": settings(name="em"),
   "external": {"settings": None},

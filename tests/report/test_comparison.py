@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from miue_jax import report
+from miue_jax.machine.files import write_texts
 from miue_jax.report import comparison, tables
 
 AXES = report.Axes(
@@ -204,7 +205,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, rows, lost):
 
   def write(folder):
     results = [report.Results(AXES, rows, lost, facts=FACTS, published="cifar10")]
-    report.write(tmp_path / folder, report.Comparison(results, config, "python <x>"))
+    write_texts(tmp_path / folder, report.Comparison(results, config, "python <x>").files)
 
   write("a")
   write("b")

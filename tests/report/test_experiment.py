@@ -1,16 +1,15 @@
-"""The report of one experiment: page, Markdown, JSON, and how they are written."""
+"""The report of one experiment: page, Markdown and JSON."""
 
 import html.parser
 import json
 import math
-import os
 import re
 
 import numpy as np
 import pytest
 
 from miue_jax import report
-from miue_jax.settings.errors import UserError
+from miue_jax.machine import files
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 EVIL = "<script>alert('x')</script> & \"q\" $a$ | b"
@@ -86,7 +85,7 @@ def write_all(directory, rows, **changes):
     "measurement": MEASUREMENT,
     "examples": make_examples(),
   }
-  report.write(directory, report.Experiment(rows, **(arguments | changes)))
+  files.write_texts(directory, report.Experiment(rows, **(arguments | changes)).files)
   return report.table(rows)
 
 
@@ -272,7 +271,7 @@ def test_the_judged_method_is_the_one_that_made_the_poison(make_row):
 
 
 def test_missing_parts_name_the_mode_that_makes_them(tmp_path):
-  report.write(tmp_path, report.Experiment([], {}, ""))
+  files.write_texts(tmp_path, report.Experiment([], {}, "").files)
   page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
   for mode in ("'evaluate'", "'generate'", "'measure'"):
     assert mode in page
@@ -295,28 +294,6 @@ def test_curves_may_be_missing_short_or_not_finite(tmp_path, make_row):
   assert "nan" not in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
 
 
-def test_a_failed_write_leaves_the_old_files(tmp_path, rows, monkeypatch):
-  write_all(tmp_path, rows)
-  old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-  def full_disk(self, text, **_):
-    with open(self, "w") as file:
-      file.write(text[:10])
-    raise OSError(28, "No space left on device")
-
-  monkeypatch.setattr("pathlib.Path.write_text", full_disk)
-  with pytest.raises(UserError, match="No space left on device"):
-    write_all(tmp_path, rows[:1])
-  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
-
-
-def test_a_directory_that_cannot_be_made_is_a_user_error(tmp_path, rows):
-  (tmp_path / "taken").write_text("a file")
-  with pytest.raises(UserError, match="cannot be written"):
-    write_all(tmp_path / "taken", rows)
-  assert os.listdir(tmp_path) == ["taken"]
-
-
 def test_the_table_is_aligned_and_has_one_line_for_each_condition(make_row):
   rows = [make_row("clean", 97.25), make_row("a|b\nc", 5.0)]
   lines = report.table(rows).splitlines()
@@ -325,11 +302,3 @@ def test_the_table_is_aligned_and_has_one_line_for_each_condition(make_row):
   assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
   assert "dataset" not in lines[0]
   assert "| dataset" in report.table([*rows, make_row("clean", 1.0, dataset="other")])
-
-
-def test_examples_that_do_not_match_are_an_error():
-  clean = np.zeros((2, 4, 4, 3), np.uint8)
-  with pytest.raises(UserError, match="float32"):
-    report.Examples(clean.astype(np.float32), clean, ("a", "b"))
-  with pytest.raises(UserError, match="do not match"):
-    report.Examples(clean, clean, ("a",))

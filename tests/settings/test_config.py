@@ -220,6 +220,23 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("measure.bootstrap", -2),
     ("measure.null", 1),
     ("measure.epochs", -1),
+    ("method.tau", float("inf")),
+    ("method.tau", float("nan")),
+    ("method.step_size_start", float("inf")),
+    ("victim_fit.learning_rate", float("nan")),
+    ("data.memory", float("inf")),
+    ("data.memory", float("nan")),
+    ("method.epochs", 10**12),
+    ("method.steps", 10**6),
+    ("method.draws", 10**6),
+    ("method.ensemble", 10**6),
+    ("measure.epochs", 10**6),
+    ("data.size", 10**9),
+    ("method.model.width", 10**9),
+    ("victim.width", 10**9),
+    ("method.batch_size", 10**9),
+    ("victim_fit.batch_size", 10**9),
+    ("measure.projections", 10**9),
   ],
 )
 def test_a_value_that_makes_no_sense_is_named(key, value):
@@ -233,6 +250,7 @@ def test_a_value_that_makes_no_sense_is_named(key, value):
     ("random", "method.norm", "l1"),
     ("ap", "method.restarts", 0),
     ("rem", "method.inner_epsilon", 1.5),
+    ("rem", "method.draws", 10**6),
     ("tue", "method.augment_poisoned", False),
     ("tue", "method.class_wise", True),
     ("gue", "method.generator_learning_rate", 0.0),
@@ -252,6 +270,25 @@ def test_unknown_input_transformations_are_refused(names):
   )
   with pytest.raises(UserError, match=f"Setting method.{key} is .*; it must "):
     freeze(changed(f"method.{key}", tuple(names.split()), "miue_robust"))
+
+
+def test_all_problems_of_a_config_are_in_one_message():
+  values = changed("method.tau", float("inf"))
+  values["method"]["source"]["batch_size"] = 0
+  values["seed"] = -1
+  values["victim"]["width"] = 0
+  with pytest.raises(UserError) as found:
+    freeze(values)
+  assert str(found.value) == (
+    "Setting method.source.batch_size is 0; it must be at least 1; setting method.tau is inf; it "
+    "must be a finite number; setting victim.width is 0; it must be at least 1; setting seed is "
+    "-1; it must be at least 0."
+  )
+
+
+def test_an_epsilon_in_255ths_comes_with_the_remedy():
+  with pytest.raises(UserError, match=r"is 8\.0; it must be in \(0, 127/255\]: write 8/255\."):
+    freeze(changed("method.epsilon", 8.0))
 
 
 def test_a_method_does_not_take_the_settings_of_another():

@@ -141,7 +141,7 @@ def test_validation_adds_a_column_and_changes_nothing_else(tmp_path, use_devices
   validated = run_fit(tmp_path / "validated", validation=TRAIN)
   chex.assert_trees_all_equal(validated.state, plain.state)
   np.testing.assert_array_equal(validated.curve[:, :3], plain.curve)
-  _, logits = prediction.Predictor(Tiny())(plain.state, TRAIN.images)
+  _, logits = prediction.predict(Tiny(), plain.state, TRAIN.images)
   expected = 100 * np.mean(np.argmax(logits, axis=1) == TRAIN.labels)
   assert float(validated.curve[-1, 3]) == pytest.approx(expected)
 

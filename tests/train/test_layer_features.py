@@ -1,5 +1,7 @@
 """Tests features of named layers against the outputs of the network and a convolution by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,7 @@ def test_all_blocks_come_from_one_pass(resnet, use_devices):
   use_devices(2)
   module, variables = resnet
   wanted = layer_features.chosen(("*", "BasicBlock_3/Conv_0"), layer_features.names(module, SHAPE))
-  found = layer_features.Extractor(module, wanted)(variables, IMAGES)
+  found = layer_features.extract(module, wanted, variables, IMAGES)
   assert found.keys() == set(wanted)
   images = IMAGES.astype(np.float32) / 255
   features, logits = module.apply(variables, images, train=False)
@@ -94,9 +96,10 @@ def test_lazy_images_are_read_batch_by_batch(resnet, use_devices, monkeypatch):
     asked.append(len(ids))
     return IMAGES[ids]
 
-  extract = layer_features.Extractor(module, ("BasicBlock_0", "features"))
-  lazy = extract(variables, LazyImages(read, len(IMAGES), "test", image_shape=SHAPE))
+  layers = ("BasicBlock_0", "features")
+  extract = functools.partial(layer_features.extract, module, layers, variables)
+  lazy = extract(LazyImages(read, len(IMAGES), "test", image_shape=SHAPE))
   assert max(asked) <= 8
   assert sum(asked) == len(IMAGES)
-  for name, values in extract(variables, IMAGES).items():
+  for name, values in extract(IMAGES).items():
     np.testing.assert_array_equal(lazy[name], values)

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from miue_jax.machine import sharding
 from miue_jax.models import layers
 from miue_jax.train import prediction, step
 
@@ -28,10 +29,10 @@ def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypat
   use_devices(2)
   monkeypatch.setattr(prediction, "EVALUATION_BATCH", 4)
   module = Tiny()
-  state = step.init(module, optax.sgd(0.1), jax.random.key(0), (6, 6, 1))
+  state = sharding.replicate(step.fresh_state(module, optax.sgd(0.1), jax.random.key(0), (6, 6, 1)))
   # The running statistics differ from the initial ones.
   state = state.replace(batch_stats=jax.tree.map(lambda x: x + 0.5, state.batch_stats))
   images = np.random.default_rng(2).integers(0, 256, (count, 6, 6, 1), np.uint8)
-  found = prediction.Predictor(module)(state, images)
+  found = prediction.predict(module, state, images)
   expected = module.apply(state.variables, images / np.float32(255))
   chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)

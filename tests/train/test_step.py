@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from miue_jax.data.dataset import Split
-from miue_jax.machine import cpu, loops, prng
+from miue_jax.machine import cpu, loops, prng, sharding
 from miue_jax.models import layers
 from miue_jax.settings.config import Fit, Sgd
 from miue_jax.settings.errors import UserError
@@ -98,7 +98,9 @@ def one_pass(platform):
   """Returns state and sums after one pass with the loops of `platform`; the devices stay CPUs."""
   optimiser = step.sgd(CONFIG, CONFIG.epochs, STEPS)
   train = make_split(42)
-  state = step.init(Tiny(), optimiser, jax.random.key(0), train.images.shape[1:])
+  state = sharding.replicate(
+    step.fresh_state(Tiny(), optimiser, jax.random.key(0), train.images.shape[1:])
+  )
   table = lanes.lay_out(42, (8,), 0).place(train)
   key = prng.stream(0, "fit", 0)
   constants = step.Pass(table, None, step.shuffler(8)(key, table.ids), key)

@@ -1,0 +1,88 @@
+"""Writes text to the terminal: escapes what could change it and reports what it cannot take."""
+
+import errno
+import logging
+import os
+import re
+import sys
+from typing import NoReturn, TextIO
+
+from miue_jax.settings.errors import UserError
+
+_BROKEN_PIPE = 128 + 13  # status of a program that SIGPIPE ends
+
+
+def printable(text: str) -> str:
+  """Returns text with escapes for all characters that do not print, except for newlines.
+
+  A path or the name of a class can then neither colour the terminal nor move its cursor.
+  """
+  return "".join(
+    letter
+    if letter.isprintable() or letter == "\n"
+    else letter.encode("unicode_escape", "surrogatepass").decode()
+    for letter in text
+  )
+
+
+def line(text: str) -> str:
+  """Returns printable text on one line; every newline and the blanks around it become a space."""
+  return printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+
+
+class Formatter(logging.Formatter):
+  """Makes the text of a log record printable."""
+
+  def __init__(self, wrapped: logging.Formatter | None):
+    """Keeps the formatter that makes the text; None is that of the standard library."""
+    super().__init__()
+    self._wrapped = wrapped or logging.Formatter()
+
+  def format(self, record: logging.LogRecord) -> str:
+    """Returns the printable text of a record."""
+    return printable(self._wrapped.format(record))
+
+
+def require_stdout() -> None:
+  """Makes stdout take every character, in escapes where its encoding lacks it.
+
+  Raises:
+    UserError: Stdout is closed.
+  """
+  if sys.stdout is None:
+    raise UserError("The standard output is closed: leave it open, or add >/dev/null.")
+  if hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> None:
+  """Prints a result to stdout.
+
+  Raises:
+    UserError: Stdout cannot be written, for example because the disk is full.
+    SystemExit: The reader of stdout is gone, which is no error (`| head -1`).
+  """
+  try:
+    print(printable(text), flush=True)
+  except OSError as error:
+    _discard(sys.stdout)
+    if error.errno == errno.EPIPE:
+      sys.exit(_BROKEN_PIPE)
+    raise UserError(
+      f"The result cannot be printed: {error.strerror}; free some space, or send the standard "
+      "output elsewhere."
+    ) from error
+
+
+def fail(message: str, status: int = 2) -> NoReturn:
+  """Prints a message as one line on stderr and leaves the program."""
+  try:
+    print(f"miue-jax: {line(message)}", file=sys.stderr, flush=True)
+  except OSError:
+    _discard(sys.stderr)
+  sys.exit(status)
+
+
+def _discard(stream: TextIO) -> None:
+  """Sends a stream to nowhere, so that Python does not fail again when it flushes it at the end."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
