@@ -102,9 +102,17 @@ def parse(argv: Sequence[str]) -> list[str]:
     hint = f"did you mean --config.{error.flagname}?" if "." in error.flagname else ""
     raise UserError(f"{error}; {hint or '--help lists the flags.'}") from error
   except flags.Error as error:
-    raise UserError(str(error)) from error
+    raise UserError(_plain(str(error))) from error
   except Exception as error:  # The config flag raises errors of many types.
     raise UserError(f"A flag is wrong ({type(error).__name__}: {first_line(error)}).") from error
+
+
+def _plain(text: str) -> str:
+  """Returns a message of absl as a sentence that does not mention Python."""
+  text = re.sub(r"invalid literal for int\(\) with base 10: .*", "it must be a whole number", text)
+  text = re.sub(r"could not convert string to float: .*", "it must be a number", text)
+  text = re.sub(r"value should be one of <(.*)>", lambda m: f"it must be one of {m[1]}", text)
+  return f"{text[:1].upper()}{text[1:].replace('|', ', ').rstrip('.')}."
 
 
 def _help(description: str) -> str:

@@ -51,6 +51,27 @@ def test_a_recipe_that_makes_no_settings_is_one_sentence(tmp_path, body, message
     command_line._settings(["program", f"--config={path}"])
 
 
+@pytest.mark.parametrize(
+  ("absl", "plain"),
+  [
+    (
+      "flag --chips=1e9: invalid literal for int() with base 10: '1e9'",
+      "Flag --chips=1e9: it must be a whole number.",
+    ),
+    (
+      "flag --price=a: could not convert string to float: 'a'",
+      "Flag --price=a: it must be a number.",
+    ),
+    (
+      "flag --mode=fly: value should be one of <run|plan>",
+      "Flag --mode=fly: it must be one of run, plan.",
+    ),
+  ],
+)
+def test_messages_of_absl_do_not_mention_python(absl, plain):
+  assert command_line._plain(absl) == plain
+
+
 def test_a_recipe_without_get_config_is_named(tmp_path):
   path = tmp_path / "recipe.py"
   path.write_text("")

@@ -1,1 +1,1 @@
-"""Devices, random keys, loops, signals, processes, checkpoints, progress and files."""
+"""Provides devices, random keys, loops, signals, processes, checkpoints, progress and files."""

@@ -120,7 +120,7 @@ def together(mode: str, timeout: float) -> Generator[None]:
   except Interrupted:
     raise
   except UserError as error:
-    _leave(FAILED, terminal.line(str(error)), f"miue-jax: {terminal.line(str(error))}\n")
+    _leave(FAILED, str(error), f"miue-jax: {error}\n")
   except jax.errors.JaxRuntimeError as error:
     reason = f"another process died, or a computation failed ({first_line(error)})"
     _leave(LOST, reason, f"miue-jax: {reason}\n")

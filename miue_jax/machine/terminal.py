@@ -3,31 +3,17 @@
 import errno
 import logging
 import os
-import re
 import sys
 from typing import NoReturn, TextIO
 
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, escaped, one_line
 
 _BROKEN_PIPE = 128 + 13  # status of a program that SIGPIPE ends
 
 
 def printable(text: str) -> str:
-  """Returns text with escapes for all characters that do not print, except for newlines.
-
-  A path or the name of a class can then neither colour the terminal nor move its cursor.
-  """
-  return "".join(
-    letter
-    if letter.isprintable() or letter == "\n"
-    else letter.encode("unicode_escape", "surrogatepass").decode()
-    for letter in text
-  )
-
-
-def line(text: str) -> str:
-  """Returns printable text on one line; every newline and the blanks around it become a space."""
-  return printable(re.sub(r"\s*[\r\n]\s*", " ", text.strip()))
+  """Returns text with escapes for all characters that do not print, except for newlines."""
+  return "\n".join(map(escaped, text.split("\n")))
 
 
 class Formatter(logging.Formatter):
@@ -77,7 +63,7 @@ def write(text: str) -> None:
 def fail(message: str, status: int = 2) -> NoReturn:
   """Prints a message as one line on stderr and leaves the program."""
   try:
-    print(f"miue-jax: {line(message)}", file=sys.stderr, flush=True)
+    print(f"miue-jax: {one_line(message)}", file=sys.stderr, flush=True)
   except OSError:
     _discard(sys.stderr)
   sys.exit(status)

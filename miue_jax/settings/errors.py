@@ -1,6 +1,7 @@
 """Defines the errors that users read, and shortens the text of other exceptions for them."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST = 300  # characters that an exception contributes to a message
@@ -33,7 +34,15 @@ class SettingError(UserError):
 
 
 def one_line(text: str) -> str:
-  """Returns a text whose line breaks and characters that no terminal should get are escaped."""
+  """Returns escaped text on one line: line breaks and the blanks around them become a space."""
+  return escaped(re.sub(r"\s*\n\s*", " ", text))
+
+
+def escaped(text: str) -> str:
+  """Returns text with escapes for all characters that do not print.
+
+  A path or the name of a class can then neither colour the terminal nor move its cursor.
+  """
   if text.isprintable():
     return text
   return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -46,6 +55,9 @@ def first_line(error: BaseException) -> str:
 
 def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
   """Returns the sentence about an unknown key, with the nearest known name."""
+  known = list(known)
+  if not known:
+    return f"Unknown setting {prefix}{key}; {prefix.removesuffix('.')} is a single value."
   close = difflib.get_close_matches(key, known, n=1)
   hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
   return f"Unknown setting {prefix}{key}; {hint}"

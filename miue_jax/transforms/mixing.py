@@ -109,7 +109,7 @@ def _next_lane(x: jax.Array) -> jax.Array:
 
 
 def _mixed(targets: Targets, own: jax.Array) -> Targets:
-  """Mixes targets with those of the next lane; `own` `[batch]` is the weight of a row's own."""
+  """Mixes targets with those of the next lane; `own` `[batch]` are the weights of the former."""
   other = jax.tree.map(_next_lane, targets)
   return Targets(
     jnp.concatenate([targets.labels, other.labels], axis=1),
@@ -118,7 +118,7 @@ def _mixed(targets: Targets, own: jax.Array) -> Targets:
 
 
 def _boxes(keys: jax.Array, half: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Returns masks of boxes around random pixels; `half` is half their share of the image."""
+  """Returns masks of boxes around random pixels; `half` is half their relative side."""
   sides = jnp.array(shape[1:3])
   centres = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, sides))(keys)
   reach = (half * sides[None, :]).astype(jnp.int32)

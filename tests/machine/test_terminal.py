@@ -15,10 +15,6 @@ def test_only_characters_that_print_and_newlines_stay():
   assert terminal.printable("\x9b \u202e \udcff") == "\\x9b \\u202e \\udcff"
 
 
-def test_a_line_has_no_newline():
-  assert terminal.line(" a \r\n\n  b\nc\n") == "a b c"
-
-
 def test_log_records_are_printable():
   record = logging.LogRecord("name", logging.INFO, "", 0, "class %s", ("\x1b[1mcat",), None)
   formatter = terminal.Formatter(logging.Formatter("%(message)s"))
