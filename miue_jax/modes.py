@@ -156,7 +156,10 @@ def restore(call: Call) -> str:
 def pretrain(call: Call) -> str:
   """Trains a victim on clean images and writes its weights, from which other victims can start."""
   from miue_jax.experiment import stages
+  from miue_jax.machine import files
 
+  if call.output:
+    files.require_new(call.output, "--output")  # before devices and data are opened
   with call.experiment() as experiment:
     path, accuracy = stages.pretrain(experiment, call.output)
     return f"Weights of {accuracy:.1f} % clean test accuracy: {path}"

@@ -43,3 +43,15 @@ def test_a_file_that_cannot_be_read_gives_none(tmp_path, text):
   (tmp_path / "memory.json").write_text(text)
   assert memory.read(tmp_path / "memory.json") is None
   assert memory.read(tmp_path / "absent.json") is None
+
+
+def test_the_limit_is_the_smallest_of_machine_shell_and_container(tmp_path, monkeypatch):
+  machine = memory.limit()
+  assert SIZE < machine < 1 << 60
+  with monkeypatch.context() as patch:
+    allowed = machine // 2
+    patch.setattr(memory.resource, "getrlimit", lambda kind: (allowed, allowed))
+    assert 0 <= memory.limit() < allowed  # what this process has already is taken off
+  (tmp_path / "memory.max").write_text("123456\n")
+  monkeypatch.setattr(memory, "_GROUP", tmp_path / "memory.max")
+  assert memory.limit() == 123456
