@@ -255,7 +255,7 @@ def measure(experiment: Experiment) -> dict[str, Any]:
   measurement = {"settings": found[0]["settings"]} | {
     key: [row for one in found for row in one[key]] for key in ("rows", "theory")
   }
-  workdir.write_json(workdir.measurement, measurement)
+  workdir.on_lead(lambda: files.write_json(workdir.measurement, measurement))
   return measurement
 
 

@@ -62,14 +62,6 @@ class Workdir:
     """Returns whether the poison is finished."""
     return self.exists(self.poison / "manifest.json")
 
-  def write_json(self, path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object, completely or not at all."""
-    processes.from_lead(lambda: files.write_json(path, content))
-
-  def read_json(self, path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns a JSON object that the lead process read, or None if there is no such file."""
-    return processes.from_lead(lambda: documents.read_json(path) if files.exists(path) else None)
-
 
 # What a workdir holds, and those parts that are not looked through: they can be large, and what
 # reads and writes them looks at every file.
