@@ -58,7 +58,8 @@ def _used(stage: str, config: Config, images: Mapping[str, str]) -> dict[str, An
   found = _selected(stage, values)
   if start := found.get("victim_fit.start_from"):
     with reading.opened(start) as file:
-      found["victim_fit.start_from"] = hashlib.file_digest(file, "sha256").hexdigest()
+      digest: Any = hashlib.file_digest(file, "sha256")  # pyrefly: ignore[no-matching-overload]
+      found["victim_fit.start_from"] = digest.hexdigest()
   wanted = (_TRAINING,) if stage == "generate" else (_TRAINING, _TEST)
   return found | {name: images[name] for name in wanted if name in images}
 

@@ -24,7 +24,7 @@ import jax
 from jax._src import distributed  # The service has no public client; Orbax also uses this one.
 
 from miue_jax.machine import exits, terminal
-from miue_jax.settings.errors import UserError, first_line
+from miue_jax.settings.errors import UserError, first_line, one_line
 
 FAILED = 2  # exit status of a problem that the user can solve
 LOST = 3  # exit status if another process died or cannot be reached
@@ -280,7 +280,7 @@ def aborting(text: str) -> Generator[None]:
     yield
     return
   with _hidden_if_it_fails() as stderr:
-    _end_on_abort(stderr, f"miue-jax: {terminal.line(text)}\n", FAILED)
+    _end_on_abort(stderr, f"miue-jax: {one_line(text)}\n", FAILED)
     try:
       yield
     finally:
