@@ -146,7 +146,7 @@ def test_layers_and_test_images(fork, finished, tmp_path):
   assert values["miue", "Conv_0"] < values["clean", "Conv_0"]
   page = (workdir / "report" / "index.html").read_text()
   assert "sliced histogram of Conv_2" in page
-  assert f"over {', '.join(layers)}." in page  # the drawing
+  assert all(f">{layer}</text>" in page for layer in layers)  # the drawing
 
 
 def test_a_layer_that_there_is_not_is_named_before_any_work(fork, tmp_path):
@@ -191,7 +191,7 @@ def test_a_run_measures_the_theory(finished):
   assert "Theorem 5.1" in report
   assert "### Other explanations" in report
   page = (workdir / "report" / "index.html").read_text()
-  assert "Covariance spectra of features for clean, random, miue." in page
+  assert "Covariance spectra of features: eigenvalue over rank; of clean, random, miue." in page
 
 
 def test_a_measurement_of_an_older_version_is_still_shown(fork, finished, tmp_path):
