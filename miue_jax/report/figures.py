@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
 from miue_jax.report.aggregate import Statistic, methods_in_order
@@ -159,8 +159,9 @@ def _scale(axis: Any, chart: Chart) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
   if chart.scale == "log":
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(LogFormatter())
-    axis.yaxis.set_minor_formatter(LogFormatter())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
   elif chart.scale == "percent":
     axis.set_ylim(-2, 102)
   elif chart.scale == "zero":
