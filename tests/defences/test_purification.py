@@ -40,6 +40,7 @@ def error(images, expected):
   return np.sqrt(np.mean((images.astype(float) - expected) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "make", [purification.variational, functools.partial(purification.diffusion, 60)]
 )

@@ -88,6 +88,7 @@ def test_each_toning_acts_on_half_of_the_images():
   assert all(sorted(image[0, 0].round(5)) == [0.2, 0.4, 0.6] for image in toned[even].astype(float))
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
   def adversary(keys, images, targets):
     def loss(images):

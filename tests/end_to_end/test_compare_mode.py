@@ -142,6 +142,7 @@ def test_kills_change_nothing(whole, start_comparison, comparison, tmp_path):
   assert rows_of(tmp_path) == rows_of(whole[0])
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_continues(start_comparison, comparison, tmp_path):
   flags = ("--config.victim_fit.epochs=100", "--config.victim_fit.checkpoint_every=1000",
            "--config.compare.methods=('lsp',)", "--config.compare.defences=('none',)")  # fmt: skip
@@ -157,6 +158,7 @@ def test_a_signal_saves_and_the_same_command_continues(start_comparison, compari
     assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
 
 
+@pytest.mark.slow
 def test_several_programs_fill_one_table(whole, start_comparison, tmp_path):
   for process in [start_comparison(tmp_path) for _ in range(2)]:
     result = ended(process)
@@ -168,6 +170,7 @@ def test_several_programs_fill_one_table(whole, start_comparison, tmp_path):
   assert sorted(json.loads(line)["method"] for line in lines) == ["clean", "lsp", "patterns"]
 
 
+@pytest.mark.slow
 def test_what_fails_is_marked_and_the_rest_goes_on(comparison, tmp_path):
   methods = "--config.compare.methods=('diverges', 'lsp')"
   result = comparison(tmp_path, methods)
@@ -184,6 +187,7 @@ def test_what_fails_is_marked_and_the_rest_goes_on(comparison, tmp_path):
   assert "2 of 6 victims are still to be trained" in comparison(tmp_path, methods).err
 
 
+@pytest.mark.slow
 def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   np.savez(
     tmp_path / "noise.npz",
@@ -221,6 +225,7 @@ def external_poisons(folder):
   return np.abs(delta).max()
 
 
+@pytest.mark.slow
 def test_external_poisons_are_methods_of_the_table(comparison, tmp_path):
   largest = external_poisons(tmp_path)
   paths = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"

@@ -96,6 +96,7 @@ def unmeasured(finished, tmp_path):
   return unmeasured_copy(finished, tmp_path, SETTINGS)
 
 
+@pytest.mark.slow
 def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
   for mode in ("measure", "report"):
     result = fork(*TINY, *EVERY, f"--workdir={unmeasured}", f"--mode={mode}")
@@ -124,6 +125,7 @@ def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
   assert page.count("Against the paper&#39;s thesis") == bool(against)
 
 
+@pytest.mark.slow
 def test_layers_and_test_images(fork, finished, tmp_path):
   changed = {"layers": ["Conv_*", "features"], "split": "test", "bootstrap": 0, "null": 0}
   workdir = unmeasured_copy(finished, tmp_path, changed)

@@ -103,7 +103,7 @@ def test_a_condition_named_as_the_method_is_one_cell(experiment, use_devices):
 
 
 def fake(name, **fields):
-  return mock.patch.dict(defences.PLAIN, {name: lambda: Defence(name, **fields)})
+  return mock.patch.dict(defences.DEFENCES, {name: Defence(name, **fields)})
 
 
 def train_rows(experiment, names, conditions=("poison",), seeds=(5,)):
@@ -154,7 +154,7 @@ def test_a_defence_changes_data_recipe_and_row(experiment, use_devices):
 
   def preprocess(train, clean, seed):
     seen.update(train=train, clean=clean, seed=seed)
-    return dataclasses.replace(train, images=np.zeros_like(train.images))
+    return dataclasses.replace(train, images=np.zeros(train.images.shape, np.uint8))
 
   with fake(
     "blind",

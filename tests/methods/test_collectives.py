@@ -126,6 +126,7 @@ def test_no_step_exchanges_anything_with_the_host(steps):
   assert transfers(source) == transfers(delta) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"balanced": True, "augment_poisoned": True, "draws": 2}])
 def test_a_delta_step_gathers_features_and_nothing_larger(steps, changes):
   source, delta = map(collectives, steps(**changes))
@@ -142,6 +143,7 @@ def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   assert larger == [("all-reduce", patterns)]
 
 
+@pytest.mark.slow
 def test_an_auxiliary_network_gathers_only_clean_features(steps):
   _, delta = map(collectives, steps(name="em_mine"))
   gathered = [values for name, values in delta if name == "all-gather"]

@@ -152,6 +152,7 @@ def correlation(state, delta):
   return np.sqrt(np.mean(np.square(standardised[0].T @ standardised[1] / COUNT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
 def test_features_share_less_information(generate, name):
   # Many steps of one large batch: the critic of so few images has to learn first.
@@ -163,6 +164,7 @@ def test_features_share_less_information(generate, name):
   assert found[1] < found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em", "ap"])
 def test_without_weight_nothing_changes(generate, name):
   plain, _ = generate("plain", name=name)
@@ -179,6 +181,7 @@ def test_one_pattern_for_a_class_is_made_as_well(generate):
     np.testing.assert_array_equal(patterns, np.broadcast_to(patterns[:1], patterns.shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "stops"),
   [
@@ -196,6 +199,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate, name, stops):
   assert resumed.history == expected.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
 def test_the_number_of_devices_does_not_matter(generate, name):
   (one, _), (four, _) = (generate(str(n), name=name, devices=n, epochs=1) for n in (1, 4))
@@ -205,6 +209,7 @@ def test_the_number_of_devices_does_not_matter(generate, name):
   assert np.mean(four.delta == one.delta) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
   auxiliary = mine.auxiliary(mine.EmSettings(information_weight=0.5))
   rng = np.random.default_rng(3)

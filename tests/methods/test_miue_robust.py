@@ -43,6 +43,7 @@ def cohesion(state, images):
   return cosines[same].mean() - cosines[~same].mean()
 
 
+@pytest.mark.slow
 def test_features_collapse_in_gray_as_well(generate):
   gained = {}
   for name in ("miue", "miue_robust"):
@@ -54,6 +55,7 @@ def test_features_collapse_in_gray_as_well(generate):
   assert robust[1] > plain[1] + 0.3
 
 
+@pytest.mark.slow
 def test_without_a_transformation_it_is_miue(generate):
   plain, _ = generate("plain", "miue", epochs=2)
   same, _ = generate("same", transformations=("none",), epochs=2)
@@ -78,6 +80,7 @@ def test_both_sides_see_transformed_images(generate, augment_poisoned):
   assert np.abs(made.delta).max() >= 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
   expected, _ = generate("whole", **settings)
@@ -88,6 +91,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert resumed.delta.tobytes() == expected.delta.tobytes()
 
 
+@pytest.mark.slow
 def test_the_draws_do_not_depend_on_the_number_of_devices(generate):
   settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 1}
   one, _ = generate("one", devices=1, **settings)

@@ -103,6 +103,7 @@ def test_sem_moves_images_at_random_and_never_asks_the_model():
     METHODS["rem"].delta_adversary(SETTINGS)(keys, images, unasked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_an_interrupted_run_ends_in_the_same_bytes(generate, name):
   expected, _ = generate("whole", name, **AUGMENTED)
@@ -114,6 +115,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate, name):
   assert resumed.history == expected.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_the_number_of_devices_does_not_matter(generate, name):
   # One epoch only: later, gradients near 0 have signs that depend on the last bit.
