@@ -10,11 +10,11 @@
 No folder, mesh or config is needed. Problems that a user can solve are raised as `UserError`.
 """
 
-import importlib
-import logging
-from typing import TYPE_CHECKING, Any
-
+# Type checkers know this name. Imports of the standard library would take longer than this module.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+  from typing import Any
+
   from miue_jax import defences, information, methods, models, objectives, transforms
   from miue_jax.artefact.poison import Poison
   from miue_jax.data.dataset import Dataset, Split
@@ -53,11 +53,10 @@ _HOME = {
   "protect": "miue_jax.experiment.api",
 }
 
-# Without a handler, Python would print the library's warnings.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
+def __getattr__(name: str) -> "Any":
+  import importlib
 
-def __getattr__(name: str) -> Any:
   if name not in __all__:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   if name not in _HOME:
