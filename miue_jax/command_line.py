@@ -13,7 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from miue_jax.machine import terminal
+from miue_jax.machine import surroundings, terminal
 from miue_jax.settings.errors import UserError, first_line, unknown
 
 DEFAULT_CONFIG = "configs/digits.py"
@@ -47,6 +47,7 @@ def run(work: Callable[[], None], description: str) -> None:
 
         terminal.write(f"miue-jax {__version__}")
         sys.exit()
+      surroundings.check()
       return parse(argv)
     except UserError as error:
       terminal.fail(str(error))

@@ -1,7 +1,10 @@
 """Chooses devices and makes a mesh over them."""
 
 import contextlib
+import functools
 import os
+import subprocess
+import sys
 
 import jax
 
@@ -74,17 +77,26 @@ def started() -> list[jax.Device]:
   Raises:
     UserError: The backend cannot be started.
   """
-  flags = os.environ.get("XLA_FLAGS", "")
-  advice = f"check XLA_FLAGS ({flags})" if flags else "check the driver"
+  _check_flags(os.environ.get("XLA_FLAGS", ""))
   try:
-    aborts = processes.aborting(f"XLA stopped while it started the devices: {advice}.")
-    with aborts if flags else contextlib.nullcontext():
-      return jax.devices()
+    return jax.devices()
   # jax reports a missing plugin by errors of several types, one of them an assertion.
   except Exception as error:
     platforms = os.environ.get("JAX_PLATFORMS", "")
-    advice = f"correct or unset JAX_PLATFORMS ({platforms})" if platforms else advice
+    advice = f"correct or unset JAX_PLATFORMS ({platforms})" if platforms else "check the driver"
     raise UserError(f"jax cannot start its devices ({first_line(error)}): {advice}.") from error
+
+
+@functools.cache
+def _check_flags(flags: str) -> None:
+  """Asks another process whether XLA knows its flags: it ends a process where it does not."""
+  if not flags:
+    return
+  command = [sys.executable, "-c", "import jax; jax.devices()"]
+  variables = os.environ | {"JAX_PLATFORMS": "cpu"}
+  ended = subprocess.run(command, env=variables, capture_output=True, text=True)
+  if ended.returncode:
+    raise UserError(f"XLA cannot start with XLA_FLAGS ({flags}): correct or unset them.")
 
 
 def _cores() -> int:

@@ -24,7 +24,7 @@ import jax
 from jax._src import distributed  # The service has no public client; Orbax also uses this one.
 
 from miue_jax.machine import exits, terminal
-from miue_jax.settings.errors import UserError, first_line, one_line
+from miue_jax.settings.errors import UserError, first_line
 
 FAILED = 2  # exit status of a problem that the user can solve
 LOST = 3  # exit status if another process died or cannot be reached
@@ -268,23 +268,6 @@ def _end_on_abort(stderr: int, text: str, status: int) -> None:
   install = ctypes.CDLL(None).signal
   install.argtypes, install.restype = (ctypes.c_int, type(_handlers[-1])), ctypes.c_void_p
   install(signal.SIGABRT, _handlers[-1])
-
-
-@contextlib.contextmanager
-def aborting(text: str) -> Generator[None]:
-  """Turns an abort of native code in the block into a sentence, and ends with status `FAILED`.
-
-  The block changes nothing where several processes are connected: `together` handles their aborts.
-  """
-  if count() > 1:
-    yield
-    return
-  with _hidden_if_it_fails() as stderr:
-    _end_on_abort(stderr, f"miue-jax: {one_line(text)}\n", FAILED)
-    try:
-      yield
-    finally:
-      signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
 def _wait(key: str) -> str:

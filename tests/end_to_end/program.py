@@ -117,11 +117,11 @@ def wait_until(condition, process) -> None:
 
 
 def content(folder) -> dict[str, str]:
-  """sha256 of every file below a folder, except the log."""
+  """sha256 of every file below a folder, except the log and the locks."""
   return {
     str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted(folder.rglob("*"))
-    if path.is_file() and path.name != "log.txt"
+    if path.is_file() and path.name != "log.txt" and path.parent.name != ".locks"
   }
 
 

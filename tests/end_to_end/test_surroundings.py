@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from program import ROOT, TINY, Result
+from program import ROOT, TINY, Result, ended
 
 GENERATE = (*TINY, "--mode=generate", "--config.method.epochs=1")
 
@@ -16,7 +16,7 @@ def real(environment, tmp_path):
 
   def run(*flags, before="", program="-m miue_jax.main", **variables):
     command = f'{before} exec {sys.executable} {program} "$@"'
-    ended = subprocess.run(
+    process = subprocess.run(
       ["bash", "-c", command, "bash", *map(str, flags)],
       cwd=tmp_path,
       env=environment | {"PYTHONPATH": str(ROOT)} | variables,
@@ -25,7 +25,7 @@ def real(environment, tmp_path):
       text=True,
       timeout=300,
     )
-    return Result(ended.returncode, ended.stdout, ended.stderr)
+    return Result(process.returncode, process.stdout, process.stderr)
 
   return run
 
@@ -120,6 +120,9 @@ main.console()
 
 
 @pytest.mark.parametrize("name", ["gs://bucket/x", "~/x", os.fsdecode(b"\xff")])
-def test_workdirs_that_mean_something_else(fork, tmp_path, name):
-  assert "--workdir=" in fork(*TINY, f"--workdir={name}", folder=tmp_path).sentence()
-  assert list(tmp_path.iterdir()) == []
+def test_workdirs_that_mean_something_else(start_fork, tmp_path, name):
+  folder = tmp_path / "place"
+  folder.mkdir()
+  result = ended(start_fork(*TINY, f"--workdir={name}", folder=folder))
+  assert "--workdir=" in result.sentence()
+  assert list(folder.iterdir()) == []
