@@ -3,10 +3,16 @@
 import dataclasses
 import os
 import pathlib
+import re
+import zlib
 
 import numpy as np
 
-from miue_jax.pictures.key import Key
+from miue_jax.machine import files
+from miue_jax.pictures import carry, decode, encode, entries, quality
+from miue_jax.pictures.decode import Picture
+from miue_jax.pictures.entries import Content, Entry
+from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.quality import Quality
 from miue_jax.pictures.survey import Found
 
@@ -67,14 +73,91 @@ def publish(
   Raises:
     UserError: The picture does not decode, or a file cannot be written.
   """
-  raise NotImplementedError
+  original = decode.load(os.path.join(root, found.path), found.path)
+  picture = decode.decode(original, found.path)
+  kind, why = encode.format_for(picture, options.format)
+  path = found.published + encode.SUFFIX[kind]
+  changed, corrections = carry.apply(picture.channels, delta)
+  public = dataclasses.replace(picture, channels=changed)
+  file = encode.encode(
+    public, kind, keep_metadata=options.keep_metadata, quality=options.jpeg_quality
+  )
+  if kind == "jpeg":
+    public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
+    how, extra = _from_jpeg(picture, public, delta, original)
+  else:
+    how, extra = entries.DELTA, corrections
+  entry = Entry(
+    found.path, found.class_name, path, digest(public.channels), digest(picture.channels)
+  )
+  if key.get(found.path) != entry:  # An interrupted run may have noted it already.
+    content = Content(
+      how,
+      picture.channels.shape,
+      8 * picture.channels.dtype.itemsize,
+      None if how == entries.FILE else delta,
+      extra,
+      picture.profile,
+      picture.exif,
+    )
+    key.add(entry, content)
+  target = pathlib.Path(out) / path
+  with files.reported("write", target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+  with files.replacing(target) as stream:
+    stream.write(file)
+  notes = (*picture.notes, *([f"published as {why}"] if why else []))
+  return Published(path, notes, quality.compare(picture, public) if options.measure else None)
+
+
+def _from_jpeg(
+  picture: Picture, public: Picture, delta: np.ndarray, original: bytes
+) -> tuple[str, bytes]:
+  """Returns how to come back from a JPEG with fewer bytes: a difference, or the original file."""
+  base = without(public.channels, delta)
+  difference = zlib.compress((picture.channels - base).tobytes(), 6)
+  if len(difference) + len(entries.deflated(delta)) < len(original):
+    return entries.DIFFERENCE, difference
+  return entries.FILE, original
+
+
+def without(channels: np.ndarray, delta: np.ndarray) -> np.ndarray:
+  """Returns published pixels uint8 `[H, W, 1 or 3]` minus the perturbation, modulo 256."""
+  height, width, count = channels.shape
+  strip = carry.carried(carry.luma(delta) if count == 1 else delta, height, width)
+  return channels - strip.astype(np.uint8)
 
 
 def is_published(found: Found, out: str | os.PathLike, key: Key, source: bytes) -> bool:
   """Returns whether a picture with these original pixels is already in the output and the key."""
-  raise NotImplementedError
+  entry = key.get(found.path)
+  return (
+    entry is not None and entry.source == source and (pathlib.Path(out) / entry.published).is_file()
+  )
 
 
-def all_published(out: str | os.PathLike) -> list[pathlib.PurePosixPath]:
-  """Returns the paths of all pictures in a published folder, relative to it and sorted."""
-  raise NotImplementedError
+def all_published(out: str | os.PathLike) -> list[str]:
+  """Returns the paths of all pictures in a published folder, relative to it, with "/", sorted."""
+  found = []
+  for folder, folders, names in os.walk(out):
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    prefix = os.path.relpath(folder, out)
+    for name in names:
+      if not name.startswith(".") and name.lower().endswith(decode.readable_suffixes()):
+        found.append(name if prefix == "." else f"{prefix}/{name}")
+  return sorted(found)
+
+
+def clear_leftovers(out: str | os.PathLike) -> int:
+  """Removes the half-written files of a program that was killed; returns their number.
+
+  Call it only while no other program writes to the folder, for example while the key is locked.
+  """
+  count = 0
+  for folder, _, names in os.walk(out):
+    for name in names:
+      if re.fullmatch(r"\..+\.(png|webp|jpg)\.[0-9]+", name):
+        with files.reported("remove", name):
+          (pathlib.Path(folder) / name).unlink(missing_ok=True)
+        count += 1
+  return count

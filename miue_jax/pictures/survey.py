@@ -1,8 +1,33 @@
 """Surveys a folder of pictures: classes, pictures of each, and what is left out, by name."""
 
+import collections
+import csv
 import dataclasses
+import hashlib
+import io
 import os
-from collections.abc import Sequence
+import pathlib
+import stat
+from collections.abc import Iterable, Sequence
+from concurrent import futures
+
+from miue_jax.machine import files
+from miue_jax.pictures import decode
+from miue_jax.pictures.names import is_plain, published_names, shown
+from miue_jax.settings.errors import UserError
+
+# Names of split folders, by what they are for; capitals do not matter.
+SPLITS = {
+  "train": ("train", "training"),
+  "test": ("test", "testing"),
+  "val": ("val", "valid", "validation", "dev"),
+}
+# Folders that systems and programs put among pictures.
+_SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin", "lost+found")
+_SYSTEM += ("system volume information",)
+_THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
+_MOST_ROWS = 10**7  # of a file of labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +66,7 @@ class Survey:
 
   Attributes:
     root: The folder.
-    pictures: All pictures that can be read, sorted by path.
+    pictures: All pictures that can be read, sorted by class, then path.
     left_out: Everything else.
     notes: Sentences about decisions, such as which folders are splits.
     duplicates: Groups of paths whose files have the same bytes.
@@ -60,11 +85,31 @@ class Survey:
 
   def counts(self) -> dict[str, int]:
     """Returns the number of pictures of each class, over all splits."""
-    raise NotImplementedError
+    counts = collections.Counter(found.class_name for found in self.pictures)
+    return {name: counts[name] for name in self.class_names}
 
   def describe(self, most: int = 10) -> str:
     """Returns what was found in lines for a terminal; names at most `most` files per reason."""
-    raise NotImplementedError
+    counts = self.counts()
+    lines = [f"{len(self.pictures)} pictures in {len(counts)} classes:"]
+    lines += [f"  {shown(name) or 'no class'}: {count}" for name, count in counts.items()]
+    lines += self.notes
+    if self.duplicates:
+      lines.append(f"{len(self.duplicates)} groups of files are exact duplicates:")
+      lines += [f"  {' = '.join(map(shown, group))}" for group in self.duplicates[:most]]
+      lines += _more(len(self.duplicates), most)
+    by_reason: dict[str, list[str]] = {}
+    for item in self.left_out:
+      by_reason.setdefault(item.reason, []).append(item.path)
+    if by_reason:
+      lines.append(f"{len(self.left_out)} files and folders are left out:")
+    for reason, paths in by_reason.items():
+      lines += [f"  {shown(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
+    return "\n".join(lines)
+
+
+def _more(count: int, most: int) -> list[str]:
+  return [f"  and {count - most} more"] if count > most else []
 
 
 def survey(
@@ -72,21 +117,234 @@ def survey(
   *,
   exclude: Sequence[str | os.PathLike] = (),
   labels: str | os.PathLike | None = None,
+  unlabelled: bool = False,
   strict: bool = False,
+  follow: bool = False,
+  check: bool = True,
 ) -> Survey:
   """Walks a folder of pictures once.
 
-  The folder holds `<class>/...`, or `<split>/<class>/...`, or pictures without folders with a CSV
-  file of labels. Top-level folders are splits if all of those that hold pictures have names such as
-  `train`, `Training`, `val` or `Testing`, and they hold folders; otherwise they are classes.
+  The folder holds `<class>/...`, or `<split>/<class>/...`, or pictures with a CSV file of labels.
+  Top-level folders with pictures in folders below are splits if their names are those of splits,
+  such as `train`, `Training`, `val` or `Testing`, and no other folder holds pictures. One such
+  folder among two or more others is a class.
 
   Args:
     root: The folder.
-    exclude: Files and folders inside the folder that are not surveyed: the output, its key.
+    exclude: Files and folders that are not surveyed: the output, its key.
     labels: CSV file with the columns `file` and `class`; its paths are relative to the folder.
+    unlabelled: Whether pictures have no classes; all of them count, wherever they are.
     strict: Whether a file that cannot be read is an error.
+    follow: Whether links are followed.
+    check: Whether the header of every picture is read and duplicates are looked for.
 
   Raises:
-    UserError: There is no such folder, the CSV is unusable, or a file is broken and `strict`.
+    UserError: There is no such folder or no picture in it, it is unclear which folders are splits,
+      the CSV is unusable, or a file is broken and `strict`.
   """
-  raise NotImplementedError
+  root = os.fspath(root)
+  if not os.path.isdir(root):
+    raise UserError(f"{root} is not a folder: correct the path.")
+  skipped = {os.path.realpath(path) for path in exclude}
+  paths, left_out = _walk(root, skipped, follow)
+  notes: list[str] = []
+  if check:
+    paths, broken = _checked(root, paths, strict)
+    left_out += broken
+  if labels is not None:
+    named, problems = _labelled(root, paths, labels)
+  elif unlabelled:
+    named, problems = [(path, "", None) for path in paths], []
+  else:
+    named, problems = _by_folder(root, paths, notes)
+  left_out += problems
+  if not named:
+    example = f", such as {shown(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
+    raise UserError(
+      f"{root} has no pictures in class folders; {len(left_out)} files and folders are left out"
+      f"{example}: put the pictures of each class in one folder."
+    )
+  named.sort(key=lambda item: (item[2] or "", item[1], item[0]))
+  stems = published_names([path for path, _, _ in named])
+  pictures = tuple(
+    Found(path, class_name, split, stem)
+    for (path, class_name, split), stem in zip(named, stems, strict=True)
+  )
+  same = _duplicates(root, [found.path for found in pictures]) if check else ()
+  return Survey(root, pictures, tuple(sorted(left_out, key=lambda x: x.path)), tuple(notes), same)
+
+
+def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[LeftOut]]:
+  """Returns the relative paths of all files with a picture's suffix, and everything else."""
+  paths, left_out, seen, pending = [], [], set(), [""]
+  while pending:
+    prefix = pending.pop()
+    folder = os.path.join(root, prefix)
+    if (real := os.path.realpath(folder)) in seen:
+      continue  # A link may lead outside, but must not make a circle.
+    seen.add(real)
+    for entry in _listed(folder):
+      path = prefix + entry.name
+      if reason := _reason(entry, skipped, follow):
+        left_out.append(LeftOut(path, reason))
+      elif entry.is_dir(follow_symlinks=follow):
+        pending.append(path + "/")
+      else:
+        paths.append(path)
+  return sorted(paths), left_out
+
+
+def _listed(folder: str) -> list[os.DirEntry]:
+  try:
+    with os.scandir(folder) as entries:
+      return sorted(entries, key=lambda entry: entry.name)
+  except OSError as error:
+    raise UserError(f"{folder} cannot be listed ({error.strerror}): make it readable.") from error
+
+
+def _reason(entry: os.DirEntry, skipped: set[str], follow: bool) -> str:
+  """Returns why an entry is left out; empty if it is a folder or may be a picture."""
+  name = entry.name.lower()
+  try:
+    state = entry.stat(follow_symlinks=follow)
+  except OSError:
+    return "a broken link" if entry.is_symlink() else "cannot be read"
+  is_folder = stat.S_ISDIR(state.st_mode)
+  if skipped and os.path.realpath(entry.path) in skipped:
+    return "the output" if is_folder else "a file of this program"
+  if name in _SYSTEM or name in _SYSTEM_FILES:
+    return "a folder of the system" if is_folder else "a file of the system"
+  if name.startswith("."):
+    return f"a hidden {'folder' if is_folder else 'file'}"
+  if not is_plain(entry.name):
+    return "its name holds control characters"
+  if is_folder and name in _THUMBNAILS:
+    return "a folder of thumbnails"
+  if is_folder:
+    return "a workdir of this program" if _is_workdir(entry.path) else ""
+  if stat.S_ISLNK(state.st_mode):
+    return "a link"
+  if not stat.S_ISREG(state.st_mode):
+    return "no regular file"
+  suffix = pathlib.PurePath(name).suffix
+  if suffix in decode.readable_suffixes():
+    return "empty" if state.st_size == 0 else ""
+  if suffix in decode.EXTRA_SUFFIXES:
+    return f"{suffix} needs a package: run pip install 'miue-jax[heic]'"
+  return f"no picture ({suffix or 'no suffix'})"
+
+
+def _is_workdir(folder: str) -> bool:
+  """Returns whether a folder is a workdir, whose pages and exports hold pictures."""
+  names = {"config.json", "log.txt", "poison"}
+  return sum(os.path.lexists(os.path.join(folder, name)) for name in names) >= 2
+
+
+def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], list[LeftOut]]:
+  """Returns the pictures whose header can be read, and the others with the reason."""
+
+  def problem(path: str) -> str:
+    try:
+      decode.header(os.path.join(root, path), shown(path))
+    except UserError as error:
+      if strict:
+        raise
+      return str(error).removeprefix(shown(path)).strip()
+    return ""
+
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    problems = list(pool.map(problem, paths))
+  pairs = list(zip(paths, problems, strict=True))
+  return [path for path, bad in pairs if not bad], [LeftOut(p, bad) for p, bad in pairs if bad]
+
+
+Named = list[tuple[str, str, str | None]]  # path, class, split
+
+
+def _by_folder(root: str, paths: Sequence[str], notes: list[str]) -> tuple[Named, list[LeftOut]]:
+  """Tells classes from splits."""
+  tops: dict[str, bool] = {}  # top folder -> whether it holds folders with pictures
+  for path in paths:
+    parts = path.split("/")
+    if len(parts) > 1:
+      tops[parts[0]] = tops.get(parts[0], False) or len(parts) > 2
+  splits = [top for top, deep in tops.items() if deep and role(top)]
+  others = [top for top in tops if top not in splits]
+  if splits and others:
+    if len(splits) > 1 or len(others) < 2:
+      raise UserError(
+        f"{root} holds {', '.join(map(shown, splits))}, with folders like a split, next to "
+        f"{', '.join(map(shown, others))}: rename or move one of them, so that it is clear which "
+        "folders are classes."
+      )
+    notes.append(f"The folder {splits[0]} is taken for a class, like {', '.join(others[:3])}.")
+    splits = []
+  if splits:
+    notes.append(f"The top-level folders {', '.join(splits)} are splits; classes are below them.")
+  named, loose = [], []
+  depth = 1 if splits else 0
+  for path in paths:
+    parts = path.split("/")
+    if len(parts) < depth + 2:
+      loose.append(LeftOut(path, "a loose picture: it is in no class folder"))
+    else:
+      named.append((path, parts[depth], parts[0] if splits else None))
+  return named, loose
+
+
+def role(folder: str) -> str:
+  """Returns which split a folder's name stands for: `train`, `test`, `val`, or an empty string."""
+  return next((kind for kind, names in SPLITS.items() if folder.lower() in names), "")
+
+
+def _labelled(
+  root: str, paths: Sequence[str], labels: str | os.PathLike
+) -> tuple[Named, list[LeftOut]]:
+  """Reads classes from a CSV file."""
+  with files.reported("read", labels):
+    if not os.path.isfile(labels):
+      raise UserError(f"{labels} is not a file: name the CSV file of labels.")
+    text = pathlib.Path(labels).read_bytes().decode("utf-8-sig", "surrogateescape")
+  try:
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+  except (csv.Error, ValueError) as error:
+    raise UserError(f"{labels} is no CSV file with columns file and class: repair it.") from error
+  columns = [name.strip().lower() for name in header]
+  if not {"file", "class"} <= set(columns) or len(rows) > _MOST_ROWS:
+    raise UserError(f"{labels} needs a first line with the columns file and class: add it.")
+  file, class_ = columns.index("file"), columns.index("class")
+  classes: dict[str, str] = {}
+  for number, row in enumerate(rows, 2):
+    if not row:
+      continue
+    if len(row) != len(columns) or not row[class_].strip() or _other(classes, row, file, class_):
+      raise UserError(
+        f"Row {number} of {labels} has no class, other columns, or another class for a file: "
+        "repair it."
+      )
+    classes[os.path.normpath(row[file])] = row[class_].strip()
+  named: Named = [(path, classes[path], None) for path in paths if path in classes]
+  without = [
+    LeftOut(path, "no class in the file of labels") for path in paths if path not in classes
+  ]
+  present = set(paths)
+  return named, without + [LeftOut(x, "in the labels only") for x in classes if x not in present]
+
+
+def _other(classes: dict[str, str], row: Sequence[str], file: int, class_: int) -> bool:
+  """Returns whether a file already has another class."""
+  return classes.get(os.path.normpath(row[file]), row[class_].strip()) != row[class_].strip()
+
+
+def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+  """Returns groups of files with the same bytes; only files of the same size are read."""
+  by_size: dict[int, list[str]] = {}
+  for path in paths:
+    by_size.setdefault(os.path.getsize(os.path.join(root, path)), []).append(path)
+  by_content: dict[bytes, list[str]] = {}
+  for group in by_size.values():
+    for path in group if len(group) > 1 else ():
+      with files.reported("read", path), open(os.path.join(root, path), "rb") as file:
+        mark = hashlib.file_digest(file, "sha256").digest()
+      by_content.setdefault(mark, []).append(path)
+  return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))
