@@ -9,6 +9,7 @@ import pathlib
 import stat
 import warnings
 from collections.abc import Generator
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -70,7 +71,7 @@ class Header:
   Attributes:
     height: Height in pixels, as stored.
     width: Width in pixels, as stored.
-    gray: Whether it has one channel and no alpha.
+    gray: Whether its pixels are gray, perhaps with one transparent value.
   """
 
   height: int
@@ -96,12 +97,8 @@ def load(path: str | os.PathLike, name: str | None = None) -> bytes:
     UserError: It is no regular file, cannot be read or has more than 2 GiB.
   """
   name = os.fspath(path) if name is None else name
+  _check_regular(path, name)
   with files.reported("read", name):
-    state = os.stat(path)
-    if not stat.S_ISREG(state.st_mode):
-      raise UserError(f"{name} is no regular file: remove it or replace it by a picture.")
-    if state.st_size > _LARGEST_FILE:
-      raise UserError(f"{name} has {state.st_size / 2**30:.0f} GiB: shrink or remove it.")
     return pathlib.Path(path).read_bytes()
 
 
@@ -119,27 +116,36 @@ def read(path: str | os.PathLike, name: str | None = None) -> Picture:
   return decode(load(path, name), name)
 
 
-def header(path: str | os.PathLike, name: str | None = None) -> Header:
+def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Header:
   """Reads the size and the kind of a picture; reads the whole file only if its metadata are bad.
+
+  Args:
+    file: Path of a regular file, or an open binary file.
+    name: Name in error messages; None takes the path.
 
   Raises:
     UserError: The file is no picture, or there are too many pixels.
   """
-  name = os.fspath(path) if name is None else name
-  with files.reported("read", name):
-    if not stat.S_ISREG(os.stat(path).st_mode):
-      raise UserError(f"{name} is no regular file: remove it or replace it by a picture.")
+  path = file if isinstance(file, str | os.PathLike) else None
+  name = str(file) if name is None else name
+  if path is not None:
+    _check_regular(path, name)
   try:
-    with _opened(path, name) as image:
-      return _header(image)
+    with _opened(file, name) as image:
+      return Header(image.height, image.width, image.mode in GRAY_MODES)
   except UserError:
-    with _opened(metadata.split(load(path, name))[0], name) as image:
-      return _header(image)
+    content = load(path, name) if path is not None else cast(IO[bytes], file).read()
+    with _opened(metadata.split(content)[0], name) as image:
+      return Header(image.height, image.width, image.mode in GRAY_MODES)
 
 
-def _header(image: Image.Image) -> Header:
-  gray = image.mode in GRAY_MODES and not image.has_transparency_data
-  return Header(image.height, image.width, gray)
+def _check_regular(path: str | os.PathLike, name: str) -> None:
+  with files.reported("read", name):
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+      raise UserError(f"{name} is no regular file: remove it or replace it by a picture.")
+    if state.st_size > _LARGEST_FILE:
+      raise UserError(f"{name} has {state.st_size / 2**30:.0f} GiB: shrink or remove it.")
 
 
 def decode(content: bytes, name: str) -> Picture:
@@ -175,14 +181,14 @@ def decode(content: bytes, name: str) -> Picture:
     return Picture(
       np.ascontiguousarray(_upright(channels, turned)),
       profile,
-      metadata.cleaned(exif),
+      metadata.cleaned(exif) if exif else b"",
       metadata.credit(exif, found),
       tuple(notes),
     )
 
 
 @contextlib.contextmanager
-def _opened(source: bytes | str | os.PathLike, name: str) -> Generator[Image.Image]:
+def _opened(source: bytes | str | os.PathLike | IO[bytes], name: str) -> Generator[Image.Image]:
   """Opens a picture; every problem of the block becomes a UserError."""
   readable_suffixes()
   file = io.BytesIO(source) if isinstance(source, bytes) else source

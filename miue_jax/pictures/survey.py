@@ -26,6 +26,7 @@ SPLITS = {
 _SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin", "lost+found")
 _SYSTEM += ("system volume information",)
 _THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
+BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
 _MOST_ROWS = 10**7  # of a file of labels
 
@@ -98,14 +99,17 @@ class Survey:
       lines.append(f"{len(self.duplicates)} groups of files are exact duplicates:")
       lines += [f"  {' = '.join(map(shown, group))}" for group in self.duplicates[:most]]
       lines += _more(len(self.duplicates), most)
+    return "\n".join([*lines, *self.omissions(most)])
+
+  def omissions(self, most: int = 10) -> list[str]:
+    """Returns lines that say what is left out; they name at most `most` files per reason."""
     by_reason: dict[str, list[str]] = {}
     for item in self.left_out:
       by_reason.setdefault(item.reason, []).append(item.path)
-    if by_reason:
-      lines.append(f"{len(self.left_out)} files and folders are left out:")
+    lines = [f"{len(self.left_out)} files and folders are left out:"] if by_reason else []
     for reason, paths in by_reason.items():
       lines += [f"  {shown(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
-    return "\n".join(lines)
+    return lines
 
 
 def _more(count: int, most: int) -> list[str]:
@@ -142,11 +146,12 @@ def survey(
     UserError: There is no such folder or no picture in it, it is unclear which folders are splits,
       the CSV is unusable, or a file is broken and `strict`.
   """
-  root = os.fspath(root)
+  root = str(root)
   if not os.path.isdir(root):
     raise UserError(f"{root} is not a folder: correct the path.")
   skipped = {os.path.realpath(path) for path in exclude}
-  paths, left_out = _walk(root, skipped, follow)
+  paths, folders, left_out = _walk(root, skipped, follow)
+  left_out += _empty(paths, folders)
   notes: list[str] = []
   if check:
     paths, broken = _checked(root, paths, strict)
@@ -174,9 +179,9 @@ def survey(
   return Survey(root, pictures, tuple(sorted(left_out, key=lambda x: x.path)), tuple(notes), same)
 
 
-def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[LeftOut]]:
-  """Returns the relative paths of all files with a picture's suffix, and everything else."""
-  paths, left_out, seen, pending = [], [], set(), [""]
+def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[str], list[LeftOut]]:
+  """Returns the relative paths of all files with a picture's suffix, all folders, and the rest."""
+  paths, folders, left_out, seen, pending = [], [], [], set(), [""]
   while pending:
     prefix = pending.pop()
     folder = os.path.join(root, prefix)
@@ -188,10 +193,19 @@ def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[L
       if reason := _reason(entry, skipped, follow):
         left_out.append(LeftOut(path, reason))
       elif entry.is_dir(follow_symlinks=follow):
+        folders.append(path)
         pending.append(path + "/")
       else:
         paths.append(path)
-  return sorted(paths), left_out
+  return sorted(paths), folders, left_out
+
+
+def _empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
+  """Returns the folders without pictures; those inside of them are not mentioned."""
+  full = {path[:place] for path in paths for place, c in enumerate(path) if c == "/"}
+  empty = {folder for folder in folders if folder not in full}
+  tops = [folder for folder in empty if os.path.dirname(folder) not in empty]
+  return [LeftOut(folder, NO_PICTURES) for folder in sorted(tops)]
 
 
 def _listed(folder: str) -> list[os.DirEntry]:
@@ -208,7 +222,7 @@ def _reason(entry: os.DirEntry, skipped: set[str], follow: bool) -> str:
   try:
     state = entry.stat(follow_symlinks=follow)
   except OSError:
-    return "a broken link" if entry.is_symlink() else "cannot be read"
+    return BROKEN_LINK if entry.is_symlink() else "cannot be read"
   is_folder = stat.S_ISDIR(state.st_mode)
   if skipped and os.path.realpath(entry.path) in skipped:
     return "the output" if is_folder else "a file of this program"
