@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from miue_jax.pictures import packing
 from miue_jax.pictures.decode import Picture, flat
 from miue_jax.settings.errors import UserError
 
@@ -162,7 +163,7 @@ def apply(channels: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, bytes]:
     The perturbed pixels, of the same shape and type, and the corrections: how far from black or
     white the values were that are black or white now, compressed. Most of them did not move.
   """
-  changed, deflater, corrections = channels.copy(), zlib.compressobj(6), []
+  changed, deflater, corrections = channels.copy(), packing.compressor(), []
   top = np.iinfo(channels.dtype).max
   for rows, original, strip in _parts(channels, delta):
     exact = original + strip

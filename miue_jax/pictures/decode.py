@@ -19,7 +19,7 @@ from miue_jax.pictures import deep, metadata
 from miue_jax.settings.errors import UserError, first_line
 
 # Formats that are read. Pillow would also open formats that run programs, such as EPS.
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "HEIF")
 # Suffixes of these formats, lower case.
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _PPM = (".ppm", ".pgm", ".pbm", ".pnm")

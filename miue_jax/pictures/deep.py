@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from miue_jax.pictures import packing
 from miue_jax.pictures.metadata import PNG, chunks
 
 _CHANNELS = {2: 3, 4: 2, 6: 4}  # colour types of PNG
@@ -81,7 +82,7 @@ def encode_png(channels: np.ndarray, exif: bytes, profile: bytes | None) -> byte
     parts.append((b"iCCP", b"ICC\0\0" + zlib.compress(profile)))
   if exif:
     parts.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-  deflater, body = zlib.compressobj(6), []
+  deflater, body = packing.compressor(), []
   step = max(1, _STRIP_BYTES // (2 * width * count))
   above = np.zeros((1, width, 2 * count), np.uint8)
   for start in range(0, height, step):

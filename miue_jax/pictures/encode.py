@@ -1,6 +1,7 @@
 """Encodes pictures for publication."""
 
 import io
+import zlib
 
 import numpy as np
 
@@ -50,8 +51,8 @@ def encode(
   if kind == "png" and picture.channels.dtype == np.uint16:
     return deep.encode_png(picture.channels, exif, picture.profile)
   options = {
-    "png": {},
-    "webp": {"lossless": True, "exact": True, "quality": 50, "method": 2},
+    "png": {"compress_level": 1, "compress_type": zlib.Z_RLE},
+    "webp": {"lossless": True, "exact": True, "quality": 20, "method": 1},
     "jpeg": {"quality": quality, "subsampling": 0},
   }[kind]
   if picture.profile:

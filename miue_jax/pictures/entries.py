@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from miue_jax.pictures import packing
 from miue_jax.pictures.names import is_plain
 from miue_jax.settings.errors import UserError
 
@@ -134,7 +135,7 @@ def packed(entry: Entry, content: Content) -> bytes:
 
 def deflated(delta: np.ndarray) -> bytes:
   """Compresses a perturbation; its channels are stored one after the other."""
-  return zlib.compress(np.ascontiguousarray(delta.transpose(2, 0, 1)).tobytes(), 9)
+  return packing.deflated(np.ascontiguousarray(delta.transpose(2, 0, 1)).tobytes())
 
 
 def entry(record: bytes, path: str | os.PathLike) -> Entry:

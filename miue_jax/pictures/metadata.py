@@ -198,7 +198,8 @@ def _copy(source: Any, target: Image.Exif, tag: int) -> None:
   try:
     if (value := source.get(tag)) is None:
       return
-    single[tag] = value.encode("latin-1") if isinstance(value, str) else value
+    plain = not isinstance(value, str) or value.isascii()
+    single[tag] = value if plain else value.encode("latin-1")
     single.tobytes()
     target[tag] = single[tag]
   except Exception:  # Whatever is wrong with a value, it is left out.

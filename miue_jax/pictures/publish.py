@@ -4,12 +4,11 @@ import dataclasses
 import os
 import pathlib
 import re
-import zlib
 
 import numpy as np
 
 from miue_jax.machine import files
-from miue_jax.pictures import carry, decode, encode, entries, quality
+from miue_jax.pictures import carry, decode, encode, entries, packing, quality
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
@@ -115,7 +114,8 @@ def _from_jpeg(
 ) -> tuple[str, bytes]:
   """Returns how to come back from a JPEG with fewer bytes: a difference, or the original file."""
   base = without(public.channels, delta)
-  difference = zlib.compress((picture.channels - base).tobytes(), 6)
+  stream = packing.compressor()
+  difference = stream.compress((picture.channels - base).tobytes()) + stream.flush()
   if len(difference) + len(entries.deflated(delta)) < len(original):
     return entries.DIFFERENCE, difference
   return entries.FILE, original
