@@ -192,7 +192,7 @@ def remove(channels: np.ndarray, delta: np.ndarray, corrections: bytes) -> np.nd
   for rows, stored, strip in _parts(channels, delta):
     exact = stored - strip
     ends = _at_ends(channels[rows, :, : strip.shape[-1]])
-    if count := np.count_nonzero(ends):
+    if count := int(np.count_nonzero(ends)):
       moved = _read(inflater, corrections, 1) != b"\0"
       corrections = b""
       part = (

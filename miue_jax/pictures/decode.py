@@ -294,7 +294,9 @@ def flat(picture: Picture, gray: bool) -> Image.Image:
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
   source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
   target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-  return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+  result = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+  assert result is not None  # It would be None if the image were changed in place.
+  return result
 
 
 def squashed(picture: Picture, size: int) -> np.ndarray:

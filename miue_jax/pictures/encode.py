@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def encode(
   exif = (keep_metadata and picture.exif) or metadata.credited(picture.credit)
   if kind == "png" and picture.channels.dtype == np.uint16:
     return deep.encode_png(picture.channels, exif, picture.profile)
-  options = {
+  options: dict[str, Any] = {
     "png": {"compress_level": 1, "compress_type": zlib.Z_RLE},
     "webp": {"lossless": True, "exact": True, "quality": 20, "method": 1},
     "jpeg": {"quality": quality, "subsampling": 0},

@@ -23,6 +23,7 @@ DELTA, DIFFERENCE, FILE = "delta", "difference", "file"
 _LARGEST_GRID = 1024  # cells of a perturbation along one axis
 _MOST_PIXELS = 2**30
 _MOST_JSON = 2**16  # bytes
+_CONTENT = ("how", "shape", "bits", "grid", "profile", "sizes")
 _LENGTH = struct.Struct("<I")
 
 
@@ -148,10 +149,9 @@ def entry(record: bytes, path: str | os.PathLike) -> Entry:
 
 
 def _entry(fields: dict[str, Any], path: str | os.PathLike) -> Entry:
-  texts = [fields.get(key) for key in ("name", "class", "published", "digest", "source")]
-  if not all(isinstance(text, str) for text in texts) or not all(
-    re.fullmatch("[0-9a-f]{64}", text) for text in texts[3:]
-  ):
+  values = [fields.get(key) for key in ("name", "class", "published", "digest", "source")]
+  texts = [value for value in values if isinstance(value, str)]
+  if len(texts) != len(values) or not all(re.fullmatch("[0-9a-f]{64}", text) for text in texts[3:]):
     raise _damaged(path)
   name, class_name, published, digest, source = texts
   for text in (name, published):
@@ -167,8 +167,8 @@ def content(record: bytes, profiles: dict[str, bytes], path: str | os.PathLike) 
     UserError: The record is damaged.
   """
   fields, start = _fields(record, path)
-  how, shape, bits = fields.get("how"), fields.get("shape"), fields.get("bits")
-  grid, profile, sizes = fields.get("grid"), fields.get("profile"), fields.get("sizes")
+  values: list[Any] = [fields.get(key) for key in _CONTENT]
+  how, shape, bits, grid, profile, sizes = values
   if (
     how not in (DELTA, DIFFERENCE, FILE)
     or not _are_sizes(shape, 3)
