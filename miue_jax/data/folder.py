@@ -10,6 +10,7 @@ import numpy as np
 from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
+from miue_jax.machine import files
 from miue_jax.pictures import names, survey
 from miue_jax.pictures.survey import Found
 from miue_jax.settings import config
@@ -35,13 +36,13 @@ def load(data: config.Data) -> Dataset:
   if not data.path:
     raise UserError("data.source is folder but data.path is empty: set it to the folder of images.")
   root = data.path
-  if not os.path.isdir(root):
+  if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: set data.path to the folder of images.")
   found = survey.survey(root, follow=True, check=False)
   for item in found.left_out:
     path = os.path.join(root, item.path)
     if item.reason == survey.BROKEN_LINK:
-      raise UserError(f"{path} is not a readable file: repair the link or remove it.")
+      raise UserError(f"{path} is a broken link, not a file: repair or remove it.")
     if item.reason == survey.NO_PICTURES and survey.role(item.path):
       raise UserError(f"{path} has no images in class folders: add some or remove the folder.")
   for line in (*found.notes, *found.omissions()):

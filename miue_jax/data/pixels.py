@@ -55,7 +55,7 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
   Raises:
     UserError: The image does not decode or is too large to be decoded safely.
   """
-  content = pictures.load(file, name) if isinstance(file, str | os.PathLike) else file.read()
+  content = pictures.load(file) if isinstance(file, str | os.PathLike) else file.read()
   flat = pictures.flat(pictures.decode(content, name), gray)
   return _as_array(_fit(flat, size) if size else flat)
 
@@ -71,6 +71,20 @@ def is_gray(file: File, name: str) -> bool:
     UserError: The file is not an image.
   """
   return pictures.header(file, name).gray
+
+
+def dimensions(file: File, name: str) -> tuple[int, int]:
+  """Returns height and width of an image as it is stored; reads only its header.
+
+  Args:
+    file: File of a picture.
+    name: Name of the image in error messages.
+
+  Raises:
+    UserError: The file is not an image.
+  """
+  found = pictures.header(file, name)
+  return found.height, found.width
 
 
 def decode_all(

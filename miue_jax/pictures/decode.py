@@ -5,16 +5,14 @@ import dataclasses
 import functools
 import io
 import os
-import pathlib
-import stat
 import warnings
 from collections.abc import Generator
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from miue_jax.machine import files
+from miue_jax.machine import reading
 from miue_jax.pictures import deep, metadata
 from miue_jax.settings.errors import UserError, first_line
 
@@ -90,16 +88,13 @@ def readable_suffixes() -> tuple[str, ...]:
   return SUFFIXES + tuple(s for s, kind in EXTRA_SUFFIXES.items() if kind in Image.OPEN)
 
 
-def load(path: str | os.PathLike, name: str | None = None) -> bytes:
+def load(path: str | os.PathLike) -> bytes:
   """Returns the content of a picture file; refuses pipes, devices and huge files.
 
   Raises:
     UserError: It is no regular file, cannot be read or has more than 2 GiB.
   """
-  name = os.fspath(path) if name is None else name
-  _check_regular(path, name)
-  with files.reported("read", name):
-    return pathlib.Path(path).read_bytes()
+  return reading.read_bytes(path, _LARGEST_FILE)
 
 
 def read(path: str | os.PathLike, name: str | None = None) -> Picture:
@@ -113,7 +108,7 @@ def read(path: str | os.PathLike, name: str | None = None) -> Picture:
     UserError: The file is not a regular file, does not decode or has too many pixels.
   """
   name = os.fspath(path) if name is None else name
-  return decode(load(path, name), name)
+  return decode(load(path), name)
 
 
 def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Header:
@@ -128,24 +123,15 @@ def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Head
   """
   path = file if isinstance(file, str | os.PathLike) else None
   name = str(file) if name is None else name
-  if path is not None:
-    _check_regular(path, name)
-  try:
-    with _opened(file, name) as image:
-      return Header(image.height, image.width, image.mode in GRAY_MODES)
-  except UserError:
-    content = load(path, name) if path is not None else cast(IO[bytes], file).read()
-    with _opened(metadata.split(content)[0], name) as image:
-      return Header(image.height, image.width, image.mode in GRAY_MODES)
-
-
-def _check_regular(path: str | os.PathLike, name: str) -> None:
-  with files.reported("read", name):
-    state = os.stat(path)
-    if not stat.S_ISREG(state.st_mode):
-      raise UserError(f"{name} is no regular file: remove it or replace it by a picture.")
-    if state.st_size > _LARGEST_FILE:
-      raise UserError(f"{name} has {state.st_size / 2**30:.0f} GiB: shrink or remove it.")
+  with contextlib.ExitStack() as stack:
+    stream = stack.enter_context(reading.opened(path)) if path is not None else cast(Any, file)
+    try:
+      with _opened(stream, name) as image:
+        return Header(image.height, image.width, image.mode in GRAY_MODES)
+    except UserError:
+      stream.seek(0)
+      with _opened(metadata.split(stream.read(_LARGEST_FILE))[0], name) as image:
+        return Header(image.height, image.width, image.mode in GRAY_MODES)
 
 
 def decode(content: bytes, name: str) -> Picture:
@@ -188,7 +174,7 @@ def decode(content: bytes, name: str) -> Picture:
 
 
 @contextlib.contextmanager
-def _opened(source: bytes | str | os.PathLike | IO[bytes], name: str) -> Generator[Image.Image]:
+def _opened(source: bytes | IO[bytes], name: str) -> Generator[Image.Image]:
   """Opens a picture; every problem of the block becomes a UserError."""
   readable_suffixes()
   file = io.BytesIO(source) if isinstance(source, bytes) else source

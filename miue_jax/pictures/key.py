@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.pictures import cipher, entries
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.settings.errors import UserError
@@ -63,9 +63,11 @@ class Key:
     settings: What the program that made the key wants to find again, such as a seed: JSON values.
   """
 
-  def __init__(self, path: pathlib.Path, file: BinaryIO, lock: cipher.Cipher | None, append: bool):
+  def __init__(self, path: pathlib.Path, file: BinaryIO, append: bool):
     self.path, self.settings = path, {}
-    self._file, self._cipher, self._append = file, lock, append
+    self._file, self._append = file, append
+    self._cipher: cipher.Cipher | None = None
+    self._stack = contextlib.ExitStack()
     self._guard = threading.Lock()
     self._places: dict[bytes, tuple[int, int]] = {}  # digest and name -> place of its record
     self._entries: dict[str, Entry] = {}  # by name
@@ -86,21 +88,12 @@ class Key:
     parts = [_MAGIC] + ([_record(_LOCK, lock.stored(passphrase))] if lock and passphrase else [])
     text = json.dumps(settings).encode()
     parts.append(_record(_SETTINGS, lock.encrypt(text) if lock else text))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with files.reported("write", path):
-      path.parent.mkdir(parents=True, exist_ok=True)
-      try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-          file.write(b"".join(parts))
-          file.flush()
-          os.fsync(descriptor)
-        if os.path.lexists(path):
-          raise UserError(f"{path} exists: name another key, or the folder of this one.")
-        os.replace(temporary, path)
-      finally:
-        temporary.unlink(missing_ok=True)
-    return cls.open(path, passphrase, append=True)
+    if files.exists(path):
+      raise UserError(f"{path} exists: name another key, or the folder of this one.")
+    files.make_folder(path.parent)
+    with files.replacing(path, private=True) as file:
+      file.write(b"".join(parts))
+    return Key.open(path, passphrase, append=True)
 
   @classmethod
   def open(
@@ -113,20 +106,20 @@ class Key:
         appends to it.
     """
     path = pathlib.Path(path)
-    with files.reported("read", path):
-      if not path.is_file():
-        raise UserError(f"{path} is not a file: name the key of the folder.")
-      file = open(path, "r+b" if append else "rb")  # noqa: SIM115 (closed by `close`)
-    try:
+    if not files.is_file(path):
+      raise UserError(f"{path} is not a file: name the key of the folder.")
+    with contextlib.ExitStack() as stack:
       if append:
+        file = stack.enter_context(files.open_to_append(path))
         _hold(file, path)
+        file.seek(0)
+      else:
+        file = stack.enter_context(reading.opened(path))
       if file.read(len(_MAGIC)) != _MAGIC:
         raise UserError(f"{path} is not a key of this version: correct the path.")
-      key = cls(path, file, None, append)
+      key = cls(path, file, append)
       key._scan(passphrase)
-    except BaseException:
-      file.close()
-      raise
+      key._stack = stack.pop_all()
     return key
 
   def _scan(self, passphrase: str | None) -> None:
@@ -249,7 +242,7 @@ class Key:
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    self._stack.close()
 
   def __enter__(self) -> "Key":
     return self

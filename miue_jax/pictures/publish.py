@@ -4,10 +4,11 @@ import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.pictures import carry, decode, encode, entries, packing, quality
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
@@ -72,7 +73,7 @@ def publish(
   Raises:
     UserError: The picture does not decode, or a file cannot be written.
   """
-  original = decode.load(os.path.join(root, found.path), found.path)
+  original = decode.load(os.path.join(root, found.path))
   picture = decode.decode(original, found.path)
   kind, why = encode.format_for(picture, options.format)
   path = found.published + encode.SUFFIX[kind]
@@ -101,8 +102,7 @@ def publish(
     )
     key.add(entry, content)
   target = pathlib.Path(out) / path
-  with files.reported("write", target):
-    target.parent.mkdir(parents=True, exist_ok=True)
+  files.make_folder(target.parent)
   with files.replacing(target) as stream:
     stream.write(file)
   notes = (*picture.notes, *([f"published as {why}"] if why else []))
@@ -132,20 +132,37 @@ def is_published(found: Found, out: str | os.PathLike, key: Key, source: bytes) 
   """Returns whether a picture with these original pixels is already in the output and the key."""
   entry = key.get(found.path)
   return (
-    entry is not None and entry.source == source and (pathlib.Path(out) / entry.published).is_file()
+    entry is not None
+    and entry.source == source
+    and files.is_file(pathlib.Path(out) / entry.published)
   )
 
 
 def all_published(out: str | os.PathLike) -> list[str]:
-  """Returns the paths of all pictures in a published folder, relative to it, with "/", sorted."""
-  found = []
-  for folder, folders, names in os.walk(out):
-    folders[:] = sorted(name for name in folders if not name.startswith("."))
-    prefix = os.path.relpath(folder, out)
-    for name in names:
-      if not name.startswith(".") and name.lower().endswith(decode.readable_suffixes()):
-        found.append(name if prefix == "." else f"{prefix}/{name}")
-  return sorted(found)
+  """Returns the paths of all pictures in a published folder, relative to it, with "/", sorted.
+
+  Links are not followed, and hidden files and folders are passed over.
+  """
+  suffixes = decode.readable_suffixes()
+  return sorted(
+    path
+    for path in _below(out)
+    if path.lower().endswith(suffixes) and not any(part[0] == "." for part in path.split("/"))
+  )
+
+
+def _below(root: str | os.PathLike) -> Iterator[str]:
+  """Yields the relative path of every regular file."""
+  pending = [""]
+  while pending:
+    prefix = pending.pop()
+    for entry in reading.entries(pathlib.Path(root) / prefix):
+      if entry.link:
+        continue
+      if entry.kind == "folder":
+        pending.append(f"{prefix}{entry.name}/")
+      elif entry.kind == "file":
+        yield prefix + entry.name
 
 
 def clear_leftovers(out: str | os.PathLike) -> int:
@@ -153,11 +170,10 @@ def clear_leftovers(out: str | os.PathLike) -> int:
 
   Call it only while no other program writes to the folder, for example while the key is locked.
   """
-  count = 0
-  for folder, _, names in os.walk(out):
-    for name in names:
-      if re.fullmatch(r"\..+\.(png|webp|jpg)\.[0-9]+", name):
-        with files.reported("remove", name):
-          (pathlib.Path(folder) / name).unlink(missing_ok=True)
-        count += 1
-  return count
+  if not files.is_folder(out):
+    return 0
+  half = re.compile(r"\..+\.(png|webp|jpg)\.[0-9]+")
+  found = [path for path in _below(out) if half.fullmatch(path.rpartition("/")[2])]
+  for path in found:
+    files.remove(pathlib.Path(out) / path)
+  return len(found)

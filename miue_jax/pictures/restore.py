@@ -57,13 +57,12 @@ def restore(
     UserError: There is no such folder, the destination lies in it or cannot be written.
   """
   published, destination = pathlib.Path(published), pathlib.Path(destination)
-  if not published.is_dir():
+  if not files.is_folder(published):
     raise UserError(f"{published} is not a folder: name the folder of published pictures.")
   if destination.resolve().is_relative_to(published.resolve()):
     raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
-  with files.reported("write", destination):
-    destination.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(destination)
+  files.make_folder(destination)
+  clear_leftovers(destination)
   paths = all_published(published)
   claims = _Claims(key)
   refused, restored = [], {}
@@ -128,12 +127,11 @@ def _restore_one(
   if digest(original.channels) != entry.source:
     return "its entry in the key is damaged"
   target = destination / name
-  if os.path.lexists(target):
+  if files.exists(target):
     if _is(target, entry):
       return entry, name
     return f"{target} exists and is another picture"
-  with files.reported("write", target):
-    target.parent.mkdir(parents=True, exist_ok=True)
+  files.make_folder(target.parent)
   if not target.parent.resolve().is_relative_to(destination.resolve()):
     return f"{target.parent} is a link that leaves {destination}"
   with files.replacing(target) as stream:

@@ -6,12 +6,10 @@ import dataclasses
 import hashlib
 import io
 import os
-import pathlib
-import stat
 from collections.abc import Iterable, Sequence
 from concurrent import futures
 
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.pictures import decode
 from miue_jax.pictures.names import is_plain, published_names, shown
 from miue_jax.settings.errors import UserError
@@ -28,7 +26,7 @@ _SYSTEM += ("system volume information",)
 _THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
 BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
-_MOST_ROWS = 10**7  # of a file of labels
+_MOST_LABELS = 2**30  # bytes of a file of labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +145,7 @@ def survey(
       the CSV is unusable, or a file is broken and `strict`.
   """
   root = str(root)
-  if not os.path.isdir(root):
+  if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: correct the path.")
   skipped = {os.path.realpath(path) for path in exclude}
   paths, folders, left_out = _walk(root, skipped, follow)
@@ -188,11 +186,11 @@ def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[s
     if (real := os.path.realpath(folder)) in seen:
       continue  # A link may lead outside, but must not make a circle.
     seen.add(real)
-    for entry in _listed(folder):
+    for entry in reading.entries(folder):
       path = prefix + entry.name
       if reason := _reason(entry, skipped, follow):
         left_out.append(LeftOut(path, reason))
-      elif entry.is_dir(follow_symlinks=follow):
+      elif entry.kind == "folder":
         folders.append(path)
         pending.append(path + "/")
       else:
@@ -208,22 +206,9 @@ def _empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
   return [LeftOut(folder, NO_PICTURES) for folder in sorted(tops)]
 
 
-def _listed(folder: str) -> list[os.DirEntry]:
-  try:
-    with os.scandir(folder) as entries:
-      return sorted(entries, key=lambda entry: entry.name)
-  except OSError as error:
-    raise UserError(f"{folder} cannot be listed ({error.strerror}): make it readable.") from error
-
-
-def _reason(entry: os.DirEntry, skipped: set[str], follow: bool) -> str:
+def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
   """Returns why an entry is left out; empty if it is a folder or may be a picture."""
-  name = entry.name.lower()
-  try:
-    state = entry.stat(follow_symlinks=follow)
-  except OSError:
-    return BROKEN_LINK if entry.is_symlink() else "cannot be read"
-  is_folder = stat.S_ISDIR(state.st_mode)
+  name, is_folder = entry.name.lower(), entry.kind == "folder"
   if skipped and os.path.realpath(entry.path) in skipped:
     return "the output" if is_folder else "a file of this program"
   if name in _SYSTEM or name in _SYSTEM_FILES:
@@ -232,17 +217,19 @@ def _reason(entry: os.DirEntry, skipped: set[str], follow: bool) -> str:
     return f"a hidden {'folder' if is_folder else 'file'}"
   if not is_plain(entry.name):
     return "its name holds control characters"
+  if entry.kind == "broken link":
+    return BROKEN_LINK
+  if entry.link and not follow:
+    return "a link"
   if is_folder and name in _THUMBNAILS:
     return "a folder of thumbnails"
   if is_folder:
     return "a workdir of this program" if _is_workdir(entry.path) else ""
-  if stat.S_ISLNK(state.st_mode):
-    return "a link"
-  if not stat.S_ISREG(state.st_mode):
-    return "no regular file"
-  suffix = pathlib.PurePath(name).suffix
+  if entry.kind != "file":
+    return f"a {entry.kind}"
+  suffix = os.path.splitext(name)[1]
   if suffix in decode.readable_suffixes():
-    return "empty" if state.st_size == 0 else ""
+    return ""
   if suffix in decode.EXTRA_SUFFIXES:
     return f"{suffix} needs a package: run pip install 'miue-jax[heic]'"
   return f"no picture ({suffix or 'no suffix'})"
@@ -251,7 +238,7 @@ def _reason(entry: os.DirEntry, skipped: set[str], follow: bool) -> str:
 def _is_workdir(folder: str) -> bool:
   """Returns whether a folder is a workdir, whose pages and exports hold pictures."""
   names = {"config.json", "log.txt", "poison"}
-  return sum(os.path.lexists(os.path.join(folder, name)) for name in names) >= 2
+  return sum(files.exists(os.path.join(folder, name)) for name in names) >= 2
 
 
 def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], list[LeftOut]]:
@@ -315,16 +302,13 @@ def _labelled(
   root: str, paths: Sequence[str], labels: str | os.PathLike
 ) -> tuple[Named, list[LeftOut]]:
   """Reads classes from a CSV file."""
-  with files.reported("read", labels):
-    if not os.path.isfile(labels):
-      raise UserError(f"{labels} is not a file: name the CSV file of labels.")
-    text = pathlib.Path(labels).read_bytes().decode("utf-8-sig", "surrogateescape")
+  text = reading.read_bytes(labels, _MOST_LABELS).decode("utf-8-sig", "surrogateescape")
   try:
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
   except (csv.Error, ValueError) as error:
     raise UserError(f"{labels} is no CSV file with columns file and class: repair it.") from error
   columns = [name.strip().lower() for name in header]
-  if not {"file", "class"} <= set(columns) or len(rows) > _MOST_ROWS:
+  if not {"file", "class"} <= set(columns):
     raise UserError(f"{labels} needs a first line with the columns file and class: add it.")
   file, class_ = columns.index("file"), columns.index("class")
   classes: dict[str, str] = {}
@@ -354,11 +338,13 @@ def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
   """Returns groups of files with the same bytes; only files of the same size are read."""
   by_size: dict[int, list[str]] = {}
   for path in paths:
-    by_size.setdefault(os.path.getsize(os.path.join(root, path)), []).append(path)
+    with files.reported("read", path):
+      size = os.path.getsize(os.path.join(root, path))
+    by_size.setdefault(size, []).append(path)
   by_content: dict[bytes, list[str]] = {}
   for group in by_size.values():
     for path in group if len(group) > 1 else ():
-      with files.reported("read", path), open(os.path.join(root, path), "rb") as file:
+      with reading.opened(os.path.join(root, path)) as file:
         mark = hashlib.file_digest(file, "sha256").digest()
       by_content.setdefault(mark, []).append(path)
   return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miue_jax.data import sources
-from miue_jax.pictures import names, survey
+from miue_jax.machine import reading
+from miue_jax.pictures import names
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -64,7 +65,7 @@ def test_order_does_not_depend_on_the_file_system(tree, monkeypatch):
     def __exit__(self, *_):
       self.entries.close()
 
-  monkeypatch.setattr(survey.os, "scandir", Backwards)
+  monkeypatch.setattr(reading.os, "scandir", Backwards)
   assert load(tree).fingerprint == expected
 
 

@@ -238,7 +238,7 @@ def test_too_many_pixels_are_refused(monkeypatch):
 
 def test_pipes_and_missing_files_are_refused(tmp_path):
   os.mkfifo(tmp_path / "pipe.png")
-  with pytest.raises(UserError, match=r"pipe.png is no regular file"):
+  with pytest.raises(UserError, match=r"pipe.png: it is a named pipe"):
     decode.read(tmp_path / "pipe.png")
   with pytest.raises(UserError, match=r"Cannot read .*absent.png"):
     decode.read(tmp_path / "absent.png")

@@ -95,13 +95,13 @@ def test_everything_else_is_named(tree):
     "out.key": "a file of this program",
     "a/notes.txt": "no picture (.txt)",
     "a/broken.jpg": "does not decode (unknown format): repair or remove it.",
-    "a/empty.png": "empty",
+    "a/empty.png": "does not decode (unknown format): repair or remove it.",
     "a/Thumbs.db": "a file of the system",
     "a/x\n.png": "its name holds control characters",
     "nothing": "a folder without pictures",
     "a/link.png": "a link",
-    "a/gone.png": "a link",
-    "a/pipe.png": "no regular file",
+    "a/gone.png": "a broken link",
+    "a/pipe.png": "a named pipe",
   }
   assert [picture.path for picture in found.pictures] == ["a/1.png", "b/1.png", "b/copy.png"]
   assert found.duplicates == (("a/1.png", "b/copy.png"),)
