@@ -189,10 +189,10 @@ def content(record: bytes, profiles: dict[str, bytes], path: str | os.PathLike) 
       raise _damaged(path)
     if grid[2] not in (1, 3):
       raise _damaged(path)
-    values = np.frombuffer(inflated(delta, math.prod(grid), path), np.int8)
-    if values.size != math.prod(grid):
+    flat = np.frombuffer(inflated(delta, math.prod(grid), path), np.int8)
+    if flat.size != math.prod(grid):
       raise _damaged(path)
-    perturbation = np.ascontiguousarray(values.reshape(grid[2], *grid[:2]).transpose(1, 2, 0))
+    perturbation = np.ascontiguousarray(flat.reshape(grid[2], *grid[:2]).transpose(1, 2, 0))
   return Content(how, tuple(shape), bits, perturbation, extra, profiles.get(profile), exif)
 
 

@@ -168,7 +168,7 @@ def orientation(exif: Image.Exif, xmp: bytes) -> int:
     value = None
   if value is None and (match := re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)):
     value = int(match[1])
-  return value if value in range(1, 9) else 1
+  return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def cleaned(exif: Image.Exif) -> bytes:

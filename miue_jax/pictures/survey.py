@@ -345,6 +345,8 @@ def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
   for group in by_size.values():
     for path in group if len(group) > 1 else ():
       with reading.opened(os.path.join(root, path)) as file:
-        mark = hashlib.file_digest(file, "sha256").digest()
-      by_content.setdefault(mark, []).append(path)
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+          digest.update(block)
+      by_content.setdefault(digest.digest(), []).append(path)
   return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))
