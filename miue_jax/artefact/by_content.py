@@ -165,9 +165,7 @@ def _read(path: pathlib.Path, name: str, shape: tuple[int, ...]) -> np.ndarray |
 def _checked(poison: Poison, known: Mapping[str, np.ndarray]) -> tuple[list[Row], list[bytes]]:
   """Returns the rows and digests of all images, after checks."""
   count = len(poison.delta)
-  problem = UserError(
-    f"{NAME} in the folder of the poison is damaged: export the images again."
-  )
+  problem = UserError(f"{NAME} in the folder of the poison is damaged: export the images again.")
   try:
     marks, labels, names = known["digests"], known["labels"], known["class_names"]
     paths = known["paths"]

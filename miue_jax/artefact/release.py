@@ -66,8 +66,7 @@ def export(
     poison: Poison made for them.
     directory: New or empty folder.
     formats: Any of `FORMATS`.
-    key: Folder of the poison. It receives the digests of the exported PNGs, by which `restore`
-      knows files that were renamed, moved or saved again.
+    key: Folder of the poison; it receives the digests by which `restore` knows the PNGs.
 
   Returns:
     `directory`.

@@ -335,8 +335,7 @@ def export(experiment: Experiment, output: pathlib.Path | None, formats: list[st
     if warning := secrecy_warning(poison.manifest):
       _logger.warning("%s", warning)
     with _again(directory, output):
-      written = release.export(experiment.dataset, poison, directory, formats, workdir.poison)
-      return str(written)
+      return str(release.export(experiment.dataset, poison, directory, formats, workdir.poison))
 
   return pathlib.Path(workdir.on_lead(write))
 
