@@ -1,0 +1,140 @@
+"""Keeps what must never be published, in the folder `OUT.private` next to `OUT`."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from miue_jax.machine import files
+from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+
+DIGEST = 32  # bytes of the digest of a picture's pixels
+
+
+def _path(name: str, content: str) -> property:
+  return property(lambda self: self.root / name, doc=content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Private:
+  """Paths of the private folder.
+
+  Attributes:
+    root: The folder.
+  """
+
+  root: pathlib.Path
+
+  source = _path("source.npz", "Weights of the source model.")
+  checkpoints = _path("checkpoints", "States of a generation.")
+  clusters = _path("clusters.json", "Groups of pictures that have no labels, by path.")
+  rounds = _path("rounds", "Perturbations that are not published yet, one file a round.")
+  proof = _path("proof", "Rows and states of victims.")
+  verdict = _path("verdict.json", "The verdict of the latest proof.")
+  audits = _path("audits.jsonl", "One JSON row for each attack of each audit.")
+  page = _path("page", "The page about the protection.")
+
+
+@contextlib.contextmanager
+def opened(out: str | os.PathLike) -> Generator[Private]:
+  """Makes or opens the private folder of `out`, readable by its owner only, and locks it.
+
+  Raises:
+    UserError: The folder cannot be written, or another command works on it.
+  """
+  root = path_of(out)
+  with files.reported("write", root):
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.chmod(0o700)
+    lock = open(root / "lock", "ab")  # noqa: SIM115 (closed below)
+  with lock:
+    try:
+      fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(f"Another command works on {out}: wait until it has ended.") from error
+    yield Private(root)
+
+
+def path_of(out: str | os.PathLike) -> pathlib.Path:
+  """Returns the private folder of a published folder."""
+  out = pathlib.Path(out).absolute()
+  return out.with_name(out.name + ".private")
+
+
+def verdict_of(store: Private) -> Verdict | None:
+  """Returns the verdict of the latest proof, or None.
+
+  Raises:
+    UserError: The file is damaged.
+  """
+  if not store.verdict.exists():
+    return None
+  advice = "delete it, and `protect` proves again"
+  content = files.read_json(store.verdict, advice)
+  try:
+    return Verdict(str(content["judgement"]), str(content["sentence"]), tuple(content["notes"]))
+  except (KeyError, TypeError) as error:
+    raise UserError(f"{store.verdict} is damaged: {advice}.") from error
+
+
+def said(verdict: Verdict) -> str:
+  """Returns a verdict as text for a terminal."""
+  judgement = verdict.judgement[0].upper() + verdict.judgement[1:]
+  return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
+
+
+class Rounds:
+  """Stores the perturbations of every round until they are published.
+
+  A round is one command's new pictures. A perturbation is found by the pixels of its original.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    """Reads the rounds that are there.
+
+    Raises:
+      UserError: A file is damaged.
+    """
+    self._folder, self._found = folder, {}
+    self._paths = sorted(folder.glob("*.npz"))
+    for path in self._paths:
+      archive = files.Archive(path, "delete it, and the same command makes it again")
+      if "delta" in archive:
+        digests, delta = archive["digests"], archive["delta"]
+        if digests.shape != (len(delta), DIGEST) or delta.dtype != np.int8 or delta.ndim != 4:
+          raise UserError(f"{path} is damaged: delete it, and the same command makes it again.")
+        self._found |= zip(map(bytes, digests), delta, strict=True)
+
+  def __len__(self) -> int:
+    """Returns the number of rounds so far, published ones too."""
+    return len(self._paths)
+
+  def get(self, digest: bytes) -> np.ndarray | None:
+    """Returns the perturbation int8 `[s, s, 3]` of an original, or None."""
+    return self._found.get(digest)
+
+  def add(self, digests: list[bytes], delta: np.ndarray) -> None:
+    """Stores a round: perturbations int8 `[n, s, s, 3]` and the digests of their originals."""
+    rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST)
+    self._write(self._folder / f"{len(self._paths):04}.npz", digests=rows, delta=delta)
+    self._paths.append(self._folder / f"{len(self._paths):04}.npz")
+    self._found |= zip(digests, delta, strict=True)
+
+  def published(self) -> None:
+    """Forgets the perturbations, which the key holds from now on."""
+    if self._found:
+      for path in self._paths:
+        self._write(path, digests=files.Archive(path)["digests"])
+      self._found = {}
+
+  def _write(self, path: pathlib.Path, **arrays: Any) -> None:
+    with files.reported("write", path):
+      path.parent.mkdir(exist_ok=True)
+    with files.replacing(path) as file:
+      np.savez(file, **arrays)
