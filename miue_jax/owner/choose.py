@@ -18,6 +18,7 @@ STRENGTH = "medium"
 
 PROOF_SIZE = 64  # pixels a side of what the victims of the proof see
 FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
+HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
 _MANY = 5000  # pictures from which a ResNet is the source model
 _PASSES = 24_000  # pictures that the source model sees, at least, over all epochs

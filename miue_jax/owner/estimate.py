@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from miue_jax.machine import meshes
 from miue_jax.owner import load
-from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
+from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice, Victim
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -82,10 +82,10 @@ def estimate(
 
 def _learning(count: int) -> int:
   """Returns how many pictures the victims of the proof learn from."""
-  return count - round(0.2 * count)
+  return count - round(HELD_OUT * count)
 
 
-def _steps(choice: Choice, victim, learning: int) -> int:
+def _steps(choice: Choice, victim: Victim, learning: int) -> int:
   return max(1, learning // choice.fit(victim, learning).batch_size)
 
 

@@ -12,13 +12,12 @@ from scipy import stats
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import api
 from miue_jax.machine import files
-from miue_jax.owner.choose import LEAST, Choice, Victim
+from miue_jax.owner.choose import HELD_OUT, LEAST, Choice, Victim
 from miue_jax.owner.private import Private
 from miue_jax.report import verdict
 from miue_jax.report.verdict import Verdict
 
 ORIGINALS, PUBLISHED = "originals", "published"
-_HELD_OUT = 0.2
 _CONFIDENCE = 0.95
 
 _NEXT = {
@@ -73,11 +72,10 @@ def prove(
     )
     _keep(store, found, [], len(labels))
     return found
-  tested = np.zeros(len(labels), bool)
-  tested[stratified(labels, round(_HELD_OUT * len(labels)), choice.seed, Draw.HELD_OUT)] = True
+  tested = held_out(labels, choice.seed)
   content = hashlib.sha256(originals.tobytes() + published.tobytes() + labels.tobytes())
   folder = store.proof / content.hexdigest()[:16]
-  trials = []
+  found_by = []
   for number, victim in enumerate(choice.victims):
     rows = rows_of(
       choice,
@@ -87,9 +85,9 @@ def prove(
       (originals[tested], labels[tested]),
       workdir=folder / str(number),
     )
-    trials += _trials(victim, {row["method"]: row for row in rows})
-  found = judged(trials, labels[tested])
-  _keep(store, found, trials, len(labels))
+    found_by += trials(victim, {row["method"]: row for row in rows})
+  found = judged(found_by, labels[tested])
+  _keep(store, found, found_by, len(labels))
   for other in store.proof.iterdir():
     if other != folder:
       shutil.rmtree(other, ignore_errors=True)
@@ -119,11 +117,24 @@ def rows_of(
   )
 
 
-def _trials(victim: Victim, rows: dict[str, dict[str, Any]]) -> list[Trial]:
-  """Returns the trials of a victim that stops after its last or its best epoch."""
+def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
+  """Returns a mask of a stratified fifth, bool `[N]`."""
+  chosen = np.zeros(len(labels), bool)
+  chosen[stratified(labels, round(HELD_OUT * len(labels)), seed, Draw.HELD_OUT)] = True
+  return chosen
+
+
+def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> list[Trial]:
+  """Returns the trials of a victim that stops after its last or its best epoch.
+
+  Args:
+    victim: The victim.
+    rows: Its rows, by the names of the sets of pictures.
+    sees: What it sees, to follow its label.
+  """
   moments = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
   return [
-    Trial(victim.label + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
+    Trial(victim.label + sees + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
     for said, column in moments.items()
   ]
 

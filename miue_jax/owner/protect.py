@@ -85,7 +85,11 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       return _continued(request, found, secret, choice, say)
   _check_new(request)
   choice = _planned(request, found, ask, say)
-  settings = {"choice": choice.stored(), "classes": list(found.class_names)}
+  settings = {
+    "choice": choice.stored(),
+    "classes": list(found.class_names),
+    "photos": str(request.photos.absolute()),
+  }
   with Key.create(request.key_path, settings, request.passphrase) as secret:
     say(KEY_MATTERS.format(key=request.key_path, private=private.path_of(request.out)))
     return _continued(request, found, secret, choice, say)
