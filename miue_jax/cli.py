@@ -34,12 +34,23 @@ _Photos = Annotated[
 ]
 _Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
 _Key = Annotated[pathlib.Path | None, typer.Option(help="The key; OUT.key if left out.")]
+_Originals = Annotated[
+  pathlib.Path | None, typer.Option(help="Folder of the originals, if it was moved.")
+]
+_Labels = Annotated[
+  pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")
+]
+_Strength = Annotated[
+  Literal["low", "medium", "high"] | None,
+  typer.Option(help="Largest change of a pixel: 4, 8 or 16 of 255; medium if left out."),
+]
+_Time = Annotated[str | None, typer.Option(metavar="30m", help="Time that the work may take.")]
 _Passphrase = Annotated[
   bool, typer.Option("--passphrase", help="Ask for a passphrase, which encrypts the key.")
 ]
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds_of(text: str | None) -> float | None:
   """Returns the seconds of a time such as "30m", or None."""
   if text is None:
     return None
@@ -86,19 +97,12 @@ def _start(
 def protect(
   photos: _Photos,
   out: _Out,
-  strength: Annotated[
-    Literal["low", "medium", "high"] | None,
-    typer.Option(help="Largest change of a pixel: 4, 8 or 16 of 255; medium if left out."),
-  ] = None,
-  time: Annotated[
-    str | None, typer.Option(metavar="30m", help="Time that making and proving may take.")
-  ] = None,
+  strength: _Strength = None,
+  time: _Time = None,
   format: Annotated[
     Literal["png", "webp", "jpeg"], typer.Option(help="Format of the published files.")
   ] = "png",
-  labels: Annotated[
-    pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")
-  ] = None,
+  labels: _Labels = None,
   keep_metadata: Annotated[
     bool, typer.Option("--keep-metadata", help="Keep places, times and cameras in the files.")
   ] = False,
@@ -122,7 +126,7 @@ def protect(
   miue-jax protect photos public --strength high --time 30m --yes
   miue-jax protect flat public --labels classes.csv --format webp
   """  # noqa: D301 (the backslash keeps lines apart)
-  seconds = _seconds(time)
+  seconds = seconds_of(time)
   from miue_jax.owner import private
   from miue_jax.owner import protect as work
 
@@ -163,6 +167,81 @@ def restore(
   complete = work.restore(out, dest, key, _secret(passphrase), typer.echo)
   if not complete:
     raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+  out: _Out, photos: _Originals = None, key: _Key = None, passphrase: _Passphrase = False
+) -> None:
+  """Trains several networks on published files, loaded as scrapers do, and on the originals.
+
+  \b
+  miue-jax verify public
+  """  # noqa: D301
+  from miue_jax.owner import private
+  from miue_jax.owner import verify as work
+
+  verdict = work.verify(out, key, _secret(passphrase), photos, typer.echo)
+  typer.echo(private.said(verdict))
+
+
+@app.command()
+def audit(
+  folder: Annotated[pathlib.Path, typer.Argument(help="OUT of a protection, or PHOTOS before it.")],
+  time: _Time = None,
+  threshold: Annotated[
+    float,
+    typer.Option(
+      min=0,
+      max=100,
+      help="Percent of what the originals teach; exit status 4 if an attack gives back more.",
+    ),
+  ] = 75.0,
+  photos: _Originals = None,
+  labels: _Labels = None,
+  key: _Key = None,
+  passphrase: _Passphrase = False,
+) -> None:
+  """Tries known attacks on a protected folder, or examines pictures before they are protected.
+
+  \b
+  miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
+  miue-jax audit photos                broken files, duplicates, small classes
+  """  # noqa: D301
+  seconds = seconds_of(time)
+  from miue_jax.pictures.key import default_path
+
+  if not default_path(folder).exists() and photos is None:
+    from miue_jax.owner import examine
+
+    examine.examine(folder, labels, key, _secret(passphrase), typer.echo)
+    return
+  from miue_jax.owner import audit as work
+
+  share = work.audit(folder, key, _secret(passphrase), photos, seconds, typer.echo)
+  if 100 * share > threshold:
+    typer.echo(f"An attack gives back {100 * share:.0f} % of what the originals teach.")
+    raise typer.Exit(4)
+
+
+@app.command()
+def plan(
+  photos: _Photos,
+  strength: _Strength = None,
+  labels: _Labels = None,
+  watts: Annotated[float, typer.Option(min=0, help="Power of this machine.")] = 65.0,
+  price: Annotated[
+    float | None, typer.Option(min=0, help="Price of one kilowatt-hour; adds the cost.")
+  ] = None,
+) -> None:
+  """Says how long a protection takes and what it costs, before anything is spent.
+
+  \b
+  miue-jax plan photos --watts 90 --price 0.30
+  """  # noqa: D301
+  from miue_jax.owner import plan as work
+
+  work.plan(photos, strength, labels, watts, price, typer.echo)
 
 
 def _leave(signum: int, frame: object) -> None:

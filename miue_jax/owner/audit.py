@@ -9,7 +9,7 @@ from typing import Any
 
 from miue_jax import __version__
 from miue_jax.experiment.results import Rows
-from miue_jax.owner import estimate, proof, published
+from miue_jax.owner import proof, published
 from miue_jax.owner.published import Pairs
 from miue_jax.report import verdict
 
@@ -131,6 +131,7 @@ def _line(row: dict[str, Any], attack: Attack) -> str:
   low, high = row["interval"]
   line = (
     f"{attack.said[0].upper()}{attack.said[1:]}: {row['published']:.0f} % ({low:.0f} to "
-    f"{high:.0f} %; originals {row['originals']:.0f} %, guessing {row['chance']:.0f} %): {judgement}."
+    f"{high:.0f} %; originals {row['originals']:.0f} %, guessing {row['chance']:.0f} %), "
+    f"{judgement}."
   )
   return line if judgement == verdict.PROTECTED else f"{line} Advice: {attack.advice}."

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from miue_jax.methods import METHODS
 from miue_jax.settings import schema
 from miue_jax.settings.config import Config, Fit, Method, Model
@@ -20,7 +22,9 @@ PROOF_SIZE = 64  # pixels a side of what the victims of the proof see
 FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
-_MANY = 5000  # pictures from which a ResNet is the source model
+SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
+LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
+_MANY = 5000  # pictures
 _PASSES = 24_000  # pictures that the source model sees, at least, over all epochs
 _EPOCHS = 16, 60  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
@@ -31,16 +35,21 @@ class Victim:
   """One training of the proof: a network and how long it trains.
 
   Attributes:
-    label: Name in sentences and tables.
+    kind: Kind of the network in words.
     network: Name of the network.
     width: Its width.
     epochs: Epochs of its training.
   """
 
-  label: str
+  kind: str
   network: str
   width: int
   epochs: int
+
+  @property
+  def label(self) -> str:
+    """Name in sentences and tables."""
+    return f"{self.kind} that trains for {self.epochs} epochs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,23 +112,17 @@ def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
   if len(counts) < 2:
     raise UserError(
       "All pictures are in one class, and a network learns from differences between classes: sort "
-      "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
+      "them into one folder for each class, or give --labels FILE.csv."
     )
   if total < 4:
     raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")
-  return Choice(
-    _method(total, min(counts.values()), STRENGTHS[strength], seed), _victims(total), seed
-  )
+  return Choice(_method(total, STRENGTHS[strength]), _victims(total), seed)
 
 
-def _method(total: int, fewest: int, epsilon: float, seed: int) -> Method:
-  del seed
-  source = min(64, whole(max(total // 4, 2)))
+def _method(total: int, epsilon: float) -> Method:
+  source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
-  network = (
-    {"name": "resnet18", "width": 16} if total >= _MANY else {"name": "small_cnn", "width": 24}
-  )
   values = {
     "name": METHOD,
     "epsilon": epsilon,
@@ -129,7 +132,7 @@ def _method(total: int, fewest: int, epsilon: float, seed: int) -> Method:
     "augment": "crop_flip",
     "augment_poisoned": True,
     "batch_size": batch,
-    "model": network,
+    "model": LARGE if total >= _MANY else SMALL,
     "source": {"batch_size": source, "weight_decay": 5e-4, "augment": "crop_flip"},
     "checkpoint_every": 1,
   }
@@ -140,9 +143,9 @@ def _victims(total: int) -> tuple[Victim, ...]:
   long = min(max(12, round(16_000 / total)), 40)
   short = max(6, long // 3)
   return (
-    Victim(f"a small network that trains for {short} epochs", "small_cnn", 24, short),
-    Victim(f"a small network that trains for {long} epochs", "small_cnn", 24, long),
-    Victim(f"a ResNet that trains for {short} epochs", "resnet18", 12, short),
+    Victim("a small network", "small_cnn", 24, short),
+    Victim("a small network", "small_cnn", 24, long),
+    Victim("a ResNet", "resnet18", 12, short),
   )
 
 

@@ -1,13 +1,9 @@
 """Verifies a protection: several victims, through the loaders of scrapers."""
 
-import itertools
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
-
 from miue_jax.owner import pipelines, proof, published
-from miue_jax.report import verdict
 from miue_jax.report.verdict import Verdict
 
 _PIPELINES = tuple(pipelines.PIPELINES)[:4]

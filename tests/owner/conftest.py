@@ -1,0 +1,43 @@
+"""Makes folders of toy pictures, and protections that take seconds."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miue_jax.owner import choose, estimate, protect
+
+
+def toy(path, name, count, start=0):
+  """Writes pictures of a class: a brightness of the class with noise."""
+  (path / name).mkdir(parents=True, exist_ok=True)
+  for number in range(start, start + count):
+    rng = np.random.default_rng([number, len(name)])
+    base = 70 + 30 * len(name)
+    values = rng.integers(base - 60, base + 60, (20, 24, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(values).save(path / name / f"{number:02}.png")
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """Returns a folder of two classes, with files that are no pictures."""
+  root = tmp_path / "photos"
+  toy(root, "a", 10)
+  toy(root, "bbb", 10)
+  (root / "a" / "broken.jpg").write_bytes(b"junk")
+  (root / "notes.txt").write_text("hello")
+  return root
+
+
+@pytest.fixture
+def quick(monkeypatch, quick_compiler):
+  """Makes generation and proof tiny."""
+  monkeypatch.setattr(choose, "_EPOCHS", (2, 2))
+  monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
+  for module in (choose, protect, estimate):
+    monkeypatch.setattr(module, "SIZE", 8)
+    monkeypatch.setattr(module, "PROOF_SIZE", 8)
+  victims = tuple(choose.Victim("a linear model", "linear", 1, epochs) for epochs in (1, 2))
+  monkeypatch.setattr(choose, "_victims", lambda total: victims)
+  monkeypatch.setattr(
+    estimate, "estimate", lambda *arguments: estimate.Estimate(1.0, 1.0, 1.0, 1e9)
+  )
