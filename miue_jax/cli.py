@@ -106,6 +106,9 @@ def protect(
   keep_metadata: Annotated[
     bool, typer.Option("--keep-metadata", help="Keep places, times and cameras in the files.")
   ] = False,
+  shareable: Annotated[
+    bool, typer.Option("--shareable", help="Write a page without pictures and names as well.")
+  ] = False,
   strict: Annotated[
     bool, typer.Option("--strict", help="Stop at a file that cannot be read.")
   ] = False,
@@ -130,6 +133,7 @@ def protect(
   from miue_jax.owner import private
   from miue_jax.owner import protect as work
 
+  secret = _secret(passphrase)
   request = work.Request(
     photos,
     out,
@@ -140,8 +144,9 @@ def protect(
     strict,
     labels,
     key,
-    _secret(passphrase),
+    secret,
     seed,
+    shareable,
   )
   verdict = work.protect(request, (lambda _: None) if yes else _ask, typer.echo)
   typer.echo(private.said(verdict))

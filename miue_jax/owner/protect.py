@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from miue_jax.owner import choose, estimate, generate, load, private, proof
+from miue_jax.owner import choose, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
 from miue_jax.owner.load import Loaded, each, named
 from miue_jax.owner.private import Private, Rounds
@@ -43,6 +43,7 @@ class Request:
     key: The key; None is next to `out`.
     passphrase: Encrypts the key.
     seed: Seed of every random draw; None draws one.
+    shareable: Whether to write a page without pictures and names as well.
   """
 
   photos: pathlib.Path
@@ -56,6 +57,7 @@ class Request:
   key: pathlib.Path | None = None
   passphrase: str | None = None
   seed: int | None = None
+  shareable: bool = False
 
   @property
   def key_path(self) -> pathlib.Path:
@@ -170,7 +172,27 @@ def _continued(
       seen = published_as_seen(request.out, secret, loaded, PROOF_SIZE)
       labels = _labels(loaded, classes)
       verdict = proof.prove(choice, store, loaded.seen, seen, labels)
+    _write_page(request, store, verdict, secret, found, loaded, say)
     return verdict
+
+
+def _write_page(
+  request: Request,
+  store: Private,
+  verdict: Verdict,
+  secret: Key,
+  found: Survey,
+  loaded: Loaded,
+  say: Callable,
+) -> None:
+  names = {picture.path for picture in loaded.pictures}
+  entries = [entry for entry in secret.entries if entry.name in names]
+  left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
+  left_out += [reason for _, reason in loaded.failed]
+  matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
+  folders = page.Folders(request.photos, request.out, entries)
+  path = page.write(store, verdict, folders, left_out, matters, request.shareable)
+  say(f"The private page about it is {path}.")
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:

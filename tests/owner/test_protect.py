@@ -54,6 +54,10 @@ def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_p
   for name in files(out):
     change = pixels(out / name) - pixels(photos / name)
     assert 0 < np.abs(change).max() <= 8
+  page = (tmp_path / "out.private" / "page" / "index.html").read_text()
+  assert "Private: this page shows originals" in page
+  assert "a/broken.jpg" in page
+  assert page.count("data:image/png") == 6
   assert stat.S_IMODE(os.stat(tmp_path / "out.key").st_mode) == 0o600
   assert restore(out, tmp_path / "back", None, None, lambda line: None)
   for name in files(out):
@@ -156,3 +160,11 @@ def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypat
   assert files(tmp_path / "out") == files(tmp_path / "whole")
   stored = json.loads((tmp_path / "whole.private" / "verdict.json").read_bytes())
   assert found.sentence == stored["sentence"]
+
+
+def test_a_page_to_share_has_no_pictures_and_no_names(photos, tmp_path):
+  run(photos, tmp_path / "out", shareable=True)
+  page = (tmp_path / "out.private" / "page" / "shareable.html").read_text()
+  assert "data:image/png" not in page
+  assert not any(name in page for name in ("00.png", "broken", "photos", "bbb", str(tmp_path)))
+  assert "CIEDE2000" in page
