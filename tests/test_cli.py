@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from miue_jax import __version__, cli
+from miue_jax.owner import options
 from miue_jax.settings.errors import UserError
 
 
@@ -47,13 +48,13 @@ def test_version():
   ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400), (None, None)]
 )
 def test_times(text, seconds):
-  assert cli.seconds_of(text) == seconds
+  assert options.seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["30", "m", "-3m", "0m", "1w", "1 h 3"])
 def test_wrong_times_are_one_sentence(text):
   with pytest.raises(UserError, match="is no time: write 90s"):
-    cli.seconds_of(text)
+    options.seconds_of(text)
 
 
 @pytest.mark.parametrize(
