@@ -53,6 +53,7 @@ def protect(
   time: options.Time = None,
   format: options.Format = "png",
   labels: options.Labels = None,
+  clusters: options.Clusters = 0,
   keep_metadata: options.KeepMetadata = False,
   shareable: options.Shareable = False,
   strict: options.Strict = False,
@@ -69,6 +70,8 @@ def protect(
   miue-jax protect flat public --labels classes.csv --format webp
   """  # noqa: D301
   seconds, secret = options.seconds_of(time), options.secret(passphrase)
+  if clusters == 1 or clusters < 0 or (clusters and labels):
+    raise UserError("--clusters takes 2 or more groups, and no --labels beside it.")
   from miue_jax.owner import private
   from miue_jax.owner import protect as work
 
@@ -85,6 +88,7 @@ def protect(
     secret,
     seed,
     shareable,
+    clusters,
   )
   verdict = work.protect(request, (lambda question: None) if yes else _ask, typer.echo)
   typer.echo(private.said(verdict))

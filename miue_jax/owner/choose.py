@@ -112,7 +112,7 @@ def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
   if len(counts) < 2:
     raise UserError(
       "All pictures are in one class, and a network learns from differences between classes: sort "
-      "them into one folder for each class, or give --labels FILE.csv."
+      "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
     )
   if total < 4:
     raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")

@@ -28,6 +28,10 @@ Format = Annotated[
 Labels = Annotated[
   pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")
 ]
+Clusters = Annotated[
+  int,
+  typer.Option(metavar="K", help="Sort pictures without labels into K groups of similar ones."),
+]
 Key = Annotated[pathlib.Path | None, typer.Option(help="The key; OUT.key if left out.")]
 Passphrase = Annotated[
   bool, typer.Option("--passphrase", help="Ask for a passphrase, which encrypts the key.")

@@ -33,7 +33,8 @@ class Private:
 
   source = _path("source.npz", "Weights of the source model.")
   checkpoints = _path("checkpoints", "States of a generation.")
-  clusters = _path("clusters.json", "Groups of pictures that have no labels, by path.")
+  rotations = _path("rotations.npz", "Weights of the network that groups pictures.")
+  centres = _path("centres.npz", "Centres of the groups of pictures.")
   rounds = _path("rounds", "Perturbations that are not published yet, one file a round.")
   proof = _path("proof", "Rows and states of victims.")
   verdict = _path("verdict.json", "The verdict of the latest proof.")

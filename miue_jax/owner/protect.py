@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from miue_jax.owner import choose, estimate, generate, load, page, private, proof
+from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
 from miue_jax.owner.load import Loaded, each, named
 from miue_jax.owner.private import Private, Rounds
@@ -43,6 +43,7 @@ class Request:
     key: The key; None is next to `out`.
     passphrase: Encrypts the key.
     seed: Seed of every random draw; None draws one.
+    clusters: Number of groups of pictures that have no labels; 0 takes classes.
     shareable: Whether to write a page without pictures and names as well.
   """
 
@@ -58,6 +59,7 @@ class Request:
   passphrase: str | None = None
   seed: int | None = None
   shareable: bool = False
+  clusters: int = 0
 
   @property
   def key_path(self) -> pathlib.Path:
@@ -82,14 +84,15 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
   if request.key_path.exists():
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
       choice = Choice.restored(secret.settings.get("choice", {}))
-      _check_same(request, choice)
+      _check_same(request, choice, secret.settings.get("clusters", 0))
       estimate.start(choice, len(found.pictures))
       return _continued(request, found, secret, choice, say)
   _check_new(request)
   choice = _planned(request, found, ask, say)
   settings = {
     "choice": choice.stored(),
-    "classes": list(found.class_names),
+    "classes": list(clusters.names(request.clusters) or found.class_names),
+    "clusters": request.clusters,
     "photos": str(request.photos.absolute()),
   }
   with Key.create(request.key_path, settings, request.passphrase) as secret:
@@ -113,6 +116,13 @@ def surveyed(request: Request) -> Survey:
 
 def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> Choice:
   counts = found.counts()
+  if request.clusters:
+    each_group = len(found.pictures) // request.clusters
+    counts = dict.fromkeys(clusters.names(request.clusters), each_group)
+    say(
+      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
+      "pictures. The proof is about these groups, not about classes that a scraper may name."
+    )
   seed = secrets.randbits(32) if request.seed is None else request.seed
   choice = choose.choose(counts, request.strength or choose.STRENGTH, seed)
   if few := choose.advice(counts):
@@ -140,12 +150,17 @@ def _check_new(request: Request) -> None:
     )
 
 
-def _check_same(request: Request, choice: Choice) -> None:
+def _check_same(request: Request, choice: Choice, groups: int) -> None:
   epsilon = choose.STRENGTHS.get(request.strength, choice.method.epsilon)
   if abs(epsilon - choice.method.epsilon) > 1e-9:
     raise UserError(
       f"{request.out} was protected with another strength than {request.strength}: leave "
       "--strength out, or choose another folder."
+    )
+  if request.clusters not in (0, groups):
+    raise UserError(
+      f"{request.out} was protected with {groups or 'no'} groups: leave --clusters out, or choose "
+      "another folder."
     )
 
 
@@ -158,6 +173,8 @@ def _continued(
     if loaded.failed:
       say(f"{len(loaded.failed)} files cannot be read and are left out:")
       say("\n".join(f"  {reason}" for _, reason in loaded.failed))
+    if groups := secret.settings.get("clusters"):
+      loaded = clusters.grouped(store, loaded, groups, choice.seed)
     classes = tuple(secret.settings.get("classes", found.class_names))
     loaded = _known(loaded, classes, say)
     todo = _unpublished(request, loaded, secret, say)
