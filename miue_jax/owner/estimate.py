@@ -40,6 +40,15 @@ class Estimate:
     """Seconds of everything."""
     return self.making + self.proving + self.files
 
+  def of_epochs(self, before: Choice, after: Choice) -> "Estimate":
+    """Returns the estimate of a choice that differs from the estimated one in its epochs."""
+    epochs = [sum(victim.epochs for victim in choice.victims) for choice in (after, before)]
+    return dataclasses.replace(
+      self,
+      making=self.making * after.method.epochs / before.method.epochs,
+      proving=self.proving * epochs[0] / epochs[1],
+    )
+
   def describe(self) -> str:
     """Returns the estimate in words."""
     return (
@@ -59,13 +68,14 @@ def estimate(
 ) -> Estimate:
   """Returns what a protection takes, from steps on random pixels and a few pictures."""
   count, learning = len(pictures), _learning(len(pictures))
-  making = Sizes((SIZE, SIZE, 3), max(count, choice.method.batch_size), 1, classes)
   config = choice.config(choice.victims[0], learning)
+  # A program needs one full batch; how many steps there are is counted apart.
+  making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
+  proving = Sizes((PROOF_SIZE, PROOF_SIZE, 3), making.train, 1, classes)
   timings, held = _timed(config, making, None)
   seconds = {}
   for victim in choice.victims:
     if victim.network not in seconds:
-      proving = Sizes((PROOF_SIZE, PROOF_SIZE, 3), max(learning, 2), count - learning, classes)
       step, _ = _timed(choice.config(victim, learning), proving, "victim")
       seconds[victim.network] = step["victim"]
   conditions = 2

@@ -34,6 +34,7 @@ def plan(
   choice = choose.choose(counts, strength or choose.STRENGTH, 0)
   if few := choose.advice(counts):
     say(few)
+  say("Measuring how long this machine takes ...")
   estimate.start(choice, len(found.pictures))
   expected = estimate.estimate(choice, photos, found.pictures, len(counts))
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")

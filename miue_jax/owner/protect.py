@@ -127,12 +127,13 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   choice = choose.choose(counts, request.strength or choose.STRENGTH, seed)
   if few := choose.advice(counts):
     say(few)
+  say("Measuring how long this machine takes ...")
   estimate.start(choice, len(found.pictures))
   expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
   if request.seconds is not None:
     left = request.seconds - expected.files
-    choice = choose.within(choice, expected.making, expected.proving, left)
-    expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
+    shorter = choose.within(choice, expected.making, expected.proving, left)
+    choice, expected = shorter, expected.of_epochs(choice, shorter)
   say(expected.describe())
   ask(
     f"Protect {len(found.pictures)} pictures with strength {request.strength or choose.STRENGTH} "

@@ -1,20 +1,9 @@
 """Makes folders of toy pictures, and protections that take seconds."""
 
-import numpy as np
 import pytest
-from PIL import Image
+from toy_pictures import toy
 
 from miue_jax.owner import choose, estimate, protect
-
-
-def toy(path, name, count, start=0):
-  """Writes pictures of a class: a brightness of the class with noise."""
-  (path / name).mkdir(parents=True, exist_ok=True)
-  for number in range(start, start + count):
-    rng = np.random.default_rng([number, len(name)])
-    base = 70 + 30 * len(name)
-    values = rng.integers(base - 60, base + 60, (20, 24, 3)).clip(0, 255).astype(np.uint8)
-    Image.fromarray(values).save(path / name / f"{number:02}.png")
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from conftest import toy
 from PIL import Image
+from toy_pictures import toy
 
 MOMENTS = 6
 

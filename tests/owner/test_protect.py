@@ -6,8 +6,8 @@ import stat
 
 import numpy as np
 import pytest
-from conftest import toy
 from PIL import Image
+from toy_pictures import toy
 
 from miue_jax.owner import private, protect
 from miue_jax.owner.restore import restore
