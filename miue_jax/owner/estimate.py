@@ -1,22 +1,28 @@
 """Estimates time and memory of a protection from a few real steps on this machine."""
 
+import contextlib
 import dataclasses
 import os
+import pathlib
+import resource
+import sys
 import time
 from collections.abc import Sequence
 
+import jax
+
 from miue_jax.machine import meshes
 from miue_jax.owner import load
-from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice, Victim
+from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
 from miue_jax.plan.stopwatch import Stopwatch
-from miue_jax.settings.config import Config, batch_sizes
+from miue_jax.settings.config import batch_sizes
 
 _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
-_PROGRAM = 9e8  # bytes of Python, jax and compiled programs
+_CONDITIONS = ("originals", "published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,16 @@ class Estimate:
 
 
 def start(choice: Choice, count: int) -> None:
-  """Starts all devices that divide the batches; must come before any other use of jax."""
+  """Starts all devices that divide the batches; must come before any other use of jax.
+
+  Compiled programs are kept in the user's cache: compiling takes longer than a small protection.
+  """
+  if not jax.config.jax_compilation_cache_dir:
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    with contextlib.suppress(OSError):
+      folder = pathlib.Path(root) / "miue-jax"
+      folder.mkdir(parents=True, exist_ok=True)
+      jax.config.update("jax_compilation_cache_dir", str(folder))
   sizes = {choice.fit(victim, _learning(count)).batch_size for victim in choice.victims}
   meshes.start(0, (*batch_sizes(choice.method), *sizes))
 
@@ -71,52 +86,41 @@ def estimate(
   config = choice.config(choice.victims[0], learning)
   # A program needs one full batch; how many steps there are is counted apart.
   making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
-  proving = Sizes((PROOF_SIZE, PROOF_SIZE, 3), making.train, 1, classes)
-  timings, held = _timed(config, making, None)
-  seconds = {}
+  proving = dataclasses.replace(making, image=(PROOF_SIZE, PROOF_SIZE, 3))
+  built, timings = programs.build(config, making), {}
+  for name in programs.generation(built):
+    watch = Stopwatch(built[name])
+    timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
+  made = plan.seconds(timings, {name: built[name].total for name in timings})
+  # Victims train as the source model does; their arithmetic tells how much longer they take.
+  source, proof = built["source"], 0.0
   for victim in choice.victims:
-    if victim.network not in seconds:
-      step, _ = _timed(choice.config(victim, learning), proving, "victim")
-      seconds[victim.network] = step["victim"]
-  conditions = 2
-  proof = sum(
-    conditions * victim.epochs * seconds[victim.network].step * _steps(choice, victim, learning)
-    + conditions * seconds[victim.network].compile
-    for victim in choice.victims
-  )
-  totals = {name: program.total for name, program in _programs(config, making).items()}
-  made = plan.seconds(timings, {name: totals[name] for name in timings})
+    victim_config = choice.config(victim, learning)
+    ratio = _flops(programs.build(victim_config, proving)["victim"]) / _flops(source)
+    steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
+    compiling = timings["source"].compile * len(_CONDITIONS)
+    proof += len(_CONDITIONS) * steps * ratio * timings["source"].step + compiling
   pixels = count * 3 * 4 * (SIZE**2 + PROOF_SIZE**2)
-  return Estimate(made, proof, _reading(root, pictures), held + pixels + _PROGRAM)
+  memory = _peak_memory() + pixels
+  return Estimate(made, proof, _reading(root, pictures), memory)
+
+
+def _peak_memory() -> int:
+  """Returns the largest resident memory of this program so far, in bytes."""
+  unit = 1 if sys.platform == "darwin" else 1024
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _flops(program: programs.Program) -> float:
+  """Returns the arithmetic of one step, without compiling it."""
+  # With a precision asked for, a CPU convolves as all other chips do, and its FLOPs are counted.
+  with jax.default_matmul_precision("highest"):
+    return float(program.function.lower(*program.abstract()).cost_analysis()["flops"])
 
 
 def _learning(count: int) -> int:
   """Returns how many pictures the victims of the proof learn from."""
   return count - round(HELD_OUT * count)
-
-
-def _steps(choice: Choice, victim: Victim, learning: int) -> int:
-  return max(1, learning // choice.fit(victim, learning).batch_size)
-
-
-def _programs(config: Config, size: Sizes) -> dict[str, programs.Program]:
-  return programs.build(config, size)
-
-
-def _timed(config: Config, size: Sizes, only: str | None) -> tuple[dict[str, plan.Timing], float]:
-  """Returns the timing of each program of the generation, or of one, and its bytes."""
-  few = dataclasses.replace(size, train=min(size.train, 2 * max(config.batch_sizes)))
-  built = programs.build(config, few)
-  names = [only] if only else programs.generation(built)
-  timings = {}
-  for name in names:
-    watch = Stopwatch(built[name])
-    timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
-  if only:
-    return timings, 0.0
-  full = programs.build(config, size)
-  held = max(sum(plan.resident(full[name]).values()) for name in names)
-  return timings, held + full["delta"].cost().temporaries if "delta" in full else held
 
 
 def _reading(root: str | os.PathLike, pictures: Sequence[Found]) -> float:
