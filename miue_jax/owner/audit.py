@@ -9,7 +9,7 @@ from typing import Any
 
 from miue_jax import __version__
 from miue_jax.experiment.results import Rows
-from miue_jax.owner import proof, published
+from miue_jax.owner import private, proof, published
 from miue_jax.owner.published import Pairs
 from miue_jax.report import verdict
 
@@ -72,7 +72,7 @@ def audit(
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:
-    rows = Rows(pairs.store.audits, ("attack",))
+    rows = Rows(pairs.store.audits, private.Audit)
     loaded, clean, shares, longest = {}, None, [], 0.0
     for number, attack in enumerate(ATTACKS):
       left = None if seconds is None else seconds - (time.monotonic() - began)

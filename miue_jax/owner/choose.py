@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.methods import METHODS
+from miue_jax.methods import METHODS, AlternatingSettings
 from miue_jax.settings import schema
-from miue_jax.settings.config import Config, Fit, Method, Model
+from miue_jax.settings.config import Config, Fit, Model
 from miue_jax.settings.errors import UserError
 
 # The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
@@ -62,7 +62,7 @@ class Choice:
     seed: Seed of every random draw.
   """
 
-  method: Method
+  method: AlternatingSettings
   victims: tuple[Victim, ...]
   seed: int
 
@@ -119,7 +119,7 @@ def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
   return Choice(_method(total, STRENGTHS[strength]), _victims(total), seed)
 
 
-def _method(total: int, epsilon: float) -> Method:
+def _method(total: int, epsilon: float) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
@@ -170,7 +170,7 @@ def within(choice: Choice, making: float, proving: float, seconds: float) -> Cho
 
 def advice(counts: Mapping[str, int]) -> str:
   """Returns what can and cannot be done with few pictures; empty where there are enough."""
-  name = min(counts, key=counts.get)
+  name = min(counts, key=lambda name: counts[name])
   if counts[name] >= FEW:
     return ""
   said = (

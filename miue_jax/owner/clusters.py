@@ -5,6 +5,7 @@ Representation Learning by Predicting Image Rotations", 2018), and k-means group
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -13,12 +14,12 @@ from miue_jax import models
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
 from miue_jax.experiment import calls
-from miue_jax.experiment.workdir import Experiment
-from miue_jax.machine import files, sharding
+from miue_jax.machine import archives, files, sharding
 from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Progress
 from miue_jax.owner.load import Loaded
 from miue_jax.owner.private import Private
-from miue_jax.settings.config import Config, Fit, Model
+from miue_jax.settings.config import Fit, Model
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, prediction, pretrained, step
 
@@ -56,7 +57,7 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
     with files.replacing(store.centres) as file:
       np.savez(file, centres=found.cluster_centers_.astype(np.float32))
   advice = "put back the private folder, or protect into a new folder"
-  centres = files.Archive(store.centres, advice)["centres"]
+  centres = archives.Archive(store.centres, advice)["centres"]
   if not store.rotations.exists() or centres.ndim != 2 or len(centres) != count:
     raise UserError(f"{store.root} does not hold the groups of these pictures: {advice}.")
   distances = np.square(_features(store, loaded.small)[:, None] - centres).sum(axis=2)
@@ -84,7 +85,7 @@ def _learned(store: Private, small: np.ndarray, seed: int):
     epochs=min(max(least, _PASSES // len(images)), most),
   )
   order = np.random.default_rng(seed).permutation(len(images))
-  train = Split(images[order], turns[order])
+  train = Split(Images(images[order]), turns[order])
   with calls.on_devices(recipe.batch_size):
     fitted = fit.fit(
       models.build(_NETWORK, _TURNS, images.shape[1:]),
@@ -94,7 +95,7 @@ def _learned(store: Private, small: np.ndarray, seed: int):
       seed=seed,
       name="groups",
       checkpoints=Checkpoints(store.checkpoints / "groups"),
-      progress=Experiment(Config(), None, None, bar=calls.shows_bar(None)).progress,
+      progress=functools.partial(Progress, None, bar=calls.shows_bar(None)),
     )
     return sharding.fetch(fitted.state.variables)
 
@@ -105,5 +106,5 @@ def _features(store: Private, small: np.ndarray) -> np.ndarray:
   variables = pretrained.load(store.rotations)
   with calls.on_devices(8):
     state = sharding.replicate(step.State(variables["params"], variables["batch_stats"], ()))
-    features, _ = prediction.Predictor(module)(state, Images(small))
+    features, _ = prediction.predict(module, state, Images(small))
   return features

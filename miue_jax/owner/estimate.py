@@ -68,7 +68,7 @@ def start(choice: Choice, count: int) -> None:
 
   Compiled programs are kept in the user's cache: compiling takes longer than a small protection.
   """
-  if not jax.config.jax_compilation_cache_dir:
+  if not getattr(jax.config, "jax_compilation_cache_dir", None):
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     with contextlib.suppress(OSError):
       folder = pathlib.Path(root) / "miue-jax"

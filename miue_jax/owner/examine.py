@@ -58,7 +58,7 @@ def examine(
       what = "nothing can be proved" if count < LEAST else "the proof is uncertain"
       say(f"Class {name!r} has only {count} pictures: {what}.")
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
-    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
+    most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
     say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
   if key:
     with Key.open(key, passphrase) as secret:

@@ -1,19 +1,21 @@
 """Makes perturbations: of all pictures with a new source model, or of new ones with the old one."""
 
+import functools
 import hashlib
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset, Split
+from miue_jax.data.images import Images
 from miue_jax.experiment import calls
-from miue_jax.experiment.workdir import Experiment
 from miue_jax.machine.checkpoint import Checkpoints
+from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.methods import METHODS
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.continuation import Continuation
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.private import Private
-from miue_jax.settings.config import Config, batch_sizes
+from miue_jax.settings.config import batch_sizes
 from miue_jax.settings.errors import UserError
 from miue_jax.train import pretrained
 
@@ -34,16 +36,16 @@ def first(
     classes: Names of the classes.
   """
   images, numbers = _paired(small, labels)
-  dataset = Dataset("pictures", Split(images, numbers), None, classes)
+  dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
   method, settings = METHODS[choice.method.name], choice.method
   # Other pictures are another generation, which starts anew.
   states = store.checkpoints / dataset.fingerprint[:16]
   with calls.on_devices(*batch_sizes(settings)):
-    made = method.generate(
-      dataset, settings, choice.seed, Checkpoints(states), _progress(settings, dataset)
-    )
+    made = method.generate(dataset, settings, choice.seed, Checkpoints(states), _progress())
+  if made.source is None:
+    raise UserError(f"The method {settings.name!r} has no source model for new pictures.")
   pretrained.save(made.source, store.source)
-  return made.delta[: len(small)]
+  return np.asarray(made.delta)[: len(small)]
 
 
 def further(
@@ -74,17 +76,15 @@ def further(
     )
   images, labels = _paired(*(np.concatenate(pair) for pair in zip(new, company, strict=True)))
   moving = np.arange(len(images)) < len(new[0])
-  dataset = Dataset("new pictures", Split(images, labels), None, classes)
+  dataset = Dataset("new pictures", Split(Images(images), labels), None, classes)
   settings, seed = choice.method, _seed(choice.seed, number)
   method = METHODS[settings.name]
   if not isinstance(method, Alternating):
     raise UserError(f"New pictures cannot be protected with the method {settings.name!r}.")
   continued = Continuation(method, pretrained.load(store.source), moving, _PASSES)
   with calls.on_devices(settings.batch_size):
-    made = continued.generate(
-      dataset, settings, seed, Checkpoints(None), _progress(settings, dataset)
-    )
-  return made.delta[: len(new[0])]
+    made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
+  return np.asarray(made.delta)[: len(new[0])]
 
 
 def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,9 +93,8 @@ def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
   return np.concatenate([images, images[single]]), np.concatenate([labels, labels[single]])
 
 
-def _progress(settings, dataset: Dataset):
-  config = Config("owner", method=settings)
-  return Experiment(config, None, dataset, bar=calls.shows_bar(None)).progress
+def _progress() -> Reporter:
+  return functools.partial(Progress, None, bar=calls.shows_bar(None))
 
 
 def _seed(seed: int, number: int) -> int:

@@ -37,12 +37,12 @@ class Loaded:
   weights: np.ndarray
   failed: tuple[tuple[str, str], ...]
 
-  def take(self, chosen: Sequence[int]) -> "Loaded":
+  def take(self, chosen: Sequence[int] | np.ndarray) -> "Loaded":
     """Returns some of the pictures, by their numbers."""
     rows = np.asarray(chosen, int)
     pictures, sources = (tuple(part[i] for i in rows) for part in (self.pictures, self.sources))
-    arrays = (array[rows] for array in (self.small, self.seen, self.weights))
-    return Loaded(pictures, sources, *arrays, self.failed)
+    small, seen, weights = (array[rows] for array in (self.small, self.seen, self.weights))
+    return Loaded(pictures, sources, small, seen, weights, self.failed)
 
 
 def load(
@@ -71,18 +71,15 @@ def load(
   kept = [i for i, result in enumerate(results) if len(result) > 2]
   sources, *arrays = zip(*(results[i] for i in kept), strict=True) if kept else ((), (), (), ())
   shapes = (0, size, size, 3), (0, seen, seen, 3), (0, size, size)
-  return Loaded(
-    tuple(pictures[i] for i in kept),
-    sources,
-    *(
-      np.stack(array) if array else np.zeros(shape, np.uint8)
-      for array, shape in zip(arrays, shapes, strict=True)
-    ),
-    tuple(result for result in results if len(result) == 2),
+  small, views, weights = (
+    np.stack(array) if array else np.zeros(shape, np.uint8)
+    for array, shape in zip(arrays, shapes, strict=True)
   )
+  failed = tuple(result for result in results if len(result) == 2)
+  return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
 
 
-def each(work: Callable[[Any], Any], items: Sequence[Any], verb: str) -> Iterator[Any]:
+def each(work: Callable[[Any], Any], items: Sequence[Any] | np.ndarray, verb: str) -> Iterator[Any]:
   """Yields `work(item)` of all items in their order, computed on all cores.
 
   A progress bar shows the time that is left; without a terminal, lines of the log do.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from miue_jax.experiment.results import Rows
-from miue_jax.machine import files
+from miue_jax.machine import documents, files
+from miue_jax.owner import private
 from miue_jax.owner.private import Private
 from miue_jax.pictures import decode, quality
 from miue_jax.pictures.key import Entry
@@ -68,8 +69,8 @@ def write(
   Raises:
     UserError: A file cannot be read or written.
   """
-  content = files.read_json(store.verdict)
-  rows = Rows(store.audits, ("attack",)).read()
+  content = documents.read_json(store.verdict)
+  rows = Rows(store.audits, private.Audit).read()
   step = max(1, len(folders.entries) // _MEASURED)
   pairs = [_pair(folders, entry) for entry in folders.entries[::step][:_MEASURED]]
   values: dict[str, Any] = {
@@ -80,19 +81,24 @@ def write(
     "measured": len(pairs),
   }
   store.page.mkdir(exist_ok=True)
-  private = {
+  ours: dict[str, Any] = {
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,
     "pictures": _details(pairs[:_SHOWN], folders.entries[::step]),
     "left_out": left_out,
     "key": key,
   }
-  shared = {"title": "Protection of pictures", "first": _SHARED, "pictures": None}
+  shared: dict[str, Any] = {"title": "Protection of pictures", "first": _SHARED, "pictures": None}
   shared |= {"left_out": (), "key": ""}
-  for name, more in {"index": private} | ({"shareable": shared} if shareable else {}).items():
-    with files.replacing(store.page / f"{name}.html") as file:
-      file.write(pages.render("protection", "html", values | more).encode())
+  _write(store.page / "index.html", values | ours)
+  if shareable:
+    _write(store.page / "shareable.html", values | shared)
   return store.page / "index.html"
+
+
+def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+  with files.replacing(path) as file:
+    file.write(pages.render("protection", "html", values).encode())
 
 
 def _pair(folders: Folders, entry: Entry) -> tuple[decode.Picture, decode.Picture]:

@@ -9,10 +9,26 @@ from collections.abc import Generator
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from miue_jax.machine import files
+from miue_jax.machine import archives, documents, files
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
+
+
+class Audit(TypedDict):
+  """A row of `audits.jsonl`: what an attack gave back; accuracies in percent."""
+
+  date: str
+  version: str
+  attack: str
+  published: float
+  interval: list[float]
+  originals: float
+  chance: float
+  share: float
+  pictures: int
+
 
 DIGEST = 32  # bytes of the digest of a picture's pixels
 
@@ -77,7 +93,7 @@ def verdict_of(store: Private) -> Verdict | None:
   if not store.verdict.exists():
     return None
   advice = "delete it, and `protect` proves again"
-  content = files.read_json(store.verdict, advice)
+  content = documents.read_json(store.verdict, advice)
   try:
     return Verdict(str(content["judgement"]), str(content["sentence"]), tuple(content["notes"]))
   except (KeyError, TypeError) as error:
@@ -105,7 +121,7 @@ class Rounds:
     self._folder, self._found = folder, {}
     self._paths = sorted(folder.glob("*.npz"))
     for path in self._paths:
-      archive = files.Archive(path, "delete it, and the same command makes it again")
+      archive = archives.Archive(path, "delete it, and the same command makes it again")
       if "delta" in archive:
         digests, delta = archive["digests"], archive["delta"]
         if digests.shape != (len(delta), DIGEST) or delta.dtype != np.int8 or delta.ndim != 4:
@@ -116,9 +132,13 @@ class Rounds:
     """Returns the number of rounds so far, published ones too."""
     return len(self._paths)
 
-  def get(self, digest: bytes) -> np.ndarray | None:
-    """Returns the perturbation int8 `[s, s, 3]` of an original, or None."""
-    return self._found.get(digest)
+  def __contains__(self, digest: bytes) -> bool:
+    """Returns whether there is a perturbation of an original."""
+    return digest in self._found
+
+  def __getitem__(self, digest: bytes) -> np.ndarray:
+    """Returns the perturbation int8 `[s, s, 3]` of an original."""
+    return self._found[digest]
 
   def add(self, digests: list[bytes], delta: np.ndarray) -> None:
     """Stores a round: perturbations int8 `[n, s, s, 3]` and the digests of their originals."""
@@ -131,7 +151,7 @@ class Rounds:
     """Forgets the perturbations, which the key holds from now on."""
     if self._found:
       for path in self._paths:
-        self._write(path, digests=files.Archive(path)["digests"])
+        self._write(path, digests=archives.Archive(path)["digests"])
       self._found = {}
 
   def _write(self, path: pathlib.Path, **arrays: Any) -> None:

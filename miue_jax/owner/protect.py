@@ -152,7 +152,9 @@ def _check_new(request: Request) -> None:
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
-  epsilon = choose.STRENGTHS.get(request.strength, choice.method.epsilon)
+  epsilon = choice.method.epsilon
+  if request.strength:
+    epsilon = choose.STRENGTHS[request.strength]
   if abs(epsilon - choice.method.epsilon) > 1e-9:
     raise UserError(
       f"{request.out} was protected with another strength than {request.strength}: leave "
@@ -262,7 +264,7 @@ def _perturb(
   classes: tuple[str, ...],
 ) -> None:
   """Makes the perturbations that are missing, and stores them as a round."""
-  missing = np.array([i for i in todo if rounds.get(loaded.sources[i]) is None], int)
+  missing = np.array([i for i in todo if loaded.sources[i] not in rounds], int)
   if not len(missing):
     return
   labels = _labels(loaded, classes)
@@ -283,7 +285,7 @@ def _publish(
   options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
 
   def work(number: int) -> publish.Published:
-    delta = rounds.get(loaded.sources[number])
+    delta = rounds[loaded.sources[number]]
     weights = loaded.weights[number].astype(np.float32) / 255
     found = loaded.pictures[number]
     shaped = carry.shaped(delta, weights)

@@ -43,11 +43,11 @@ def test_rounds_are_found_by_their_originals(tmp_path):
   rounds.add(DIGESTS[2:], delta[2:])
   again = private.Rounds(tmp_path / "rounds")
   assert len(again) == 2
-  assert all((again.get(digest) == row).all() for digest, row in zip(DIGESTS, delta, strict=True))
+  assert all((again[digest] == row).all() for digest, row in zip(DIGESTS, delta, strict=True))
   again.published()
   empty = private.Rounds(tmp_path / "rounds")
   assert len(empty) == 2
-  assert empty.get(DIGESTS[0]) is None
+  assert DIGESTS[0] not in empty
 
 
 def test_a_damaged_round_is_one_sentence(tmp_path):
