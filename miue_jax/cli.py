@@ -151,9 +151,10 @@ def audit(
   miue-jax audit photos                broken files, duplicates, small classes
   """  # noqa: D301
   seconds = options.seconds_of(time)
+  from miue_jax.machine import files
   from miue_jax.owner import private
 
-  if not private.path_of(folder).exists():
+  if not files.exists(private.path_of(folder)):
     if time or threshold is not None or photos:
       raise UserError(
         f"{private.path_of(folder)} is missing, so {folder} is examined as pictures that are not "

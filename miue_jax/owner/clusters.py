@@ -48,9 +48,9 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
   Raises:
     UserError: There are fewer pictures than groups, or the private folder is damaged.
   """
-  if len(loaded.pictures) < 2 * count and not store.centres.exists():
+  if len(loaded.pictures) < 2 * count and not files.exists(store.centres):
     raise UserError(f"{len(loaded.pictures)} pictures do not make {count} groups: ask for fewer.")
-  if not store.centres.exists():
+  if not files.exists(store.centres):
     learned = _learned(store, loaded.small, seed)
     pretrained.save(learned, store.rotations)
     found = KMeans(count, n_init=_STARTS, random_state=seed).fit(_features(store, loaded.small))
@@ -58,7 +58,7 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
       np.savez(file, centres=found.cluster_centers_.astype(np.float32))
   advice = "put back the private folder, or protect into a new folder"
   centres = archives.Archive(store.centres, advice)["centres"]
-  if not store.rotations.exists() or centres.ndim != 2 or len(centres) != count:
+  if not files.exists(store.rotations) or centres.ndim != 2 or len(centres) != count:
     raise UserError(f"{store.root} does not hold the groups of these pictures: {advice}.")
   distances = np.square(_features(store, loaded.small)[:, None] - centres).sum(axis=2)
   groups = names(count)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import jax
 
-from miue_jax.machine import meshes
+from miue_jax.machine import files, meshes
 from miue_jax.owner import load
 from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice
 from miue_jax.pictures.survey import Found
@@ -19,6 +19,7 @@ from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
 from miue_jax.plan.stopwatch import Stopwatch
 from miue_jax.settings.config import batch_sizes
+from miue_jax.settings.errors import UserError
 
 _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
@@ -70,9 +71,9 @@ def start(choice: Choice, count: int) -> None:
   """
   if not getattr(jax.config, "jax_compilation_cache_dir", None):
     root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(UserError):
       folder = pathlib.Path(root) / "miue-jax"
-      folder.mkdir(parents=True, exist_ok=True)
+      files.make_folder(folder)
       jax.config.update("jax_compilation_cache_dir", str(folder))
   sizes = {choice.fit(victim, _learning(count)).batch_size for victim in choice.victims}
   meshes.start(0, (*batch_sizes(choice.method), *sizes))

@@ -8,6 +8,7 @@ import numpy as np
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
 from miue_jax.experiment import calls
+from miue_jax.machine import files
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.methods import METHODS
@@ -69,7 +70,7 @@ def further(
   Raises:
     UserError: The source model is lost, or it does not know a class.
   """
-  if not store.source.exists():
+  if not files.exists(store.source):
     raise UserError(
       f"{store.source} is missing, and without it new pictures cannot be protected like the others:"
       " put it back, or protect into a new folder."

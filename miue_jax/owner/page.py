@@ -80,7 +80,7 @@ def write(
     "visibility": _visibility(pairs),
     "measured": len(pairs),
   }
-  store.page.mkdir(exist_ok=True)
+  files.make_folder(store.page)
   ours: dict[str, Any] = {
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,

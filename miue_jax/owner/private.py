@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from miue_jax.machine import archives, documents, files
+from miue_jax.machine import archives, documents, files, reading
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 
@@ -69,8 +69,7 @@ def opened(out: str | os.PathLike) -> Generator[Private]:
   with files.reported("write", root):
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.chmod(0o700)
-    lock = open(root / "lock", "ab")  # noqa: SIM115 (closed below)
-  with lock:
+  with files.open_to_append(root / "lock") as lock:
     try:
       fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -90,7 +89,7 @@ def verdict_of(store: Private) -> Verdict | None:
   Raises:
     UserError: The file is damaged.
   """
-  if not store.verdict.exists():
+  if not files.exists(store.verdict):
     return None
   advice = "delete it, and `protect` proves again"
   content = documents.read_json(store.verdict, advice)
@@ -119,7 +118,8 @@ class Rounds:
       UserError: A file is damaged.
     """
     self._folder, self._found = folder, {}
-    self._paths = sorted(folder.glob("*.npz"))
+    listed = reading.entries(folder) if files.exists(folder) else []
+    self._paths = [folder / entry.name for entry in listed if entry.name.endswith(".npz")]
     for path in self._paths:
       archive = archives.Archive(path, "delete it, and the same command makes it again")
       if "delta" in archive:
@@ -155,7 +155,6 @@ class Rounds:
       self._found = {}
 
   def _write(self, path: pathlib.Path, **arrays: Any) -> None:
-    with files.reported("write", path):
-      path.parent.mkdir(exist_ok=True)
+    files.make_folder(path.parent)
     with files.replacing(path) as file:
       np.savez(file, **arrays)

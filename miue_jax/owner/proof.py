@@ -11,7 +11,7 @@ from scipy import stats
 
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import api
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.owner.choose import HELD_OUT, LEAST, Choice, Victim
 from miue_jax.owner.private import Private
 from miue_jax.report import verdict
@@ -88,9 +88,9 @@ def prove(
     found_by += trials(victim, {row["method"]: row for row in rows})
   found = judged(found_by, labels[tested])
   _keep(store, found, found_by, len(labels))
-  for other in store.proof.iterdir():
-    if other != folder:
-      shutil.rmtree(other, ignore_errors=True)
+  for other in reading.entries(store.proof):
+    if other.name != folder.name:
+      shutil.rmtree(store.proof / other.name, ignore_errors=True)
   return found
 
 

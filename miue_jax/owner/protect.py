@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from miue_jax.machine import files, reading
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
 from miue_jax.owner.load import Loaded, each, named
@@ -81,7 +82,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
   """
   found = surveyed(request)
   say(found.describe())
-  if request.key_path.exists():
+  if files.exists(request.key_path):
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
       choice = Choice.restored(secret.settings.get("choice", {}))
       _check_same(request, choice, secret.settings.get("clusters", 0))
@@ -144,7 +145,7 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
 
 def _check_new(request: Request) -> None:
   """Raises a UserError if there are published pictures but not their key."""
-  if request.out.is_dir() and any(request.out.iterdir()):
+  if files.exists(request.out) and reading.entries(request.out):
     raise UserError(
       f"{request.out} is not empty, and its key is not at {request.key_path}: choose a new folder, "
       "or give the key with --key."

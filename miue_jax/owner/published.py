@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable, Generator
 
 import numpy as np
 
+from miue_jax.machine import files
 from miue_jax.owner import estimate, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, PROOF_SIZE, Choice
 from miue_jax.owner.private import Private
@@ -69,7 +69,7 @@ def opened(
     UserError: There is no key, or too few originals are there.
   """
   path = key or default_path(out)
-  if not path.exists():
+  if not files.exists(path):
     raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
     choice = Choice.restored(secret.settings.get("choice", {}))
@@ -77,7 +77,7 @@ def opened(
     entries = [
       entry
       for entry in secret.entries
-      if os.path.isfile(folder / entry.name) and os.path.isfile(out / entry.published)
+      if files.is_file(folder / entry.name) and files.is_file(out / entry.published)
     ]
     lost = len(secret.entries) - len(entries)
     if lost:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import tqdm
 
+from miue_jax.machine import files
 from miue_jax.owner import private
-from miue_jax.pictures import key as keys
 from miue_jax.pictures import restore as pictures
+from miue_jax.pictures.key import Key, default_path
 from miue_jax.settings.errors import UserError
 
 
@@ -31,11 +32,11 @@ def restore(
   Raises:
     UserError: There is no key, it cannot be read, or the destination cannot be written.
   """
-  path = key or keys.default_path(out)
-  if not path.exists():
+  path = key or default_path(out)
+  if not files.exists(path):
     raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
   with (
-    keys.Key.open(path, passphrase) as secret,
+    Key.open(path, passphrase) as secret,
     tqdm.tqdm(desc="restoring", unit="picture", disable=not os.isatty(2)) as bar,
   ):
 
@@ -57,5 +58,5 @@ def restore(
 
 def _say_verdict(out: pathlib.Path, say: Callable[[str], None]) -> None:
   root = private.path_of(out)
-  if root.is_dir() and (verdict := private.verdict_of(private.Private(root))):
+  if files.is_folder(root) and (verdict := private.verdict_of(private.Private(root))):
     say(f"The latest verdict about {out}: {private.said(verdict)}")
