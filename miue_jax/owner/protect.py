@@ -182,14 +182,15 @@ def _continued(
     classes = tuple(secret.settings.get("classes", found.class_names))
     loaded = _known(loaded, classes, say)
     todo = _unpublished(request, loaded, secret, say)
+    publish.clear_leftovers(request.out)
+    rounds = Rounds(store.rounds)
     if len(todo):
-      rounds = Rounds(store.rounds)
+      files.remove(store.verdict)  # it is not about the new pictures
       _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
       _publish(request, rounds, secret, loaded, todo, say)
-      rounds.published()
+    rounds.published()
     shutil.rmtree(store.checkpoints, ignore_errors=True)
-    verdict = None if len(todo) else private.verdict_of(store)
-    if verdict is None:
+    if (verdict := private.verdict_of(store)) is None:
       seen = published_as_seen(request.out, secret, loaded, PROOF_SIZE)
       labels = _labels(loaded, classes)
       verdict = proof.prove(choice, store, loaded.seen, seen, labels)
