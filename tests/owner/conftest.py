@@ -3,7 +3,7 @@
 import pytest
 from toy_pictures import toy
 
-from miue_jax.owner import choose, estimate, protect
+from miue_jax.owner import choose, estimate, protect, published
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def quick(monkeypatch, quick_compiler):
   """Makes generation and proof tiny."""
   monkeypatch.setattr(choose, "_EPOCHS", (2, 2))
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
-  for module in (choose, protect, estimate):
-    monkeypatch.setattr(module, "SIZE", 8)
+  for module in (choose, protect, estimate, published):
+    monkeypatch.setattr(module, "SIZE", 8, raising=False)
     monkeypatch.setattr(module, "PROOF_SIZE", 8)
   victims = tuple(choose.Victim("a linear model", "linear", 1, epochs) for epochs in (1, 2))
   monkeypatch.setattr(choose, "_victims", lambda total: victims)
