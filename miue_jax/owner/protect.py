@@ -80,15 +80,18 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     UserError: The request cannot be met, or a file cannot be read or written.
     KeyboardInterrupt: A signal came; the same command continues.
   """
-  found = surveyed(request)
-  say(found.describe())
   if files.exists(request.key_path):
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
+      groups = secret.settings.get("clusters", 0)
+      found = surveyed(request, bool(groups))
+      say(found.describe())
       choice = Choice.restored(secret.settings.get("choice", {}))
-      _check_same(request, choice, secret.settings.get("clusters", 0))
+      _check_same(request, choice, groups)
       estimate.start(choice, len(found.pictures))
       return _continued(request, found, secret, choice, say)
   _check_new(request)
+  found = surveyed(request, bool(request.clusters))
+  say(found.describe())
   choice = _planned(request, found, ask, say)
   settings = {
     "choice": choice.stored(),
@@ -101,15 +104,25 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     return _continued(request, found, secret, choice, say)
 
 
-def surveyed(request: Request) -> Survey:
+def surveyed(request: Request, unlabelled: bool = False) -> Survey:
   """Returns the pictures of a folder, without what this program wrote there.
+
+  Args:
+    request: What is asked for.
+    unlabelled: Whether the pictures have no classes.
 
   Raises:
     UserError: There is no such folder, or it holds no picture.
   """
   own = (request.out, request.key_path, private.path_of(request.out))
   own += (request.labels,) if request.labels else ()
-  found = survey.survey(request.photos, exclude=own, labels=request.labels, strict=request.strict)
+  found = survey.survey(
+    request.photos,
+    exclude=own,
+    labels=request.labels,
+    unlabelled=unlabelled,
+    strict=request.strict,
+  )
   if not found.pictures:
     raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
   return found

@@ -23,7 +23,7 @@ def progress(name, steps, epochs, start):
   return Progress(None, name, steps, epochs, start)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def source():
   with jax.set_mesh(None):
     meshes.start(2, (BATCH,))

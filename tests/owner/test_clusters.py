@@ -31,7 +31,7 @@ def test_groups_are_kept_for_later_pictures(tmp_path, monkeypatch):
     values = rng.integers(0, 20, (16, 16, 3)) + 220 * dark
     Image.fromarray(values.astype(np.uint8)).save(tmp_path / f"{number:02}.png")
   meshes.start(2, (8,))
-  found = survey.survey(tmp_path)
+  found = survey.survey(tmp_path, unlabelled=True)
   loaded = load.load(tmp_path, found.pictures, 8, 8, quiet=True)
   with private.opened(tmp_path / "out") as store:
     grouped = clusters.grouped(store, loaded.take(range(12)), 2, 3)
