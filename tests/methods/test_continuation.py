@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 from test_alternating import BATCH, DATASET, SETTINGS, error_minimising
+from tiny import Tiny
 
+from miue_jax import models
 from miue_jax.machine import meshes
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress
@@ -23,8 +25,13 @@ def progress(name, steps, epochs, start):
   return Progress(None, name, steps, epochs, start)
 
 
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+  monkeypatch.setitem(models.MODELS, "tiny", Tiny)
+
+
 @pytest.fixture
-def source():
+def source(tiny_network):
   with jax.set_mesh(None):
     meshes.start(2, (BATCH,))
     made = METHOD.generate(DATASET, SETTINGS, 0, Checkpoints(None), progress)
