@@ -6,13 +6,12 @@ number after SIGINT or SIGTERM: the same command continues.
 """
 
 import logging
-import os
-import signal
 import sys
 
 import typer
 
 from miue_jax import __version__
+from miue_jax.machine import terminal
 from miue_jax.owner import options
 from miue_jax.settings.errors import UserError
 
@@ -199,26 +198,15 @@ def _ask(question: str) -> None:
     raise typer.Exit(1)
 
 
-def _leave(signum: int, frame: object) -> None:
-  # SystemExit, because `except Exception` does not swallow it; os.write, because a print may be
-  # what the signal interrupted.
-  name = signal.Signals(signum).name
-  os.write(2, f"miue-jax: {name}; what is finished is kept, the same command continues.\n".encode())
-  sys.exit(128 + signum)
-
-
 def main() -> None:
   """Runs the program and leaves with an exit status."""
-  for signum in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(signum, _leave)
   if not sys.stderr.isatty():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("miue_jax").setLevel(logging.INFO)
   try:
     app()
   except UserError as error:
-    print(f"miue-jax: {error}", file=sys.stderr)
-    sys.exit(2)
+    terminal.fail(str(error))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from miue_jax.settings.errors import UserError
 def run(*arguments, **options):
   """Runs the program in a process; returns its exit status, stdout and stderr."""
   done = subprocess.run(
-    [sys.executable, "-m", "miue_jax.cli", *map(str, arguments)],
+    [sys.executable, "-m", "miue_jax", *map(str, arguments)],
     capture_output=True,
     text=True,
     **options,

@@ -16,7 +16,7 @@ MOMENTS = 6
 def start(photos, out):
   arguments = ("protect", photos, out, "--yes", "--time", "1s", "--seed", "1")
   return subprocess.Popen(
-    [sys.executable, "-m", "miue_jax.cli", *map(str, arguments)],
+    [sys.executable, "-m", "miue_jax", *map(str, arguments)],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
