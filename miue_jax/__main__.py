@@ -1,4 +1,4 @@
-"""Starts the program of owners of pictures: the command `miue-jax`, and `python -m miue_jax`."""
+"""Starts the program of owners: the command `miue-jax`, and `python -m miue_jax`."""
 
 from miue_jax.machine import exits, surroundings
 

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from miue_jax import __version__
-from miue_jax.machine import terminal
+from miue_jax.machine import exits, surroundings, terminal
 from miue_jax.owner import options
 from miue_jax.settings.errors import UserError
 
@@ -39,9 +39,9 @@ def _start(context: typer.Context, version: options.Version = False) -> None:
   Researchers use `python -m miue_jax.main --help`.
   """  # noqa: D301
   if version:
-    typer.echo(f"miue-jax {__version__}")
+    terminal.write(f"miue-jax {__version__}")
   elif context.invoked_subcommand is None:
-    typer.echo(context.get_help())
+    terminal.write(context.get_help())
 
 
 @app.command()
@@ -89,8 +89,8 @@ def protect(
     shareable,
     clusters,
   )
-  verdict = work.protect(request, (lambda question: None) if yes else _ask, typer.echo)
-  typer.echo(private.said(verdict))
+  verdict = work.protect(request, (lambda question: None) if yes else _ask, terminal.write)
+  terminal.write(private.said(verdict))
 
 
 @app.command()
@@ -110,7 +110,7 @@ def restore(
   """  # noqa: D301
   from miue_jax.owner import restore as work
 
-  if not work.restore(out, dest, key, options.secret(passphrase), typer.echo):
+  if not work.restore(out, dest, key, options.secret(passphrase), terminal.write):
     raise typer.Exit(1)
 
 
@@ -130,7 +130,7 @@ def verify(
   from miue_jax.owner import private
   from miue_jax.owner import verify as work
 
-  typer.echo(private.said(work.verify(out, key, secret, photos, typer.echo)))
+  terminal.write(private.said(work.verify(out, key, secret, photos, terminal.write)))
 
 
 @app.command()
@@ -161,15 +161,15 @@ def audit(
       )
     from miue_jax.owner import examine
 
-    examine.examine(folder, labels, key, options.secret(passphrase), typer.echo)
+    examine.examine(folder, labels, key, options.secret(passphrase), terminal.write)
     return
   if labels:
     raise UserError("--labels is for pictures that are not protected yet: leave it out.")
   from miue_jax.owner import audit as work
 
-  share = 100 * work.audit(folder, key, options.secret(passphrase), photos, seconds, typer.echo)
+  share = 100 * work.audit(folder, key, options.secret(passphrase), photos, seconds, terminal.write)
   if share > (_THRESHOLD if threshold is None else threshold):
-    typer.echo(f"An attack gives back {share:.0f} % of what the originals teach.")
+    terminal.write(f"An attack gives back {share:.0f} % of what the originals teach.")
     raise typer.Exit(4)
 
 
@@ -188,7 +188,7 @@ def plan(
   """  # noqa: D301
   from miue_jax.owner import plan as work
 
-  work.plan(photos, strength, labels, watts, price, typer.echo)
+  work.plan(photos, strength, labels, watts, price, terminal.write)
 
 
 def _ask(question: str) -> None:
@@ -200,10 +200,14 @@ def _ask(question: str) -> None:
 
 def main() -> None:
   """Runs the program and leaves with an exit status."""
+  exits.catch()
+  surroundings.prepare()
   if not sys.stderr.isatty():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("miue_jax").setLevel(logging.INFO)
   try:
+    terminal.require_stdout()
+    surroundings.check()
     app()
   except UserError as error:
     terminal.fail(str(error))

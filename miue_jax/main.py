@@ -1,9 +1,9 @@
 """Protects images and tests the protection: flags -> config -> mode.
 
-Examples, each after `python -m miue_jax.main`:
-                                                     protects scikit-learn's digits, and tests it
+Run it by `python -m miue_jax.main`. Without flags it protects scikit-learn's digits, and tests it.
+Examples of flags:
   --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine
-  --workdir=runs/mine --mode=export
+  --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=export
   --workdir=runs/mine --mode=restore --images=PUBLISHED --output=CLEAN
   --config=configs/cifar10.py:em --config.method.epsilon=4/255 --mode=plan --chips=8
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def console() -> None:
-  """Runs the program and leaves with an exit status."""
+  """Runs the program."""
   exits.catch()
   surroundings.prepare()
   command_line.run(main, __doc__ or "")
