@@ -85,6 +85,7 @@ def main() -> None:
     UserError: A mistake that the user can correct.
     SystemExit: The exit status is not 0; the module's docstring lists them.
   """
+  surroundings.check()
   mode = _MODE.value
   modes.check_flags(mode, lambda name: flags.FLAGS[name].present > 0)
   command = shlex.join(["python", "-m", "miue_jax.main", *sys.argv[1:]])
