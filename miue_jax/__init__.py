@@ -1,4 +1,4 @@
-"""Makes image datasets unlearnable by mutual-information reduction (MI-UE), and proves it.
+"""Makes image datasets unlearnable by mutual-information reduction (MI-UE), and tests them.
 
   >>> import miue_jax as mj
   >>> poison = mj.protect(x_train, y_train, method="miue", epsilon=8 / 255, seed=0)

@@ -1,4 +1,4 @@
-"""Starts the program: the command `miue-jax`, and `python -m miue_jax`."""
+"""Starts the program of owners: the command `miue-jax`, and `python -m miue_jax`."""
 
 from miue_jax.machine import exits, surroundings
 
@@ -7,9 +7,9 @@ def console() -> None:
   """Catches signals before the imports, which take a second, and runs the program."""
   exits.catch()
   surroundings.prepare()
-  from miue_jax import main
+  from miue_jax import cli
 
-  main.console()
+  cli.main()
 
 
 if __name__ == "__main__":

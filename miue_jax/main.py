@@ -1,11 +1,11 @@
 """Protects images and tests the protection: flags -> config -> mode.
 
-Examples:
-  miue-jax                                              protects scikit-learn's digits, and tests it
-  miue-jax --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine
-  miue-jax --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=export
-  miue-jax --workdir=runs/mine --mode=restore --images=PUBLISHED --output=CLEAN
-  miue-jax --config=configs/cifar10.py:em --config.method.epsilon=4/255 --mode=plan --chips=8
+Run it by `python -m miue_jax.main`. Without flags it protects scikit-learn's digits, and tests it.
+Examples of flags:
+  --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine
+  --config=configs/folder.py --config.data.path=PICTURES --workdir=runs/mine --mode=export
+  --workdir=runs/mine --mode=restore --images=PUBLISHED --output=CLEAN
+  --config=configs/cifar10.py:em --config.method.epsilon=4/255 --mode=plan --chips=8
 
 Exit status: 0 done; 2 a mistake that the user can correct; 3 another process died or cannot be
 reached; 128 + signal number after SIGINT, SIGTERM or SIGHUP. After 3 and after signals the same
@@ -85,6 +85,7 @@ def main() -> None:
     UserError: A mistake that the user can correct.
     SystemExit: The exit status is not 0; the module's docstring lists them.
   """
+  surroundings.check()
   mode = _MODE.value
   modes.check_flags(mode, lambda name: flags.FLAGS[name].present > 0)
   command = shlex.join(["python", "-m", "miue_jax.main", *sys.argv[1:]])
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def console() -> None:
-  """Runs the command `miue-jax`."""
+  """Runs the program."""
   exits.catch()
   surroundings.prepare()
   command_line.run(main, __doc__ or "")

@@ -16,7 +16,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
-from miue_jax.experiment import schemas
+from miue_jax.experiment import bindings, schemas
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import archives, documents
@@ -135,8 +135,22 @@ def _weights(path: pathlib.Path) -> None:
   pretrained.transplant(pretrained.load(path), VARIABLES)
 
 
-STORED = {"config": {"seed": 0, "data": {"size": 0}}}
-STORED |= {"fingerprint": "ab" * 32}
+STORED = {"config": {"seed": 0, "data": {"size": 0}, "method": {}}, "fingerprint": "ab" * 32}
+STORED |= {"dataset": "tiny", "stages": {"generate": {"seed": 0, "training images": "ab" * 32}}}
+
+
+def enter(root: pathlib.Path) -> None:
+  """Opens a workdir and checks what its stages were made with, as a run does."""
+  workdir = workdirs.open_workdir(root)
+  with workdirs.occupied(workdir, alone=False):
+    images = {"training images": STORED["fingerprint"]}
+    bindings.check(workdir, Config(), "tiny", images, ("generate", "evaluate", "measure"))
+
+
+def _begun(path: pathlib.Path) -> None:
+  path.write_text(json.dumps(STORED))
+  (path.parent / "checkpoints" / "generate").mkdir(parents=True)
+
 
 READERS = [
   Reader(
@@ -151,7 +165,7 @@ READERS = [
   ),
   Reader("poison/delta.npy", _save_poison, lambda path: Poison.load(path.parent)),
   Reader("poison/manifest.json", _save_poison, manifest.read, _poison().manifest),
-  _json("run/config.json", STORED, lambda path: workdirs.open_workdir(path.parent, Config())),
+  Reader("run/config.json", _begun, lambda path: enter(path.parent), STORED),
   _json("run/results.jsonl", RESULT, lambda path: Rows(path).read()),
   _json(
     "run/measurements.jsonl", CELL | MEASUREMENT, lambda path: Rows(path, schemas.Measured).read()

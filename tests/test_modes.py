@@ -1,9 +1,14 @@
 """The modes and the flags that belong to some of them."""
 
+import types
+
 import pytest
 from absl import flags
 
 from miue_jax import main, modes
+from miue_jax.experiment import stages
+from miue_jax.methods import METHODS
+from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
 
@@ -37,3 +42,71 @@ def test_the_help_says_what_each_mode_does():
   assert [line.partition(":")[0] for line in lines] == list(modes.MODES)
   assert all(line.endswith(".") for line in lines)
   assert main.__doc__.splitlines()[0].endswith("mode.")
+
+
+STAGES = ("check_layers", "generate", "evaluate", "measure", "write_report", "export", "restore")
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+  """Returns `call(mode, **flags)`, which runs a mode and returns its text and its stages."""
+
+  def run(mode, **changes):
+    called = []
+
+    def stage(name):
+      return lambda *args, **options: called.append(name) or f"result of {name}"
+
+    def start(config, workdir, command, *, need_test):
+      called.append("start with test images" if need_test else "start")
+      return types.SimpleNamespace(workdir=workdir)
+
+    monkeypatch.setattr(stages, "start", start)
+    for name in STAGES:
+      monkeypatch.setattr(stages, name, stage(name))
+    values = dict.fromkeys(modes.USED_BY) | {"distributed": "off", "workdir": "run"}
+    values |= {"distributed_timeout": 1.0} | changes
+    monkeypatch.chdir(tmp_path)
+    config = Config(method=METHODS["random"].settings())
+    made = modes.Call(mode, config, types.SimpleNamespace(**values), "command")
+    return modes.MODES[mode](made), called
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ("mode", "expected", "text"),
+  [
+    (
+      "run",
+      ["start with test images", "check_layers", "generate", "evaluate", "measure", "write_report"],
+      "result of write_report\nReport: run/report/index.html",
+    ),
+    ("generate", ["start", "generate"], ""),
+    ("evaluate", ["start with test images", "evaluate"], ""),
+    ("measure", ["start with test images", "check_layers", "measure"], ""),
+    (
+      "report",
+      ["start with test images", "write_report"],
+      "result of write_report\nReport: run/report/index.html",
+    ),
+    ("export", ["start", "export"], "Exported images: result of export"),
+    ("restore", ["restore"], "Restored images: result of restore"),
+  ],
+)
+def test_a_mode_calls_its_stages(call, tmp_path, mode, expected, text):
+  assert call(mode) == (text, expected)
+  assert (tmp_path / "run" / "log.txt").exists() == (mode != "restore")
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    ({"features": "a.npz"}, "belong together"),
+    ({"features": "a.npz", "released": "b.npz"}, "--workdir is not used"),
+    ({"output": "x.json"}, "needs --features and --released"),
+  ],
+)
+def test_flags_of_a_measurement_that_do_not_fit_are_refused(call, flags, message):
+  with pytest.raises(UserError, match=message):
+    call("measure", **flags)

@@ -108,5 +108,7 @@ def _check_shape(path: pathlib.Path, shape: list[Any]) -> int:
     or not all(type(size) is int and size > 0 for size in shape)
     or shape[-1] not in (1, 3)
   ):
-    raise UserError(f"{path} has a 'shape' other than [N, H, W, 1] or [N, H, W, 3]: copy it again.")
+    raise UserError(
+      f"{path} is damaged, because its shape is not [N, H, W, 1] or [N, H, W, 3]: copy it again."
+    )
   return shape[0]

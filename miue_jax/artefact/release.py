@@ -25,16 +25,19 @@ import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from miue_jax.artefact import by_content
+from miue_jax.artefact.by_content import Row
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import BLOCK, Images
 from miue_jax.machine import documents, files, progress, reading
+from miue_jax.pictures.key import digest
+from miue_jax.pictures.publish import all_published
 from miue_jax.settings.errors import UserError
 
 FORMATS = ("png", "npz")
@@ -45,20 +48,12 @@ _NAME_BYTES = 200
 logger = logging.getLogger(__name__)
 
 
-class _Row(NamedTuple):
-  """Describes one image in an index."""
-
-  path: str  # relative to the export, with "/"
-  label: int
-  class_name: str
-  sha256: str  # of the file, in hexadecimal, as `sha256sum` prints it
-
-
 def export(
   dataset: Dataset,
   poison: Poison,
   directory: str | os.PathLike,
   formats: Sequence[str] = ("png",),
+  key: str | os.PathLike | None = None,
 ) -> pathlib.Path:
   """Writes the poisoned training images, completely or not at all.
 
@@ -71,6 +66,7 @@ def export(
     poison: Poison made for them.
     directory: New or empty folder.
     formats: Any of `FORMATS`.
+    key: Folder of the poison; it receives the digests by which `restore` knows the PNGs.
 
   Returns:
     `directory`.
@@ -87,10 +83,12 @@ def export(
     images = poison.apply(dataset.train.images)
     if "png" in formats:
       rows = [
-        _Row(path, label, names[label], "")
+        Row(path, label, names[label], "")
         for path, label in zip(paths(dataset), labels.tolist(), strict=True)
       ]
-      _write_png(folder, images, rows)
+      digests = _write_png(folder, images, rows)
+      if key is not None:
+        by_content.remember(key, poison, digests, rows, names)
     if "npz" in formats:
       _write_npz(folder / "poisoned.npz", images, labels, names)
   return pathlib.Path(directory)
@@ -117,7 +115,10 @@ def restore(
 ) -> pathlib.Path:
   """Turns an export and its poison back into the clean images, bit for bit.
 
-  The clean dataset is not needed: the fingerprint in the manifest proves the result.
+  The clean dataset is not needed. PNGs are known by their pixels if the poison holds their digests:
+  files that were renamed, moved or saved again without loss are restored too, and what cannot be
+  restored is logged by name. Otherwise the index must be complete, and the fingerprint in the
+  manifest proves the result.
 
   Args:
     directory: Folder that `export` wrote.
@@ -129,18 +130,23 @@ def restore(
     `output`.
 
   Raises:
-    UserError: There is no export, one of its files is missing, altered or outside the folder, the
-      poison does not belong to the export, or the files cannot be written.
+    UserError: There is no export, nothing in it belongs to the poison, or the files cannot be
+      written. Without digests also: one of its files is missing, altered or outside the folder.
   """
   directory, output = pathlib.Path(directory), pathlib.Path(output)
   index, archive = directory / "index.csv", directory / "poisoned.npz"
-  if not files.is_file(index) and not files.is_file(archive):
+  known = files.is_file(pathlib.Path(poison_directory) / by_content.NAME)
+  if not files.is_file(index) and not files.is_file(archive) and not known:
     raise UserError(
       f"There is no export in {directory} (neither index.csv nor poisoned.npz): correct the path."
     )
   poison = Poison.load(poison_directory)
+  known = by_content.recall(poison_directory, poison)
   with files.new_directory(output) as folder:
-    if files.is_file(index):
+    if known and all_published(directory):
+      rows = by_content.restore(directory, poison, known, folder)
+      _write_index(folder, rows)
+    elif files.is_file(index):
       rows = _read_index(index, poison.manifest["shape"][0])
       poisoned = read(directory, poison.delta.shape)
       _write_png(folder, _restored(poison, poisoned, index), rows)
@@ -210,29 +216,34 @@ def _distinct(names: Iterable[str]) -> list[str]:
   return result
 
 
-def _write_png(folder: pathlib.Path, images: Images, rows: Sequence[_Row]) -> None:
-  """Writes the images and their index; the sha256 of `rows` are not used."""
+def _write_png(folder: pathlib.Path, images: Images, rows: Sequence[Row]) -> list[bytes]:
+  """Writes the images and their index; returns the digests of their pixels.
+
+  The sha256 of `rows` are not used.
+  """
   for parent in {pathlib.PurePosixPath(row.path).parent for row in rows}:
     (folder / parent).mkdir(parents=True, exist_ok=True)
 
-  def write(i: int) -> str:
-    content = _encode(images[i])
+  def write(i: int) -> tuple[str, bytes]:
+    image = images[i]
+    content = by_content.encode(image)
     (folder / rows[i].path).write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content).hexdigest(), digest(image)
 
-  digests = _on_all_cores(write, len(rows), "wrote")
+  written = _on_all_cores(write, len(rows), "wrote")
+  _write_index(
+    folder, [row._replace(sha256=sha256) for row, (sha256, _) in zip(rows, written, strict=True)]
+  )
+  return [mark for _, mark in written]
+
+
+def _write_index(folder: pathlib.Path, rows: Sequence[Row]) -> None:
   with open(
     folder / "index.csv", "w", encoding="utf-8", errors="surrogateescape", newline=""
   ) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_HEADER)
-    writer.writerows(row._replace(sha256=digest) for row, digest in zip(rows, digests, strict=True))
-
-
-def _encode(image: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
-  return buffer.getvalue()
+    writer.writerows(rows)
 
 
 def _write_npz(
@@ -250,7 +261,7 @@ def _write_npz(
         np.lib.format.write_array(file, values, allow_pickle=False)
 
 
-def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
+def _read_index(path: pathlib.Path, count: int) -> list[Row]:
   """Reads an index, which is not trusted and must have `count` rows."""
   lines = documents.read_csv(path, _HEADER, count, "copy the index again")
   rows = [_parsed(path, number, line, count) for number, line in enumerate(lines, 2)]
@@ -259,7 +270,7 @@ def _read_index(path: pathlib.Path, count: int) -> list[_Row]:
   return rows
 
 
-def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> _Row:
+def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> Row:
   """Checks one line of an index. A dataset has at most as many classes as its `count` images."""
   if (
     len(line) != len(_HEADER)
@@ -280,10 +291,10 @@ def _parsed(path: pathlib.Path, number: int, line: list[str], count: int) -> _Ro
       f"Row {number} of {path} names {name!r}, which is not a PNG below train/: copy the index "
       "again."
     )
-  return _Row(name, int(label), class_name, sha256)
+  return Row(name, int(label), class_name, sha256)
 
 
-def _read_png(directory: pathlib.Path, rows: Sequence[_Row], shape: tuple[int, ...]) -> np.ndarray:
+def _read_png(directory: pathlib.Path, rows: Sequence[Row], shape: tuple[int, ...]) -> np.ndarray:
   """Reads and checks every file of an index.
 
   Returns:

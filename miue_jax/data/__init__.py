@@ -1,1 +1,1 @@
-"""Sources of images, and datasets whose images are in memory or in files."""
+"""Provides sources of images, and datasets whose images are in memory or in files."""

@@ -1,20 +1,16 @@
 """Decodes image files and resizes images, to uint8 arrays of one size."""
 
-import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
 import grain
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from miue_jax.machine import progress, reading
+from miue_jax.machine import progress
+from miue_jax.pictures import decode as pictures
 from miue_jax.settings.errors import UserError
-
-# Formats of a source. Pillow would also open formats that run programs, such as EPS.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_GRAY_MODES = ("1", "L", "I;16")
 
 _CHUNK = 8  # images that a thread decodes at a time
 
@@ -44,11 +40,11 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
   """Decodes an image.
 
-  The image is turned upright, put on white where it is transparent, reduced from 16 bits to 8 and
-  resized.
+  The image is turned upright, converted to sRGB if it has another colour profile, put on white
+  where it is transparent, reduced from 16 bits to 8 and resized.
 
   Args:
-    file: File in PNG, JPEG, WebP or BMP format. The first frame of an animation is decoded.
+    file: File of a picture. The first frame of an animation is decoded.
     name: Name of the image in error messages.
     gray: Whether to return one channel instead of RGB.
     size: New height and width in pixels; 0 changes nothing.
@@ -59,38 +55,36 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
   Raises:
     UserError: The image does not decode or is too large to be decoded safely.
   """
-  with _opened(file, name) as image:
-    upright = ImageOps.exif_transpose(image)
-    flat = _over_white(_eight_bits(upright)).convert("L" if gray else "RGB")
-    return _as_array(_fit(flat, size) if size else flat)
+  content = pictures.load(file) if isinstance(file, str | os.PathLike) else file.read()
+  flat = pictures.flat(pictures.decode(content, name), gray)
+  return _as_array(_fit(flat, size) if size else flat)
 
 
 def is_gray(file: File, name: str) -> bool:
   """Returns whether an image has one channel; reads only its header.
 
   Args:
-    file: File in PNG, JPEG, WebP or BMP format.
+    file: File of a picture.
     name: Name of the image in error messages.
 
   Raises:
     UserError: The file is not an image.
   """
-  with _opened(file, name) as image:
-    return image.mode in _GRAY_MODES
+  return pictures.header(file, name).gray
 
 
 def dimensions(file: File, name: str) -> tuple[int, int]:
   """Returns height and width of an image as it is stored; reads only its header.
 
   Args:
-    file: File in PNG, JPEG, WebP or BMP format.
+    file: File of a picture.
     name: Name of the image in error messages.
 
   Raises:
     UserError: The file is not an image.
   """
-  with _opened(file, name) as image:
-    return image.height, image.width
+  found = pictures.header(file, name)
+  return found.height, found.width
 
 
 def decode_all(
@@ -148,44 +142,6 @@ def decode_all(
 
   progress.count("decoded", filled(), count)
   return images
-
-
-@contextlib.contextmanager
-def _opened(file: File, name: str) -> Generator[Image.Image]:
-  with contextlib.ExitStack() as stack:
-    if isinstance(file, str):
-      file = stack.enter_context(reading.opened(file))
-    stack.enter_context(_errors_named(name))
-    yield stack.enter_context(Image.open(file, formats=_FORMATS))
-
-
-@contextlib.contextmanager
-def _errors_named(name: str) -> Generator[None]:
-  try:
-    yield
-  except UserError:
-    raise
-  except Image.DecompressionBombError as error:
-    raise UserError(f"{name} is too large to be decoded safely: shrink or remove it.") from error
-  except Exception as error:  # A damaged file makes Pillow raise any exception.
-    reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
-    raise UserError(
-      f"{name} does not decode as PNG, JPEG, WebP or BMP ({reason}): repair or remove it."
-    ) from error
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-  if image.mode != "I;16":
-    return image
-  # 65535 / 255 = 257: this maps 0 to 0 and 65535 to 255.
-  return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-  if not image.has_transparency_data:
-    return image
-  layer = image.convert("RGBA")
-  return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:

@@ -122,7 +122,8 @@ def check(
       "them back, or choose another --workdir."
     )
   shown = ", ".join(
-    f"{key} ({old!r} there, {new!r} here)" for key, (old, new) in sorted(differing.items())
+    f"{key} ({_short(old)} there, {_short(new)} here)"
+    for key, (old, new) in sorted(differing.items())
   )
   again = ""
   if refusing == {"measure"}:
@@ -131,6 +132,11 @@ def check(
     f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or the "
     f"settings that made this one{again}."
   )
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | None:

@@ -24,10 +24,17 @@ def _within(value: float, largest: float) -> float:
   return value
 
 
+class Settings(TypedDict, total=False):
+  """The settings of a workdir, of this version or an earlier one."""
+
+  data: dict[str, Any]
+  method: dict[str, Any]
+
+
 class Stored(TypedDict):
   """The file that binds a workdir to a config and its data."""
 
-  config: dict[str, Any]
+  config: Settings
   fingerprint: str
   dataset: NotRequired[str]
   stages: NotRequired[dict[str, dict[str, Any]]]  # what each stage used

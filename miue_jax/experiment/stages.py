@@ -335,7 +335,7 @@ def export(experiment: Experiment, output: pathlib.Path | None, formats: list[st
     if warning := secrecy_warning(poison.manifest):
       _logger.warning("%s", warning)
     with _again(directory, output):
-      return str(release.export(experiment.dataset, poison, directory, formats))
+      return str(release.export(experiment.dataset, poison, directory, formats, workdir.poison))
 
   return pathlib.Path(workdir.on_lead(write))
 

@@ -80,7 +80,7 @@ def point(x: np.ndarray, y: np.ndarray, *, bins: int = 16, correction: str = "no
 
 @functools.partial(jax.jit, static_argnames=("bins", "correction"))
 def columns(x: jax.Array, y: jax.Array, *, bins: int, correction: str = "none") -> jax.Array:
-  """Returns `point` of every column of `[samples, columns]`, as `[columns]`; checks no values."""
+  """Returns the estimate of `point` for every column of `[samples, columns]`, as `[columns]`."""
   chex.assert_rank([x, y], 2)
   chex.assert_equal_shape([x, y])
   total, count = x.shape
@@ -132,8 +132,8 @@ def _bins(values: jax.Array, bins: int) -> jax.Array:
 def _filled(values: np.ndarray, bins: int) -> tuple[float, float]:
   """Returns the effective number of bins that `[samples]` fill, and the number they could fill.
 
-  The effective number is e to the entropy of the histogram. Values that repeat, such as those of a
-  binary feature, could fill no more bins than their entropy says, however they are binned.
+  The effective number is e to the entropy of the histogram. Repeated values, such as those of a
+  binary feature, cannot fill more bins than e to the entropy of the values.
   """
 
   def effective(counts: np.ndarray) -> float:
@@ -145,7 +145,7 @@ def _filled(values: np.ndarray, bins: int) -> tuple[float, float]:
 
 
 def _cells(x: np.ndarray, bins: int) -> np.ndarray:
-  """Returns the number of the occupied cell of each row of `[samples, features]`."""
+  """Returns the index of the cell that each row of `[samples, features]` occupies."""
   x = x.astype(np.float64)
   low, width = x.min(axis=0), np.ptp(x, axis=0)
   inside = ((x - low) / np.where(width > 0, width, 1.0) * bins).astype(np.int64)

@@ -134,6 +134,6 @@ def standardised(
 def one_by_one(
   point: Callable[..., Point], x: ArrayLike, y: ArrayLike, **options: Any
 ) -> np.ndarray:
-  """Returns `point(x, y, **options).mi` of every column of `[samples, columns]`, as `[columns]`."""
+  """Returns the estimate of `point` for every column of `[samples, columns]`, one by one."""
   x, y = np.asarray(x), np.asarray(y)
   return np.array([point(x[:, [i]], y[:, [i]], **options).mi for i in range(x.shape[1])])

@@ -236,6 +236,8 @@ def _damage_named(path: files.Path, advice: str) -> Generator[None]:
   except Exception as error:  # A damaged file makes zipfile and NumPy raise any exception.
     if isinstance(error, OSError) and error.errno:  # of the disk, not of the content
       raise
-    silent = isinstance(error, MemoryError) and not str(error)
-    reason = "it does not fit into memory" if silent else first_line(error)
+    reason = first_line(error)
+    if isinstance(error, MemoryError):
+      reason = reason if str(error) else "it does not fit into memory"
+      advice = "use a smaller file, or a machine with more memory"
     raise UserError(f"{files.shown(path)} cannot be read ({reason}): {advice}.") from error

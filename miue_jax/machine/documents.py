@@ -125,7 +125,7 @@ def _integer(text: str) -> int:
 
 
 def _require_shallow(content: Any) -> None:
-  """Raises a ValueError for what later readers, which call themselves, could not walk through."""
+  """Raises a ValueError if a value is nested too deeply for recursive functions."""
   level = [content]
   for _ in range(_DEEPEST):
     level = [

@@ -7,6 +7,7 @@ the system becomes a `UserError` that names the path, the reason and what to do.
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -208,11 +209,15 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Generator[BinaryIO]:
+def replacing(path: Path, *, private: bool = False) -> Generator[BinaryIO]:
   """Yields a binary file that becomes `path` if the block succeeds, and is deleted otherwise.
 
   The content is forced to the disk before the file gets its name. A crash or a power cut
   therefore leaves either the old file or the new one.
+
+  Args:
+    path: The file.
+    private: Whether only the owner can read the file, whatever the umask says.
 
   Raises:
     UserError: The file cannot be written.
@@ -224,8 +229,9 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     try:
       with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)  # of a program that was killed and had the same number
+      opened = functools.partial(os.open, mode=0o600 if private else 0o666)
       # "x" never writes through a link.
-      with exits.temporary(temporary), open(temporary, "xb") as file:
+      with exits.temporary(temporary), open(temporary, "xb", opener=opened) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -75,7 +75,7 @@ class Alternating(Stepwise):
       ("source", "sums"),
       lambda parts, data, perturbed, size: data.replace(delta=(parts["delta"], perturbed)),
     )
-    sign_steps = self._delta_step(module, settings, sizes.classes, auxiliary)
+    sign_steps = self.sign_steps(module, settings, sizes.classes, auxiliary)
     move = delta_stage(settings, delta_steps, settings.steps, sign_steps)
     learned = ("source_loss", "source_accuracy")
     moved = ("objective", "poisoned_accuracy") if settings.stop_error else ("objective",)
@@ -124,9 +124,10 @@ class Alternating(Stepwise):
     acting = Hooks(adversary=adversary)
     return step.train_step(module, optimiser, inputs, source.spec(settings), acting)
 
-  def _delta_step(
+  def sign_steps(
     self, module: nn.Module, settings: Any, classes: int, auxiliary: sign_step.Auxiliary | None
   ) -> loops.Step:
+    """Returns the step of a delta pass."""
     if self.delta_step:
       return self.delta_step(module, settings, classes)
     adversary = self.delta_adversary(settings) if self.delta_adversary else None

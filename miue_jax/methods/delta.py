@@ -158,7 +158,7 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   fraction contains a smaller one.
 
   Raises:
-    UserError: There are none.
+    UserError: No image would be perturbed.
   """
   chosen = np.zeros(len(labels), bool)
   if method.class_fractions:

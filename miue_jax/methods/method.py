@@ -39,12 +39,14 @@ class Generated:
     perturbed: Ids of the perturbed images; None when all are.
     history: Values recorded during the generation, by name. Methods with a source model have one
       value for each epoch: source loss (nats), source accuracy (percent), mean objective.
+    source: Variables of the trained source model, as NumPy arrays; None if the method has none.
   """
 
   delta: np.ndarray | None
   seconds: float
   perturbed: np.ndarray | None
   history: dict[str, list[float]]
+  source: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Settings(SignSteps):
 
 @dataclasses.dataclass(frozen=True)
 class Kernel(Stepwise):
-  """A method that moves delta against a kernel, block by block."""
+  """A method that moves delta against a neural tangent kernel, one block of images at a time."""
 
   settings: type[Settings]
 

@@ -52,7 +52,7 @@ class Pattern:
   ) -> Generated:
     """Draws the pattern on the lead process; see `method.Method`.
 
-    A pattern takes seconds, so that an interrupted run starts again.
+    A pattern takes seconds, so an interrupted run starts again.
     """
     del checkpoints, progress, observer
     if settings.secret:

@@ -149,6 +149,10 @@ class Stepwise:
     """
     raise NotImplementedError
 
+  def chosen(self, labels: np.ndarray, settings: Any, seed: int) -> np.ndarray:
+    """Returns a mask of the images that are perturbed, bool `[N]`."""
+    return deltas.chosen_images(labels, settings, seed)
+
   def phases(self, settings: Any, sizes: Sizes, seed: int) -> tuple[Phase, ...]:
     """Returns the kinds of steps; see `method.Method`."""
     procedure = self.procedure(settings, sizes, seed)
@@ -168,7 +172,7 @@ class Stepwise:
     sizes = Sizes(train.images.shape[1:], len(train), dataset.num_classes)
     procedure = self.procedure(settings, sizes, seed)
     table = procedure.layout.place(train)
-    chosen = deltas.chosen_images(train.labels, settings, seed)
+    chosen = self.chosen(train.labels, settings, seed)
     perturbed = deltas.perturbed_rows(chosen, procedure.layout)
     delta = deltas.first_delta(dataset, settings, procedure.layout, seed)
     made = procedure.start(lambda name: prng.stream(seed, name), delta)
@@ -197,7 +201,8 @@ class Stepwise:
       progress=progress,
       finished=lambda state: procedure.finished(_columns(state.history, names)),
     )
-    result = state.parts[procedure.result]
+    result, source = state.parts[procedure.result], state.parts.get("source")
+    has_source = isinstance(source, step.State)
     history = {
       name: np.round(column[~np.isnan(column)].astype(np.float64), 6).tolist()
       for name, column in _columns(state.history, names).items()
@@ -209,6 +214,7 @@ class Stepwise:
       float(state.seconds),
       None if chosen.all() else np.flatnonzero(chosen),
       history,
+      sharding.fetch(source.variables) if has_source else None,
     )
 
 

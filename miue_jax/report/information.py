@@ -174,7 +174,7 @@ class Estimates:
 
   @property
   def estimators(self) -> list[str]:
-    """Names of the estimators, in order of appearance."""
+    """Returns the names of the estimators, in order of appearance."""
     return list(dict.fromkeys(name for found in self.rows.values() for name in found))
 
   @property

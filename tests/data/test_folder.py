@@ -10,7 +10,9 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from miue_jax.data import folder, sources
+from miue_jax.data import sources
+from miue_jax.machine import reading
+from miue_jax.pictures import names
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -32,8 +34,8 @@ def values(split):
 @pytest.fixture
 def tree(tmp_path):
   """Writes two classes with two training images and one test image each, of different values."""
-  names = ["train/b/1", "train/b/2", "train/a/2", "train/a/10", "test/a/1", "test/b/1"]
-  for value, name in enumerate(names):
+  paths = ["train/b/1", "train/b/2", "train/a/2", "train/a/10", "test/a/1", "test/b/1"]
+  for value, name in enumerate(paths):
     picture(tmp_path / f"{name}.png", 10 * value)
   return tmp_path
 
@@ -63,7 +65,7 @@ def test_order_does_not_depend_on_the_file_system(tree, monkeypatch):
     def __exit__(self, *_):
       self.entries.close()
 
-  monkeypatch.setattr(folder.os, "scandir", Backwards)
+  monkeypatch.setattr(reading.os, "scandir", Backwards)
   assert load(tree).fingerprint == expected
 
 
@@ -77,14 +79,14 @@ def test_single_tree_holds_out_a_test_set(tmp_path):
 
 
 def test_every_format_in_any_case_and_nested(tmp_path):
-  suffixes = ["png", "PNG", "jpg", "JPEG", "webp", "Bmp"]
+  suffixes = ["png", "PNG", "jpg", "JPEG", "jpe", "webp", "Bmp", "TIF", "tiff", "gif", "ppm"]
   for index, suffix in enumerate(suffixes):
     picture(tmp_path / "a" / "x" / f"{index}.{suffix}", 128)
     picture(tmp_path / "b" / "x" / "y.z" / f"{index}.{suffix}", 128)
   loaded = load(tmp_path)
   assert loaded.train.files == (
-    *(f"x/{index}" for index in range(6)),
-    *(f"x/y.z/{index}" for index in range(6)),
+    *sorted(f"x/{index}" for index in range(11)),
+    *sorted(f"x/y.z/{index}" for index in range(11)),
   )
   assert np.abs(loaded.train.images[:].astype(int) - 128).max() <= 2
 
@@ -97,7 +99,15 @@ def test_other_and_hidden_files_are_ignored_and_counted(tree, caplog):
   (tree / "train" / "labels.csv").write_text("x")
   caplog.set_level("INFO", logger="miue_jax")
   assert load(tree).train.files == ("10", "2", "1", "2")
-  assert "ignored 2 files that are not images" in caplog.text
+  for line in (
+    "5 files and folders are left out",
+    "train/a/notes.txt: no picture (.txt)",
+    "train/a/Thumbs.db: a file of the system",
+    "train/a/.hidden.png: a hidden file",
+    "train/.git: a hidden folder",
+    "train/labels.csv: no picture (.csv)",
+  ):
+    assert line in caplog.text
 
 
 def test_only_wanted_images_are_decoded(tree):
@@ -171,9 +181,18 @@ def remove(part):
   [
     (remove("train"), "has a folder test but no folder train"),
     (remove("train/a"), "Class 'a' is in .*test but not in .*train"),
-    (lambda tree: [p.unlink() for p in tree.glob("train/*/*")], "has no PNG, JPEG, WebP or BMP"),
-    (lambda tree: [p.unlink() for p in tree.glob("test/*/*")], "test images of .* are missing"),
-    (lambda tree: [remove(f"train/{c}")(tree) for c in "ab"], "train has no class folders"),
+    (
+      lambda tree: [p.unlink() for p in tree.glob("train/*/*")],
+      "train has no images in class",
+    ),
+    (
+      lambda tree: [p.unlink() for p in tree.glob("test/*/*")],
+      "test has no images in class",
+    ),
+    (
+      lambda tree: [remove(f"train/{c}")(tree) for c in "ab"],
+      "train has no images in class",
+    ),
     (lambda tree: (tree / "train/a/2.png").unlink(), "Class 'a' of .* has 1 training image"),
     (lambda tree: (tree / "train/a/2.png").write_bytes(b"x"), "a/2.png does not decode"),
   ],
@@ -182,6 +201,49 @@ def test_every_mistake_is_named(tree, change, message):
   change(tree)
   with pytest.raises(UserError, match=message):
     load(tree)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("Training", "Testing"), ("train", "val")])
+def test_other_names_of_splits(tree, names):
+  for old, new in zip(("train", "test"), names, strict=True):
+    (tree / old).rename(tree / new)
+  loaded = load(tree)
+  assert loaded.class_names == ("a", "b")
+  assert values(loaded.train) == [30, 20, 0, 10]
+  assert values(loaded.test) == [40, 50]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+  for path in ("bus/1", "bus/2", "car/1", "car/2", "train/2019/1", "train/2020/2"):
+    picture(tmp_path / f"{path}.png")
+  loaded = load(tmp_path)
+  assert loaded.class_names == ("bus", "car", "train")
+  assert loaded.train.files == ("1", "2", "1", "2", "2019/1", "2020/2")
+
+
+def test_a_split_next_to_a_class_is_refused_by_name(tree):
+  picture(tree / "bus" / "1.png")
+  with pytest.raises(UserError, match=r"holds test, train, .*next to bus: rename or move"):
+    load(tree)
+
+
+def test_a_workdir_inside_the_pictures_is_no_class(tmp_path, caplog):
+  for name, index in itertools.product("ab", range(2)):
+    picture(tmp_path / name / f"{index}.png", index)
+  picture(tmp_path / "runs" / "folder" / "images" / "train" / "a" / "0.png")
+  (tmp_path / "runs" / "folder" / "config.json").write_text("{}")
+  (tmp_path / "runs" / "folder" / "log.txt").write_text("")
+  assert load(tmp_path).class_names == ("a", "b")
+  assert "runs/folder: a workdir of this program" in caplog.text
+  assert "runs: a folder without pictures" in caplog.text
+
+
+def test_loose_pictures_and_system_folders_are_named(tree, caplog):
+  picture(tree / "train" / "loose.png")
+  picture(tree / "train" / "a" / "@eaDir" / "1.png")
+  assert load(tree).train.files == ("10", "2", "1", "2")
+  assert "train/loose.png: a loose picture" in caplog.text
+  assert "train/a/@eaDir: a folder of the system" in caplog.text
 
 
 def test_no_folder_and_no_path(tmp_path):
@@ -193,7 +255,7 @@ def test_no_folder_and_no_path(tmp_path):
 
 def test_names_that_differ_only_by_suffix_stay_distinct():
   files = ["a.jpg", "a.png", "a_jpg.png", "b.png", "c/a.png"]
-  assert folder.distinct_names(files) == ["a_jpg_", "a_png", "a_jpg", "b", "c/a"]
+  assert names.distinct_names(files) == ["a_jpg_", "a_png", "a_jpg", "b", "c/a"]
 
 
 @hypothesis.given(
@@ -207,9 +269,9 @@ def test_names_that_differ_only_by_suffix_stay_distinct():
 )
 def test_distinct_names_are_distinct_and_begin_with_the_stem(parts):
   files = [f"{stem}.{suffix}" for stem, suffix in parts]
-  names = folder.distinct_names(files)
-  assert len(set(names)) == len(files)
-  for name, (stem, _) in zip(names, parts, strict=True):
+  distinct = names.distinct_names(files)
+  assert len(set(distinct)) == len(files)
+  for name, (stem, _) in zip(distinct, parts, strict=True):
     assert name.startswith(stem)
     assert pathlib.PurePosixPath(name).parent == pathlib.PurePosixPath(stem).parent
 

@@ -182,12 +182,12 @@ def test_is_gray_reads_the_mode():
     b"",
     b"not an image",
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n",
-    encoded(Image.fromarray(RGB), "GIF").getvalue(),
-    encoded(Image.fromarray(RGB), "TIFF").getvalue(),
+    encoded(Image.fromarray(RGB), "ICO").getvalue(),
+    encoded(Image.fromarray(RGB), "PDF").getvalue(),
     encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), "JPEG").getvalue()[:900],
     encoded(Image.fromarray(RGB)).getvalue()[:60],
   ],
-  ids=["empty", "text", "eps", "gif", "tiff", "cut jpeg", "cut png"],
+  ids=["empty", "text", "eps", "ico", "pdf", "cut jpeg", "cut png"],
 )
 def test_a_file_that_does_not_decode_is_named(content):
   with pytest.raises(UserError, match=r"the picture does not decode"):

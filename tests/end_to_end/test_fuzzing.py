@@ -20,7 +20,7 @@ from miue_jax.machine import archives, documents
 from miue_jax.settings.errors import UserError
 
 INPUTS = int(os.environ.get("MIUE_FUZZ_INPUTS", "3000"))
-SHORT = pytest.param(12, id="short")
+SHORT = pytest.param(8, id="short")
 LONG = pytest.param(INPUTS // (len(READERS) + 8), id="long", marks=pytest.mark.slow)
 NAMES = [reader.name for reader in READERS]
 DOCUMENTS = [reader.name for reader in READERS if reader.document]

@@ -9,14 +9,13 @@ import hostile
 import numpy as np
 import pytest
 from PIL import Image
-from readers import BY_NAME, DATA, IMAGES, READERS, sound
+from readers import BY_NAME, DATA, IMAGES, READERS, enter, sound
 
 from miue_jax.artefact import external, release
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import folder as folders
-from miue_jax.experiment import workdir as workdirs
-from miue_jax.machine import archives, files, progress, reading
-from miue_jax.settings.config import Config, Data
+from miue_jax.machine import archives, files, locks, progress, reading
+from miue_jax.settings.config import Data
 from miue_jax.settings.errors import UserError
 
 NAMES = [reader.name for reader in READERS]
@@ -86,7 +85,7 @@ def test_a_folder_without_permission(name, tmp_path, unprivileged):
 
 FOLDERS = {
   "folder of images": lambda path: folders.load(Data(source="folder", path=os.fspath(path))),
-  "workdir": lambda path: workdirs.open_workdir(path, Config()),
+  "workdir": enter,
   "poison": Poison.load,
   "external": lambda path: external.load(path, DATA),
   "export": lambda path: release.read(path, IMAGES.shape),
@@ -217,16 +216,16 @@ def test_json(name, kind, tmp_path):
 
 @pytest.mark.parametrize(
   "name",
-  ["log.txt", "results.jsonl", "report", "poison", "checkpoints", "tensorboard", "locks"],
+  ["log.txt", "results.jsonl", "report", "poison", "checkpoints", "tensorboard", locks.FOLDER],
 )
 def test_links_in_a_workdir_are_refused_by_name(name, tmp_path):
   (tmp_path / "run").mkdir()
   (tmp_path / "elsewhere").mkdir()
   (tmp_path / "link").symlink_to(tmp_path / "run")
-  workdirs.open_workdir(tmp_path / "link", Config())  # the workdir itself may be one
+  enter(tmp_path / "link")  # the workdir itself may be one
   (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
   for root in ("run", "link"):
-    said = refusal(workdirs.open_workdir, tmp_path / root, Config())
+    said = refusal(enter, tmp_path / root)
     assert f"{root}/{name} is a link" in said
 
 
@@ -234,9 +233,9 @@ def test_links_in_a_workdir_are_refused_by_name(name, tmp_path):
 def test_what_a_workdir_cannot_hold_is_refused_at_any_depth(kind, tmp_path):
   inside = tmp_path / "run" / "checkpoints" / "victims" / "clean"
   inside.mkdir(parents=True)
-  workdirs.open_workdir(tmp_path / "run", Config())
+  enter(tmp_path / "run")
   hostile.PATHS[kind](inside)
-  assert "checkpoints/victims/clean/" in refusal(workdirs.open_workdir, tmp_path / "run", Config())
+  assert "checkpoints/victims/clean/" in refusal(enter, tmp_path / "run")
 
 
 def test_strange_entries_of_a_folder_of_images(tmp_path):

@@ -1,0 +1,217 @@
+"""`miue-jax protect PHOTOS OUT`: the program of people who own pictures.
+
+Exit status: 0 done; 1 something could not be restored, or a question was answered with no; 2
+something you can put right, in one sentence; 4 an audit found too little protection; 128 + signal
+number after SIGINT or SIGTERM: the same command continues.
+"""
+
+import logging
+import sys
+
+import typer
+
+from miue_jax import __version__
+from miue_jax.machine import exits, surroundings, terminal
+from miue_jax.owner import options
+from miue_jax.settings.errors import UserError
+
+app = typer.Typer(
+  name="miue-jax",
+  add_completion=False,
+  rich_markup_mode=None,
+  pretty_exceptions_enable=False,
+  context_settings={"help_option_names": ["-h", "--help"]},
+)
+_THRESHOLD = 75.0  # percent
+
+# The backslash at the start of a paragraph of help keeps its lines apart, hence D301. Commands
+# import what they need after their arguments are checked: jax takes seconds.
+
+
+@app.callback(invoke_without_command=True)
+def _start(context: typer.Context, version: options.Version = False) -> None:
+  """Protects folders of pictures from being learned, proves it, and restores them with a key.
+
+  \b
+  miue-jax protect PHOTOS OUT               publish OUT; keep OUT.key and OUT.private
+  miue-jax restore OUT DEST --key OUT.key   the originals, bit for bit
+
+  Researchers use `python -m miue_jax.main --help`.
+  """  # noqa: D301
+  if version:
+    terminal.write(f"miue-jax {__version__}")
+  elif context.invoked_subcommand is None:
+    terminal.write(context.get_help())
+
+
+@app.command()
+def protect(
+  photos: options.Photos,
+  out: options.Out,
+  strength: options.Strength = None,
+  time: options.Time = None,
+  format: options.Format = "png",
+  labels: options.Labels = None,
+  clusters: options.Clusters = 0,
+  keep_metadata: options.KeepMetadata = False,
+  shareable: options.Shareable = False,
+  strict: options.Strict = False,
+  yes: options.Yes = False,
+  key: options.Key = None,
+  passphrase: options.Passphrase = False,
+  seed: options.Seed = None,
+) -> None:
+  """Protects all pictures of PHOTOS, or those that are new, and proves the protection.
+
+  \b
+  miue-jax protect photos public
+  miue-jax protect photos public --strength high --time 30m --yes
+  miue-jax protect flat public --labels classes.csv --format webp
+  """  # noqa: D301
+  seconds, secret = options.seconds_of(time), options.secret(passphrase)
+  if clusters == 1 or clusters < 0 or (clusters and labels):
+    raise UserError("--clusters takes 2 or more groups, and no --labels beside it.")
+  from miue_jax.owner import private
+  from miue_jax.owner import protect as work
+
+  request = work.Request(
+    photos,
+    out,
+    strength,
+    seconds,
+    format,
+    keep_metadata,
+    strict,
+    labels,
+    key,
+    secret,
+    seed,
+    shareable,
+    clusters,
+  )
+  verdict = work.protect(request, (lambda question: None) if yes else _ask, terminal.write)
+  terminal.write(private.said(verdict))
+
+
+@app.command()
+def restore(
+  out: options.Out,
+  dest: options.Destination,
+  key: options.Key = None,
+  passphrase: options.Passphrase = False,
+) -> None:
+  """Restores the originals of published pictures, bit for bit.
+
+  Pictures are known by their pixels: they may have other names, and some may be missing.
+
+  \b
+  miue-jax restore public originals
+  miue-jax restore some-of-them originals --key public.key
+  """  # noqa: D301
+  from miue_jax.owner import restore as work
+
+  if not work.restore(out, dest, key, options.secret(passphrase), terminal.write):
+    raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+  out: options.Out,
+  photos: options.Originals = None,
+  key: options.Key = None,
+  passphrase: options.Passphrase = False,
+) -> None:
+  """Trains several networks on published files, loaded as scrapers do, and on the originals.
+
+  \b
+  miue-jax verify public
+  """  # noqa: D301
+  secret = options.secret(passphrase)
+  from miue_jax.owner import private
+  from miue_jax.owner import verify as work
+
+  terminal.write(private.said(work.verify(out, key, secret, photos, terminal.write)))
+
+
+@app.command()
+def audit(
+  folder: options.Either,
+  time: options.Time = None,
+  threshold: options.Threshold = None,
+  photos: options.Originals = None,
+  labels: options.Labels = None,
+  key: options.Key = None,
+  passphrase: options.Passphrase = False,
+) -> None:
+  """Tries known attacks on a protected folder, or examines pictures before they are protected.
+
+  \b
+  miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
+  miue-jax audit photos                broken files, duplicates, small classes
+  """  # noqa: D301
+  seconds = options.seconds_of(time)
+  from miue_jax.machine import files
+  from miue_jax.owner import private
+
+  if not files.exists(private.path_of(folder)):
+    if time or threshold is not None or photos:
+      raise UserError(
+        f"{private.path_of(folder)} is missing, so {folder} is examined as pictures that are not "
+        "protected: leave --time, --threshold and --photos out, or give OUT of a protection."
+      )
+    from miue_jax.owner import examine
+
+    examine.examine(folder, labels, key, options.secret(passphrase), terminal.write)
+    return
+  if labels:
+    raise UserError("--labels is for pictures that are not protected yet: leave it out.")
+  from miue_jax.owner import audit as work
+
+  share = 100 * work.audit(folder, key, options.secret(passphrase), photos, seconds, terminal.write)
+  if share > (_THRESHOLD if threshold is None else threshold):
+    terminal.write(f"An attack gives back {share:.0f} % of what the originals teach.")
+    raise typer.Exit(4)
+
+
+@app.command()
+def plan(
+  photos: options.Photos,
+  strength: options.Strength = None,
+  labels: options.Labels = None,
+  watts: options.Watts = 65.0,
+  price: options.Price = None,
+) -> None:
+  """Says how long a protection takes and what it costs, before anything is spent.
+
+  \b
+  miue-jax plan photos --watts 90 --price 0.30
+  """  # noqa: D301
+  from miue_jax.owner import plan as work
+
+  work.plan(photos, strength, labels, watts, price, terminal.write)
+
+
+def _ask(question: str) -> None:
+  if not sys.stdin.isatty():
+    raise UserError("Nobody can answer the question here: add --yes.")
+  if not typer.confirm(question, default=True):
+    raise typer.Exit(1)
+
+
+def main() -> None:
+  """Runs the program and leaves with an exit status."""
+  exits.catch()
+  surroundings.prepare()
+  if not sys.stderr.isatty():
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("miue_jax").setLevel(logging.INFO)
+  try:
+    terminal.require_stdout()
+    surroundings.check()
+    app()
+  except UserError as error:
+    terminal.fail(str(error))
+
+
+if __name__ == "__main__":
+  main()

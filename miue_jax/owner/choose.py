@@ -1,0 +1,188 @@
+"""Chooses everything that an owner of pictures need not know from the pictures themselves."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from miue_jax.methods import METHODS, AlternatingSettings
+from miue_jax.settings import schema
+from miue_jax.settings.config import Config, Fit, Model
+from miue_jax.settings.errors import UserError
+
+# The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
+# docs/protect.md has the measurements behind it.
+METHOD = "miue"
+SIZE = 32  # pixels a side of the perturbation before it is carried to the size of a picture
+STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
+STRENGTH = "medium"
+
+PROOF_SIZE = 64  # pixels a side of what the victims of the proof see
+FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
+HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
+LEAST = 5  # pictures a class that a proof needs
+SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
+LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
+_MANY = 5000  # pictures
+_PASSES = 24_000  # pictures that the source model sees, at least, over all epochs
+_EPOCHS = 16, 60  # least and most epochs of the generation
+_LEAST_EPOCHS = 4  # with little time
+
+
+@dataclasses.dataclass(frozen=True)
+class Victim:
+  """One training of the proof: a network and how long it trains.
+
+  Attributes:
+    kind: Kind of the network in words.
+    network: Name of the network.
+    width: Its width.
+    epochs: Epochs of its training.
+  """
+
+  kind: str
+  network: str
+  width: int
+  epochs: int
+
+  @property
+  def label(self) -> str:
+    """Name in sentences and tables."""
+    return f"{self.kind} that trains for {self.epochs} epochs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """Everything that is chosen for a folder of pictures.
+
+  Attributes:
+    method: Settings of the method.
+    victims: Victims of the proof.
+    seed: Seed of every random draw.
+  """
+
+  method: AlternatingSettings
+  victims: tuple[Victim, ...]
+  seed: int
+
+  def stored(self) -> dict[str, Any]:
+    """Returns JSON values, from which `restored` makes the same choice."""
+    return dataclasses.asdict(self) | {"method": dataclasses.asdict(self.method)}
+
+  @classmethod
+  def restored(cls, values: Mapping[str, Any]) -> "Choice":
+    """Returns a choice from values that are not trusted.
+
+    Raises:
+      UserError: The values are not those of a choice.
+    """
+    try:
+      kind = METHODS[values["method"]["name"]].settings
+      method = schema.make(kind, values["method"])
+      victims = tuple(Victim(**victim) for victim in values["victims"])
+      return cls(method, victims, int(values["seed"]))
+    except (KeyError, TypeError, ValueError, UserError) as error:
+      raise UserError(
+        f"The key holds no settings that this version of miue-jax can use ({error}): restore "
+        "works, but new pictures need another OUT."
+      ) from error
+
+  def fit(self, victim: Victim, count: int) -> Fit:
+    """Returns the training of a victim on so many pictures."""
+    batch = whole(min(32 if count < 1000 else 128, count))
+    recipe = Fit(batch_size=batch, learning_rate=0.1, weight_decay=5e-4, augment="crop_flip")
+    return dataclasses.replace(recipe, epochs=victim.epochs)
+
+  def config(self, victim: Victim, count: int) -> Config:
+    """Returns a config for a plan."""
+    model = Model(name=victim.network, width=victim.width, normalise="none")
+    return Config(
+      "owner", self.seed, method=self.method, victim=model, victim_fit=self.fit(victim, count)
+    )
+
+
+def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
+  """Returns the choice for classes of so many pictures.
+
+  Raises:
+    UserError: There are too few classes or pictures.
+  """
+  total = sum(counts.values())
+  if len(counts) < 2:
+    raise UserError(
+      "All pictures are in one class, and a network learns from differences between classes: sort "
+      "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
+    )
+  if total < 4:
+    raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")
+  return Choice(_method(total, STRENGTHS[strength]), _victims(total), seed)
+
+
+def _method(total: int, epsilon: float) -> AlternatingSettings:
+  source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
+  batch = min(256, -(-total // source) * source)
+  least, most = _EPOCHS
+  values = {
+    "name": METHOD,
+    "epsilon": epsilon,
+    "epochs": min(max(least, round(_PASSES / total)), most),
+    "step_size_start": epsilon / 5,
+    "step_size_end": epsilon * 0.075,
+    "augment": "crop_flip",
+    "augment_poisoned": True,
+    "batch_size": batch,
+    "model": LARGE if total >= _MANY else SMALL,
+    "source": {"batch_size": source, "weight_decay": 5e-4, "augment": "crop_flip"},
+    "checkpoint_every": 1,
+  }
+  return schema.make(METHODS[METHOD].settings, values)
+
+
+def _victims(total: int) -> tuple[Victim, ...]:
+  long = min(max(12, round(16_000 / total)), 40)
+  short = max(6, long // 3)
+  return (
+    Victim("a small network", "small_cnn", 24, short),
+    Victim("a small network", "small_cnn", 24, long),
+    Victim("a ResNet", "resnet18", 12, short),
+  )
+
+
+def within(choice: Choice, making: float, proving: float, seconds: float) -> Choice:
+  """Returns a choice with as many epochs as fit into a time.
+
+  Args:
+    choice: The choice without a limit.
+    making: Seconds that its generation takes.
+    proving: Seconds that its proof takes.
+    seconds: Seconds that both may take.
+  """
+  share = min(1.0, seconds / max(making + proving, 1e-9))
+  epochs = max(_LEAST_EPOCHS, int(choice.method.epochs * share))
+  victims = (
+    dataclasses.replace(victim, epochs=max(2, int(victim.epochs * share)))
+    for victim in choice.victims
+  )
+  method = dataclasses.replace(choice.method, epochs=min(epochs, choice.method.epochs))
+  return dataclasses.replace(choice, method=method, victims=tuple(victims))
+
+
+def advice(counts: Mapping[str, int]) -> str:
+  """Returns what can and cannot be done with few pictures; empty where there are enough."""
+  name = min(counts, key=lambda name: counts[name])
+  if counts[name] >= FEW:
+    return ""
+  said = (
+    f"Class {name!r} has only {counts[name]} pictures. With fewer than {FEW} a class the "
+    "perturbation is made in more epochs, but a proof on so few is uncertain: the verdict states "
+    "how uncertain."
+  )
+  if counts[name] < LEAST:
+    said += f" With fewer than {LEAST} nothing can be proved."
+  return said
+
+
+def whole(count: int) -> int:
+  """Returns the largest multiple of 8 up to `count`, so that devices can share a batch."""
+  return count - count % 8 or count

@@ -1,0 +1,141 @@
+"""Estimates time and memory of a protection from a few real steps on this machine."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+
+from miue_jax.machine import files, meshes
+from miue_jax.owner import load
+from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice
+from miue_jax.pictures.survey import Found
+from miue_jax.plan import plan, programs
+from miue_jax.plan.sizes import Sizes
+from miue_jax.plan.stopwatch import Stopwatch
+from miue_jax.settings.config import batch_sizes
+from miue_jax.settings.errors import UserError
+
+_SECONDS = 1.0  # of steps of each program, after their compilation
+_SAMPLE = 4  # pictures that are read
+_CONDITIONS = ("originals", "published")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """What a protection takes on this machine.
+
+  Attributes:
+    making: Seconds until the perturbations are made.
+    proving: Seconds of the victims.
+    files: Seconds of reading and writing pictures.
+    memory: Bytes of memory, at most.
+  """
+
+  making: float
+  proving: float
+  files: float
+  memory: float
+
+  @property
+  def seconds(self) -> float:
+    """Seconds of everything."""
+    return self.making + self.proving + self.files
+
+  def of_epochs(self, before: Choice, after: Choice) -> "Estimate":
+    """Returns the estimate of a choice that differs from the estimated one in its epochs."""
+    epochs = [sum(victim.epochs for victim in choice.victims) for choice in (after, before)]
+    return dataclasses.replace(
+      self,
+      making=self.making * after.method.epochs / before.method.epochs,
+      proving=self.proving * epochs[0] / epochs[1],
+    )
+
+  def describe(self) -> str:
+    """Returns the estimate in words."""
+    return (
+      f"Making the perturbation takes {duration(self.making)}, the proof {duration(self.proving)}, "
+      f"reading and writing {duration(self.files)}; memory: up to {self.memory / 1e9:.1f} GB."
+    )
+
+
+def start(choice: Choice, count: int) -> None:
+  """Starts all devices that divide the batches; must come before any other use of jax.
+
+  Compiled programs are kept in the user's cache: compiling takes longer than a small protection.
+  """
+  if not getattr(jax.config, "jax_compilation_cache_dir", None):
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    with contextlib.suppress(UserError):
+      folder = pathlib.Path(root) / "miue-jax"
+      files.make_folder(folder)
+      jax.config.update("jax_compilation_cache_dir", str(folder))
+  sizes = {choice.fit(victim, _learning(count)).batch_size for victim in choice.victims}
+  meshes.start(0, (*batch_sizes(choice.method), *sizes))
+
+
+def estimate(
+  choice: Choice, root: str | os.PathLike, pictures: Sequence[Found], classes: int
+) -> Estimate:
+  """Returns what a protection takes, from steps on random pixels and a few pictures."""
+  count, learning = len(pictures), _learning(len(pictures))
+  config = choice.config(choice.victims[0], learning)
+  # A program needs one full batch; how many steps there are is counted apart.
+  making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
+  proving = dataclasses.replace(making, image=(PROOF_SIZE, PROOF_SIZE, 3))
+  built, timings = programs.build(config, making), {}
+  for name in programs.generation(built):
+    watch = Stopwatch(built[name])
+    timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
+  made = plan.seconds(timings, {name: built[name].total for name in timings})
+  # Victims train as the source model does; their arithmetic tells how much longer they take.
+  source, proof = built["source"], 0.0
+  for victim in choice.victims:
+    victim_config = choice.config(victim, learning)
+    ratio = _flops(programs.build(victim_config, proving)["victim"]) / _flops(source)
+    steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
+    compiling = timings["source"].compile * len(_CONDITIONS)
+    proof += len(_CONDITIONS) * steps * ratio * timings["source"].step + compiling
+  pixels = count * 3 * 4 * (SIZE**2 + PROOF_SIZE**2)
+  memory = _peak_memory() + pixels
+  return Estimate(made, proof, _reading(root, pictures), memory)
+
+
+def _peak_memory() -> int:
+  """Returns the largest resident memory of this program so far, in bytes."""
+  unit = 1 if sys.platform == "darwin" else 1024
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _flops(program: programs.Program) -> float:
+  """Returns the arithmetic of one step, without compiling it."""
+  # With a precision asked for, a CPU convolves as all other chips do, and its FLOPs are counted.
+  with jax.default_matmul_precision("highest"):
+    return float(program.function.lower(*program.abstract()).cost_analysis()["flops"])
+
+
+def _learning(count: int) -> int:
+  """Returns how many pictures the victims of the proof learn from."""
+  return count - round(HELD_OUT * count)
+
+
+def _reading(root: str | os.PathLike, pictures: Sequence[Found]) -> float:
+  """Returns the seconds of reading, publishing and reading again, from a few pictures."""
+  sample = pictures[:: max(1, len(pictures) // _SAMPLE)][:_SAMPLE]
+  began = time.monotonic()
+  load.load(root, sample, SIZE, PROOF_SIZE, quiet=True)
+  return 4 * (time.monotonic() - began) * len(pictures) / len(sample)
+
+
+def duration(seconds: float) -> str:
+  """Returns a time in words, such as "about 25 minutes"."""
+  for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+    if seconds >= 1.5 * length or (unit == "minute" and seconds >= 50):
+      number = max(1, round(seconds / length))
+      return f"about {number} {unit}{'s' if number != 1 else ''}"
+  return "less than a minute"

@@ -1,0 +1,103 @@
+"""Examines pictures before they are protected: broken files, duplicates, classes."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from miue_jax.owner import load
+from miue_jax.owner.choose import FEW, LEAST
+from miue_jax.owner.load import named
+from miue_jax.pictures import survey
+from miue_jax.pictures.key import Key
+
+_SIDE = 32  # pixels a side of what is compared
+_GRID = 9, 8  # of the brightness steps, which make 64 bits
+_NEAR = 4  # bits that near duplicates may differ in
+_BLOCK = 1024
+_IMBALANCE = 3  # times as many pictures
+
+
+def examine(
+  photos: pathlib.Path,
+  labels: pathlib.Path | None,
+  key: pathlib.Path | None,
+  passphrase: str | None,
+  say: Callable[[str], None],
+) -> None:
+  """Prints what an owner should know about a folder of pictures before it is protected.
+
+  Args:
+    photos: The folder.
+    labels: CSV file of classes, or None.
+    key: Key of a published folder: its pictures are recognised.
+    passphrase: Passphrase of the key.
+    say: Prints a line.
+
+  Raises:
+    UserError: There is no such folder, or the key cannot be read.
+  """
+  found = survey.survey(photos, labels=labels)
+  say(found.describe())
+  loaded = load.load(photos, found.pictures, _SIDE, _SIDE)
+  for _, reason in loaded.failed:
+    say(f"Broken: {reason}")
+  groups: dict[bytes, list[survey.Found]] = {}
+  for picture, digest in zip(loaded.pictures, loaded.sources, strict=True):
+    groups.setdefault(digest, []).append(picture)
+  for group in groups.values():
+    if len(group) > 1:
+      say(f"The same picture{_across(group)}: {named(found.path for found in group)}.")
+  firsts = [loaded.pictures.index(group[0]) for group in groups.values()]
+  for first, second in near(loaded.small[firsts]):
+    pair = [loaded.pictures[firsts[number]] for number in (first, second)]
+    say(f"Nearly the same picture{_across(pair)}: {named(found.path for found in pair)}.")
+  counts = found.counts()
+  for name, count in counts.items():
+    if count < FEW:
+      what = "nothing can be proved" if count < LEAST else "the proof is uncertain"
+      say(f"Class {name!r} has only {count} pictures: {what}.")
+  if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
+    most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
+    say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
+  if key:
+    with Key.open(key, passphrase) as secret:
+      known = [
+        picture.path
+        for picture, digest in zip(loaded.pictures, loaded.sources, strict=True)
+        if secret.find(digest)
+      ]
+    said = f"{len(known)} pictures are already protected with this key"
+    say(f"{said}: {named(known)}." if known else f"{said}.")
+
+
+def _across(group: Sequence[survey.Found]) -> str:
+  """Returns what makes duplicates worse: different classes, or training and test set."""
+  if len({found.class_name for found in group}) > 1:
+    return " in different classes"
+  return " in different splits" if len({found.split for found in group}) > 1 else ""
+
+
+def near(images: np.ndarray) -> list[tuple[int, int]]:
+  """Returns pairs of images uint8 `[N, s, s, 3]` that look nearly the same.
+
+  Pictures are compared by 64 bits: whether brightness rises between neighbours of a 9 x 8 grid
+  ("difference hash").
+  """
+  if not len(images):
+    return []
+  gray = images.astype(np.float32).mean(axis=3)
+  side = gray.shape[1]
+  columns, rows = (np.arange(n + 1) * side // n for n in _GRID)
+  cells = np.add.reduceat(np.add.reduceat(gray, rows[:-1], axis=1), columns[:-1], axis=2)
+  cells /= np.diff(rows)[:, None] * np.diff(columns)
+  bits = (np.diff(cells, axis=2) > 0).reshape(len(images), -1)
+  hashes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+  pairs = []
+  for start in range(0, len(hashes), _BLOCK):
+    block = hashes[start : start + _BLOCK, None]
+    close = np.bitwise_count(block ^ hashes) <= _NEAR
+    first, second = np.nonzero(close)
+    later = second > first + start
+    pairs += zip((first[later] + start).tolist(), second[later].tolist(), strict=True)
+  return pairs

@@ -1,0 +1,115 @@
+"""Reads pictures into what networks see, on all cores."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from miue_jax.machine import progress
+from miue_jax.pictures import carry, decode, key
+from miue_jax.pictures.survey import Found
+from miue_jax.settings.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """Pictures as networks see them.
+
+  Attributes:
+    pictures: The pictures that could be read.
+    sources: Digests of their pixels.
+    small: What the source model sees, uint8 `[N, s, s, 3]`.
+    seen: What victims see, uint8 `[N, v, v, 3]`.
+    weights: Local contrast as `carry.contrast_weights` returns it, in 255ths, uint8 `[N, s, s]`.
+    failed: Path and reason of every picture that could not be read.
+  """
+
+  pictures: tuple[Found, ...]
+  sources: tuple[bytes, ...]
+  small: np.ndarray
+  seen: np.ndarray
+  weights: np.ndarray
+  failed: tuple[tuple[str, str], ...]
+
+  def take(self, chosen: Sequence[int] | np.ndarray) -> "Loaded":
+    """Returns some of the pictures, by their numbers."""
+    rows = np.asarray(chosen, int)
+    pictures, sources = (tuple(part[i] for i in rows) for part in (self.pictures, self.sources))
+    small, seen, weights = (array[rows] for array in (self.small, self.seen, self.weights))
+    return Loaded(pictures, sources, small, seen, weights, self.failed)
+
+
+def load(
+  root: str | os.PathLike, pictures: Sequence[Found], size: int, seen: int, *, quiet: bool = False
+) -> Loaded:
+  """Reads pictures.
+
+  Args:
+    root: Folder of the pictures.
+    pictures: The pictures.
+    size: Side of what the source model sees, in pixels.
+    seen: Side of what victims see.
+    quiet: Whether to show no progress.
+  """
+
+  def read(found: Found) -> Any:
+    try:
+      picture = decode.read(pathlib.Path(root) / found.path, found.path)
+    except UserError as error:
+      return found.path, str(error)
+    weights = np.rint(255 * carry.contrast_weights(picture, size)).astype(np.uint8)
+    squashed = (decode.squashed(picture, side) for side in (size, seen))
+    return (key.digest(picture.channels), *squashed, weights)
+
+  results = list(map(read, pictures) if quiet else each(read, pictures, "reading"))
+  kept = [i for i, result in enumerate(results) if len(result) > 2]
+  sources, *arrays = zip(*(results[i] for i in kept), strict=True) if kept else ((), (), (), ())
+  shapes = (0, size, size, 3), (0, seen, seen, 3), (0, size, size)
+  small, views, weights = (
+    np.stack(array) if array else np.zeros(shape, np.uint8)
+    for array, shape in zip(arrays, shapes, strict=True)
+  )
+  failed = tuple(result for result in results if len(result) == 2)
+  return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
+
+
+def each(work: Callable[[Any], Any], items: Sequence[Any] | np.ndarray, verb: str) -> Iterator[Any]:
+  """Yields `work(item)` of all items in their order, computed on all cores.
+
+  A progress bar shows the time that is left; without a terminal, lines of the log do.
+  """
+  with _pool() as pool:
+    results = pool.map(work, items)
+    if os.isatty(2):
+      yield from tqdm.tqdm(results, verb, len(items), unit="picture")
+      return
+    done = []
+    progress.count(verb, (_kept(result, done) for result in results), len(items))
+    yield from done
+
+
+def _kept(result: Any, done: list[Any]) -> int:
+  done.append(result)
+  return 1
+
+
+@contextlib.contextmanager
+def _pool() -> Generator[concurrent.futures.ThreadPoolExecutor]:
+  pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+  try:
+    yield pool
+  finally:
+    pool.shutdown(cancel_futures=True)  # after a signal, what has not begun is left out
+
+
+def named(paths: Iterable[str], most: int = 5) -> str:
+  """Returns some paths as text, and how many more there are."""
+  paths = list(paths)
+  more = f" and {len(paths) - most} more" if len(paths) > most else ""
+  return ", ".join(paths[:most]) + more

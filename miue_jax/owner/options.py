@@ -1,0 +1,86 @@
+"""Declares the arguments and options of the command line; it imports nothing that takes long."""
+
+import os
+import pathlib
+import re
+from typing import Annotated, Literal
+
+import typer
+
+from miue_jax.settings.errors import UserError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Photos = Annotated[pathlib.Path, typer.Argument(help="Pictures, in a folder for each class.")]
+Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
+Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
+Either = Annotated[pathlib.Path, typer.Argument(help="OUT of a protection, or PHOTOS before it.")]
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
+Strength = Annotated[
+  Literal["low", "medium", "high"] | None,
+  typer.Option(help="Largest change of a pixel: 4, 8 or 16 of 255; medium if left out."),
+]
+Time = Annotated[str | None, typer.Option(metavar="30m", help="Time that the work may take.")]
+Format = Annotated[
+  Literal["png", "webp", "jpeg"], typer.Option(help="Format of the published files.")
+]
+Labels = Annotated[
+  pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")
+]
+Clusters = Annotated[
+  int,
+  typer.Option(metavar="K", help="Sort pictures without labels into K groups of similar ones."),
+]
+Key = Annotated[pathlib.Path | None, typer.Option(help="The key; OUT.key if left out.")]
+Passphrase = Annotated[
+  bool, typer.Option("--passphrase", help="Ask for a passphrase, which encrypts the key.")
+]
+KeepMetadata = Annotated[
+  bool, typer.Option("--keep-metadata", help="Keep places, times and cameras in the files.")
+]
+Shareable = Annotated[
+  bool, typer.Option("--shareable", help="Write a page without pictures and names as well.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
+Seed = Annotated[
+  int | None,
+  typer.Option(min=0, max=2**32 - 1, help="Seed of a repeatable run; drawn if left out."),
+]
+Originals = Annotated[
+  pathlib.Path | None, typer.Option("--photos", help="Folder of the originals, if it was moved.")
+]
+Threshold = Annotated[
+  float | None,
+  typer.Option(
+    min=0,
+    max=100,
+    help="Percent of what the originals teach: exit status 4 if an attack gives back more; 75.",
+  ),
+]
+Watts = Annotated[float, typer.Option(min=0, help="Power of this machine.")]
+Price = Annotated[
+  float | None, typer.Option(min=0, help="Price of one kilowatt-hour; adds the cost.")
+]
+
+
+def seconds_of(text: str | None) -> float | None:
+  """Returns the seconds of a time such as "30m", or None.
+
+  Raises:
+    UserError: The text is no time.
+  """
+  if text is None:
+    return None
+  found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+  if not found or not float(found[1]):
+    raise UserError(f"--time {text!r} is no time: write 90s, 30m, 2h or 1d.")
+  return float(found[1]) * _UNITS[found[2]]
+
+
+def secret(wanted: bool) -> str | None:
+  """Asks for a passphrase; MIUE_JAX_PASSPHRASE in the environment answers for programs."""
+  if not wanted:
+    return None
+  return os.environ.get("MIUE_JAX_PASSPHRASE") or typer.prompt("Passphrase", hide_input=True)

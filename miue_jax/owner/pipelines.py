@@ -1,0 +1,67 @@
+"""Loads pictures as scrapers do: recompressed by a site, squashed or cropped."""
+
+import io
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from miue_jax.owner.load import each
+from miue_jax.pictures import decode
+from miue_jax.pictures.decode import Picture
+
+
+def squashed(picture: Picture, size: int) -> np.ndarray:
+  """Returns the whole picture, uint8 sRGB `[size, size, 3]`."""
+  return decode.squashed(picture, size)
+
+
+def centre(picture: Picture, size: int) -> np.ndarray:
+  """Returns the centre of a picture whose shorter side became 8/7 of `size`, as for ImageNet."""
+  image = Image.fromarray(decode.srgb(picture))
+  scale = size * 8 / 7 / min(image.size)
+  width, height = (max(size, round(side * scale)) for side in image.size)
+  image = image.resize((width, height), Image.Resampling.BILINEAR)
+  left, top = (width - size) // 2, (height - size) // 2
+  return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
+  """Returns the pipeline of a site that recompresses pictures at their own size."""
+
+  def load(picture: Picture, size: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(decode.srgb(picture)).save(file, "jpeg", quality=quality)
+    with Image.open(file) as image:
+      return decode.squashed(Picture(np.asarray(image)), size)
+
+  return load
+
+
+PIPELINES: dict[str, Callable[[Picture, int], np.ndarray]] = {
+  "the whole picture": squashed,
+  "the centre": centre,
+  "the whole picture after JPEG 90": jpeg(90),
+  "the whole picture after JPEG 75": jpeg(75),
+  "the whole picture after JPEG 50": jpeg(50),
+}
+
+
+def loaded(
+  root: str | os.PathLike, paths: Sequence[str], pipeline: str, size: int, verb: str
+) -> np.ndarray:
+  """Returns files of a folder as a pipeline loads them, uint8 `[N, size, size, 3]`.
+
+  Raises:
+    UserError: A file is missing or does not decode.
+  """
+  load = PIPELINES[pipeline]
+
+  def read(path: str) -> np.ndarray:
+    return load(decode.read(pathlib.Path(root) / path, path), size)
+
+  if not paths:
+    return np.zeros((0, size, size, 3), np.uint8)
+  return np.stack(list(each(read, paths, verb)))

@@ -1,0 +1,44 @@
+"""Says what a protection will take, in words, before anything is spent."""
+
+import pathlib
+from collections.abc import Callable
+
+from miue_jax.owner import choose, estimate
+from miue_jax.owner.protect import Request, surveyed
+
+
+def plan(
+  photos: pathlib.Path,
+  strength: str | None,
+  labels: pathlib.Path | None,
+  watts: float,
+  price: float | None,
+  say: Callable[[str], None],
+) -> None:
+  """Prints time, memory, energy and perhaps the cost of a protection.
+
+  Args:
+    photos: Folder of the pictures.
+    strength: One of `choose.STRENGTHS`; None is the default.
+    labels: CSV file of classes, or None.
+    watts: Power of this machine.
+    price: Price of one kilowatt-hour, in any currency; None leaves the cost out.
+    say: Prints a line.
+
+  Raises:
+    UserError: There are too few pictures or classes.
+  """
+  found = surveyed(Request(photos, photos.with_name(photos.name + ".public"), labels=labels))
+  say(found.describe())
+  counts = found.counts()
+  choice = choose.choose(counts, strength or choose.STRENGTH, 0)
+  if few := choose.advice(counts):
+    say(few)
+  say("Measuring how long this machine takes ...")
+  estimate.start(choice, len(found.pictures))
+  expected = estimate.estimate(choice, photos, found.pictures, len(counts))
+  say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
+  energy = watts * expected.seconds / 3600
+  cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"
+  said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
+  say(f"At {watts:g} watts, that is {said} of energy{cost}; nothing has been changed yet.")

@@ -1,0 +1,160 @@
+"""Keeps what must never be published, in the folder `OUT.private` next to `OUT`."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from typing_extensions import TypedDict
+
+from miue_jax.machine import archives, documents, files, reading
+from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+
+
+class Audit(TypedDict):
+  """A row of `audits.jsonl`: what an attack gave back; accuracies in percent."""
+
+  date: str
+  version: str
+  attack: str
+  published: float
+  interval: list[float]
+  originals: float
+  chance: float
+  share: float
+  pictures: int
+
+
+DIGEST = 32  # bytes of the digest of a picture's pixels
+
+
+def _path(name: str, content: str) -> property:
+  return property(lambda self: self.root / name, doc=content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Private:
+  """Paths of the private folder.
+
+  Attributes:
+    root: The folder.
+  """
+
+  root: pathlib.Path
+
+  source = _path("source.npz", "Weights of the source model.")
+  checkpoints = _path("checkpoints", "States of a generation.")
+  rotations = _path("rotations.npz", "Weights of the network that groups pictures.")
+  centres = _path("centres.npz", "Centres of the groups of pictures.")
+  rounds = _path("rounds", "Perturbations that are not published yet, one file a round.")
+  proof = _path("proof", "Rows and states of victims.")
+  verdict = _path("verdict.json", "The verdict of the latest proof.")
+  audits = _path("audits.jsonl", "One JSON row for each attack of each audit.")
+  page = _path("page", "The page about the protection.")
+
+
+@contextlib.contextmanager
+def opened(out: str | os.PathLike) -> Generator[Private]:
+  """Makes or opens the private folder of `out`, readable by its owner only, and locks it.
+
+  Raises:
+    UserError: The folder cannot be written, or another command works on it.
+  """
+  root = path_of(out)
+  with files.reported("write", root):
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root.chmod(0o700)
+  with files.open_to_append(root / "lock") as lock:
+    try:
+      fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(f"Another command works on {out}: wait until it has ended.") from error
+    yield Private(root)
+
+
+def path_of(out: str | os.PathLike) -> pathlib.Path:
+  """Returns the private folder of a published folder."""
+  out = pathlib.Path(out).absolute()
+  return out.with_name(out.name + ".private")
+
+
+def verdict_of(store: Private) -> Verdict | None:
+  """Returns the verdict of the latest proof, or None.
+
+  Raises:
+    UserError: The file is damaged.
+  """
+  if not files.exists(store.verdict):
+    return None
+  advice = "delete it, and `protect` proves again"
+  content = documents.read_json(store.verdict, advice)
+  try:
+    return Verdict(str(content["judgement"]), str(content["sentence"]), tuple(content["notes"]))
+  except (KeyError, TypeError) as error:
+    raise UserError(f"{store.verdict} is damaged: {advice}.") from error
+
+
+def said(verdict: Verdict) -> str:
+  """Returns a verdict as text for a terminal."""
+  judgement = verdict.judgement[0].upper() + verdict.judgement[1:]
+  return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
+
+
+class Rounds:
+  """Stores the perturbations of every round until they are published.
+
+  A round is one command's new pictures. A perturbation is found by the pixels of its original.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    """Reads the rounds that are there.
+
+    Raises:
+      UserError: A file is damaged.
+    """
+    self._folder, self._found = folder, {}
+    listed = reading.entries(folder) if files.exists(folder) else []
+    self._paths = [folder / entry.name for entry in listed if entry.name.endswith(".npz")]
+    for path in self._paths:
+      archive = archives.Archive(path, "delete it, and the same command makes it again")
+      if "delta" in archive:
+        digests, delta = archive["digests"], archive["delta"]
+        if digests.shape != (len(delta), DIGEST) or delta.dtype != np.int8 or delta.ndim != 4:
+          raise UserError(f"{path} is damaged: delete it, and the same command makes it again.")
+        self._found |= zip(map(bytes, digests), delta, strict=True)
+
+  def __len__(self) -> int:
+    """Returns the number of rounds so far, published ones too."""
+    return len(self._paths)
+
+  def __contains__(self, digest: bytes) -> bool:
+    """Returns whether there is a perturbation of an original."""
+    return digest in self._found
+
+  def __getitem__(self, digest: bytes) -> np.ndarray:
+    """Returns the perturbation int8 `[s, s, 3]` of an original."""
+    return self._found[digest]
+
+  def add(self, digests: list[bytes], delta: np.ndarray) -> None:
+    """Stores a round: perturbations int8 `[n, s, s, 3]` and the digests of their originals."""
+    rows = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST)
+    self._write(self._folder / f"{len(self._paths):04}.npz", digests=rows, delta=delta)
+    self._paths.append(self._folder / f"{len(self._paths):04}.npz")
+    self._found |= zip(digests, delta, strict=True)
+
+  def published(self) -> None:
+    """Forgets the perturbations, which the key holds from now on."""
+    if self._found:
+      for path in self._paths:
+        self._write(path, digests=archives.Archive(path)["digests"])
+      self._found = {}
+
+  def _write(self, path: pathlib.Path, **arrays: Any) -> None:
+    files.make_folder(path.parent)
+    with files.replacing(path) as file:
+      np.savez(file, **arrays)

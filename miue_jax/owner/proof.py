@@ -1,0 +1,189 @@
+"""Proves a protection: victims learn from the published files as a scraper would load them."""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from miue_jax.data.sampling import Draw, stratified
+from miue_jax.experiment import api
+from miue_jax.machine import files, reading
+from miue_jax.owner.choose import HELD_OUT, LEAST, Choice, Victim
+from miue_jax.owner.private import Private
+from miue_jax.report import verdict
+from miue_jax.report.verdict import Verdict
+
+ORIGINALS, PUBLISHED = "originals", "published"
+_CONFIDENCE = 0.95
+
+_NEXT = {
+  verdict.PARTLY: "Protect into a new folder with --strength high, or allow more time (--time).",
+  verdict.NOT_PROTECTED: (
+    "Do not rely on it: protect into a new folder with --strength high, allow more time (--time), "
+    "or add pictures."
+  ),
+  verdict.UNKNOWN: "Add pictures: victims learn too little from the originals to compare with.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """What one victim learned.
+
+  Attributes:
+    victim: What was trained, and whether its last or its best epoch counts.
+    published: Accuracy after training on published pictures, in percent.
+    originals: The same of the originals.
+  """
+
+  victim: str
+  published: float
+  originals: float
+
+  def share(self, chance: float) -> float:
+    """Returns the part of what can be learned from the originals that was learned anyway."""
+    return (self.published - chance) / (self.originals - chance)
+
+
+def prove(
+  choice: Choice, store: Private, originals: np.ndarray, published: np.ndarray, labels: np.ndarray
+) -> Verdict:
+  """Trains victims and returns the verdict, which is stored as well.
+
+  A stratified fifth is held out; its originals are the test.
+
+  Args:
+    choice: The choice.
+    store: The private folder, where rows and interrupted trainings are kept.
+    originals: Originals as victims see them, uint8 `[N, s, s, 3]`.
+    published: The published files, loaded in the same way.
+    labels: Classes, `[N]`.
+  """
+  counts = np.bincount(labels)
+  if counts[counts > 0].min() < LEAST:
+    found = Verdict(
+      verdict.UNKNOWN,
+      f"A class has only {counts[counts > 0].min()} pictures; with fewer than {LEAST} nothing can "
+      "be proved. The pictures are perturbed all the same.",
+    )
+    _keep(store, found, [], len(labels))
+    return found
+  tested = held_out(labels, choice.seed)
+  content = hashlib.sha256(originals.tobytes() + published.tobytes() + labels.tobytes())
+  folder = store.proof / content.hexdigest()[:16]
+  found_by = []
+  for number, victim in enumerate(choice.victims):
+    rows = rows_of(
+      choice,
+      victim,
+      {ORIGINALS: originals[~tested], PUBLISHED: published[~tested]},
+      labels[~tested],
+      (originals[tested], labels[tested]),
+      workdir=folder / str(number),
+    )
+    found_by += trials(victim, {row["method"]: row for row in rows})
+  found = judged(found_by, labels[tested])
+  _keep(store, found, found_by, len(labels))
+  for other in reading.entries(store.proof):
+    if other.name != folder.name:
+      shutil.rmtree(store.proof / other.name, ignore_errors=True)
+  return found
+
+
+def rows_of(
+  choice: Choice,
+  victim: Victim,
+  images: dict[str, np.ndarray],
+  labels: np.ndarray,
+  test: tuple[np.ndarray, np.ndarray],
+  **more: Any,
+) -> list[dict[str, Any]]:
+  """Returns the rows of a victim on sets of pictures; `more` goes to `api.evaluate`."""
+  recipe = dataclasses.asdict(choice.fit(victim, len(labels)))
+  return api.evaluate(
+    images,
+    labels,
+    test,
+    victims=(victim.network,),
+    seeds=(choice.seed,),
+    width=victim.width,
+    normalise="none",
+    **recipe,
+    **more,
+  )
+
+
+def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
+  """Returns a mask of a stratified fifth, bool `[N]`."""
+  chosen = np.zeros(len(labels), bool)
+  chosen[stratified(labels, round(HELD_OUT * len(labels)), seed, Draw.HELD_OUT)] = True
+  return chosen
+
+
+def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> list[Trial]:
+  """Returns the trials of a victim that stops after its last or its best epoch.
+
+  Args:
+    victim: The victim.
+    rows: Its rows, by the names of the sets of pictures.
+    sees: What it sees, to follow its label.
+  """
+  moments = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
+  return [
+    Trial(victim.label + sees + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
+    for said, column in moments.items()
+  ]
+
+
+def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
+  """Returns the verdict: the victim that learned most from the published pictures decides.
+
+  Args:
+    trials: What victims learned.
+    tested: Classes of the held-out pictures. Guessing names the most frequent of them.
+  """
+  chance = chance_of(tested)
+  sound = [trial for trial in trials if trial.originals - chance >= verdict.LEARNS_FROM]
+  if not sound:
+    best = max(trial.originals for trial in trials)
+    return Verdict(
+      verdict.UNKNOWN,
+      f"Networks trained on the originals recognise only {best:.0f} % of {len(tested)} held-out "
+      f"pictures, and guessing gives {chance:.0f} %.",
+      (_NEXT[verdict.UNKNOWN],),
+    )
+  worst = max(sound, key=lambda trial: trial.share(chance))
+  judgement = verdict.judge(worst.share(chance))
+  low, high = interval(worst.published, len(tested))
+  sentence = (
+    f"The strongest of {len(trials)} attempts to learn from the published pictures recognises "
+    f"{worst.published:.0f} % (95 % interval {low:.0f} to {high:.0f} %) of {len(tested)} pictures "
+    f"that it has not seen; with the originals it recognises {worst.originals:.0f} %, and guessing "
+    f"gives {chance:.0f} %."
+  )
+  notes = [f"The strongest attempt was {worst.victim}."]
+  notes += [_NEXT[judgement]] if judgement in _NEXT else []
+  return Verdict(judgement, sentence, tuple(notes))
+
+
+def chance_of(labels: np.ndarray) -> float:
+  """Returns the accuracy of naming the most frequent class, in percent."""
+  return 100 * float(np.bincount(labels).max()) / len(labels)
+
+
+def interval(accuracy: float, count: int) -> tuple[float, float]:
+  """Returns Wilson's interval of an accuracy over `count` pictures, in percent."""
+  hits = round(accuracy * count / 100)
+  found = stats.binomtest(hits, count).proportion_ci(_CONFIDENCE, method="wilson")
+  return 100 * found.low, 100 * found.high
+
+
+def _keep(store: Private, found: Verdict, trials: Sequence[Trial], pictures: int) -> None:
+  content = dataclasses.asdict(found) | {"pictures": pictures}
+  files.write_json(
+    store.verdict, content | {"trials": [dataclasses.asdict(trial) for trial in trials]}
+  )

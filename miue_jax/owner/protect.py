@@ -1,0 +1,327 @@
+"""Protects a folder of pictures, or what is new in it, and proves the protection."""
+
+import dataclasses
+import os
+import pathlib
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from miue_jax.machine import files, reading
+from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
+from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
+from miue_jax.owner.load import Loaded, each, named
+from miue_jax.owner.private import Private, Rounds
+from miue_jax.pictures import carry, decode, publish, survey
+from miue_jax.pictures.key import Entry, Key, default_path
+from miue_jax.pictures.survey import Survey
+from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+
+_COMPANY = 256  # published pictures at most that new ones are compared with
+
+KEY_MATTERS = (
+  "The key {key} is all that gives the originals back, together with the published files. Keep it "
+  "and {private} private, and make a copy: without the key the published files cannot be undone."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What an owner asks for.
+
+  Attributes:
+    photos: Folder of the pictures.
+    out: Folder of the published pictures.
+    strength: One of `choose.STRENGTHS`; None is that of the key, or the default.
+    seconds: Time that making and proving may take; None sets no limit.
+    format: Format of the published files.
+    keep_metadata: Whether to keep all EXIF values.
+    strict: Whether a file that cannot be read is an error.
+    labels: CSV file of classes; None takes folders.
+    key: The key; None is next to `out`.
+    passphrase: Encrypts the key.
+    seed: Seed of every random draw; None draws one.
+    clusters: Number of groups of pictures that have no labels; 0 takes classes.
+    shareable: Whether to write a page without pictures and names as well.
+  """
+
+  photos: pathlib.Path
+  out: pathlib.Path
+  strength: str | None = None
+  seconds: float | None = None
+  format: str = "png"
+  keep_metadata: bool = False
+  strict: bool = False
+  labels: pathlib.Path | None = None
+  key: pathlib.Path | None = None
+  passphrase: str | None = None
+  seed: int | None = None
+  shareable: bool = False
+  clusters: int = 0
+
+  @property
+  def key_path(self) -> pathlib.Path:
+    """Path of the key."""
+    return self.key or default_path(self.out)
+
+
+def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], None]) -> Verdict:
+  """Protects what is not protected yet, and returns the verdict about all pictures.
+
+  Args:
+    request: What is asked for.
+    ask: Is called with a question before work that takes long, and ends the program after a no.
+    say: Prints a line.
+
+  Raises:
+    UserError: The request cannot be met, or a file cannot be read or written.
+    KeyboardInterrupt: A signal came; the same command continues.
+  """
+  if files.exists(request.key_path):
+    with Key.open(request.key_path, request.passphrase, append=True) as secret:
+      groups = secret.settings.get("clusters", 0)
+      found = surveyed(request, bool(groups))
+      say(found.describe())
+      choice = Choice.restored(secret.settings.get("choice", {}))
+      _check_same(request, choice, groups)
+      estimate.start(choice, len(found.pictures))
+      return _continued(request, found, secret, choice, say)
+  _check_new(request)
+  found = surveyed(request, bool(request.clusters))
+  say(found.describe())
+  choice = _planned(request, found, ask, say)
+  settings = {
+    "choice": choice.stored(),
+    "classes": list(clusters.names(request.clusters) or found.class_names),
+    "clusters": request.clusters,
+    "photos": str(request.photos.absolute()),
+  }
+  with Key.create(request.key_path, settings, request.passphrase) as secret:
+    say(KEY_MATTERS.format(key=request.key_path, private=private.path_of(request.out)))
+    return _continued(request, found, secret, choice, say)
+
+
+def surveyed(request: Request, unlabelled: bool = False) -> Survey:
+  """Returns the pictures of a folder, without what this program wrote there.
+
+  Args:
+    request: What is asked for.
+    unlabelled: Whether the pictures have no classes.
+
+  Raises:
+    UserError: There is no such folder, or it holds no picture.
+  """
+  own = (request.out, request.key_path, private.path_of(request.out))
+  own += (request.labels,) if request.labels else ()
+  found = survey.survey(
+    request.photos,
+    exclude=own,
+    labels=request.labels,
+    unlabelled=unlabelled,
+    strict=request.strict,
+  )
+  if not found.pictures:
+    raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
+  return found
+
+
+def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> Choice:
+  counts = found.counts()
+  if request.clusters:
+    each_group = len(found.pictures) // request.clusters
+    counts = dict.fromkeys(clusters.names(request.clusters), each_group)
+    say(
+      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
+      "pictures. The proof is about these groups, not about classes that a scraper may name."
+    )
+  seed = secrets.randbits(32) if request.seed is None else request.seed
+  choice = choose.choose(counts, request.strength or choose.STRENGTH, seed)
+  if few := choose.advice(counts):
+    say(few)
+  say("Measuring how long this machine takes ...")
+  estimate.start(choice, len(found.pictures))
+  expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
+  if request.seconds is not None:
+    left = request.seconds - expected.files
+    shorter = choose.within(choice, expected.making, expected.proving, left)
+    choice, expected = shorter, expected.of_epochs(choice, shorter)
+  say(expected.describe())
+  ask(
+    f"Protect {len(found.pictures)} pictures with strength {request.strength or choose.STRENGTH} "
+    f"into {request.out}?"
+  )
+  return choice
+
+
+def _check_new(request: Request) -> None:
+  """Raises a UserError if there are published pictures but not their key."""
+  if files.exists(request.out) and reading.entries(request.out):
+    raise UserError(
+      f"{request.out} is not empty, and its key is not at {request.key_path}: choose a new folder, "
+      "or give the key with --key."
+    )
+
+
+def _check_same(request: Request, choice: Choice, groups: int) -> None:
+  epsilon = choice.method.epsilon
+  if request.strength:
+    epsilon = choose.STRENGTHS[request.strength]
+  if abs(epsilon - choice.method.epsilon) > 1e-9:
+    raise UserError(
+      f"{request.out} was protected with another strength than {request.strength}: leave "
+      "--strength out, or choose another folder."
+    )
+  if request.clusters not in (0, groups):
+    raise UserError(
+      f"{request.out} was protected with {groups or 'no'} groups: leave --clusters out, or choose "
+      "another folder."
+    )
+
+
+def _continued(
+  request: Request, found: Survey, secret: Key, choice: Choice, say: Callable
+) -> Verdict:
+  """Makes, publishes and proves what is missing."""
+  with private.opened(request.out) as store:
+    loaded = load.load(request.photos, found.pictures, SIZE, PROOF_SIZE)
+    if loaded.failed:
+      say(f"{len(loaded.failed)} files cannot be read and are left out:")
+      say("\n".join(f"  {reason}" for _, reason in loaded.failed))
+    if groups := secret.settings.get("clusters"):
+      loaded = clusters.grouped(store, loaded, groups, choice.seed)
+    classes = tuple(secret.settings.get("classes", found.class_names))
+    loaded = _known(loaded, classes, say)
+    todo = _unpublished(request, loaded, secret, say)
+    publish.clear_leftovers(request.out)
+    rounds = Rounds(store.rounds)
+    if len(todo):
+      files.remove(store.verdict)  # it is not about the new pictures
+      _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
+      _publish(request, rounds, secret, loaded, todo, say)
+    rounds.published()
+    shutil.rmtree(store.checkpoints, ignore_errors=True)
+    if (verdict := private.verdict_of(store)) is None:
+      seen = published_as_seen(request.out, secret, loaded, PROOF_SIZE)
+      labels = _labels(loaded, classes)
+      verdict = proof.prove(choice, store, loaded.seen, seen, labels)
+    _write_page(request, store, verdict, secret, found, loaded, say)
+    return verdict
+
+
+def _write_page(
+  request: Request,
+  store: Private,
+  verdict: Verdict,
+  secret: Key,
+  found: Survey,
+  loaded: Loaded,
+  say: Callable,
+) -> None:
+  names = {picture.path for picture in loaded.pictures}
+  entries = [entry for entry in secret.entries if entry.name in names]
+  left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
+  left_out += [reason for _, reason in loaded.failed]
+  matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
+  folders = page.Folders(request.photos, request.out, entries)
+  path = page.write(store, verdict, folders, left_out, matters, request.shareable)
+  say(f"The private page about it is {path}.")
+
+
+def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
+  """Leaves out pictures of classes that came later, because the source model knows none of them."""
+  later = [found for found in loaded.pictures if found.class_name not in classes]
+  if not later:
+    return loaded
+  names = sorted({found.class_name for found in later})
+  say(
+    f"{len(later)} pictures are NOT published, because their classes are new ({named(names)}): "
+    "protect these folders into another OUT."
+  )
+  kept = [i for i, found in enumerate(loaded.pictures) if found.class_name in classes]
+  return loaded.take(kept)
+
+
+def _unpublished(request: Request, loaded: Loaded, secret: Key, say: Callable) -> np.ndarray:
+  """Returns the numbers of the pictures to publish, and says what changed."""
+  todo = [
+    i
+    for i, (found, source) in enumerate(zip(loaded.pictures, loaded.sources, strict=True))
+    if not publish.is_published(found, request.out, secret, source)
+  ]
+  done = len(loaded.pictures) - len(todo)
+  if done:
+    say(f"{done} pictures are published already and stay as they are; {len(todo)} are new.")
+  known = {entry.name for entry in secret.entries}
+  if gone := sorted(known - {found.path for found in loaded.pictures}):
+    say(
+      f"{len(gone)} pictures are no longer in {request.photos} ({named(gone)}); what was published "
+      f"of them stays in {request.out} until you delete it."
+    )
+  return np.array(todo, int)
+
+
+def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
+  number = {name: i for i, name in enumerate(classes)}
+  return np.array([number[found.class_name] for found in loaded.pictures], np.int32)
+
+
+def _perturb(
+  request: Request,
+  store: Private,
+  rounds: Rounds,
+  secret: Key,
+  choice: Choice,
+  loaded: Loaded,
+  todo: np.ndarray,
+  classes: tuple[str, ...],
+) -> None:
+  """Makes the perturbations that are missing, and stores them as a round."""
+  missing = np.array([i for i in todo if loaded.sources[i] not in rounds], int)
+  if not len(missing):
+    return
+  labels = _labels(loaded, classes)
+  new = loaded.small[missing], labels[missing]
+  if not secret.entries and not len(rounds):
+    delta = generate.first(choice, store, *new, classes)
+  else:
+    others = np.setdiff1d(np.arange(len(labels)), todo)
+    chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
+    company = published_as_seen(request.out, secret, loaded.take(chosen), SIZE), labels[chosen]
+    delta = generate.further(choice, store, len(rounds), new, company, classes)
+  rounds.add([loaded.sources[i] for i in missing], delta)
+
+
+def _publish(
+  request: Request, rounds: Rounds, secret: Key, loaded: Loaded, todo: np.ndarray, say: Callable
+) -> None:
+  options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
+
+  def work(number: int) -> publish.Published:
+    delta = rounds[loaded.sources[number]]
+    weights = loaded.weights[number].astype(np.float32) / 255
+    found = loaded.pictures[number]
+    shaped = carry.shaped(delta, weights)
+    return publish.publish(request.photos, found, shaped, request.out, secret, options)
+
+  notes: dict[str, list[str]] = {}
+  for done in each(work, todo, "publishing"):
+    for note in done.notes:
+      notes.setdefault(note, []).append(done.path)
+  for note, paths in sorted(notes.items()):
+    say(f"{note}: {named(paths)}")
+
+
+def published_as_seen(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) -> np.ndarray:
+  """Returns the published files of some pictures as a network sees them, uint8 `[n, s, s, 3]`."""
+  entries: dict[str, Entry] = {entry.name: entry for entry in secret.entries}
+
+  def read(found: survey.Found) -> np.ndarray:
+    path = entries[found.path].published
+    return decode.squashed(decode.read(pathlib.Path(out) / path, path), size)
+
+  if not loaded.pictures:
+    return np.zeros((0, size, size, 3), np.uint8)
+  return np.stack(list(each(read, loaded.pictures, "checking")))

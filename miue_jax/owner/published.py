@@ -1,0 +1,103 @@
+"""Finds the originals of a published folder, for its owner to test the protection again."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Generator
+
+import numpy as np
+
+from miue_jax.machine import files
+from miue_jax.owner import estimate, pipelines, private, proof
+from miue_jax.owner.choose import LEAST, PROOF_SIZE, Choice
+from miue_jax.owner.private import Private
+from miue_jax.pictures.key import Key, default_path
+from miue_jax.settings.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """The published files whose originals are still there.
+
+  Attributes:
+    out: Folder of the published files.
+    photos: Folder of the originals.
+    published: Paths of published files.
+    originals: Paths of their originals.
+    labels: Their classes, `[N]`.
+    held_out: Mask of the pictures that victims are tested on, bool `[N]`.
+    choice: What was chosen when they were protected.
+    store: The private folder.
+  """
+
+  out: pathlib.Path
+  photos: pathlib.Path
+  published: tuple[str, ...]
+  originals: tuple[str, ...]
+  labels: np.ndarray
+  held_out: np.ndarray
+  choice: Choice
+  store: Private
+
+  def sets(self, pipeline: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns originals and published files as a pipeline loads them."""
+    size = PROOF_SIZE
+    return (
+      pipelines.loaded(self.photos, self.originals, pipeline, size, "originals"),
+      pipelines.loaded(self.out, self.published, pipeline, size, "published"),
+    )
+
+
+@contextlib.contextmanager
+def opened(
+  out: pathlib.Path,
+  key: pathlib.Path | None,
+  passphrase: str | None,
+  photos: pathlib.Path | None,
+  say: Callable[[str], None],
+) -> Generator[Pairs]:
+  """Opens a published folder with its key, and finds the originals.
+
+  Args:
+    out: Folder of published pictures.
+    key: The key; None is next to `out`.
+    passphrase: Passphrase of the key.
+    photos: Folder of the originals; None is where they were when they were protected.
+    say: Prints a line.
+
+  Raises:
+    UserError: There is no key, or too few originals are there.
+  """
+  path = key or default_path(out)
+  if not files.exists(path):
+    raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
+  with private.opened(out) as store, Key.open(path, passphrase) as secret:
+    choice = Choice.restored(secret.settings.get("choice", {}))
+    folder = pathlib.Path(photos or str(secret.settings.get("photos", "")))
+    entries = [
+      entry
+      for entry in secret.entries
+      if files.is_file(folder / entry.name) and files.is_file(out / entry.published)
+    ]
+    lost = len(secret.entries) - len(entries)
+    if lost:
+      say(f"{lost} of {len(secret.entries)} pictures are left out: original or file is missing.")
+    names = [entry.class_name for entry in entries]
+    classes = sorted(set(names))
+    labels = np.array([classes.index(name) for name in names], np.int32)
+    if len(classes) < 2 or np.bincount(labels).min() < LEAST:
+      raise UserError(
+        f"Nothing can be measured: {LEAST} originals of each of at least 2 classes must be in "
+        f"{folder}; say with --photos where they are."
+      )
+    estimate.start(choice, len(labels))
+    yield Pairs(
+      out,
+      folder,
+      tuple(entry.published for entry in entries),
+      tuple(entry.name for entry in entries),
+      labels,
+      proof.held_out(labels, choice.seed),
+      choice,
+      store,
+    )

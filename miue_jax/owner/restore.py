@@ -1,0 +1,62 @@
+"""Restores originals, and says what was restored and what was not."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import tqdm
+
+from miue_jax.machine import files
+from miue_jax.owner import private
+from miue_jax.pictures import restore as pictures
+from miue_jax.pictures.key import Key, default_path
+from miue_jax.settings.errors import UserError
+
+
+def restore(
+  out: pathlib.Path,
+  destination: pathlib.Path,
+  key: pathlib.Path | None,
+  passphrase: str | None,
+  say: Callable[[str], None],
+) -> bool:
+  """Restores all pictures of a folder that a key knows; returns whether these are all.
+
+  Args:
+    out: Folder of published pictures.
+    destination: Folder of the originals.
+    key: The key; None is next to `out`.
+    passphrase: Passphrase of the key, if it is encrypted.
+    say: Prints a line.
+
+  Raises:
+    UserError: There is no key, it cannot be read, or the destination cannot be written.
+  """
+  path = key or default_path(out)
+  if not files.exists(path):
+    raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
+  with (
+    Key.open(path, passphrase) as secret,
+    tqdm.tqdm(desc="restoring", unit="picture", disable=not os.isatty(2)) as bar,
+  ):
+
+    def tick(done: int, total: int) -> None:
+      bar.total = total
+      bar.update(done - bar.n)
+
+    outcome = pictures.restore(out, destination, secret, tick=tick)
+  say(f"{len(outcome.restored)} originals are in {destination}.")
+  if outcome.refused:
+    say(f"{len(outcome.refused)} files were not restored:")
+    say("\n".join(f"  {name}: {reason}" for name, reason in outcome.refused))
+  if outcome.missing:
+    say(f"{len(outcome.missing)} pictures of the key were not found:")
+    say("\n".join(f"  {name}" for name in outcome.missing))
+  _say_verdict(out, say)
+  return not outcome.refused
+
+
+def _say_verdict(out: pathlib.Path, say: Callable[[str], None]) -> None:
+  root = private.path_of(out)
+  if files.is_folder(root) and (verdict := private.verdict_of(private.Private(root))):
+    say(f"The latest verdict about {out}: {private.said(verdict)}")

@@ -1,0 +1,76 @@
+"""Encrypts the records of a key with age, by the optional package pyrage."""
+
+import base64
+import binascii
+import json
+import os
+from typing import Any
+
+from miue_jax.settings.errors import UserError, first_line
+
+
+class Cipher:
+  """Encrypts for a public key of age and decrypts with its secret key."""
+
+  def __init__(self, identity: Any):
+    self._pyrage, self._identity = _pyrage(), identity
+    self._recipients = [identity.to_public()]
+
+  @classmethod
+  def new(cls, passphrase: str) -> "Cipher":
+    """Makes a secret key at random.
+
+    Raises:
+      UserError: The package pyrage is missing, or the passphrase is empty.
+    """
+    if not passphrase.strip():
+      raise UserError("The passphrase is empty: choose one that nobody guesses.")
+    return cls(_pyrage().x25519.Identity.generate())
+
+  def stored(self, passphrase: str) -> bytes:
+    """Returns the secret key, encrypted with a passphrase."""
+    secret = self._pyrage.passphrase.encrypt(str(self._identity).encode(), passphrase)
+    return json.dumps({"age": base64.b64encode(secret).decode()}).encode()
+
+  @classmethod
+  def opened(cls, content: bytes, passphrase: str | None, path: str | os.PathLike) -> "Cipher":
+    """Decrypts what `stored` returned.
+
+    Raises:
+      UserError: There is no passphrase or a wrong one, or pyrage is missing.
+    """
+    if not passphrase:
+      raise UserError(f"{path} is encrypted: give its passphrase.")
+    pyrage = _pyrage()
+    try:
+      secret = base64.b64decode(json.loads(content)["age"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
+      raise UserError(f"{path} is damaged: copy it again.") from error
+    try:
+      text = pyrage.passphrase.decrypt(secret, passphrase).decode()
+      return cls(pyrage.x25519.Identity.from_str(text))
+    except Exception as error:  # The classes of pyrage's exceptions are not documented.
+      raise UserError(f"The passphrase does not open {path}: correct it.") from error
+
+  def encrypt(self, plain: bytes) -> bytes:
+    """Returns an age file."""
+    return self._pyrage.encrypt(plain, self._recipients)
+
+  def decrypt(self, content: bytes, path: str | os.PathLike) -> bytes:
+    """Returns the content of an age file.
+
+    Raises:
+      UserError: The content was altered.
+    """
+    try:
+      return self._pyrage.decrypt(content, [self._identity])
+    except Exception as error:  # as above
+      raise UserError(f"{path} is damaged ({first_line(error)}): copy it again.") from error
+
+
+def _pyrage() -> Any:
+  try:
+    import pyrage  # optional
+  except ImportError as error:
+    raise UserError("A passphrase needs pyrage: run pip install 'miue-jax[encrypt]'.") from error
+  return pyrage

@@ -1,0 +1,65 @@
+"""Encodes pictures for publication."""
+
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+
+from miue_jax.pictures import deep, metadata
+from miue_jax.pictures.decode import Picture, as_image
+
+SUFFIX = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+FORMATS = tuple(SUFFIX)
+
+_WEBP_SIDE, _JPEG_SIDE = 16383, 65500  # pixels
+
+
+def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
+  """Returns the format that can hold a picture, and why it is not the wanted one, or None.
+
+  PNG holds everything. WebP has no 16 bits and at most 16383 pixels a side, JPEG has neither alpha
+  nor 16 bits.
+  """
+  side = max(picture.channels.shape[:2])
+  if wanted == "png":
+    return "png", None
+  name = {"webp": "WebP", "jpeg": "JPEG"}[wanted]
+  if picture.channels.dtype == np.uint16:
+    return "png", f"PNG, because {name} has no 16 bits"
+  if wanted == "jpeg" and picture.alpha is not None:
+    return "png", "PNG, because JPEG has no transparency"
+  if side > (limit := _WEBP_SIDE if wanted == "webp" else _JPEG_SIDE):
+    return "png", f"PNG, because {name} ends at {limit} pixels a side"
+  return wanted, None
+
+
+def encode(
+  picture: Picture, kind: str = "png", *, keep_metadata: bool = False, quality: int = 95
+) -> bytes:
+  """Returns the file of a picture.
+
+  Author, copyright and colour profile are kept. Places, times, cameras and serial numbers are
+  dropped unless `keep_metadata`. Thumbnails, which would show the original, are always dropped.
+
+  Args:
+    picture: The picture.
+    kind: One of `FORMATS`; PNG and WebP are lossless.
+    keep_metadata: Whether to keep all EXIF values.
+    quality: Quality of JPEG.
+  """
+  exif = (keep_metadata and picture.exif) or metadata.credited(picture.credit)
+  if kind == "png" and picture.channels.dtype == np.uint16:
+    return deep.encode_png(picture.channels, exif, picture.profile)
+  options: dict[str, Any] = {
+    "png": {"compress_level": 1, "compress_type": zlib.Z_RLE},
+    "webp": {"lossless": True, "exact": True, "quality": 20, "method": 1},
+    "jpeg": {"quality": quality, "subsampling": 0},
+  }[kind]
+  if picture.profile:
+    options["icc_profile"] = picture.profile
+  if exif:
+    options["exif"] = exif
+  buffer = io.BytesIO()
+  as_image(picture.channels).save(buffer, kind.upper(), **options)
+  return buffer.getvalue()

@@ -1,0 +1,62 @@
+"""Checks, shows and shortens the names of pictures, which are not trusted."""
+
+import collections
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+
+_NAME_BYTES = 200  # of a published name: a component of a path has at most 255, with a suffix
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def is_plain(path: str) -> bool:
+  """Returns whether a path stays inside its folder and names nothing hidden."""
+  parts = path.split("/")
+  try:
+    longest = max(len(os.fsencode(part)) for part in parts)
+  except UnicodeEncodeError:
+    return False
+  return longest <= 255 and not any(
+    not part or part.startswith(".") or _CONTROL.search(part) for part in parts
+  )
+
+
+def shown(name: str) -> str:
+  """Returns a name with control characters and undecodable bytes escaped, for a terminal."""
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+  """Removes the suffixes of relative paths, unless two files would then share a name.
+
+  `a.png` becomes `"a"`, but `"a_png"` if there is also `a.jpg`.
+  """
+  parts = [name.rpartition(".") for name in names]
+  count = collections.Counter(stem for stem, _, _ in parts)
+  taken = {stem for stem in count if count[stem] == 1}
+  result = []
+  for stem, _, suffix in parts:
+    name = stem
+    if count[stem] > 1:
+      name = f"{stem}_{suffix}"
+      while name in taken:
+        name += "_"
+      taken.add(name)
+    result.append(name)
+  return result
+
+
+def published_names(paths: Sequence[str]) -> list[str]:
+  """Returns distinct names without suffix; long ones are cut, for the suffix to fit."""
+  return distinct_names([_cut(path) for path in paths])
+
+
+def _cut(path: str) -> str:
+  folder, slash, name = path.rpartition("/")
+  if len(os.fsencode(name)) <= _NAME_BYTES:
+    return path
+  stem, _, suffix = name.rpartition(".")
+  mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+  short = os.fsencode(stem)[: _NAME_BYTES - 20].decode(errors="ignore")
+  return f"{folder}{slash}{short}-{mark}.{suffix}"

@@ -1,0 +1,179 @@
+"""Publishes pictures: reads, perturbs, encodes, notes the key, writes."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from miue_jax.machine import files, reading
+from miue_jax.pictures import carry, decode, encode, entries, packing, quality
+from miue_jax.pictures.decode import Picture
+from miue_jax.pictures.entries import Content, Entry
+from miue_jax.pictures.key import Key, digest
+from miue_jax.pictures.quality import Quality
+from miue_jax.pictures.survey import Found
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Says how pictures are published.
+
+  Attributes:
+    format: `png`, `webp` or `jpeg`.
+    keep_metadata: Whether to keep all EXIF values.
+    jpeg_quality: Quality of JPEG.
+    measure: Whether to measure the visible difference of every picture.
+  """
+
+  format: str = "png"
+  keep_metadata: bool = False
+  jpeg_quality: int = 95
+  measure: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """Describes a published picture.
+
+  Attributes:
+    path: Path relative to the output, with its suffix.
+    notes: Phrases about what was done: "the first of 12 frames", "as PNG: JPEG has no alpha".
+    quality: Visible difference, if it was measured.
+  """
+
+  path: str
+  notes: tuple[str, ...]
+  quality: Quality | None
+
+
+def publish(
+  root: str | os.PathLike,
+  found: Found,
+  delta: np.ndarray,
+  out: str | os.PathLike,
+  key: Key,
+  options: Options,
+) -> Published:
+  """Publishes one picture; may be called from several threads.
+
+  The entry of the key is on the disk before the published file gets its name, so that a program
+  that is killed leaves no file that the key does not know.
+
+  Args:
+    root: Folder of the originals.
+    found: The picture.
+    delta: Perturbation int8 `[s, s, 3]` in 255ths.
+    out: Folder of the published pictures.
+    key: A key that is open for appending.
+    options: How to publish.
+
+  Raises:
+    UserError: The picture does not decode, or a file cannot be written.
+  """
+  original = decode.load(os.path.join(root, found.path))
+  picture = decode.decode(original, found.path)
+  kind, why = encode.format_for(picture, options.format)
+  path = found.published + encode.SUFFIX[kind]
+  changed, corrections = carry.apply(picture.channels, delta)
+  public = dataclasses.replace(picture, channels=changed)
+  file = encode.encode(
+    public, kind, keep_metadata=options.keep_metadata, quality=options.jpeg_quality
+  )
+  if kind == "jpeg":
+    public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
+    how, extra = _from_jpeg(picture, public, delta, original)
+  else:
+    how, extra = entries.DELTA, corrections
+  entry = Entry(
+    found.path, found.class_name, path, digest(public.channels), digest(picture.channels)
+  )
+  if key.get(found.path) != entry:  # An interrupted run may have noted it already.
+    content = Content(
+      how,
+      picture.channels.shape,
+      8 * picture.channels.dtype.itemsize,
+      None if how == entries.FILE else delta,
+      extra,
+      picture.profile,
+      picture.exif,
+    )
+    key.add(entry, content)
+  target = pathlib.Path(out) / path
+  files.make_folder(target.parent)
+  with files.replacing(target) as stream:
+    stream.write(file)
+  notes = (*picture.notes, *([f"published as {why}"] if why else []))
+  return Published(path, notes, quality.compare(picture, public) if options.measure else None)
+
+
+def _from_jpeg(
+  picture: Picture, public: Picture, delta: np.ndarray, original: bytes
+) -> tuple[str, bytes]:
+  """Returns how to come back from a JPEG with fewer bytes: a difference, or the original file."""
+  base = without(public.channels, delta)
+  stream = packing.compressor()
+  difference = stream.compress((picture.channels - base).tobytes()) + stream.flush()
+  if len(difference) + len(entries.deflated(delta)) < len(original):
+    return entries.DIFFERENCE, difference
+  return entries.FILE, original
+
+
+def without(channels: np.ndarray, delta: np.ndarray) -> np.ndarray:
+  """Returns published pixels uint8 `[H, W, 1 or 3]` minus the perturbation, modulo 256."""
+  height, width, count = channels.shape
+  strip = carry.carried(carry.luma(delta) if count == 1 else delta, height, width)
+  return channels - strip.astype(np.uint8)
+
+
+def is_published(found: Found, out: str | os.PathLike, key: Key, source: bytes) -> bool:
+  """Returns whether a picture with these original pixels is already in the output and the key."""
+  entry = key.get(found.path)
+  return (
+    entry is not None
+    and entry.source == source
+    and files.is_file(pathlib.Path(out) / entry.published)
+  )
+
+
+def all_published(out: str | os.PathLike) -> list[str]:
+  """Returns the paths of all pictures in a published folder, relative to it, with "/", sorted.
+
+  Links are not followed, and hidden files and folders are passed over.
+  """
+  suffixes = decode.readable_suffixes()
+  return sorted(
+    path
+    for path in _below(out)
+    if path.lower().endswith(suffixes) and not any(part[0] == "." for part in path.split("/"))
+  )
+
+
+def _below(root: str | os.PathLike) -> Iterator[str]:
+  """Yields the relative path of every regular file."""
+  pending = [""]
+  while pending:
+    prefix = pending.pop()
+    for entry in reading.entries(pathlib.Path(root) / prefix):
+      if entry.link:
+        continue
+      if entry.kind == "folder":
+        pending.append(f"{prefix}{entry.name}/")
+      elif entry.kind == "file":
+        yield prefix + entry.name
+
+
+def clear_leftovers(out: str | os.PathLike) -> int:
+  """Removes the half-written files of a program that was killed; returns their number.
+
+  Call it only while no other program writes to the folder, for example while the key is locked.
+  """
+  if not files.is_folder(out):
+    return 0
+  half = re.compile(r"\..+\.(png|webp|jpg)\.[0-9]+")
+  found = [path for path in _below(out) if half.fullmatch(path.rpartition("/")[2])]
+  for path in found:
+    files.remove(pathlib.Path(out) / path)
+  return len(found)

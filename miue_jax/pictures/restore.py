@@ -1,0 +1,181 @@
+"""Restores the originals of published pictures, which are known by their pixels."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from miue_jax.machine import files
+from miue_jax.pictures import carry, decode, encode, entries
+from miue_jax.pictures.decode import Picture
+from miue_jax.pictures.entries import Content, Entry
+from miue_jax.pictures.key import Key, digest
+from miue_jax.pictures.publish import all_published, clear_leftovers, without
+from miue_jax.settings.errors import UserError
+
+_BLOCK = 64  # pictures that wait for a thread at the same time
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """Describes what was restored.
+
+  Attributes:
+    restored: Paths in the destination.
+    refused: Published file and reason, for every file that was not restored.
+    missing: Original names of pictures that the key knows and that were not found.
+  """
+
+  restored: tuple[str, ...]
+  refused: tuple[tuple[str, str], ...]
+  missing: tuple[str, ...]
+
+
+def restore(
+  published: str | os.PathLike,
+  destination: str | os.PathLike,
+  key: Key,
+  *,
+  tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+  """Restores all pictures of a folder that the key knows; goes on after those that it does not.
+
+  Args:
+    published: Folder with published pictures in any order, under any names.
+    destination: Folder for the originals; pictures that are already there are not made again.
+    key: The key.
+    tick: Is called with the pictures done and their number.
+
+  Raises:
+    UserError: There is no such folder, the destination lies in it or cannot be written.
+  """
+  published, destination = pathlib.Path(published), pathlib.Path(destination)
+  if not files.is_folder(published):
+    raise UserError(f"{published} is not a folder: name the folder of published pictures.")
+  if destination.resolve().is_relative_to(published.resolve()):
+    raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
+  files.make_folder(destination)
+  clear_leftovers(destination)
+  paths = all_published(published)
+  claims = _Claims(key)
+  refused, restored = [], {}
+  work = functools.partial(_restore_one, published, destination, key, claims)
+  for done, (path, result) in enumerate(in_threads(work, paths), 1):
+    if isinstance(result, str):
+      refused.append((path, result))
+    else:
+      restored[result[0].name] = result[1]
+    tick(done, len(paths))
+  known = {_normal(entry.published): entry.name for entry in key.entries}
+  named = {known.get(_normal(path)) for path, _ in refused}
+  missing = [e.name for e in key.entries if e.name not in restored and e.name not in named]
+  return Outcome(tuple(sorted(set(restored.values()))), tuple(refused), tuple(sorted(missing)))
+
+
+def _normal(path: str) -> str:
+  return unicodedata.normalize("NFC", path)
+
+
+class _Claims:
+  """Gives each of several equal pictures another entry."""
+
+  def __init__(self, key: Key):
+    self._key, self._guard = key, threading.Lock()
+    self._taken: set[str] = set()
+
+  def take(self, mark: bytes, path: str) -> Entry | None:
+    """Returns the entry of published pixels: that of the same path if there is one."""
+    found = self._key.find(mark)
+    if not found:
+      return None
+    with self._guard:
+      same = [entry for entry in found if _normal(entry.published) == _normal(path)]
+      free = [entry for entry in found if entry.name not in self._taken]
+      entry = (same or free or found)[0]
+      self._taken.add(entry.name)
+    return entry
+
+
+def _restore_one(
+  published: pathlib.Path, destination: pathlib.Path, key: Key, claims: _Claims, path: str
+) -> tuple[Entry, str] | str:
+  """Restores one picture; returns its entry and path, or why it cannot be restored."""
+  try:
+    public = decode.read(published / path, path)
+  except UserError as error:
+    return str(error).removeprefix(path).strip()
+  entry = claims.take(digest(public.channels), path)
+  if entry is None:
+    names = {_normal(entry.published) for entry in key.entries}
+    altered = _normal(path) in names
+    return "altered since it was published" if altered else "not in this key"
+  content = key.load(entry)
+  if content.how == entries.FILE:
+    file, name = content.extra, entry.name
+    original = decode.decode(file, entry.name)
+  else:
+    channels = original_pixels(public.channels, content)
+    original = Picture(channels, content.profile, content.exif)
+    file, name = b"", os.path.splitext(entry.published)[0] + ".png"
+  if digest(original.channels) != entry.source:
+    return "its entry in the key is damaged"
+  target = destination / name
+  if files.exists(target):
+    if _is(target, entry):
+      return entry, name
+    return f"{target} exists and is another picture"
+  files.make_folder(target.parent)
+  if not target.parent.resolve().is_relative_to(destination.resolve()):
+    return f"{target.parent} is a link that leaves {destination}"
+  with files.replacing(target) as stream:
+    stream.write(file or encode.encode(original, "png", keep_metadata=True))
+  return entry, name
+
+
+def _is(target: pathlib.Path, entry: Entry) -> bool:
+  """Returns whether a file holds the original of an entry."""
+  try:
+    return digest(decode.read(target).channels) == entry.source
+  except UserError:
+    return False
+
+
+def original_pixels(channels: np.ndarray, content: Content) -> np.ndarray:
+  """Returns the original pixels of published ones.
+
+  Raises:
+    UserError: The pixels do not belong to this entry.
+  """
+  height, width, count = content.shape
+  if channels.shape[:2] != (height, width) or content.delta is None:
+    raise UserError("These pixels do not belong to this key: use the key of this folder.")
+  try:
+    channels = entries.expanded(channels, count, content.bits)
+  except ValueError as error:
+    raise UserError(f"These pixels do not belong to this key ({error}).") from error
+  if content.how == entries.DELTA:
+    return carry.remove(channels, content.delta, content.extra)
+  size = height * width * count
+  difference = entries.inflated(content.extra, size, "The key")
+  if len(difference) != size or count not in (1, 3) or content.bits != 8:
+    raise UserError("The key is damaged: copy it again.")
+  values = np.frombuffer(difference, np.uint8).reshape(channels.shape)
+  return without(channels, content.delta) + values
+
+
+def in_threads(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[tuple[str, Any]]:
+  """Yields items with the results of `work`, in order; NumPy and zlib use all cores."""
+  pool = futures.ThreadPoolExecutor(os.cpu_count())
+  try:
+    for start in range(0, len(items), _BLOCK):
+      block = items[start : start + _BLOCK]
+      yield from zip(block, pool.map(work, block), strict=True)
+  finally:
+    pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.

@@ -1,0 +1,352 @@
+"""Surveys a folder of pictures: classes, pictures of each, and what is left out, by name."""
+
+import collections
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent import futures
+
+from miue_jax.machine import files, reading
+from miue_jax.pictures import decode
+from miue_jax.pictures.names import is_plain, published_names, shown
+from miue_jax.settings.errors import UserError
+
+# Names of split folders, by what they are for; capitals do not matter.
+SPLITS = {
+  "train": ("train", "training"),
+  "test": ("test", "testing"),
+  "val": ("val", "valid", "validation", "dev"),
+}
+# Folders that systems and programs put among pictures.
+_SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin", "lost+found")
+_SYSTEM += ("system volume information",)
+_THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
+BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
+_MOST_LABELS = 2**30  # bytes of a file of labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Names one picture.
+
+  Attributes:
+    path: Path relative to the folder, with "/" and with its suffix.
+    class_name: Name of its class; empty if the folder has no classes.
+    split: Name of the split folder as it is written (`"Training"`), or None.
+    published: Path without a suffix, distinct among all pictures: where the picture is published.
+  """
+
+  path: str
+  class_name: str
+  split: str | None
+  published: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+  """Names one file or folder that is not among the pictures.
+
+  Attributes:
+    path: Path relative to the folder, with "/".
+    reason: Short phrase, such as "a hidden file".
+  """
+
+  path: str
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+  """Describes a folder of pictures.
+
+  Attributes:
+    root: The folder.
+    pictures: All pictures that can be read, sorted by class, then path.
+    left_out: Everything else.
+    notes: Sentences about decisions, such as which folders are splits.
+    duplicates: Groups of paths whose files have the same bytes.
+  """
+
+  root: str
+  pictures: tuple[Found, ...]
+  left_out: tuple[LeftOut, ...]
+  notes: tuple[str, ...]
+  duplicates: tuple[tuple[str, ...], ...]
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """Names of the classes, sorted."""
+    return tuple(sorted({found.class_name for found in self.pictures}))
+
+  def counts(self) -> dict[str, int]:
+    """Returns the number of pictures of each class, over all splits."""
+    counts = collections.Counter(found.class_name for found in self.pictures)
+    return {name: counts[name] for name in self.class_names}
+
+  def describe(self, most: int = 10) -> str:
+    """Returns what was found in lines for a terminal; names at most `most` files per reason."""
+    counts = self.counts()
+    lines = [f"{len(self.pictures)} pictures in {len(counts)} classes:"]
+    lines += [f"  {shown(name) or 'no class'}: {count}" for name, count in counts.items()]
+    lines += self.notes
+    if self.duplicates:
+      lines.append(f"{len(self.duplicates)} groups of files are exact duplicates:")
+      lines += [f"  {' = '.join(map(shown, group))}" for group in self.duplicates[:most]]
+      lines += _more(len(self.duplicates), most)
+    return "\n".join([*lines, *self.omissions(most)])
+
+  def omissions(self, most: int = 10) -> list[str]:
+    """Returns lines that say what is left out; they name at most `most` files per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for item in self.left_out:
+      by_reason.setdefault(item.reason, []).append(item.path)
+    lines = [f"{len(self.left_out)} files and folders are left out:"] if by_reason else []
+    for reason, paths in by_reason.items():
+      lines += [f"  {shown(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
+    return lines
+
+
+def _more(count: int, most: int) -> list[str]:
+  return [f"  and {count - most} more"] if count > most else []
+
+
+def survey(
+  root: str | os.PathLike,
+  *,
+  exclude: Sequence[str | os.PathLike] = (),
+  labels: str | os.PathLike | None = None,
+  unlabelled: bool = False,
+  strict: bool = False,
+  follow: bool = False,
+  check: bool = True,
+) -> Survey:
+  """Walks a folder of pictures once.
+
+  The folder holds `<class>/...`, or `<split>/<class>/...`, or pictures with a CSV file of labels.
+  Top-level folders with pictures in folders below are splits if their names are those of splits,
+  such as `train`, `Training`, `val` or `Testing`, and no other folder holds pictures. One such
+  folder among two or more others is a class.
+
+  Args:
+    root: The folder.
+    exclude: Files and folders that are not surveyed: the output, its key.
+    labels: CSV file with the columns `file` and `class`; its paths are relative to the folder.
+    unlabelled: Whether pictures have no classes; all of them count, wherever they are.
+    strict: Whether a file that cannot be read is an error.
+    follow: Whether links are followed.
+    check: Whether the header of every picture is read and duplicates are looked for.
+
+  Raises:
+    UserError: There is no such folder or no picture in it, it is unclear which folders are splits,
+      the CSV is unusable, or a file is broken and `strict`.
+  """
+  root = str(root)
+  if not files.is_folder(root):
+    raise UserError(f"{root} is not a folder: correct the path.")
+  skipped = {os.path.realpath(path) for path in exclude}
+  paths, folders, left_out = _walk(root, skipped, follow)
+  left_out += _empty(paths, folders)
+  notes: list[str] = []
+  if check:
+    paths, broken = _checked(root, paths, strict)
+    left_out += broken
+  if labels is not None:
+    named, problems = _labelled(root, paths, labels)
+  elif unlabelled:
+    named, problems = [(path, "", None) for path in paths], []
+  else:
+    named, problems = _by_folder(root, paths, notes)
+  left_out += problems
+  if not named:
+    example = f", such as {shown(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
+    raise UserError(
+      f"{root} has no pictures in class folders; {len(left_out)} files and folders are left out"
+      f"{example}: put the pictures of each class in one folder."
+    )
+  named.sort(key=lambda item: (item[2] or "", item[1], item[0]))
+  stems = published_names([path for path, _, _ in named])
+  pictures = tuple(
+    Found(path, class_name, split, stem)
+    for (path, class_name, split), stem in zip(named, stems, strict=True)
+  )
+  same = _duplicates(root, [found.path for found in pictures]) if check else ()
+  return Survey(root, pictures, tuple(sorted(left_out, key=lambda x: x.path)), tuple(notes), same)
+
+
+def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[str], list[LeftOut]]:
+  """Returns the relative paths of all files with a picture's suffix, all folders, and the rest."""
+  paths, folders, left_out, seen, pending = [], [], [], set(), [""]
+  while pending:
+    prefix = pending.pop()
+    folder = os.path.join(root, prefix)
+    if (real := os.path.realpath(folder)) in seen:
+      continue  # A link may lead outside, but must not make a circle.
+    seen.add(real)
+    for entry in reading.entries(folder):
+      path = prefix + entry.name
+      if reason := _reason(entry, skipped, follow):
+        left_out.append(LeftOut(path, reason))
+      elif entry.kind == "folder":
+        folders.append(path)
+        pending.append(path + "/")
+      else:
+        paths.append(path)
+  return sorted(paths), folders, left_out
+
+
+def _empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
+  """Returns the folders without pictures; those inside of them are not mentioned."""
+  full = {path[:place] for path in paths for place, c in enumerate(path) if c == "/"}
+  empty = {folder for folder in folders if folder not in full}
+  tops = [folder for folder in empty if os.path.dirname(folder) not in empty]
+  return [LeftOut(folder, NO_PICTURES) for folder in sorted(tops)]
+
+
+def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
+  """Returns why an entry is left out; empty if it is a folder or may be a picture."""
+  name, is_folder = entry.name.lower(), entry.kind == "folder"
+  if skipped and os.path.realpath(entry.path) in skipped:
+    return "the output" if is_folder else "a file of this program"
+  if name in _SYSTEM or name in _SYSTEM_FILES:
+    return "a folder of the system" if is_folder else "a file of the system"
+  if name.startswith("."):
+    return f"a hidden {'folder' if is_folder else 'file'}"
+  if not is_plain(entry.name):
+    return "its name holds control characters"
+  if entry.kind == "broken link":
+    return BROKEN_LINK
+  if entry.link and not follow:
+    return "a link"
+  if is_folder and name in _THUMBNAILS:
+    return "a folder of thumbnails"
+  if is_folder:
+    return "a workdir of this program" if _is_workdir(entry.path) else ""
+  if entry.kind != "file":
+    return f"a {entry.kind}"
+  suffix = os.path.splitext(name)[1]
+  if suffix in decode.readable_suffixes():
+    return ""
+  if suffix in decode.EXTRA_SUFFIXES:
+    return f"{suffix} needs a package: run pip install 'miue-jax[heic]'"
+  return f"no picture ({suffix or 'no suffix'})"
+
+
+def _is_workdir(folder: str) -> bool:
+  """Returns whether a folder is a workdir, whose pages and exports hold pictures."""
+  names = {"config.json", "log.txt", "poison"}
+  return sum(files.exists(os.path.join(folder, name)) for name in names) >= 2
+
+
+def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], list[LeftOut]]:
+  """Returns the pictures whose header can be read, and the others with the reason."""
+
+  def problem(path: str) -> str:
+    try:
+      decode.header(os.path.join(root, path), shown(path))
+    except UserError as error:
+      if strict:
+        raise
+      return str(error).removeprefix(shown(path)).strip()
+    return ""
+
+  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    problems = list(pool.map(problem, paths))
+  pairs = list(zip(paths, problems, strict=True))
+  return [path for path, bad in pairs if not bad], [LeftOut(p, bad) for p, bad in pairs if bad]
+
+
+Named = list[tuple[str, str, str | None]]  # path, class, split
+
+
+def _by_folder(root: str, paths: Sequence[str], notes: list[str]) -> tuple[Named, list[LeftOut]]:
+  """Tells classes from splits."""
+  tops: dict[str, bool] = {}  # top folder -> whether it holds folders with pictures
+  for path in paths:
+    parts = path.split("/")
+    if len(parts) > 1:
+      tops[parts[0]] = tops.get(parts[0], False) or len(parts) > 2
+  splits = [top for top, deep in tops.items() if deep and role(top)]
+  others = [top for top in tops if top not in splits]
+  if splits and others:
+    if len(splits) > 1 or len(others) < 2:
+      raise UserError(
+        f"{root} holds {', '.join(map(shown, splits))}, with folders like a split, next to "
+        f"{', '.join(map(shown, others))}: rename or move one of them, so that it is clear which "
+        "folders are classes."
+      )
+    notes.append(f"The folder {splits[0]} is taken for a class, like {', '.join(others[:3])}.")
+    splits = []
+  if splits:
+    notes.append(f"The top-level folders {', '.join(splits)} are splits; classes are below them.")
+  named, loose = [], []
+  depth = 1 if splits else 0
+  for path in paths:
+    parts = path.split("/")
+    if len(parts) < depth + 2:
+      loose.append(LeftOut(path, "a loose picture: it is in no class folder"))
+    else:
+      named.append((path, parts[depth], parts[0] if splits else None))
+  return named, loose
+
+
+def role(folder: str) -> str:
+  """Returns which split a folder's name stands for: `train`, `test`, `val`, or an empty string."""
+  return next((kind for kind, names in SPLITS.items() if folder.lower() in names), "")
+
+
+def _labelled(
+  root: str, paths: Sequence[str], labels: str | os.PathLike
+) -> tuple[Named, list[LeftOut]]:
+  """Reads classes from a CSV file."""
+  text = reading.read_bytes(labels, _MOST_LABELS).decode("utf-8-sig", "surrogateescape")
+  try:
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+  except (csv.Error, ValueError) as error:
+    raise UserError(f"{labels} is no CSV file with columns file and class: repair it.") from error
+  columns = [name.strip().lower() for name in header]
+  if not {"file", "class"} <= set(columns):
+    raise UserError(f"{labels} needs a first line with the columns file and class: add it.")
+  file, class_ = columns.index("file"), columns.index("class")
+  classes: dict[str, str] = {}
+  for number, row in enumerate(rows, 2):
+    if not row:
+      continue
+    if len(row) != len(columns) or not row[class_].strip() or _other(classes, row, file, class_):
+      raise UserError(
+        f"Row {number} of {labels} has no class, other columns, or another class for a file: "
+        "repair it."
+      )
+    classes[os.path.normpath(row[file])] = row[class_].strip()
+  named: Named = [(path, classes[path], None) for path in paths if path in classes]
+  without = [
+    LeftOut(path, "no class in the file of labels") for path in paths if path not in classes
+  ]
+  present = set(paths)
+  return named, without + [LeftOut(x, "in the labels only") for x in classes if x not in present]
+
+
+def _other(classes: dict[str, str], row: Sequence[str], file: int, class_: int) -> bool:
+  """Returns whether a file already has another class."""
+  return classes.get(os.path.normpath(row[file]), row[class_].strip()) != row[class_].strip()
+
+
+def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+  """Returns groups of files with the same bytes; only files of the same size are read."""
+  by_size: dict[int, list[str]] = {}
+  for path in paths:
+    with files.reported("read", path):
+      size = os.path.getsize(os.path.join(root, path))
+    by_size.setdefault(size, []).append(path)
+  by_content: dict[bytes, list[str]] = {}
+  for group in by_size.values():
+    for path in group if len(group) > 1 else ():
+      with reading.opened(os.path.join(root, path)) as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+          digest.update(block)
+      by_content.setdefault(digest.digest(), []).append(path)
+  return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))

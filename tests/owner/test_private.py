@@ -1,0 +1,56 @@
+"""Tests the private folder: permissions, the lock, rounds."""
+
+import multiprocessing
+import stat
+
+import numpy as np
+import pytest
+
+from miue_jax.owner import private
+from miue_jax.settings.errors import UserError
+
+DIGESTS = [bytes([n]) * 32 for n in range(3)]
+
+
+def test_only_the_owner_may_look(tmp_path):
+  with private.opened(tmp_path / "out") as store:
+    assert store.root == tmp_path / "out.private"
+    assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
+
+
+def _try(out, answer):
+  try:
+    with private.opened(out):
+      answer.put("opened")
+  except UserError as error:
+    answer.put(str(error))
+
+
+def test_two_commands_do_not_work_on_one_folder(tmp_path):
+  context = multiprocessing.get_context("spawn")
+  answer = context.Queue()
+  with private.opened(tmp_path / "out"):
+    other = context.Process(target=_try, args=(tmp_path / "out", answer))
+    other.start()
+    assert "Another command works on" in answer.get(timeout=60)
+    other.join()
+
+
+def test_rounds_are_found_by_their_originals(tmp_path):
+  delta = np.arange(3 * 2 * 2 * 3, dtype=np.int8).reshape(3, 2, 2, 3)
+  private.Rounds(tmp_path / "rounds").add(DIGESTS[:2], delta[:2])
+  rounds = private.Rounds(tmp_path / "rounds")
+  rounds.add(DIGESTS[2:], delta[2:])
+  again = private.Rounds(tmp_path / "rounds")
+  assert len(again) == 2
+  assert all((again[digest] == row).all() for digest, row in zip(DIGESTS, delta, strict=True))
+  again.published()
+  empty = private.Rounds(tmp_path / "rounds")
+  assert len(empty) == 2
+  assert DIGESTS[0] not in empty
+
+
+def test_a_damaged_round_is_one_sentence(tmp_path):
+  (tmp_path / "0000.npz").write_bytes(b"PK")
+  with pytest.raises(UserError, match="makes it again"):
+    private.Rounds(tmp_path)

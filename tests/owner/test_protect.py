@@ -1,0 +1,170 @@
+"""Tests protections of toy pictures from end to end."""
+
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_pictures import toy
+
+from miue_jax.owner import private, protect
+from miue_jax.owner.restore import restore
+from miue_jax.report import verdict
+from miue_jax.settings.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def run(photos, out, **changes):
+  lines = []
+  changes = {"seed": 1} | changes
+  request = protect.Request(photos, out, **changes)
+  found = protect.protect(request, lambda question: lines.append(question), lines.append)
+  return found, "\n".join(lines)
+
+
+def files(folder):
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def pixels(path):
+  with Image.open(path) as image:
+    return np.asarray(image).astype(int)
+
+
+def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_path):
+  out = tmp_path / "out"
+  found, said = run(photos, out)
+  assert found.judgement in (
+    verdict.PROTECTED,
+    verdict.PARTLY,
+    verdict.NOT_PROTECTED,
+    verdict.UNKNOWN,
+  )
+  assert "a/broken.jpg" in said
+  assert "notes.txt" in said
+  assert "Protect 20 pictures with strength medium" in said
+  assert sorted(files(out)) == sorted(f"{c}/{n:02}.png" for c in ("a", "bbb") for n in range(10))
+  for name in files(out):
+    change = pixels(out / name) - pixels(photos / name)
+    assert 0 < np.abs(change).max() <= 8
+  page = (tmp_path / "out.private" / "page" / "index.html").read_text()
+  assert "Private: this page shows originals" in page
+  assert "a/broken.jpg" in page
+  assert page.count("data:image/png") == 6
+  assert stat.S_IMODE(os.stat(tmp_path / "out.key").st_mode) == 0o600
+  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  for name in files(out):
+    assert (pixels(tmp_path / "back" / name) == pixels(photos / name)).all()
+
+
+def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
+  out = tmp_path / "out"
+  run(photos, out)
+  before = files(out)
+  toy(photos, "a", 2, start=10)
+  (photos / "bbb" / "00.png").unlink()
+  _, said = run(photos, out)
+  after = files(out)
+  assert {name: after[name] for name in before} == before
+  assert sorted(after.keys() - before.keys()) == ["a/10.png", "a/11.png"]
+  assert "19 pictures are published already and stay as they are; 2 are new." in said
+  assert "1 pictures are no longer in" in said
+  assert "bbb/00.png" in said
+  for name in ("a/10.png", "a/11.png"):
+    assert 0 < np.abs(pixels(out / name) - pixels(photos / name)).max() <= 8
+  found, said = run(photos, out)
+  assert files(out) == after
+  assert "0 are new" in said
+  assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
+
+
+def test_a_new_class_is_left_out_by_name(photos, tmp_path):
+  run(photos, tmp_path / "out")
+  toy(photos, "cc", 3)
+  _, said = run(photos, tmp_path / "out")
+  assert "3 pictures are NOT published, because their classes are new (cc)" in said
+  assert not (tmp_path / "out" / "cc").exists()
+
+
+def test_the_same_seed_makes_the_same_files_and_another_one_others(photos, tmp_path):
+  for name, seed in (("first", 1), ("second", 1), ("third", 2)):
+    run(photos, tmp_path / name, seed=seed)
+  first, second, third = (files(tmp_path / name) for name in ("first", "second", "third"))
+  assert first == second
+  assert all(first[name] != third[name] for name in first)
+
+
+def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
+  run(photos, tmp_path / "out", seed=None)
+  with protect.Key.open(tmp_path / "out.key") as secret:
+    seed = secret.settings["choice"]["seed"]
+  assert 0 <= seed < 2**32
+  assert str(photos).encode() not in b"".join(files(tmp_path / "out").values())
+
+
+def test_what_stops_a_protection(photos, tmp_path):
+  out = tmp_path / "out"
+  run(photos, out)
+  with pytest.raises(UserError, match="another strength than high"):
+    run(photos, out, strength="high")
+  (tmp_path / "out.key").rename(tmp_path / "moved.key")
+  with pytest.raises(UserError, match="or give the key with --key"):
+    run(photos, out)
+  _, said = run(photos, out, key=tmp_path / "moved.key")
+  assert "0 are new" in said
+
+
+def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
+  run(photos, tmp_path / "out")
+  (tmp_path / "out.private" / "source.npz").unlink()
+  toy(photos, "a", 1, start=10)
+  with pytest.raises(UserError, match="put it back"):
+    run(photos, tmp_path / "out")
+
+
+def test_a_lost_file_is_published_again(photos, tmp_path):
+  run(photos, tmp_path / "out")
+  (tmp_path / "out" / "a" / "03.png").unlink()
+  run(photos, tmp_path / "out")
+  assert (tmp_path / "out" / "a" / "03.png").exists()
+
+
+@pytest.mark.parametrize("stage", ["generation", "publishing", "proof"])
+def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypatch, stage):
+  run(photos, tmp_path / "whole")
+  place = {
+    "generation": (protect.Rounds, "add"),
+    "publishing": (protect.publish, "publish"),
+    "proof": (protect.proof, "prove"),
+  }[stage]
+  original, calls = getattr(*place), []
+
+  def interrupted(*arguments):
+    calls.append(arguments)
+    if len(calls) > (7 if stage == "publishing" else 0):
+      raise KeyboardInterrupt
+    return original(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(*place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      run(photos, tmp_path / "out")
+  found, _ = run(photos, tmp_path / "out")
+  assert files(tmp_path / "out") == files(tmp_path / "whole")
+  stored = json.loads((tmp_path / "whole.private" / "verdict.json").read_bytes())
+  assert found.sentence == stored["sentence"]
+
+
+def test_a_page_to_share_has_no_pictures_and_no_names(photos, tmp_path):
+  run(photos, tmp_path / "out", shareable=True)
+  page = (tmp_path / "out.private" / "page" / "shareable.html").read_text()
+  assert "data:image/png" not in page
+  assert not any(name in page for name in ("00.png", "broken", "photos", "bbb", str(tmp_path)))
+  assert "CIEDE2000" in page

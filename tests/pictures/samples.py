@@ -1,0 +1,42 @@
+"""Makes small pictures and files of them for the tests of this folder."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from miue_jax.pictures.survey import Found
+
+
+def soft(rng, height=40, width=60, channels=3):
+  """Returns a smooth random picture, uint8 `[H, W, C]`, with black and white areas."""
+  coarse = rng.integers(-60, 316, (5, 6, channels)).clip(0, 255).astype(np.uint8)
+  planes = [
+    Image.fromarray(coarse[..., c]).resize((width, height), Image.Resampling.BICUBIC)
+    for c in range(channels)
+  ]
+  return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+def deep(rng, height=40, width=60, channels=3):
+  """Returns the same with 16 bits."""
+  coarse = soft(rng, height, width, channels).astype(np.int64) * 257
+  return (coarse + rng.integers(-200, 200, coarse.shape)).clip(0, 65535).astype(np.uint16)
+
+
+def image(channels):
+  return Image.fromarray(channels[..., 0] if channels.shape[-1] == 1 else channels)
+
+
+def encoded(picture, kind="PNG", **options):
+  file = io.BytesIO()
+  picture.save(file, kind, **options)
+  return file.getvalue()
+
+
+def delta(rng, size=16, channels=3, limit=8):
+  return rng.integers(-limit, limit + 1, (size, size, channels)).astype(np.int8)
+
+
+def found(path, class_name="a"):
+  return Found(path, class_name, None, path.rpartition(".")[0])

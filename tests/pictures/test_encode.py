@@ -1,0 +1,97 @@
+"""What is kept and what is dropped in published files."""
+
+import io
+
+import numpy as np
+import pytest
+import samples
+from PIL import Image, ImageCms
+
+from miue_jax.pictures import decode, encode
+from miue_jax.pictures.decode import Picture
+
+RNG = np.random.default_rng(0)
+SERIAL, MAKER_NOTE, LATITUDE = 0xA431, 0x927C, 2
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("make", [samples.soft, samples.deep])
+def test_png_keeps_every_pixel(channels, make):
+  picture = Picture(make(RNG, channels=channels))
+  np.testing.assert_array_equal(
+    decode.decode(encode.encode(picture), "x").channels, picture.channels
+  )
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_webp_keeps_every_pixel_even_under_transparency(channels):
+  picture = Picture(samples.soft(RNG, channels=channels))
+  if channels == 4:
+    picture.channels[:20, :, 3] = 0
+  file = encode.encode(picture, "webp")
+  np.testing.assert_array_equal(decode.decode(file, "x").channels, picture.channels)
+
+
+@pytest.mark.parametrize(
+  ("channels", "dtype", "wanted", "expected"),
+  [
+    ((4, 4, 3), np.uint8, "png", "png"),
+    ((4, 4, 4), np.uint8, "webp", "webp"),
+    ((4, 4, 3), np.uint16, "webp", "png"),
+    ((4, 4, 4), np.uint8, "jpeg", "png"),
+    ((4, 4, 1), np.uint8, "jpeg", "jpeg"),
+    ((4, 16384, 1), np.uint8, "webp", "png"),
+  ],
+)
+def test_formats_that_cannot_hold_a_picture(channels, dtype, wanted, expected):
+  kind, why = encode.format_for(Picture(np.zeros(channels, dtype)), wanted)
+  assert kind == expected
+  assert (why is None) == (kind == wanted)
+
+
+def original(kind):
+  exif = Image.Exif()
+  exif[0x013B], exif[0x8298], exif[0x010F] = (
+    "Zo\u00eb".encode(),
+    "\u00a9 Zo\u00eb".encode(),
+    "Camera",
+  )
+  exif.get_ifd(0x8769).update({SERIAL: "12345", MAKER_NOTE: b"preview"})
+  exif.get_ifd(0x8825).update({1: "N", LATITUDE: (50.0, 1.0, 2.0)})
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+  image = Image.fromarray(samples.soft(RNG))
+  return decode.decode(samples.encoded(image, kind, exif=exif, icc_profile=profile), "x")
+
+
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", encode.FORMATS)
+def test_author_and_profile_stay_places_and_serial_numbers_go(source, kind):
+  picture = original(source)
+  assert picture.credit == {"artist": "Zo\u00eb", "copyright": "\u00a9 Zo\u00eb"}
+  file = encode.encode(picture, kind)
+  again = decode.decode(file, "x")
+  assert again.credit == picture.credit
+  assert again.profile == picture.profile
+  for secret in (b"12345", b"preview", b"Camera"):
+    assert secret not in file
+  with Image.open(io.BytesIO(file)) as image:
+    assert set(image.getexif()) <= {0x013B, 0x8298}
+
+
+@pytest.mark.parametrize("kind", encode.FORMATS)
+def test_keep_metadata_keeps_all_but_previews(kind):
+  file = encode.encode(original("JPEG"), kind, keep_metadata=True)
+  with Image.open(io.BytesIO(file)) as image:
+    exif = image.getexif()
+    assert exif[0x010F] == "Camera"
+    assert exif.get_ifd(0x8769) == {SERIAL: "12345"}
+    assert exif.get_ifd(0x8825)[LATITUDE] == (50.0, 1.0, 2.0)
+  assert b"preview" not in file
+
+
+def test_deep_png_keeps_profile_and_author():
+  profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+  picture = Picture(samples.deep(RNG), profile, credit={"artist": "Ann"})
+  again = decode.decode(encode.encode(picture), "x")
+  assert again.profile == profile
+  assert again.credit == {"artist": "Ann"}

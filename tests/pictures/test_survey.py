@@ -1,0 +1,168 @@
+"""Classes, splits, and everything that is left out, by name."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import samples
+from PIL import Image
+
+from miue_jax.pictures import names, survey
+from miue_jax.settings.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path):
+  """Returns `tree(*paths)`, which writes a picture at every path of a new folder."""
+
+  def make(*paths):
+    for number, path in enumerate(paths):
+      (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+      pixels = samples.soft(np.random.default_rng(number), 8, 9)
+      Image.fromarray(pixels).save(tmp_path / path)
+    return tmp_path
+
+  return make
+
+
+def left_out(found):
+  return {item.path: item.reason for item in found.left_out}
+
+
+def test_classes_counts_and_published_names(tree):
+  root = tree("dog/b.jpg", "dog/a.png", "dog/a.jpg", "cat/x/1.TIF", "cat/2.jfif")
+  found = survey.survey(root)
+  assert found.class_names == ("cat", "dog")
+  assert found.counts() == {"cat": 2, "dog": 3}
+  assert [picture.path for picture in found.pictures] == [
+    "cat/2.jfif", "cat/x/1.TIF", "dog/a.jpg", "dog/a.png", "dog/b.jpg"
+  ]  # fmt: skip
+  assert [picture.published for picture in found.pictures] == [
+    "cat/2", "cat/x/1", "dog/a_jpg", "dog/a_png", "dog/b"
+  ]  # fmt: skip
+  assert found.left_out == found.notes == found.duplicates == ()
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Training", "Testing"), ("TRAIN", "dev")])
+def test_splits_are_recognised_at_the_top_and_said(tree, splits):
+  found = survey.survey(
+    tree(*(f"{split}/{c}/1.png" for split in splits for c in ("none", "train")))
+  )
+  assert found.class_names == ("none", "train")
+  assert {picture.split for picture in found.pictures} == set(splits)
+  assert "are splits" in found.notes[0]
+  assert all(split in found.notes[0] for split in splits)
+
+
+def test_a_class_may_be_called_train(tree):
+  found = survey.survey(tree("bus/1.png", "car/1.png", "train/2019/1.png", "train/2020/2.png"))
+  assert found.class_names == ("bus", "car", "train")
+  assert "train is taken for a class" in found.notes[0]
+  found = survey.survey(tree("test/1.png"))
+  assert found.class_names == ("bus", "car", "test", "train")
+
+
+def test_an_unclear_split_is_refused_by_name(tree):
+  with pytest.raises(UserError, match=r"holds train, with folders like a split, next to bus"):
+    survey.survey(tree("bus/1.png", "train/cat/1.png"))
+
+
+def test_everything_else_is_named(tree):
+  root = tree(
+    "a/1.png", "b/1.png", "loose.png", "a/@eaDir/1.png", "__MACOSX/a/1.png", "a/.hidden.png",
+    "a/thumbnails/1.png", "out/a/1.png",
+  )  # fmt: skip
+  (root / "a/notes.txt").write_text("x")
+  (root / "a/broken.jpg").write_bytes(b"x")
+  (root / "a/empty.png").touch()
+  (root / "a/Thumbs.db").touch()
+  (root / "a/x\n.png").write_bytes(b"x")
+  (root / "nothing/inside").mkdir(parents=True)
+  (root / "a/link.png").symlink_to(root / "a/1.png")
+  (root / "a/gone.png").symlink_to(root / "nowhere")
+  os.mkfifo(root / "a/pipe.png")
+  shutil.copy(root / "a/1.png", root / "b/copy.png")
+  (root / "out.key").touch()
+  found = survey.survey(root, exclude=[root / "out", root / "out.key"])
+  assert left_out(found) == {
+    "loose.png": "a loose picture: it is in no class folder",
+    "a/@eaDir": "a folder of the system",
+    "__MACOSX": "a folder of the system",
+    "a/.hidden.png": "a hidden file",
+    "a/thumbnails": "a folder of thumbnails",
+    "out": "the output",
+    "out.key": "a file of this program",
+    "a/notes.txt": "no picture (.txt)",
+    "a/broken.jpg": "does not decode (unknown format): repair or remove it.",
+    "a/empty.png": "does not decode (unknown format): repair or remove it.",
+    "a/Thumbs.db": "a file of the system",
+    "a/x\n.png": "its name holds control characters",
+    "nothing": "a folder without pictures",
+    "a/link.png": "a link",
+    "a/gone.png": "a broken link",
+    "a/pipe.png": "a named pipe",
+  }
+  assert [picture.path for picture in found.pictures] == ["a/1.png", "b/1.png", "b/copy.png"]
+  assert found.duplicates == (("a/1.png", "b/copy.png"),)
+  text = found.describe()
+  assert "a/x\\n.png: its name holds control characters" in text
+  assert "a/1.png = b/copy.png" in text
+  assert "3 pictures in 2 classes" in text
+
+
+def test_strict_stops_at_a_broken_file(tree):
+  root = tree("a/1.png")
+  (root / "a/broken.jpg").write_bytes(b"x")
+  with pytest.raises(UserError, match=r"a/broken.jpg does not decode"):
+    survey.survey(root, strict=True)
+
+
+def test_labels_of_a_flat_folder(tree):
+  root = tree("1.png", "2.png", "sub/3.png", "4.png")
+  (root / "labels.csv").write_text("Class,file\ncat,1.png\ndog,./2.png\ncat,sub/3.png\ndog,9.png\n")
+  found = survey.survey(root, labels=root / "labels.csv")
+  assert {p.path: p.class_name for p in found.pictures} == {
+    "1.png": "cat", "2.png": "dog", "sub/3.png": "cat"
+  }  # fmt: skip
+  assert left_out(found) == {
+    "4.png": "no class in the file of labels",
+    "9.png": "in the labels only",
+    "labels.csv": "no picture (.csv)",
+  }
+
+
+@pytest.mark.parametrize(
+  "text", ["", "x,y\n1.png,cat\n", "file,class\n1.png\n", "file,class\n1.png,\n", 'file,class\n"',
+           "file,class\n1.png,cat\n1.png,dog\n"],
+)  # fmt: skip
+def test_unusable_labels_are_refused(tree, text):
+  root = tree("1.png")
+  (root / "labels.csv").write_text(text)
+  with pytest.raises(UserError, match=r"labels.csv"):
+    survey.survey(root, labels=root / "labels.csv")
+
+
+def test_pictures_without_classes(tree):
+  found = survey.survey(tree("1.png", "sub/2.png"), unlabelled=True)
+  assert [(p.path, p.class_name) for p in found.pictures] == [("1.png", ""), ("sub/2.png", "")]
+
+
+def test_a_folder_without_classes_is_refused(tree):
+  with pytest.raises(UserError, match=r"no pictures in class folders; 2 .*1.png"):
+    survey.survey(tree("1.png", "2.png"))
+  with pytest.raises(UserError, match="is not a folder"):
+    survey.survey(tree() / "absent")
+
+
+def test_long_and_foreign_names_are_published_under_short_ones(tree):
+  root = tree("a/" + "x" * 240 + ".png", "a/" + "x" * 240 + ".jpg")
+  first, second = survey.survey(root).pictures
+  assert first.published != second.published
+  assert max(len(first.published), len(second.published)) < 210
+  assert names.is_plain(first.published)
+
+
+def test_names_that_are_no_utf8_are_shown_escaped():
+  assert names.shown("a\udce9\x1b.png") == "a\\udce9\\x1b.png"
+  assert names.is_plain("a/\udce9.png")

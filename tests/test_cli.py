@@ -1,0 +1,84 @@
+"""Tests the command line of owners of pictures: help, errors, exit status."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from miue_jax import __version__, cli
+from miue_jax.owner import options
+from miue_jax.settings.errors import UserError
+
+
+def run(*arguments, **options):
+  """Runs the program in a process; returns its exit status, stdout and stderr."""
+  done = subprocess.run(
+    [sys.executable, "-m", "miue_jax", *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    **options,
+  )
+  return done.returncode, done.stdout, done.stderr
+
+
+def test_the_bare_program_prints_help_and_loads_no_jax():
+  program = (
+    "import sys\nfrom miue_jax import cli\ntry: cli.main()\nfinally: print('jax' in sys.modules)"
+  )
+  done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+  assert done.returncode == 0, done
+  assert "protect" in done.stdout
+  assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_every_command_has_help_with_an_example():
+  for name in ("protect", "restore", "verify", "audit", "plan"):
+    done = CliRunner().invoke(cli.app, [name, "--help"])
+    assert done.exit_code == 0
+    assert f"miue-jax {name} " in done.output
+
+
+def test_version():
+  assert CliRunner().invoke(cli.app, ["--version"]).output == f"miue-jax {__version__}\n"
+
+
+@pytest.mark.parametrize(
+  ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400), (None, None)]
+)
+def test_times(text, seconds):
+  assert options.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "m", "-3m", "0m", "1w", "1 h 3"])
+def test_wrong_times_are_one_sentence(text):
+  with pytest.raises(UserError, match="is no time: write 90s"):
+    options.seconds_of(text)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (("protect", "nowhere", "out", "--yes"), "nowhere"),
+    (("protect", "nowhere", "out", "--time", "soon"), "--time 'soon' is no time"),
+    (("restore", "nowhere", "dest"), "There is no key at"),
+    (("verify", "nowhere"), "There is no key at"),
+    (("audit", "nowhere"), "nowhere"),
+  ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
+  status, out, err = run(*arguments, cwd=tmp_path)
+  assert (status, out) == (2, "")
+  assert err.startswith("miue-jax: ")
+  assert said in err
+  assert err.count("\n") == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_mistaken_option_is_found_quickly():
+  began = time.monotonic()
+  status, _, err = run("protect", "a", "b", "--strength", "huge")
+  assert status == 2
+  assert "huge" in err
+  assert time.monotonic() - began < 20  # a busy machine; jax alone takes seconds
