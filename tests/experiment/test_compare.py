@@ -17,10 +17,11 @@ from miue_jax.experiment.table import Cell, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine.processes import Interrupted
 from miue_jax.report import figures
-from miue_jax.settings.config import Compare, Config
+from miue_jax.settings.config import Compare, Config, Fit
 from miue_jax.settings.errors import UserError
 
 COMPARE = Compare(
+  shared={"batch_size": 4, "source": {"batch_size": 4}},
   methods=("a", "b"),
   recipes={"a": {"name": "random"}, "b": {"name": "random"}},
   victims=("linear", "mlp2"),
@@ -28,7 +29,7 @@ COMPARE = Compare(
   seeds=(0, 1),
   defended_seeds=(1,),
 )
-CELLS = compare.axes(Config(compare=COMPARE)).cells()
+CELLS = compare.axes(Config(compare=COMPARE, victim_fit=Fit(batch_size=4))).cells()
 
 MI = {"clean": 2.0, "a": 1.25, "b": 1.5}
 
@@ -38,7 +39,9 @@ def experiment(tmp_path):
   rng = np.random.default_rng(0)
   split = Split(rng.integers(0, 256, (20, 8, 8, 1), np.uint8), np.arange(20, dtype=np.int32) % 2)
   dataset = Dataset("d", split, split, ("x", "y"))
-  return Experiment(Config(compare=COMPARE), Workdir(tmp_path), dataset)
+  return Experiment(
+    Config(compare=COMPARE, victim_fit=Fit(batch_size=4)), Workdir(tmp_path), dataset
+  )
 
 
 def filled(path):
