@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent import futures
+from typing import Any
 
 from miue_jax.machine import files, reading
 from miue_jax.pictures import decode
@@ -345,8 +346,7 @@ def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
   for group in by_size.values():
     for path in group if len(group) > 1 else ():
       with reading.opened(os.path.join(root, path)) as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-          digest.update(block)
+        source: Any = file  # a BinaryIO lacks nothing that is used
+        digest = hashlib.file_digest(source, "sha256")
       by_content.setdefault(digest.digest(), []).append(path)
   return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))
