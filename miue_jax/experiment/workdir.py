@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -111,7 +112,7 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
     UserError: An old version made the folder, or its settings are damaged.
   """
   workdir = Workdir(pathlib.Path(path))
-  if "://" in str(path):
+  if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # pathlib has merged the slashes
     raise UserError(
       f"--workdir={path} is an address, but a workdir is a folder: mount the storage and name the "
       "folder."

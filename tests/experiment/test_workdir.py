@@ -70,7 +70,8 @@ def test_leftovers_of_a_killed_program_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "path", ["gs://bucket/x", "~/x", "~somebody/x", b"\xff".decode(errors="surrogateescape")]
+  "path",
+  ["gs://bucket/x", "gs:/bucket/x", "~/x", "~somebody/x", b"\xff".decode(errors="surrogateescape")],
 )
 def test_a_path_that_means_something_else_is_refused(path):
   with pytest.raises(UserError, match="--workdir="):
