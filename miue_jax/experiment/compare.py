@@ -8,7 +8,17 @@ import jax
 
 from miue_jax import defences, models, report
 from miue_jax.artefact import external
-from miue_jax.experiment import bindings, explain, poisons, recipes, schemas, stages, table, victims
+from miue_jax.experiment import (
+  bindings,
+  checks,
+  explain,
+  poisons,
+  recipes,
+  schemas,
+  stages,
+  table,
+  victims,
+)
 from miue_jax.experiment.poisons import CLEAN
 from miue_jax.experiment.results import Rows
 from miue_jax.experiment.table import Axes, Table
@@ -112,13 +122,13 @@ def _started(config: Config, workdir: Workdir, command: str) -> Experiment:
   """Reads a dataset and checks that methods and published numbers fit the data and devices."""
   experiment = stages.start(config, workdir, command, need_test=True, checked=("compare",))
   dataset, devices = experiment.dataset, jax.sharding.get_mesh().size
-  problems = stages.batch_problems(config, len(dataset.train), ("compare",))
+  problems = checks.batch_problems(config, len(dataset.train), ("compare",))
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
-    stages.check_method(made.method, dataset)
+    checks.check_method(made.method, dataset)
     problems += [
       f"{problem} (method {name!r})"
-      for problem in stages.batch_problems(made, len(dataset.train), ("generate",))
+      for problem in checks.batch_problems(made, len(dataset.train), ("generate",))
     ]
     if any(size % devices for size in made.batch_sizes):
       problems.append(

@@ -16,7 +16,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.experiment import bindings, observation, schemas, table, victims
+from miue_jax.experiment import bindings, checks, observation, schemas, table, victims
 from miue_jax.experiment import measure as measuring
 from miue_jax.experiment.results import Row, Rows
 from miue_jax.experiment.table import Axes, Table
@@ -24,8 +24,8 @@ from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine import documents, files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS, AlternatingSettings, Pattern, ensemble
-from miue_jax.methods.method import Generated, check_classes
-from miue_jax.settings.config import Config, Measure, Method, named_batches
+from miue_jax.methods.method import Generated
+from miue_jax.settings.config import Config, Measure
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
 
@@ -64,8 +64,8 @@ def start(
   if needs_poison:
     workdir.on_lead(lambda: manifests.read(workdir.poison / "manifest.json") and None)
   dataset = bindings.named(workdir, config, sources.load(config.data, need_test=need_test))
-  check_method(config.method, dataset)
-  if problems := batch_problems(config, len(dataset.train), made):
+  checks.check_method(config.method, dataset)
+  if problems := checks.batch_problems(config, len(dataset.train), made):
     raise UserError(f"{'; '.join(problems)}: change these settings.")
   images = bindings.fingerprints(dataset)
   bindings.check(workdir, config, dataset.name, images, checked)
@@ -90,44 +90,6 @@ NEEDS: dict[str, dict[str, Any]] = {
   "export": {"checked": ("generate",), "need_test": False, "needs_poison": True},
   "pretrain": {"checked": ("pretrain",), "made": ("pretrain",)},
 }
-
-
-def batch_problems(config: Config, images: int, made: Sequence[str]) -> list[str]:
-  """Returns what is wrong with the batch sizes for so many training images.
-
-  Args:
-    config: The settings.
-    images: Number of training images.
-    made: Stages that will be made; batches of others do not matter.
-  """
-  wanted = {}
-  if "generate" in made:
-    wanted = {f"method.{name}": size for name, size in named_batches(config.method).items()}
-  if {"evaluate", "pretrain", "compare"} & set(made):
-    wanted["victim_fit.batch_size"] = config.victim_fit.batch_size
-  problems = [
-    f"--config.{name}={size} is more than the {images} training images"
-    for name, size in wanted.items()
-    # The pass over delta pads its last batch.
-    if size > images and name not in ("method.batch_size", "method.microbatch")
-  ]
-  problems += [
-    f"--config.{name}={size} is not divisible by --config.devices={config.devices}"
-    for name, size in wanted.items()
-    if config.devices and size % config.devices
-  ]
-  return problems
-
-
-def check_method(method: Method, dataset: Dataset) -> None:
-  """Checks a method's classes and source model against the images.
-
-  Raises:
-    UserError: The dataset lacks a class, or the images do not fit the source model.
-  """
-  check_classes(method, dataset.name, dataset.num_classes)
-  if model := getattr(method, "model", None):
-    models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
 
 
 def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathlib.Path, float]:

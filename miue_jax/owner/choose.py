@@ -17,6 +17,8 @@ METHOD = "miue"
 SIZE = 32  # pixels a side of the perturbation before it is carried to the size of a picture
 STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
+# Colour of low frequency does most of the work: without it nothing was left (docs/protect.md).
+COLOUR_SHIFT = True
 
 PROOF_SIZE = 64  # pixels a side of what the victims of the proof see
 FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs

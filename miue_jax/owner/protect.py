@@ -303,7 +303,7 @@ def _publish(
     delta = rounds[loaded.sources[number]]
     weights = loaded.weights[number].astype(np.float32) / 255
     found = loaded.pictures[number]
-    shaped = carry.shaped(delta, weights)
+    shaped = carry.shaped(delta, weights, colour_shift=choose.COLOUR_SHIFT)
     return publish.publish(request.photos, found, shaped, request.out, secret, options)
 
   notes: dict[str, list[str]] = {}

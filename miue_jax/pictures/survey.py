@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent import futures
+from typing import Any, cast
 
 from miue_jax.machine import files, reading
 from miue_jax.pictures import decode
@@ -21,8 +22,8 @@ SPLITS = {
   "val": ("val", "valid", "validation", "dev"),
 }
 # Folders that systems and programs put among pictures.
-_SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin", "lost+found")
-_SYSTEM += ("system volume information",)
+_SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin")
+_SYSTEM += ("lost+found", "system volume information")
 _THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
 BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
@@ -345,8 +346,6 @@ def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
   for group in by_size.values():
     for path in group if len(group) > 1 else ():
       with reading.opened(os.path.join(root, path)) as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-          digest.update(block)
-      by_content.setdefault(digest.digest(), []).append(path)
+        digest = hashlib.file_digest(cast(Any, file), "sha256").digest()
+      by_content.setdefault(digest, []).append(path)
   return tuple(sorted(tuple(group) for group in by_content.values() if len(group) > 1))
