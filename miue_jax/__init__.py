@@ -10,7 +10,12 @@
 No folder, mesh or config is needed. Problems that a user can solve are raised as `UserError`.
 """
 
-# Type checkers know this name. Imports of the standard library would take longer than this module.
+import logging
+
+# A library prints no log by itself; without a handler, Python would print its warnings.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+# Type checkers know this name, and `typing` would take longer than this module.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
   from typing import Any

@@ -44,7 +44,7 @@ def test_the_help_says_what_each_mode_does():
   assert main.__doc__.splitlines()[0].endswith("mode.")
 
 
-STAGES = ("check_layers", "generate", "evaluate", "measure", "write_report", "export", "restore")
+STAGES = ("generate", "evaluate", "measure", "write_report", "export", "restore")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def call(monkeypatch, tmp_path):
     def stage(name):
       return lambda *args, **options: called.append(name) or f"result of {name}"
 
-    def start(config, workdir, command, *, need_test):
+    def start(config, workdir, command, *, need_test=True, **needs):
       called.append("start with test images" if need_test else "start")
       return types.SimpleNamespace(workdir=workdir)
 
@@ -79,12 +79,12 @@ def call(monkeypatch, tmp_path):
   [
     (
       "run",
-      ["start with test images", "check_layers", "generate", "evaluate", "measure", "write_report"],
+      ["start with test images", "generate", "evaluate", "measure", "write_report"],
       "result of write_report\nReport: run/report/index.html",
     ),
     ("generate", ["start", "generate"], ""),
     ("evaluate", ["start with test images", "evaluate"], ""),
-    ("measure", ["start with test images", "check_layers", "measure"], ""),
+    ("measure", ["start with test images", "measure"], ""),
     (
       "report",
       ["start with test images", "write_report"],

@@ -162,7 +162,10 @@ def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | Non
 
 def _changed_data(workdir: Workdir, config: Config) -> dict[str, tuple[Any, Any]]:
   """Returns the settings that explain why the images differ, each with both values."""
-  old = (stored_in(workdir) or {}).get("config", {}).get("data", {})
+  stored = stored_in(workdir)
+  if stored is None and files.exists(workdir.poison / "manifest.json"):
+    stored = documents.read_json(workdir.poison / "manifest.json", "copy it again")
+  old = (stored or {}).get("config", {}).get("data", {})
   new = json.loads(json.dumps(dataclasses.asdict(config.data)))
   kept = ("path", "memory", "name")
   changed = (key for key in new if key in old and key not in kept and old[key] != new[key])

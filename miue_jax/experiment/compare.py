@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 
@@ -27,6 +28,8 @@ from miue_jax.machine import files
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
+_Made = TypeVar("_Made")
+
 _logger = logging.getLogger(__name__)
 
 
@@ -45,20 +48,16 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   places = _places(config, workdir)
   for part, _ in places:
     check(part)
-  experiments, tables = [], []
-  for part, folder in places:
-    try:
-      experiments.append(_started(part, folder, command))
-      tables.append(_table(experiments[-1]))
-    except UserError as error:
-      if folder == workdir:
-        raise
-      raise UserError(f"Dataset {folder.root.name!r} of the comparison: {error}") from error
+  experiments = [
+    _named(place, workdir, lambda p: _started(p[0], p[1], command)) for place in places
+  ]
   names = [experiment.dataset.name for experiment in experiments]
   if twice := next((name for name in names if names.count(name) > 1), None):
     raise UserError(
       f"Two datasets of the comparison are called {twice!r}: give each another data.name."
     )
+  made = zip(places, experiments, strict=True)
+  tables = [_named(place, workdir, lambda _, e=e: _table(e)) for place, e in made]
   for experiment in experiments:
     images = bindings.fingerprints(experiment.dataset)
     place = experiment.config, experiment.dataset.name, images, ("compare",)
@@ -72,6 +71,16 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   texts: list[str] = []
   table.fill(tables, lambda: texts.append(write_report()))
   return texts[-1] if texts else write_report()
+
+
+def _named(place: tuple[Config, Workdir], workdir: Workdir, work: Callable[[Any], _Made]) -> _Made:
+  """Returns `work(place)`; an error names the dataset if there are several."""
+  try:
+    return work(place)
+  except UserError as error:
+    if place[1] == workdir:
+      raise
+    raise UserError(f"Dataset {place[1].root.name!r} of the comparison: {error}") from error
 
 
 def _places(config: Config, workdir: Workdir) -> list[tuple[Config, Workdir]]:

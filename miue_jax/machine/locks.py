@@ -60,7 +60,7 @@ class Locks:
 
     def acquire() -> bool:
       nonlocal lock
-      held, lock = _acquired(self._folder / f"{name}.lock", wait)
+      held, lock = _acquired(self._folder / f"{name}.lock", wait, make=True)
       return held
 
     held = processes.from_lead(acquire)
@@ -105,15 +105,17 @@ def alone(folder: pathlib.Path) -> Generator[None]:
     yield
 
 
-def _acquired(path: pathlib.Path, wait: bool) -> tuple[bool, "filelock.BaseFileLock | None"]:
-  """Returns whether this program may go on, and the lock to release."""
+def _acquired(
+  path: pathlib.Path, wait: bool, *, make: bool = False
+) -> tuple[bool, "filelock.BaseFileLock | None"]:
+  """Returns whether this program may go on, and the lock to release; may make the workdir, too."""
   import filelock  # It takes a third of a second, which --help should not cost.
 
   lock = filelock.FileLock(path, thread_local=False, poll_interval=_WAIT_SECONDS)
   with files.reported("write", path), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about the marker
     try:
-      path.parent.mkdir(exist_ok=True)
+      path.parent.mkdir(parents=make, exist_ok=True)
       lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
       return False, None

@@ -57,6 +57,7 @@ def test_flags_and_settings(fork, flags, words):
   assert all(word in sentence for word in words), sentence
 
 
+@pytest.mark.slow
 def test_the_real_program_says_it_the_same_way(run):
   assert "method.foo" in run("--config.method.foo=1").sentence()
 
@@ -224,6 +225,7 @@ def disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("size", "what"), [("4k", "config.json"), ("64k", "checkpoint"), ("704k", "delta.npy")]
 )
@@ -253,7 +255,9 @@ def test_a_read_only_workdir(fork, finished, disk):
 
 def test_more_devices_than_cores(run, tmp_path):
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-  flags = [f"--config.devices={cores + 1}", f"--workdir={tmp_path}"]
+  if cores >= 64:
+    pytest.skip("The batches are not divisible by more devices than there are cores.")
+  flags = ["--config.devices=64", f"--workdir={tmp_path}"]
   sentence = run(*TINY, *flags).sentence()
-  assert f"devices={cores + 1} but this machine offers {cores} (cpu)" in sentence
+  assert f"devices=64 but this machine offers {cores} (cpu)" in sentence
   assert "JAX_NUM_CPU_DEVICES" in sentence

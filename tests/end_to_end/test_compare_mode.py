@@ -128,7 +128,7 @@ def test_the_same_command_repeats_nothing(whole, comparison):
 
 def test_another_recipe_for_a_finished_poison_is_refused(whole, comparison):
   sentence = comparison(whole[0], "--config.compare.recipes.lsp.epsilon=0.03").sentence()
-  assert "poisons/lsp/0 was made by another config" in sentence
+  assert "poisons/lsp/0 was made with other settings" in sentence
   assert "method.epsilon (0.0235" in sentence
 
 
@@ -290,8 +290,8 @@ def test_mistakes_are_named_before_any_work(comparison, tmp_path, flags, words):
 def test_the_recipe_for_cifar10_names_what_is_there(fork, tmp_path):
   rng = np.random.default_rng(0)
   arrays = {
-    "x_train": rng.integers(0, 256, (20, 32, 32, 3), np.uint8),
-    "y_train": np.arange(20) % 4,
+    "x_train": rng.integers(0, 256, (640, 32, 32, 3), np.uint8),
+    "y_train": np.arange(640) % 4,
   }
   np.savez(tmp_path / "four.npz", **arrays)
   flags = [f"--config={ROOT}/configs/compare.py", f"--config.data.path={tmp_path}/four.npz"]

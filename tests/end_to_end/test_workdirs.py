@@ -21,7 +21,7 @@ def test_the_workdir_alone_is_enough(fork, workdir, mode):
   result = fork(f"--workdir={workdir}", f"--mode={mode}")
   assert result.code == 0, result
   after = content(workdir)
-  made = ("images/", "report/", ".locks/")
+  made = ("images/", "report/", ".locks/", "poison/published.npz")
   changed = {name for name in before | after if before.get(name) != after.get(name)}
   assert all(name.startswith(made) for name in changed), changed
 
@@ -81,6 +81,7 @@ def test_a_refused_run_leaves_nothing(fork, tmp_path, flags, words):
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_advice_of_a_refusal_helps(fork, tmp_path):
   flags = [*TINY, "--mode=generate", f"--workdir={tmp_path / 'run'}", "--config.data.max_train=40"]
   sentence = fork(*flags).sentence()
@@ -89,6 +90,7 @@ def test_the_advice_of_a_refusal_helps(fork, tmp_path):
   assert fork(*flags, "--config.method.source.batch_size=32").code == 0
 
 
+@pytest.mark.slow
 def test_a_second_program_is_told_who_works_there(start_fork, fork, tmp_path):
   flags = [*TINY, "--config.method.epochs=500", f"--workdir={tmp_path / 'run'}"]
   first = start_fork(*flags)

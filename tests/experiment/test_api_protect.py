@@ -67,6 +67,7 @@ def test_a_second_call_may_have_other_shapes():
   assert protect(colour, np.arange(30) % 5, batch_size=10).delta.shape == colour.shape
 
 
+@pytest.mark.slow
 def test_the_mesh_and_the_configuration_of_the_caller_stay():
   precision = jax.config.jax_default_matmul_precision
   protect()

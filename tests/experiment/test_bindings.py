@@ -9,6 +9,7 @@ import pytest
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import bindings
 from miue_jax.experiment.workdir import Workdir
+from miue_jax.machine import files
 from miue_jax.methods import METHODS, miue, random
 from miue_jax.settings.config import Compare, Config, Data, Evaluate, Fit, Measure, Model
 from miue_jax.settings.errors import UserError
@@ -41,7 +42,7 @@ def workdir(tmp_path):
         path.write_text("{}\n")
     if "generate" in stages:
       content = {"config": dataclasses.asdict(config), "fingerprint": IMAGES["training images"]}
-      made.write_json(made.poison / "manifest.json", content)
+      files.write_json(made.poison / "manifest.json", content)
     return made
 
   return make

@@ -158,6 +158,7 @@ def test_an_observer_changes_nothing(generate):
   assert {name: seen.history[name] for name in unseen.history} == unseen.history
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_same_history(generate):
   expected = generate("whole")
   # Inside a source pass, right after a look that no regular checkpoint holds, and between looks.

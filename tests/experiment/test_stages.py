@@ -129,6 +129,7 @@ def test_rows_carry_their_defence_and_only_undefended_states_stay(experiment, us
   assert train_rows(experiment, ("none", "bits1"), ("clean", "poison"), (5, 6))[0] == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("jpeg10", "mixup", "at4"), ("projection", "earlystop")])
 def test_real_defences_fill_their_rows(experiment, use_devices, names):
   use_devices(2)

@@ -54,6 +54,6 @@ def test_a_line_replaces_what_a_kill_cut_off(tmp_path, cut):
 
 
 def test_a_path_is_shown_in_one_line_of_moderate_length():
-  assert files.shown("a\nb\x1b[31m\udc80") == "a\\nb\\x1b[31m\\udc80"
+  assert files.shown("a\nb\x1b[31m\udc80") == "a b\\x1b[31m\\udc80"
   assert files.shown("x" * 9 + "é") == "x" * 9 + "é"
   assert len(files.shown("x" * 5000)) < 600

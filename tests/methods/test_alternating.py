@@ -225,6 +225,7 @@ def test_a_finished_run_is_not_repeated(generate):
   assert again.seconds == expected.seconds
 
 
+@pytest.mark.slow
 def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   expected, repeated = generate("python"), loops.repeated
 
@@ -244,6 +245,7 @@ def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   assert generate("parts").delta.tobytes() == made.delta.tobytes()
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_makes_the_same_delta(generate):
   # The objective of MI-UE compares the images of a whole batch.
   settings = miue.Settings()

@@ -55,6 +55,7 @@ def predictions(state, images):
   return np.argmax(logits, axis=1)
 
 
+@pytest.mark.slow
 def test_the_source_sees_the_next_class_in_the_poisoned_image(generate):
   made, state = generate()
   clean = DATASET.train.images[:]

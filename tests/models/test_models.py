@@ -76,6 +76,7 @@ def test_impossible_channels_are_an_error():
     models.build(Model(), 10, (16, 16, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "stem", "side"),
   [
@@ -120,6 +121,7 @@ def test_patches_that_do_not_divide_the_image_are_an_error(name, stem, shape, pa
     models.build(Model(name=name, stem=stem), 10, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", models.MODELS)
 def test_shapes_and_float32_outputs_and_variables(name, dtype):
@@ -133,6 +135,7 @@ def test_shapes_and_float32_outputs_and_variables(name, dtype):
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.MODELS)
 def test_gray_images(name):
   side = 32 if name.startswith("vgg") else 28
@@ -142,6 +145,7 @@ def test_gray_images(name):
 
 
 # The layers of the other networks are compared with PyTorch in their files.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "mlp2", "linear"])
 def test_a_row_depends_only_on_its_image_and_features_feed_the_classifier(name):
   module, variables = _built(name)
@@ -162,6 +166,7 @@ def test_a_row_depends_only_on_its_image_and_features_feed_the_classifier(name):
   np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "sl_vit"])
 def test_bfloat16_is_used_and_stays_close_to_float32(name):
   module, variables = _built(name)

@@ -64,6 +64,7 @@ def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_p
     assert (pixels(tmp_path / "back" / name) == pixels(photos / name)).all()
 
 
+@pytest.mark.slow
 def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   out = tmp_path / "out"
   run(photos, out)
@@ -93,6 +94,7 @@ def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   assert not (tmp_path / "out" / "cc").exists()
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_files_and_another_one_others(photos, tmp_path):
   for name, seed in (("first", 1), ("second", 1), ("third", 2)):
     run(photos, tmp_path / name, seed=seed)
@@ -136,6 +138,7 @@ def test_a_lost_file_is_published_again(photos, tmp_path):
   assert (tmp_path / "out" / "a" / "03.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generation", "publishing", "proof"])
 def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypatch, stage):
   run(photos, tmp_path / "whole")

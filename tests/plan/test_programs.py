@@ -96,6 +96,7 @@ def test_restarts_multiply_the_attack_alone(use_devices):
   assert two == one | {name: 2 * one[name] for name in ("delta", "keep")}
 
 
+@pytest.mark.slow
 def test_an_adversary_of_ten_steps_multiplies_the_work(use_devices):
   use_devices(1)
 
@@ -123,6 +124,7 @@ def test_steps_and_passes_of_a_whole_run(use_devices):
   assert passes(Config(method=METHODS["miue"].settings()), cifar) == (1100, 9 * 200)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_need_less_memory_where_loops_are_on_the_device(monkeypatch, use_devices):
   use_devices(1)
   monkeypatch.setattr(cpu, "in_use", lambda: False)

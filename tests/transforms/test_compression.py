@@ -97,6 +97,7 @@ def test_differentiable_jpeg_is_close_to_the_codec(shape, quality):
   assert np.abs(found - stored).mean() < 0.3 * lost + 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(10, 16, 3), (8, 8, 1)])
 def test_the_gradient_of_jpeg_is_that_of_differences(shape):
   rng = np.random.default_rng(1)
@@ -153,6 +154,7 @@ def test_bit_depth_is_pillows_posterize(bits):
   )
 
 
+@pytest.mark.slow
 def test_every_image_is_transformed_by_its_own_draw():
   images = jnp.array(smooth(300, 8, 8, 3), jnp.float32) / 255
   keys = jax.random.split(jax.random.key(0), 300)
