@@ -6,7 +6,6 @@ import pytest
 from tiny import Tiny, noisy_dataset
 
 from miue_jax import transforms
-from miue_jax.machine import signals
 from miue_jax.methods import miue_robust
 from miue_jax.settings.config import Model, Sgd
 
@@ -78,17 +77,6 @@ def test_both_sides_see_transformed_images(generate, augment_poisoned):
   inside = inside.all(axis=-1)
   assert (np.ptp(made.delta, axis=-1)[inside] == 0).all()
   assert np.abs(made.delta).max() >= 2
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_ends_in_the_same_bytes(generate):
-  settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 2, "draws": 2}
-  expected, _ = generate("whole", **settings)
-  for step in (3, COUNT // 8 + 5, EPOCH + 2):
-    with pytest.raises(signals.Interrupted, match="SIGTERM"):
-      generate("parts", stop_at=step, **settings)
-  resumed, _ = generate("parts", **settings)
-  assert resumed.delta.tobytes() == expected.delta.tobytes()
 
 
 @pytest.mark.slow

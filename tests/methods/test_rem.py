@@ -104,13 +104,12 @@ def test_sem_moves_images_at_random_and_never_asks_the_model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rem", "sem"])
-def test_an_interrupted_run_ends_in_the_same_bytes(generate, name):
-  expected, _ = generate("whole", name, **AUGMENTED)
+def test_an_interrupted_run_ends_in_the_same_bytes(generate):
+  expected, _ = generate("whole", "rem", **AUGMENTED)
   for step in (2, SOURCE_STEPS, EPOCH + SOURCE_STEPS + 3):
     with pytest.raises(signals.Interrupted, match="SIGTERM"):
-      generate("parts", name, stop_at=step, **AUGMENTED)
-  resumed, _ = generate("parts", name, **AUGMENTED)
+      generate("parts", "rem", stop_at=step, **AUGMENTED)
+  resumed, _ = generate("parts", "rem", **AUGMENTED)
   assert resumed.delta.tobytes() == expected.delta.tobytes()
   assert resumed.history == expected.history
 

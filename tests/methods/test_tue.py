@@ -7,7 +7,6 @@ import optax
 import pytest
 from tiny import noisy_dataset
 
-from miue_jax.machine import signals
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import tue
 from miue_jax.settings.config import Model, Sgd
@@ -132,17 +131,6 @@ def test_the_contrast_falls(generate):
   made = generate(separability_weight=0.0, epochs=6)
   for name in ("source_loss", "objective"):
     assert made.history[name][-1] < made.history[name][0] - 0.05
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_ends_in_the_same_bytes(generate):
-  expected = generate("whole")
-  for step in (1, SOURCE_STEPS, SOURCE_STEPS + 5):
-    with pytest.raises(signals.Interrupted, match="SIGTERM"):
-      generate("parts", stop_at=step)
-  resumed = generate("parts")
-  assert resumed.delta.tobytes() == expected.delta.tobytes()
-  assert resumed.history == expected.history
 
 
 @pytest.mark.slow

@@ -122,8 +122,11 @@ def test_patches_that_do_not_divide_the_image_are_an_error(name, stem, shape, pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+  ("name", "dtype"),
+  [(name, "float32") for name in models.MODELS]
+  + [(name, "bfloat16") for name in ("small_cnn", "resnet18", "sl_vit")],
+)
 def test_shapes_and_float32_outputs_and_variables(name, dtype):
   model = Model(name=name, width=6, dtype=dtype)
   shape = (32, 32, 3) if name.startswith("vgg") else SHAPE

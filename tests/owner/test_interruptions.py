@@ -10,8 +10,6 @@ import pytest
 from PIL import Image
 from toy_pictures import toy
 
-MOMENTS = 6
-
 
 def start(photos, out):
   arguments = ("protect", photos, out, "--yes", "--time", "1s", "--seed", "1")
@@ -28,20 +26,18 @@ def published(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_the_same_files_after_a_signal(tmp_path, signum):
-  photos, whole = tmp_path / "photos", tmp_path / "whole"
+def test_the_same_files_after_signals(tmp_path):
+  photos, whole, folder = tmp_path / "photos", tmp_path / "whole", tmp_path / "parts"
   toy(photos, "a", 10)
   toy(photos, "bbb", 10)
   began = time.monotonic()
   out, err = start(photos, whole).communicate()
   longest = time.monotonic() - began
   assert len(published(whole)) == 20, (out, err)
-  moments = random.Random(int(signum))
-  for number in range(MOMENTS):
-    folder = tmp_path / str(number)
+  moments = random.Random(0)
+  for signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
     process = start(photos, folder)
-    time.sleep(moments.uniform(0, longest))
+    time.sleep(moments.uniform(0, longest / 2))
     process.send_signal(signum)
     _, err = process.communicate()
     if signum != signal.SIGKILL and process.returncode > 0:
@@ -52,5 +48,5 @@ def test_the_same_files_after_a_signal(tmp_path, signum):
       if not name.rpartition("/")[2].startswith("."):
         with Image.open(folder / name) as image:
           image.load()
-    _, err = start(photos, folder).communicate()
-    assert published(folder) == published(whole), err
+  _, err = start(photos, folder).communicate()
+  assert published(folder) == published(whole), err
