@@ -1,5 +1,6 @@
 """A signal at any moment of any mode ends the program: none is lost."""
 
+import os
 import random
 import shutil
 import signal
@@ -22,6 +23,8 @@ MODES = {
   "pretrain": (),
 }
 FROM_NOTHING = ("run", "generate", "plan", "compare", "pretrain")
+# Signals for each mode; ten of them show more, and take half an hour.
+COUNT = int(os.environ.get("MIUE_TEST_SIGNALS", "1"))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FEW = (
   "--config.compare.methods=('em',)",
@@ -94,4 +97,5 @@ def trials(start, prepared, mode, count, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_no_signal_is_lost(start_fork, prepared, mode):
-  assert trials(start_fork, prepared, mode, 4, f"{mode} 0").count("answered") >= 3
+  found = trials(start_fork, prepared, mode, COUNT, f"{mode} 0")
+  assert found.count("answered") >= 3 * (COUNT // 4)
