@@ -41,6 +41,7 @@ def test_a_stopwatch_runs_every_step_and_starts_again_after_a_pass(use_devices):
   assert seen.tolist() == [3, 3, 3, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["delta", "evaluate"])
 def test_speeds_of_a_stage_agree_with_each_other(use_devices, config, stage):
   use_devices(2)

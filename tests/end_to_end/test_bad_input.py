@@ -253,6 +253,7 @@ def test_a_read_only_workdir(fork, finished, disk):
   assert "Read-only file system" in sentence
 
 
+@pytest.mark.slow
 def test_more_devices_than_cores(run, tmp_path):
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
   if cores >= 64:

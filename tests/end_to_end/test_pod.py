@@ -217,6 +217,7 @@ with processes.together("auto", 60):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_hold_and_save_their_own_rows_which_any_number_of_devices_restores(
   environment, use_devices, tmp_path
 ):

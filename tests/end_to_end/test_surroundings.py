@@ -43,12 +43,14 @@ def test_variables_that_mean_nothing(real, name, value):
   assert name in real(*GENERATE, **{name: value}).sentence()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "bogus"])
 def test_a_platform_that_is_not_there(real, platform):
   sentence = real(*GENERATE, JAX_PLATFORMS=platform).sentence()
   assert f"JAX_PLATFORMS ({platform})" in sentence
 
 
+@pytest.mark.slow
 def test_flags_that_xla_does_not_know(real):
   assert "XLA_FLAGS (--bogus=1)" in real(*GENERATE, XLA_FLAGS="--bogus=1").sentence()
 

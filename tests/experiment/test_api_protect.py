@@ -61,6 +61,7 @@ def test_arrays_of_other_ranks_and_libraries_are_accepted():
   np.testing.assert_array_equal(on_device.delta, expected)
 
 
+@pytest.mark.slow
 def test_a_second_call_may_have_other_shapes():
   protect()
   colour = RNG.integers(0, 256, (30, 12, 10, 3), np.uint8)

@@ -111,6 +111,7 @@ def test_epochs_are_spaced_evenly_and_hold_the_last(wanted, last, expected):
   assert observation.epochs(wanted, last) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("wanted", "expected_epochs", "changes"),
   [
@@ -149,6 +150,7 @@ def test_the_last_look_is_at_the_finished_poison(
   )
 
 
+@pytest.mark.slow
 def test_an_observer_changes_nothing(generate):
   seen = generate("seen")
   unseen = generate("unseen", measure=dataclasses.replace(MEASURE, epochs=0))

@@ -88,6 +88,7 @@ def test_the_critic_is_a_network_on_the_concatenated_pair():
       assert float(scores[i, j]) == pytest.approx(float(expected[0]), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_samples_are_not_trained_on(monkeypatch):
   """Checks that a critic that memorises its training pairs gains nothing."""
   rng = np.random.default_rng(4)
@@ -118,6 +119,7 @@ def test_the_step_limit_is_a_warning(monkeypatch):
   assert "raise critic_steps" in found.warnings[0]
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_result(monkeypatch):
   monkeypatch.setattr(neural, "_CHECK_EVERY", 10)
   x, y = tasks.TASKS[2].draw(np.random.default_rng(6), 200)

@@ -59,6 +59,7 @@ def definition(images, kernel, gradient, stride):
   return outputs, to_padded[inside], to_kernel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients(case):
   shape, out, side, stride = CASES[case]

@@ -65,6 +65,7 @@ def poisoned(made):
   return DATASET.train.images[:].astype(int) + made.delta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "changes",
   [
@@ -157,6 +158,7 @@ def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   assert (table.any(axis=(1, 2, 3)) == np.isin(ids, chosen)).all()
 
 
+@pytest.mark.slow
 def test_padding_and_balance_weigh_as_stated(generate):
   # An objective that is the label of each row shows the mean that is minimised.
   def label_itself(features, logits, labels, weights, settings):
@@ -261,6 +263,7 @@ def test_a_batch_in_parts_makes_the_same_delta(generate):
   )  # the order of summation changes signs near zero
 
 
+@pytest.mark.slow
 def test_the_seed_decides(generate):
   first, same = generate("first"), generate("same")
   other = generate("other", seed=6)
@@ -306,6 +309,7 @@ def test_source_training_and_sign_steps_alternate(generate, monkeypatch, source_
   assert [segment.steps for segment in driven] == 3 * [expected, 4]
 
 
+@pytest.mark.slow
 def test_fewer_source_steps_learn_less(generate):
   # One batch of two is the first batch of the same pass, so that its mean loss differs.
   whole, part = (generate(f"{n}", source_steps=n, epochs=1) for n in (0, 1))

@@ -63,6 +63,7 @@ def test_the_source_sees_the_next_class_in_the_poisoned_image(generate):
   assert np.mean(predictions(state, clean + made.delta) == (LABELS + 1) % CLASSES) >= 0.95
 
 
+@pytest.mark.slow
 def test_the_source_errs_on_error_maximising_images(generate):
   made, state = generate(name="ap_max")
   assert np.mean(predictions(state, DATASET.train.images) == LABELS) >= 0.95
@@ -99,6 +100,7 @@ def test_every_image_keeps_its_best_restart(generate):
   np.testing.assert_allclose(more["lowest"][filled], losses, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_source_learns_from_clean_images(generate):
   small, large = (generate(str(s), epsilon=s / 255)[0] for s in (1, 8))
   for name in ("source_loss", "source_accuracy"):

@@ -206,6 +206,7 @@ def test_other_files_are_refused(tmp_path):
       Key.open(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_passphrases(tmp_path):
   with Key.create(tmp_path / "k", {"seed": "hidden"}, "right") as made:
     made.add(*picture(0))

@@ -37,6 +37,7 @@ def costs():
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "phases"),
   [

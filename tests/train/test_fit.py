@@ -146,6 +146,7 @@ def test_validation_adds_a_column_and_changes_nothing_else(tmp_path, use_devices
   assert float(validated.curve[-1, 3]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_hooks_replace_augmented_images_and_labels(tmp_path, use_devices, run_fit):
   use_devices(2)
   labels = hooks.Targets(jnp.array([[0, 2]]), jnp.array([[0.25, 0.75]]))
@@ -164,6 +165,7 @@ def test_hooks_replace_augmented_images_and_labels(tmp_path, use_devices, run_fi
   assert accuracy == 75
 
 
+@pytest.mark.slow
 def test_the_adversary_sees_the_frozen_model_and_later_hooks_follow(tmp_path, use_devices, run_fit):
   use_devices(2)
   phases = []

@@ -59,6 +59,7 @@ def test_patterns_match_on_one_level(resnet):
     layer_features.chosen(("BasicBlock_0", "Block_*"), known)
 
 
+@pytest.mark.slow
 def test_all_blocks_come_from_one_pass(resnet, use_devices):
   use_devices(2)
   module, variables = resnet

@@ -40,6 +40,7 @@ def test_arguments_are_unchanged():
   chex.assert_trees_all_equal(fresh, _drawn(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("model", "shape", "message"),
   [

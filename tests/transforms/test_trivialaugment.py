@@ -85,6 +85,7 @@ def test_operations_and_strengths_are_uniform():
   assert set(np.unique(sign)) == {-1, 1}
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
   augment = trivialaugment.trivial_augment
   images, soft = augmented(augment, *batch)
