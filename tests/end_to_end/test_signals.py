@@ -94,7 +94,7 @@ def trials(start, prepared, mode, count, seed):
   return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 def test_no_signal_is_lost(start_fork, prepared, mode):
   found = trials(start_fork, prepared, mode, COUNT, f"{mode} 0")

@@ -25,7 +25,7 @@ def published(out):
   return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_files_after_signals(tmp_path):
   photos, whole, folder = tmp_path / "photos", tmp_path / "whole", tmp_path / "parts"
   toy(photos, "a", 10)
