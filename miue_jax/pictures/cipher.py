@@ -1,7 +1,6 @@
 """Encrypts the records of a key with age, by the optional package pyrage."""
 
 import base64
-import binascii
 import json
 import os
 from typing import Any
@@ -44,7 +43,7 @@ class Cipher:
     pyrage = _pyrage()
     try:
       secret = base64.b64decode(json.loads(content)["age"], validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(f"{path} is damaged: copy it again.") from error
     try:
       text = pyrage.passphrase.decrypt(secret, passphrase).decode()
