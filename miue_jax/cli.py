@@ -11,7 +11,7 @@ import sys
 import typer
 
 from miue_jax import __version__
-from miue_jax.machine import exits, surroundings, terminal
+from miue_jax.machine import surroundings, terminal
 from miue_jax.owner import options
 from miue_jax.settings.errors import UserError
 
@@ -77,17 +77,17 @@ def protect(
   request = work.Request(
     photos,
     out,
-    strength,
-    seconds,
-    format,
-    keep_metadata,
-    strict,
-    labels,
-    key,
-    secret,
-    seed,
-    shareable,
-    clusters,
+    strength=strength,
+    seconds=seconds,
+    format=format,
+    keep_metadata=keep_metadata,
+    strict=strict,
+    labels=labels,
+    key=key,
+    passphrase=secret,
+    seed=seed,
+    shareable=shareable,
+    clusters=clusters,
   )
   verdict = work.protect(request, (lambda question: None) if yes else _ask, terminal.write)
   terminal.write(private.said(verdict))
@@ -200,8 +200,6 @@ def _ask(question: str) -> None:
 
 def main() -> None:
   """Runs the program and leaves with an exit status."""
-  exits.catch()
-  surroundings.prepare()
   if not sys.stderr.isatty():
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("miue_jax").setLevel(logging.INFO)
@@ -211,7 +209,3 @@ def main() -> None:
     app()
   except UserError as error:
     terminal.fail(str(error))
-
-
-if __name__ == "__main__":
-  main()

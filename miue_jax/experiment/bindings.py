@@ -54,8 +54,7 @@ def fingerprints(dataset: Dataset) -> dict[str, str]:
 
 def _used(stage: str, config: Config, images: Mapping[str, str]) -> dict[str, Any]:
   """Returns the settings that a stage uses, by dotted names, and the fingerprints of its images."""
-  values = flat(json.loads(json.dumps(dataclasses.asdict(config))))
-  found = _selected(stage, values)
+  found = _selected(stage, flat(_plain(config)))
   if start := found.get("victim_fit.start_from"):
     with reading.opened(start) as file:
       digest: Any = hashlib.file_digest(file, "sha256")  # pyrefly: ignore[no-matching-overload]
@@ -147,8 +146,8 @@ def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | Non
   known = stored.get("stages", {}).get(stage)
   if known is None:
     origin = stored
-    if stage == "generate" and files.exists(workdir.poison / "manifest.json"):
-      origin = documents.read_json(workdir.poison / "manifest.json", "copy it again")
+    if stage == "generate":
+      origin = _manifest(workdir) or stored
     settings = origin.get("config")
     if not isinstance(settings, dict) or not settings:
       return {}
@@ -156,17 +155,25 @@ def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | Non
     known.pop("victim_fit.start_from", None)  # a path, not its content
   # A key that was added later had its default value.
   default = dataclasses.replace(Config(), method=type(config.method)())
-  values = flat(json.loads(json.dumps(dataclasses.asdict(default))))
-  return _selected(stage, values) | known
+  return _selected(stage, flat(_plain(default))) | known
+
+
+def _manifest(workdir: Workdir) -> dict[str, Any] | None:
+  """Returns the manifest of the poison, or None without a poison."""
+  path = workdir.poison / "manifest.json"
+  return documents.read_json(path, "copy it again") if files.exists(path) else None
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+  """Returns settings as they are read from a JSON file: with lists in place of tuples."""
+  return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def _changed_data(workdir: Workdir, config: Config) -> dict[str, tuple[Any, Any]]:
   """Returns the settings that explain why the images differ, each with both values."""
-  stored = stored_in(workdir)
-  if stored is None and files.exists(workdir.poison / "manifest.json"):
-    stored = documents.read_json(workdir.poison / "manifest.json", "copy it again")
-  old = (stored or {}).get("config", {}).get("data", {})
-  new = json.loads(json.dumps(dataclasses.asdict(config.data)))
+  stored = stored_in(workdir) or _manifest(workdir) or {}
+  old = stored.get("config", {}).get("data", {})
+  new = _plain(config.data)
   kept = ("path", "memory", "name")
   changed = (key for key in new if key in old and key not in kept and old[key] != new[key])
   return {f"data.{key}": (old[key], new[key]) for key in changed}

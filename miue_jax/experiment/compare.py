@@ -1,9 +1,9 @@
 """Compares methods, each with its recipe, against victims and defences, over seeds and datasets."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Generator, Sequence
 
 import jax
 
@@ -28,8 +28,6 @@ from miue_jax.machine import files
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
-_Made = TypeVar("_Made")
-
 _logger = logging.getLogger(__name__)
 
 
@@ -48,16 +46,18 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   places = _places(config, workdir)
   for part, _ in places:
     check(part)
-  experiments = [
-    _named(place, workdir, lambda p: _started(p[0], p[1], command)) for place in places
-  ]
+  experiments, tables = [], []
+  for part, folder in places:
+    with _named(folder, workdir):
+      experiments.append(_started(part, folder, command))
   names = [experiment.dataset.name for experiment in experiments]
   if twice := next((name for name in names if names.count(name) > 1), None):
     raise UserError(
       f"Two datasets of the comparison are called {twice!r}: give each another data.name."
     )
-  made = zip(places, experiments, strict=True)
-  tables = [_named(place, workdir, lambda _, e=e: _table(e)) for place, e in made]
+  for experiment in experiments:
+    with _named(experiment.workdir, workdir):
+      tables.append(_table(experiment))
   for experiment in experiments:
     images = bindings.fingerprints(experiment.dataset)
     place = experiment.config, experiment.dataset.name, images, ("compare",)
@@ -73,14 +73,15 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   return texts[-1] if texts else write_report()
 
 
-def _named(place: tuple[Config, Workdir], workdir: Workdir, work: Callable[[Any], _Made]) -> _Made:
-  """Returns `work(place)`; an error names the dataset if there are several."""
+@contextlib.contextmanager
+def _named(folder: Workdir, workdir: Workdir) -> Generator[None]:
+  """Names the dataset of `folder` in an error of the block, if there are several datasets."""
   try:
-    return work(place)
+    yield
   except UserError as error:
-    if place[1] == workdir:
+    if folder == workdir:
       raise
-    raise UserError(f"Dataset {place[1].root.name!r} of the comparison: {error}") from error
+    raise UserError(f"Dataset {folder.root.name!r} of the comparison: {error}") from error
 
 
 def _places(config: Config, workdir: Workdir) -> list[tuple[Config, Workdir]]:

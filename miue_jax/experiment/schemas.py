@@ -116,7 +116,7 @@ class ClassTerms(TypedDict):
 
 
 class Separability(TypedDict, total=False):
-  """What a linear classifier reaches (percent), or a note why it was not trained."""
+  """Holds the accuracies (percent) of a linear classifier, or a note why it was not trained."""
 
   test_accuracy: Percent
   train_accuracy: Percent
@@ -133,7 +133,7 @@ class Change(TypedDict, total=False):
 
 
 class Learning(TypedDict, total=False):
-  """How fast the victim learned."""
+  """Describes how fast the victim learned."""
 
   first_loss: Known
   epochs_to_half: Known

@@ -22,10 +22,6 @@ from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
 
 
-def _path(name: str, content: str) -> property:
-  return property(lambda self: self.root / name, doc=content)
-
-
 @dataclasses.dataclass(frozen=True)
 class Workdir:
   """Paths of one experiment, and access to them for all processes.
@@ -36,20 +32,22 @@ class Workdir:
 
   root: pathlib.Path
 
-  config = _path("config.json", "Settings, and the fingerprint of the data.")
-  log = _path("log.txt", "Plain log, appended to.")
-  tensorboard = _path("tensorboard", "Event files.")
-  checkpoints = _path("checkpoints", "States of generation and of victims.")
-  poison = _path("poison", "The poison: delta.npy and manifest.json.")
-  memory = _path("memory.json", "Peak memory of the generation.")
-  results = _path("results.jsonl", "One JSON row for each trained victim.")
-  measurements = _path("measurements.jsonl", "One JSON row for each measured victim of a table.")
-  lost = _path("lost.jsonl", "One JSON row, with `reason`, for each failure of a cell.")
-  locks = _path(locks.FOLDER, "Locks of programs.")
-  measurement = _path("measurement.json", "Estimates of mutual information.")
-  report = _path("report", "Report as HTML, Markdown and data.")
-  images = _path("images", "Default folder of an export.")
-  restored = _path("restored", "Default folder of restored images.")
+  config = files.member("config.json", "Settings, and the fingerprint of the data.")
+  log = files.member("log.txt", "Plain log, appended to.")
+  tensorboard = files.member("tensorboard", "Event files.")
+  checkpoints = files.member("checkpoints", "States of generation and of victims.")
+  poison = files.member("poison", "The poison: delta.npy and manifest.json.")
+  memory = files.member("memory.json", "Peak memory of the generation.")
+  results = files.member("results.jsonl", "One JSON row for each trained victim.")
+  measurements = files.member(
+    "measurements.jsonl", "One JSON row for each measured victim of a table."
+  )
+  lost = files.member("lost.jsonl", "One JSON row, with `reason`, for each failure of a cell.")
+  locks = files.member(locks.FOLDER, "Locks of programs.")
+  measurement = files.member("measurement.json", "Estimates of mutual information.")
+  report = files.member("report", "Report as HTML, Markdown and data.")
+  images = files.member("images", "Default folder of an export.")
+  restored = files.member("restored", "Default folder of restored images.")
 
   def on_lead(self, make: Callable[[], Any]) -> Any:
     """Calls `make` on the lead process and returns its JSON value on every process."""

@@ -56,6 +56,11 @@ def shown(path: Path) -> str:
   return text if len(text) <= _LONG else f"{text[: _LONG // 2]}...{text[-_LONG // 2 :]}"
 
 
+def member(name: str, content: str) -> property:
+  """Returns a property for the path `root / name`; `content` documents it."""
+  return property(lambda self: self.root / name, doc=content)
+
+
 @contextlib.contextmanager
 def reported(action: str, path: Path) -> Generator[None]:
   """Turns an OSError of the block into a UserError that names `path`, the reason and a solution.

@@ -28,7 +28,7 @@ _CONDITIONS = ("originals", "published")
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """What a protection takes on this machine.
+  """States the time and memory that a protection takes on this machine.
 
   Attributes:
     making: Seconds until the perturbations are made.

@@ -38,7 +38,7 @@ _AUDITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Folders:
-  """Where pictures are: folders of originals and published files, and entries of the key."""
+  """Names the folders of originals and of published files, and the entries of the key."""
 
   photos: pathlib.Path
   out: pathlib.Path

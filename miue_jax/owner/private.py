@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 from collections.abc import Generator
@@ -12,6 +11,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
+from miue_jax.pictures.key import default_path
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 
@@ -33,10 +33,6 @@ class Audit(TypedDict):
 DIGEST = 32  # bytes of the digest of a picture's pixels
 
 
-def _path(name: str, content: str) -> property:
-  return property(lambda self: self.root / name, doc=content)
-
-
 @dataclasses.dataclass(frozen=True)
 class Private:
   """Paths of the private folder.
@@ -47,15 +43,15 @@ class Private:
 
   root: pathlib.Path
 
-  source = _path("source.npz", "Weights of the source model.")
-  checkpoints = _path("checkpoints", "States of a generation.")
-  rotations = _path("rotations.npz", "Weights of the network that groups pictures.")
-  centres = _path("centres.npz", "Centres of the groups of pictures.")
-  rounds = _path("rounds", "Perturbations that are not published yet, one file a round.")
-  proof = _path("proof", "Rows and states of victims.")
-  verdict = _path("verdict.json", "The verdict of the latest proof.")
-  audits = _path("audits.jsonl", "One JSON row for each attack of each audit.")
-  page = _path("page", "The page about the protection.")
+  source = files.member("source.npz", "Weights of the source model.")
+  checkpoints = files.member("checkpoints", "States of a generation.")
+  rotations = files.member("rotations.npz", "Weights of the network that groups pictures.")
+  centres = files.member("centres.npz", "Centres of the groups of pictures.")
+  rounds = files.member("rounds", "Perturbations that are not published yet, one file a round.")
+  proof = files.member("proof", "Rows and states of victims.")
+  verdict = files.member("verdict.json", "The verdict of the latest proof.")
+  audits = files.member("audits.jsonl", "One JSON row for each attack of each audit.")
+  page = files.member("page", "The page about the protection.")
 
 
 @contextlib.contextmanager
@@ -65,16 +61,26 @@ def opened(out: str | os.PathLike) -> Generator[Private]:
   Raises:
     UserError: The folder cannot be written, or another command works on it.
   """
+  from miue_jax.machine.locks import Locks  # it imports jax, which restoring does not need
+
   root = path_of(out)
-  with files.reported("write", root):
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root.chmod(0o700)
-  with files.open_to_append(root / "lock") as lock:
-    try:
-      fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      raise UserError(f"Another command works on {out}: wait until it has ended.") from error
+  files.make_private(root)
+  with Locks(root).hold("command", wait=False) as held:
+    if not held:
+      raise UserError(f"Another command works on {out}: wait until it has ended.")
     yield Private(root)
+
+
+def key_of(out: pathlib.Path, key: pathlib.Path | None) -> pathlib.Path:
+  """Returns the path of the key: `key`, or the one next to `out` if it is None.
+
+  Raises:
+    UserError: There is no key.
+  """
+  path = key or default_path(out)
+  if not files.exists(path):
+    raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
+  return path
 
 
 def path_of(out: str | os.PathLike) -> pathlib.Path:

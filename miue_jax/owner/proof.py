@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import pathlib
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +33,7 @@ _NEXT = {
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """What one victim learned.
+  """Holds the accuracies that one victim reached.
 
   Attributes:
     victim: What was trained, and whether its last or its best epoch counts.
@@ -77,21 +78,51 @@ def prove(
   folder = store.proof / content.hexdigest()[:16]
   found_by = []
   for number, victim in enumerate(choice.victims):
-    rows = rows_of(
-      choice,
-      victim,
-      {ORIGINALS: originals[~tested], PUBLISHED: published[~tested]},
-      labels[~tested],
-      (originals[tested], labels[tested]),
-      workdir=folder / str(number),
-    )
-    found_by += trials(victim, {row["method"]: row for row in rows})
+    place = folder / str(number)
+    found_by += compared(choice, victim, originals, published, labels, tested, workdir=place)
   found = judged(found_by, labels[tested])
   _keep(store, found, found_by, len(labels))
   for other in reading.entries(store.proof):
     if other.name != folder.name:
       shutil.rmtree(store.proof / other.name, ignore_errors=True)
   return found
+
+
+def compared(
+  choice: Choice,
+  victim: Victim,
+  originals: np.ndarray,
+  published: np.ndarray,
+  labels: np.ndarray,
+  tested: np.ndarray,
+  *,
+  sees: str = "",
+  workdir: pathlib.Path | None = None,
+) -> list[Trial]:
+  """Trains a victim on originals and on published files, and tests both on held-out originals.
+
+  Args:
+    choice: The choice.
+    victim: The victim.
+    originals: Originals as the victim sees them, uint8 `[N, s, s, 3]`.
+    published: The published files, loaded in the same way.
+    labels: Classes, `[N]`.
+    tested: Mask of the held-out pictures, bool `[N]`.
+    sees: What the victim sees, to follow its label.
+    workdir: Folder for rows and states; None writes nothing.
+
+  Returns:
+    The trials of its last and of its best epoch.
+  """
+  rows = rows_of(
+    choice,
+    victim,
+    {ORIGINALS: originals[~tested], PUBLISHED: published[~tested]},
+    labels[~tested],
+    (originals[tested], labels[tested]),
+    workdir=workdir,
+  )
+  return trials(victim, {row["method"]: row for row in rows}, sees)
 
 
 def rows_of(

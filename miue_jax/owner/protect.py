@@ -30,7 +30,7 @@ KEY_MATTERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What an owner asks for.
+  """Holds the wishes of an owner.
 
   Attributes:
     photos: Folder of the pictures.

@@ -11,7 +11,7 @@ from miue_jax.machine import files
 from miue_jax.owner import estimate, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, PROOF_SIZE, Choice
 from miue_jax.owner.private import Private
-from miue_jax.pictures.key import Key, default_path
+from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
 
 
@@ -68,9 +68,7 @@ def opened(
   Raises:
     UserError: There is no key, or too few originals are there.
   """
-  path = key or default_path(out)
-  if not files.exists(path):
-    raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
+  path = private.key_of(out, key)
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
     choice = Choice.restored(secret.settings.get("choice", {}))
     folder = pathlib.Path(photos or str(secret.settings.get("photos", "")))

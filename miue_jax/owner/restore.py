@@ -9,8 +9,7 @@ import tqdm
 from miue_jax.machine import files
 from miue_jax.owner import private
 from miue_jax.pictures import restore as pictures
-from miue_jax.pictures.key import Key, default_path
-from miue_jax.settings.errors import UserError
+from miue_jax.pictures.key import Key
 
 
 def restore(
@@ -32,9 +31,7 @@ def restore(
   Raises:
     UserError: There is no key, it cannot be read, or the destination cannot be written.
   """
-  path = key or default_path(out)
-  if not files.exists(path):
-    raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
+  path = private.key_of(out, key)
   with (
     Key.open(path, passphrase) as secret,
     tqdm.tqdm(desc="restoring", unit="picture", disable=not os.isatty(2)) as bar,

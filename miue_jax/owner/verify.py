@@ -29,14 +29,9 @@ def verify(
     for name in _PIPELINES:
       originals, files = pairs.sets(name)
       for victim in pairs.choice.victims:
-        rows = proof.rows_of(
-          pairs.choice,
-          victim,
-          {proof.ORIGINALS: originals[~tested], proof.PUBLISHED: files[~tested]},
-          labels[~tested],
-          (originals[tested], labels[tested]),
+        found = proof.compared(
+          pairs.choice, victim, originals, files, labels, tested, sees=f" and sees {name}"
         )
-        found = proof.trials(victim, {row["method"]: row for row in rows}, f" and sees {name}")
         trials += found
         say(
           f"{found[0].victim}: {found[0].published:.0f} % from published files (best epoch "

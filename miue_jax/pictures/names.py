@@ -22,11 +22,6 @@ def is_plain(path: str) -> bool:
   )
 
 
-def shown(name: str) -> str:
-  """Returns a name with control characters and undecodable bytes escaped, for a terminal."""
-  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def distinct_names(names: Sequence[str]) -> list[str]:
   """Removes the suffixes of relative paths, unless two files would then share a name.
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from miue_jax.machine import files, reading
 from miue_jax.pictures import decode
-from miue_jax.pictures.names import is_plain, published_names, shown
-from miue_jax.settings.errors import UserError
+from miue_jax.pictures.names import is_plain, published_names
+from miue_jax.settings.errors import UserError, escaped
 
 # Names of split folders, by what they are for; capitals do not matter.
 SPLITS = {
@@ -92,11 +92,11 @@ class Survey:
     """Returns what was found in lines for a terminal; names at most `most` files per reason."""
     counts = self.counts()
     lines = [f"{len(self.pictures)} pictures in {len(counts)} classes:"]
-    lines += [f"  {shown(name) or 'no class'}: {count}" for name, count in counts.items()]
+    lines += [f"  {escaped(name) or 'no class'}: {count}" for name, count in counts.items()]
     lines += self.notes
     if self.duplicates:
       lines.append(f"{len(self.duplicates)} groups of files are exact duplicates:")
-      lines += [f"  {' = '.join(map(shown, group))}" for group in self.duplicates[:most]]
+      lines += [f"  {' = '.join(map(escaped, group))}" for group in self.duplicates[:most]]
       lines += _more(len(self.duplicates), most)
     return "\n".join([*lines, *self.omissions(most)])
 
@@ -107,7 +107,7 @@ class Survey:
       by_reason.setdefault(item.reason, []).append(item.path)
     lines = [f"{len(self.left_out)} files and folders are left out:"] if by_reason else []
     for reason, paths in by_reason.items():
-      lines += [f"  {shown(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
+      lines += [f"  {escaped(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
     return lines
 
 
@@ -163,7 +163,7 @@ def survey(
     named, problems = _by_folder(root, paths, notes)
   left_out += problems
   if not named:
-    example = f", such as {shown(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
+    example = f", such as {escaped(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
     raise UserError(
       f"{root} has no pictures in class folders; {len(left_out)} files and folders are left out"
       f"{example}: put the pictures of each class in one folder."
@@ -247,11 +247,11 @@ def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], 
 
   def problem(path: str) -> str:
     try:
-      decode.header(os.path.join(root, path), shown(path))
+      decode.header(os.path.join(root, path), escaped(path))
     except UserError as error:
       if strict:
         raise
-      return str(error).removeprefix(shown(path)).strip()
+      return str(error).removeprefix(escaped(path)).strip()
     return ""
 
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -275,8 +275,8 @@ def _by_folder(root: str, paths: Sequence[str], notes: list[str]) -> tuple[Named
   if splits and others:
     if len(splits) > 1 or len(others) < 2:
       raise UserError(
-        f"{root} holds {', '.join(map(shown, splits))}, with folders like a split, next to "
-        f"{', '.join(map(shown, others))}: rename or move one of them, so that it is clear which "
+        f"{root} holds {', '.join(map(escaped, splits))}, with folders like a split, next to "
+        f"{', '.join(map(escaped, others))}: rename or move one of them, so that it is clear which "
         "folders are classes."
       )
     notes.append(f"The folder {splits[0]} is taken for a class, like {', '.join(others[:3])}.")

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from samples import UPRIGHT
 
 from miue_jax.data import pixels
 from miue_jax.settings.errors import UserError
@@ -136,19 +137,6 @@ def test_decode_sixteen_bit_rgb_is_within_one_level():
 def test_decode_cmyk_jpeg():
   file = encoded(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG", quality=95)
   assert np.abs(decode(file).astype(int) - [0, 255, 255]).max() <= 8
-
-
-# Transformations of stored pixels for display, from the EXIF standard's table of orientations.
-UPRIGHT = {
-  1: lambda x: x,
-  2: lambda x: x[:, ::-1],
-  3: lambda x: x[::-1, ::-1],
-  4: lambda x: x[::-1],
-  5: lambda x: x.transpose(1, 0, 2),
-  6: lambda x: np.rot90(x, -1),
-  7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
-  8: lambda x: np.rot90(x),
-}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)

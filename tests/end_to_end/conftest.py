@@ -23,7 +23,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def started():
-  """Where to put the processes that are to end with the session at the latest."""
+  """Returns a list of processes that are killed when the session ends."""
   processes = []
   yield processes
   for process in processes:

@@ -30,7 +30,7 @@ _LOG_LINE = re.compile(r"[IW]\d{4} [\d:.]+ +\d+ \S+:\d+\] ")
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How a process ended."""
+  """Holds the exit status and the output of a process."""
 
   code: int
   out: str

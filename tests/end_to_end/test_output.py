@@ -1,4 +1,4 @@
-"""What the program prints: help, version, and text that it does not control."""
+"""Tests the output of the program: help, version, and text that it does not control."""
 
 import os
 import re

@@ -31,7 +31,7 @@ def test_missing_json_is_named(tmp_path):
 
 
 class Point(TypedDict):
-  """What the tests read."""
+  """Declares the object that the tests read."""
 
   x: Moderate
   n: Whole

@@ -1,4 +1,4 @@
-"""What killed programs left behind is removed, and nothing else."""
+"""Tests that leftovers of killed programs are removed, and nothing else."""
 
 import os
 import subprocess

@@ -7,6 +7,18 @@ from PIL import Image
 
 from miue_jax.pictures.survey import Found
 
+# Transformations of stored pixels for display, from the EXIF standard's table of orientations.
+UPRIGHT = {
+  1: lambda x: x,
+  2: lambda x: x[:, ::-1],
+  3: lambda x: x[::-1, ::-1],
+  4: lambda x: x[::-1],
+  5: lambda x: x.transpose(1, 0, 2),
+  6: lambda x: np.rot90(x, -1),
+  7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
+  8: lambda x: np.rot90(x),
+}
+
 
 def soft(rng, height=40, width=60, channels=3):
   """Returns a smooth random picture, uint8 `[H, W, C]`, with black and white areas."""

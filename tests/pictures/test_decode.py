@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import samples
 from PIL import Image, ImageCms, PngImagePlugin
+from samples import UPRIGHT
 
 from miue_jax.pictures import decode
 from miue_jax.settings.errors import UserError
@@ -113,18 +114,6 @@ def exif_of(tags, order="<"):
       extra += value
   head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags))
   return head + entries + b"\0\0\0\0" + extra
-
-
-UPRIGHT = {
-  1: lambda x: x,
-  2: lambda x: x[:, ::-1],
-  3: lambda x: x[::-1, ::-1],
-  4: lambda x: x[::-1],
-  5: lambda x: x.transpose(1, 0, 2),
-  6: lambda x: np.rot90(x, -1),
-  7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
-  8: lambda x: np.rot90(x),
-}
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)

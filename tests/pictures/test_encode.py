@@ -1,4 +1,4 @@
-"""What is kept and what is dropped in published files."""
+"""Tests which metadata published files keep and which they drop."""
 
 import io
 

@@ -9,6 +9,7 @@ import samples
 from PIL import Image
 
 from miue_jax.pictures import names, survey
+from miue_jax.settings import errors
 from miue_jax.settings.errors import UserError
 
 
@@ -164,5 +165,5 @@ def test_long_and_foreign_names_are_published_under_short_ones(tree):
 
 
 def test_names_that_are_no_utf8_are_shown_escaped():
-  assert names.shown("a\udce9\x1b.png") == "a\\udce9\\x1b.png"
+  assert errors.escaped("a\udce9\x1b.png") == "a\\udce9\\x1b.png"
   assert names.is_plain("a/\udce9.png")
