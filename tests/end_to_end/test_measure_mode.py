@@ -86,6 +86,7 @@ def unmeasured_copy(finished, folder, changed):
   (workdir / "measurement.json").unlink()
   stored = json.loads((workdir / "config.json").read_text())
   stored["config"]["measure"] |= changed
+  del stored["stages"]["measure"]
   (workdir / "config.json").write_text(json.dumps(stored))
   return workdir
 

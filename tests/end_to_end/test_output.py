@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -44,9 +45,10 @@ def test_help_imports_no_jax():
   assert result.stderr == "False False\n"
 
 
-def test_an_encoding_without_the_characters(finished):
+def test_an_encoding_without_the_characters(finished, tmp_path):
+  workdir = shutil.copytree(finished[0], tmp_path / "run")
   result = program(
-    *TINY, f"--workdir={finished[0]}", "--mode=report", PYTHONIOENCODING="ascii", LC_ALL="C"
+    *TINY, f"--workdir={workdir}", "--mode=report", PYTHONIOENCODING="ascii", LC_ALL="C"
   )
   assert result.returncode == 0, result.stderr
   assert "victim" in result.stdout

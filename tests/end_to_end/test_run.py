@@ -98,7 +98,7 @@ def test_a_mistaken_flag_costs_no_heavy_import():
   code = """
 import sys
 from miue_jax import main
-sys.argv = ["miue-jax", "--config.method.epsilon=0.0"]
+sys.argv = ["miue-jax", "--mode=unknown"]
 try:
   main.console()
 finally:
