@@ -98,7 +98,7 @@ def test_the_model_is_frozen_while_it_is_attacked(tmp_path, use_devices, reporte
   assert MODES.index(True) >= adversarial.STEPS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adversarial_training_does_not_depend_on_the_number_of_devices(
   tmp_path, use_devices, reporter
 ):

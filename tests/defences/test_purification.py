@@ -40,7 +40,7 @@ def error(images, expected):
   return np.sqrt(np.mean((images.astype(float) - expected) ** 2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "make", [purification.variational, functools.partial(purification.diffusion, 60)]
 )
@@ -120,7 +120,7 @@ def test_divergence_is_that_of_gaussians():
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_results_do_not_depend_on_the_number_of_devices(use_devices):
   short = purification.Training(width=8, steps=5, batch_size=8)
   train = smooth(11, 0)

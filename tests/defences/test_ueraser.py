@@ -17,6 +17,7 @@ def keys(count, seed=0):
   return prng.example_keys(jax.random.key(seed), jnp.arange(count))
 
 
+@pytest.mark.slow
 def test_the_augmentation_with_the_largest_loss_of_five_is_learned():
   images = np.random.default_rng(0).random((6, 8, 8, 3), np.float32)
   target = jnp.float32(0.3)
@@ -88,7 +89,7 @@ def test_each_toning_acts_on_half_of_the_images():
   assert all(sorted(image[0, 0].round(5)) == [0.2, 0.4, 0.6] for image in toned[even].astype(float))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
   def adversary(keys, images, targets):
     def loss(images):

@@ -1,13 +1,16 @@
 """The program as a user starts it, in a process of its own."""
 
+import dataclasses
+import json
 import multiprocessing
 import os
 import pathlib
 import subprocess
 import sys
 
+import filelock
 import pytest
-from program import ROOT, TINY, Fork, ended, meeting
+from program import ROOT, TINY, Fork, Result, ended, meeting
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +139,16 @@ def start_pod(start_fork):
 
 
 @pytest.fixture(scope="session")
-def finished(run, tmp_path_factory):
-  """The workdir of a whole tiny run, and how the run ended; copy it before changing it."""
-  workdir = tmp_path_factory.mktemp("finished") / "run"
-  return workdir, run(*TINY, f"--workdir={workdir}")
+def finished(run, tmp_path_factory, worker_id):
+  """The workdir of a whole tiny run, and how the run ended; copy it before changing it.
+
+  Parallel workers share it: the first one that needs it makes it, the others wait.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if worker_id != "master":
+    folder = folder.parent
+  workdir, ending = folder / "finished" / "run", folder / "finished.json"
+  with filelock.FileLock(folder / "finished.lock"):
+    if not ending.exists():
+      ending.write_text(json.dumps(dataclasses.asdict(run(*TINY, f"--workdir={workdir}"))))
+    return workdir, Result(**json.loads(ending.read_text()))

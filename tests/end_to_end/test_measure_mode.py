@@ -97,7 +97,7 @@ def unmeasured(finished, tmp_path):
   return unmeasured_copy(finished, tmp_path, SETTINGS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
   for mode in ("measure", "report"):
     result = fork(*TINY, *EVERY, f"--workdir={unmeasured}", f"--mode={mode}")

@@ -40,6 +40,7 @@ def rows(workdir):
   return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_starts_with_what_was_learned_of_other_classes(run, weights, tmp_path):
   found = {}
   for name, flags in {
@@ -59,6 +60,7 @@ def test_it_starts_with_what_was_learned_of_other_classes(run, weights, tmp_path
   assert "small_cnn from five" in page
 
 
+@pytest.mark.slow
 def test_the_benchmark_names_it_and_refuses_other_networks(run, fork, weights, tmp_path):
   flags = (*DIGITS, OTHERS, f"--config.victim_fit.start_from={weights}", "--mode=compare")
   flags += ("--config.compare.methods=('random',)", "--config.compare.seeds=(0,)")

@@ -82,6 +82,7 @@ def test_tensorboard_events_hold_the_learning_curves(finished):
   assert scalars["generate/objective"] == pytest.approx(history, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_repeats_nothing(finished, run):
   workdir, first = finished
   before = content(workdir)
@@ -94,6 +95,7 @@ def test_the_same_command_again_repeats_nothing(finished, run):
   assert "epoch" not in news
 
 
+@pytest.mark.slow
 def test_a_mistaken_flag_costs_no_heavy_import():
   code = """
 import sys

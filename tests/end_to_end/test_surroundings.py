@@ -59,7 +59,7 @@ def test_few_files(real):
   assert "ulimit -n" in real(*GENERATE, before="ulimit -n 10;").sentence()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interactive_slurm_step(real):
   step = {
     "SLURM_STEP_NODELIST": "localhost",

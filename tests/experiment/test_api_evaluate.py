@@ -33,6 +33,7 @@ def plain(rows):
   return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in rows]
 
 
+@pytest.mark.slow
 def test_every_combination_has_a_row(arrays, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   rows = api.evaluate(*arrays, **TINY, defences=("none", "bits1"), seeds=range(2))

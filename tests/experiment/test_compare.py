@@ -127,6 +127,7 @@ def test_every_combination_once_and_column_by_column():
   assert seeds == sorted(seeds)
 
 
+@pytest.mark.slow
 def test_each_poison_is_made_once(comparison, experiment):
   trained, made, _ = comparison()
   assert made == [("a", 0), ("b", 0)]
@@ -165,6 +166,7 @@ def test_a_poison_that_fails_costs_its_cells_alone_and_one_attempt(comparison, e
   assert text.count("Diverged.") == 1
 
 
+@pytest.mark.slow
 def test_what_another_program_has_is_left_until_the_end(comparison, experiment):
   theirs = Cell("a", "linear", "none", 0)
   last = CELLS[-1]
@@ -174,6 +176,7 @@ def test_what_another_program_has_is_left_until_the_end(comparison, experiment):
   assert len(trained) == len(CELLS)
 
 
+@pytest.mark.slow
 def test_what_another_program_finished_is_not_repeated(comparison, experiment):
   theirs = Cell("a", "linear", "bits2", 1)
   last = CELLS[-1]
@@ -190,6 +193,7 @@ def test_what_another_program_finished_is_not_repeated(comparison, experiment):
   assert sorted(filled(experiment.workdir.results)) == sorted(CELLS)
 
 
+@pytest.mark.slow
 def test_a_poison_that_another_program_makes_is_waited_for(comparison, experiment):
   with holder.holding(experiment.workdir.locks, "poison", "a", 0) as other:
     last = [cell for cell in CELLS if cell.method != "a"][-1]
@@ -212,6 +216,7 @@ def test_one_undefended_victim_of_each_line_is_measured(comparison, experiment):
   assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "error", [UserError("Damaged."), np.linalg.LinAlgError("SVD did not converge"), MemoryError()]
 )

@@ -111,6 +111,7 @@ def test_held_out_samples_are_not_trained_on(monkeypatch):
   assert "40 held-out samples" in found.warnings[-1]
 
 
+@pytest.mark.slow
 def test_the_step_limit_is_a_warning(monkeypatch):
   monkeypatch.setattr(neural, "_CHECK_EVERY", 10)
   x, y = tasks.TASKS[2].draw(np.random.default_rng(5), 300)

@@ -84,6 +84,7 @@ def test_delta_keeps_the_budget_and_the_pixels_their_range(generate, changes):
   assert made.perturbed is None
 
 
+@pytest.mark.slow
 def test_the_objective_falls(generate):
   history = generate().history
   # Error-minimising noise makes the images easy, for the source model as well.
@@ -100,6 +101,7 @@ def test_the_source_model_sees_the_poison(generate):
   assert not small.delta.any()
 
 
+@pytest.mark.slow
 def test_a_class_has_one_pattern_up_to_clipping(generate):
   made, images, labels = generate(class_wise=True), DATASET.train.images, DATASET.train.labels
   patterns = []

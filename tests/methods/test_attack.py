@@ -82,7 +82,7 @@ def test_objectives_are_cross_entropies():
   assert found == pytest.approx(-entropies[rows, labels], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_image_keeps_its_best_restart(generate):
   # After one small step from noise, chance decides which restart is best for an image.
   settings = {"steps": 1, "step_size": 1 / 255, "augment": "none"}
@@ -130,7 +130,7 @@ STOPS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected, _ = generate("whole", restarts=2)
   for step in STOPS:
@@ -143,7 +143,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert again.delta.tobytes() == expected.delta.tobytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_does_not_matter(generate):
   (one, _), (four, _) = (generate(str(n), devices=n, restarts=2) for n in (1, 4))
   np.testing.assert_allclose(four.history["source_loss"], one.history["source_loss"], rtol=1e-3)

@@ -121,6 +121,7 @@ def test_transfers_are_seen():
   assert transfers("  %i = ((f32[3]{0}), token[]) infeed(%token)") != []
 
 
+@pytest.mark.slow
 def test_no_step_exchanges_anything_with_the_host(steps):
   source, delta = steps()
   assert transfers(source) == transfers(delta) == []
@@ -136,6 +137,7 @@ def test_a_delta_step_gathers_features_and_nothing_larger(steps, changes):
   assert ("all-gather", GATHERED) in delta
 
 
+@pytest.mark.slow
 def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   _, delta = steps(class_wise=True)
   patterns = CLASSES * math.prod(SHAPE)
@@ -143,7 +145,7 @@ def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   assert larger == [("all-reduce", patterns)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_auxiliary_network_gathers_only_clean_features(steps):
   _, delta = map(collectives, steps(name="em_mine"))
   gathered = [values for name, values in delta if name == "all-gather"]

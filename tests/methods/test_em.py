@@ -47,6 +47,7 @@ def errors(state, images):
   return 100 * float(np.mean(np.argmax(logits, axis=1) != DATASET.train.labels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_it_stops_when_the_training_error_is_below_one_percent(generate, class_wise):
   made, states = generate(class_wise=class_wise)
@@ -72,6 +73,7 @@ def test_without_a_limit_it_does_not_stop(generate):
   assert [len(values) for values in made.history.values()] == [25, 25, 25]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_does_not_continue(generate):
   expected, states = generate("whole")
   for step in (1, EPOCH, EPOCH + 3, states.position):

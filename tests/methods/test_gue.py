@@ -174,7 +174,7 @@ def test_the_follower_never_falls_behind(sign):
     assert rate == pytest.approx(gue.ETA * norm, rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_follower_learns_the_poison_and_the_payoff_keeps_its_bound(generate):
   history = generate(epochs=20).history
   assert [len(values) for values in history.values()] == [20, 20, 20]
@@ -183,7 +183,7 @@ def test_the_follower_learns_the_poison_and_the_payoff_keeps_its_bound(generate)
   assert min(history["objective"]) > np.log(CLASSES - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_picture_has_one_perturbation_whatever_its_label(generate):
   # A large budget shows what so few steps make of different images.
   delta = generate(epsilon=64 / 255).delta
@@ -203,7 +203,7 @@ def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   np.testing.assert_array_equal(changed, chosen)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
   for stop in (1, STEPS, 2 * STEPS):
@@ -214,7 +214,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert resumed.history == expected.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_does_not_matter(generate):
   # One pass only: q is a small difference of two losses, and every move magnifies its rounding.
   one, four = (generate(str(n), devices=n, epochs=1) for n in (1, 4))

@@ -153,7 +153,7 @@ def correlation(state, delta):
   return np.sqrt(np.mean(np.square(standardised[0].T @ standardised[1] / COUNT)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
 def test_features_share_less_information(generate, name):
   # Many steps of one large batch: the critic of so few images has to learn first.
@@ -194,7 +194,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert resumed.history == expected.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["em_mine", "ap_mine"])
 def test_the_number_of_devices_does_not_matter(generate, name):
   (one, _), (four, _) = (generate(str(n), name=name, devices=n, epochs=1) for n in (1, 4))

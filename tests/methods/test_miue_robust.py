@@ -42,7 +42,7 @@ def cohesion(state, images):
   return cosines[same].mean() - cosines[~same].mean()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_features_collapse_in_gray_as_well(generate):
   gained = {}
   for name in ("miue", "miue_robust"):
@@ -63,6 +63,7 @@ def test_without_a_transformation_it_is_miue(generate):
   assert other.delta.tobytes() != plain.delta.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment_poisoned", [False, True])
 def test_both_sides_see_transformed_images(generate, augment_poisoned):
   # No delta step sees colour, so that all channels move by the same sign: the weights of luma are
@@ -79,7 +80,7 @@ def test_both_sides_see_transformed_images(generate, augment_poisoned):
   assert np.abs(made.delta).max() >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_draws_do_not_depend_on_the_number_of_devices(generate):
   settings = {"transformations": ("none", "grayscale", "jpeg50"), "epochs": 1}
   one, _ = generate("one", devices=1, **settings)

@@ -109,7 +109,7 @@ def prediction_error(block, labels, unseen, answers):
   return np.mean((predicted - targets[1]) ** 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unseen_images_are_predicted_worse(generate):
   made = generate()
   rising = [generate(str(n), steps=n).history["objective"] for n in (1, 8)]

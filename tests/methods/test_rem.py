@@ -75,6 +75,7 @@ def test_the_poison_stays_easy_within_the_inner_radius(generate):
   assert robust["em"] < min(robust["rem"], robust["sem"]) - 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_the_source_model_is_trained_adversarially(generate, name):
   attacked, _ = generate("attacked", name, epochs=1)
@@ -114,7 +115,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert resumed.history == expected.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_the_number_of_devices_does_not_matter(generate, name):
   # One epoch only: later, gradients near 0 have signs that depend on the last bit.

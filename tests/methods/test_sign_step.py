@@ -93,6 +93,7 @@ def test_the_adversary_is_given_the_loss_and_a_key_of_every_row(moved):
   np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_last_step_of_a_batch_counts_correct_predictions(moved):
   dataset = make_dataset(COUNT)
   first_pixels = dataset.train.images[:].reshape(COUNT, -1)[:, :CLASSES]

@@ -44,7 +44,7 @@ def on_mesh(function, *arguments):
   return jax.jit(mapped)(*map(jnp.asarray, arguments))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_contrast_is_ntxent_with_its_gradient(use_devices):
   use_devices(2)
   rng = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_equal_perturbations_have_a_gradient(use_devices):
   np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_classes_become_separable(generate):
   made = generate(separability_weight=1.0, steps=16)
   without = generate("without", separability_weight=0.0, steps=16)
@@ -126,14 +126,14 @@ def test_classes_become_separable(generate):
   assert np.abs(made.delta).max() == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_contrast_falls(generate):
   made = generate(separability_weight=0.0, epochs=6)
   for name in ("source_loss", "objective"):
     assert made.history[name][-1] < made.history[name][0] - 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_does_not_matter(generate):
   one, two = (generate(str(n), devices=n, epochs=1) for n in (1, 2))
   np.testing.assert_allclose(two.history["source_loss"], one.history["source_loss"], rtol=1e-4)

@@ -51,7 +51,7 @@ def _step(module, devices, variables, images, labels):
   return jax.jit(sharded)(variables, images, labels)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", MODULES)
 def test_results_do_not_depend_on_the_number_of_devices(name):
   rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ def test_sizes_of_the_layers(width, sizes):
   }
 
 
+@pytest.mark.slow
 def test_features_and_logits_match_numpy():
   rng = np.random.default_rng(0)
   module = models.build(Model(name="lenet5", width=6, normalise="none"), 5, (20, 17, 3))

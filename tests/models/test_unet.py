@@ -11,6 +11,7 @@ from miue_jax.models import unet
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 3), (13, 10, 1)])
 def test_outputs_have_the_shape_of_the_images_and_are_within_one(shape):
   module = unet.UNet(width=2)
@@ -22,6 +23,7 @@ def test_outputs_have_the_shape_of_the_images_and_are_within_one(shape):
   assert 0 < np.abs(found).max() < 1
 
 
+@pytest.mark.slow
 def test_number_of_parameters():
   variables = models.init(unet.UNet(width=4), jax.random.key(0), (8, 8, 3))
   down = [(3, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32)]
@@ -30,6 +32,7 @@ def test_number_of_parameters():
   assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
 
 
+@pytest.mark.slow
 def test_an_output_depends_on_near_and_far_pixels():
   module, shape = unet.UNet(width=8), (16, 16, 1)  # with fewer units ReLU may leave none
   variables = models.init(module, jax.random.key(1), shape)

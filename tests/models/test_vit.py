@@ -193,7 +193,7 @@ def _trained(steps=2):
   return sharding.fetch(state.params), sums.read("vit")[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_with_dropout_does_not_depend_on_the_number_of_devices(use_devices):
   use_devices(1)
   expected, expected_loss = _trained()

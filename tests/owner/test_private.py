@@ -26,6 +26,7 @@ def _try(out, answer):
     answer.put(str(error))
 
 
+@pytest.mark.slow
 def test_two_commands_do_not_work_on_one_folder(tmp_path):
   context = multiprocessing.get_context("spawn")
   answer = context.Queue()

@@ -103,6 +103,7 @@ def test_the_same_seed_makes_the_same_files_and_another_one_others(photos, tmp_p
   assert all(first[name] != third[name] for name in first)
 
 
+@pytest.mark.slow
 def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
   run(photos, tmp_path / "out", seed=None)
   with protect.Key.open(tmp_path / "out.key") as secret:
@@ -131,6 +132,7 @@ def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_published_again(photos, tmp_path):
   run(photos, tmp_path / "out")
   (tmp_path / "out" / "a" / "03.png").unlink()

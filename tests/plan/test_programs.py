@@ -97,7 +97,7 @@ def test_restarts_multiply_the_attack_alone(use_devices):
   assert two == one | {name: 2 * one[name] for name in ("delta", "keep")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_adversary_of_ten_steps_multiplies_the_work(use_devices):
   use_devices(1)
 

@@ -114,6 +114,7 @@ def one_pass(platform):
   return state, sums
 
 
+@pytest.mark.slow
 def test_both_kinds_of_loops_train_the_same_model(use_devices):
   use_devices(2)
   chex.assert_trees_all_close(one_pass("gpu"), one_pass("cpu"), rtol=1e-5, atol=1e-5)

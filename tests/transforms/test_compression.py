@@ -84,6 +84,7 @@ def test_a_lower_quality_loses_more_and_colour_loses_first():
   assert abs(compressed[4:12, 4:12:2, 0].mean() - compressed[4:12, 5:12:2, 0].mean()) < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(32, 32, 3), (27, 19, 3), (24, 16, 1), (13, 21, 1)])
 @pytest.mark.parametrize("quality", [10, 50, 90])
 def test_differentiable_jpeg_is_close_to_the_codec(shape, quality):
