@@ -7,7 +7,6 @@ import optax
 from miue_jax.transforms import hooks
 
 
-@pytest.mark.slow
 def test_soft_targets_are_mixtures_of_onehot_labels():
   rng = np.random.default_rng(0)
   logits = rng.standard_normal((6, 4)).astype(np.float32)
@@ -25,7 +24,6 @@ def test_soft_targets_are_mixtures_of_onehot_labels():
   np.testing.assert_allclose(targets.correct(logits), expected, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_hard_targets_are_labels():
   logits = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
   labels = jnp.array([0, 1, 2, 0, 1])
