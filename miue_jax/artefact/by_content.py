@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image
 
 from miue_jax.artefact.poison import Poison
-from miue_jax.machine import archives, files
+from miue_jax.machine import archives, files, threads
 from miue_jax.pictures import decode, entries
 from miue_jax.pictures.key import digest
 from miue_jax.pictures.names import is_plain
 from miue_jax.pictures.publish import all_published
-from miue_jax.pictures.restore import in_threads
 from miue_jax.settings.errors import UserError
 
 NAME = "published.npz"
@@ -109,7 +108,8 @@ def restore(
   free = {mark: list(indices) for mark, indices in by_mark.items()}
   shape, refused, restored = poison.delta.shape[1:], [], {}
   paths = all_published(directory)
-  for path, result in in_threads(lambda path: _read(directory / path, path, shape), paths):
+  results = threads.each(lambda path: _read(directory / path, path, shape), paths)
+  for path, result in zip(paths, results, strict=True):
     if isinstance(result, str):
       refused.append(f"{path}: {result}")
     elif (mark := digest(result)) not in by_mark:

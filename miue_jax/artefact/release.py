@@ -23,9 +23,7 @@ import pathlib
 import re
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -34,8 +32,8 @@ from miue_jax.artefact.by_content import Row
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
-from miue_jax.data.images import BLOCK, Images
-from miue_jax.machine import documents, files, progress, reading
+from miue_jax.data.images import Images
+from miue_jax.machine import documents, files, reading, threads
 from miue_jax.pictures.key import digest
 from miue_jax.pictures.publish import all_published
 from miue_jax.settings.errors import UserError
@@ -230,7 +228,7 @@ def _write_png(folder: pathlib.Path, images: Images, rows: Sequence[Row]) -> lis
     (folder / rows[i].path).write_bytes(content)
     return hashlib.sha256(content).hexdigest(), digest(image)
 
-  written = _on_all_cores(write, len(rows), "wrote")
+  written = list(threads.each_shown(write, range(len(rows)), "wrote"))
   _write_index(
     folder, [row._replace(sha256=sha256) for row, (sha256, _) in zip(rows, written, strict=True)]
   )
@@ -326,25 +324,10 @@ def _read_png(directory: pathlib.Path, rows: Sequence[Row], shape: tuple[int, ..
     return None
 
   with files.reported("read", directory):
-    problems = [problem for problem in _on_all_cores(read, len(rows), "read") if problem]
+    problems = [
+      problem for problem in threads.each_shown(read, range(len(rows)), "read") if problem
+    ]
   if problems:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise UserError(f"{problems[0]}{more}: put the exported file back.")
   return images
-
-
-def _on_all_cores(work: Callable[[int], Any], count: int, verb: str) -> list[Any]:
-  """Returns `[work(0), ..., work(count - 1)]`; zlib and hashlib release the interpreter lock."""
-  pool, results = futures.ThreadPoolExecutor(os.cpu_count()), []
-
-  def blocks() -> Iterator[int]:
-    for start in range(0, count, BLOCK):  # A million futures at once would take gigabytes.
-      block = range(start, min(start + BLOCK, count))
-      results.extend(pool.map(work, block))
-      yield len(block)
-
-  try:
-    progress.count(verb, blocks(), count)
-  finally:
-    pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.
-  return results

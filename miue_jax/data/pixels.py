@@ -8,7 +8,7 @@ import grain
 import numpy as np
 from PIL import Image, ImageOps
 
-from miue_jax.machine import progress
+from miue_jax.machine import progress, threads
 from miue_jax.pictures import decode as pictures
 from miue_jax.settings.errors import UserError
 
@@ -126,11 +126,11 @@ def decode_all(
       decoded.append(image)
     return np.stack(decoded)
 
-  threads = os.cpu_count() or 1
+  cores = threads.cores()
   chunks = (
     grain.MapDataset.range(0, count, _CHUNK)
     .map(decode_chunk)
-    .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    .to_iter_dataset(grain.ReadOptions(num_threads=cores, prefetch_buffer_size=2 * cores))
   )
 
   def filled() -> Iterator[int]:

@@ -8,7 +8,7 @@ import sys
 
 import jax
 
-from miue_jax.machine import processes
+from miue_jax.machine import processes, threads
 from miue_jax.machine.cpu import allocator
 from miue_jax.settings.errors import UserError, first_line
 
@@ -25,7 +25,7 @@ def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
   if "JAX_NUM_CPU_DEVICES" not in os.environ:
     # jax refuses once a backend runs (a second call in one process). It then keeps its devices.
     with contextlib.suppress(RuntimeError):
-      wanted = min(_wanted_on_cpu(devices, batch_sizes), _cores())
+      wanted = min(_wanted_on_cpu(devices, batch_sizes), threads.cores())
       jax.config.update("jax_num_cpu_devices", wanted)
   allocator.keep(jax.config.jax_num_cpu_devices)  # pyrefly: ignore[missing-attribute]
   mesh = make(devices, batch_sizes)
@@ -99,14 +99,10 @@ def _check_flags(flags: str) -> None:
     raise UserError(f"XLA cannot start with XLA_FLAGS ({flags}): correct or unset them.")
 
 
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
-
 def _wanted_on_cpu(devices: int, batch_sizes: tuple[int, ...]) -> int:
   """Returns the number of CPU devices for this process."""
   count = processes.count()
-  fitting = (n for n in range(min(_cores(), 8), 0, -1) if _divides(n * count, batch_sizes))
+  fitting = (n for n in range(min(threads.cores(), 8), 0, -1) if _divides(n * count, batch_sizes))
   return devices // count or next(fitting, 1)
 
 

@@ -17,6 +17,7 @@ Example:
   ((4, 32), (4, 10))
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +101,17 @@ def infer(network: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Ar
   return outputs
 
 
+@functools.lru_cache(maxsize=16)
+def _draw(network: nn.Module, unoptimised: bool) -> Callable[[jax.Array, jax.Array], Any]:
+  """Returns `network.init` as one compiled program, which equal networks share.
+
+  The forward pass is dead code there and only the draws remain. They run once, and XLA's CPU
+  backend would take about a second to optimise each.
+  """
+  options = {"xla_backend_optimization_level": 0} if unoptimised else None
+  return jax.jit(network.init, compiler_options=options)
+
+
 def init(
   network: nn.Module, key: jax.Array, image_shape: tuple[int, ...]
 ) -> dict[str, dict[str, Any]]:
@@ -114,11 +126,8 @@ def init(
     `{"params": ..., "batch_stats": ...}`, all float32; "batch_stats" is empty for a network
     without batch norm.
   """
-  # In one compiled program the forward pass is dead code and only the draws remain. They run once,
-  # and XLA's CPU backend would take about a second to optimise each. Inside an outer transformation
-  # (`jit` or `eval_shape` of a caller) the compiler options are not ours to choose.
+  # Inside an outer transformation (`jit` or `eval_shape` of a caller) the compiler options are not
+  # ours to choose.
   unoptimised = cpu.in_use() and not isinstance(key, jax.core.Tracer)
-  options = {"xla_backend_optimization_level": 0} if unoptimised else None
-  draw = jax.jit(network.init, compiler_options=options)
-  variables = draw(key, jnp.zeros((1, *image_shape)))
+  variables = _draw(network, unoptimised)(key, jnp.zeros((1, *image_shape)))
   return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

@@ -1,17 +1,14 @@
 """Reads pictures into what networks see, on all cores."""
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from miue_jax.machine import progress
+from miue_jax.machine import threads
 from miue_jax.pictures import carry, decode, key
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
@@ -67,7 +64,7 @@ def load(
     squashed = (decode.squashed(picture, side) for side in (size, seen))
     return (key.digest(picture.channels), *squashed, weights)
 
-  results = list(map(read, pictures) if quiet else each(read, pictures, "reading"))
+  results = list(map(read, pictures) if quiet else threads.each_shown(read, pictures, "reading"))
   kept = [i for i, result in enumerate(results) if len(result) > 2]
   sources, *arrays = zip(*(results[i] for i in kept), strict=True) if kept else ((), (), (), ())
   shapes = (0, size, size, 3), (0, seen, seen, 3), (0, size, size)
@@ -77,35 +74,6 @@ def load(
   )
   failed = tuple(result for result in results if len(result) == 2)
   return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
-
-
-def each(work: Callable[[Any], Any], items: Sequence[Any] | np.ndarray, verb: str) -> Iterator[Any]:
-  """Yields `work(item)` of all items in their order, computed on all cores.
-
-  A progress bar shows the time that is left; without a terminal, lines of the log do.
-  """
-  with _pool() as pool:
-    results = pool.map(work, items)
-    if os.isatty(2):
-      yield from tqdm.tqdm(results, verb, len(items), unit="picture")
-      return
-    done = []
-    progress.count(verb, (_kept(result, done) for result in results), len(items))
-    yield from done
-
-
-def _kept(result: Any, done: list[Any]) -> int:
-  done.append(result)
-  return 1
-
-
-@contextlib.contextmanager
-def _pool() -> Generator[concurrent.futures.ThreadPoolExecutor]:
-  pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-  try:
-    yield pool
-  finally:
-    pool.shutdown(cancel_futures=True)  # after a signal, what has not begun is left out
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

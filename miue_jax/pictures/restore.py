@@ -6,21 +6,17 @@ import os
 import pathlib
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import files, threads
 from miue_jax.pictures import carry, decode, encode, entries
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.publish import all_published, clear_leftovers, without
 from miue_jax.settings.errors import UserError
-
-_BLOCK = 64  # pictures that wait for a thread at the same time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +63,7 @@ def restore(
   claims = _Claims(key)
   refused, restored = [], {}
   work = functools.partial(_restore_one, published, destination, key, claims)
-  for done, (path, result) in enumerate(in_threads(work, paths), 1):
+  for done, (path, result) in enumerate(zip(paths, threads.each(work, paths), strict=True), 1):
     if isinstance(result, str):
       refused.append((path, result))
     else:
@@ -168,14 +164,3 @@ def original_pixels(channels: np.ndarray, content: Content) -> np.ndarray:
     raise UserError("The key is damaged: copy it again.")
   values = np.frombuffer(difference, np.uint8).reshape(channels.shape)
   return without(channels, content.delta) + values
-
-
-def in_threads(work: Callable[[str], Any], items: Sequence[str]) -> Iterator[tuple[str, Any]]:
-  """Yields items with the results of `work`, in order; NumPy and zlib use all cores."""
-  pool = futures.ThreadPoolExecutor(os.cpu_count())
-  try:
-    for start in range(0, len(items), _BLOCK):
-      block = items[start : start + _BLOCK]
-      yield from zip(block, pool.map(work, block), strict=True)
-  finally:
-    pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.

@@ -7,10 +7,9 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from concurrent import futures
 from typing import Any, cast
 
-from miue_jax.machine import files, reading
+from miue_jax.machine import files, reading, threads
 from miue_jax.pictures import decode
 from miue_jax.pictures.names import is_plain, published_names
 from miue_jax.settings.errors import UserError, escaped
@@ -254,8 +253,7 @@ def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], 
       return str(error).removeprefix(escaped(path)).strip()
     return ""
 
-  with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    problems = list(pool.map(problem, paths))
+  problems = list(threads.each(problem, paths))
   pairs = list(zip(paths, problems, strict=True))
   return [path for path, bad in pairs if not bad], [LeftOut(p, bad) for p, bad in pairs if bad]
 
