@@ -93,6 +93,7 @@ def test_the_objective_falls(generate):
   assert history["source_loss"][1] < history["source_loss"][0]
 
 
+@pytest.mark.slow
 def test_the_source_model_sees_the_poison(generate):
   # Without a delta to learn from, the source model has another loss in the second epoch.
   small, large = (generate(f"{s}", step_size_start=s, step_size_end=s) for s in (1e-9, 8 / 255))
@@ -211,7 +212,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("class_wise", [False, True])
+@pytest.mark.parametrize("class_wise", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_in_the_same_bytes(generate, class_wise):
   expected = generate("whole", class_wise=class_wise)
   for name, steps in STOPS.items():

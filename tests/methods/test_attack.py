@@ -110,6 +110,7 @@ def test_the_source_learns_from_clean_images(generate):
 
 
 @pytest.mark.parametrize("changes", [{"epsilon": 2 / 255}, {"fraction": 0.5}, {"only_class": 1}])
+@pytest.mark.slow
 def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   made, _ = generate(**changes)
   assert np.abs(made.delta).max() == round(255 * changes.get("epsilon", 8 / 255))

@@ -167,6 +167,7 @@ def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypat
   assert found.sentence == stored["sentence"]
 
 
+@pytest.mark.slow
 def test_a_page_to_share_has_no_pictures_and_no_names(photos, tmp_path):
   run(photos, tmp_path / "out", shareable=True)
   page = (tmp_path / "out.private" / "page" / "shareable.html").read_text()

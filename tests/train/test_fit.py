@@ -109,6 +109,7 @@ def test_a_whole_fit_is_pytorchs(tmp_path, use_devices, run_fit):
   np.testing.assert_allclose(ours["bias"], network.bias.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fit_does_not_depend_on_the_number_of_devices(tmp_path, use_devices, run_fit):
   fitted = {}
   for devices in (1, 2, 4, 8):
