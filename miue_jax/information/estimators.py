@@ -111,10 +111,12 @@ def mutual_information(
   Args:
     features_clean: Features of the clean images, `[samples, dx]`.
     features_public: Features of the published images, `[samples, dy]`, in the same order.
-    estimator: A key of `ESTIMATORS` other than `sliced`.
+    estimator: `histogram`, `kde`, `knn`, `gaussian`, `mine`, `infonce` or `nwj`.
     projections: Number of projections.
-    directions: As in `sliced`.
-    statistic: As in `sliced`.
+    directions: `shared` projects both sides on the same directions and needs equal numbers of
+      features; `independent` draws directions for each side.
+    statistic: `mean` over the projections, or `max`, a lower bound of the largest: the projection
+      is chosen on one half of the samples and measured on the other.
     **options: Options of the estimator, and `bootstrap`, `null`, `confidence` and `seed`, as in
       `estimate`; `OPTIONS` lists all of them.
 
