@@ -6,7 +6,7 @@ import pytest
 from benchmarks import scaling
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_traffic_over_devices_is_that_of_a_ring(use_devices, config, sizes):
   use_devices(1)
   rows = scaling.over_devices(config, sizes)

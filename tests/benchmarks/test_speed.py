@@ -35,7 +35,7 @@ def run(*arguments):
   )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_program_writes_a_table_json_and_plots(tmp_path):
   done = run(
     "--config.method.model.name=linear", "--config.victim.name=linear", "--config.method.epochs=1",

@@ -276,7 +276,7 @@ def test_distinct_names_are_distinct_and_begin_with_the_stem(parts):
     assert pathlib.PurePosixPath(name).parent == pathlib.PurePosixPath(stem).parent
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_of_cifar10_as_jpeg(real_data, tmp_path):
   with tarfile.open(real_data("cifar10_jpeg.tar.gz")) as archive:
     archive.extractall(tmp_path, filter="data")

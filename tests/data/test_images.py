@@ -277,7 +277,7 @@ def test_every_process_reports_an_error_in_one_share(tree, tmp_path):
     assert "b/11.png does not decode" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_below_the_size_of_the_images(tmp_path):
   """Reads 181 MB of images, and then a quarter of them, as one process of four would."""
   if not pathlib.Path("/proc/self/status").exists():

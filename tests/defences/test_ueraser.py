@@ -17,7 +17,7 @@ def keys(count, seed=0):
   return prng.example_keys(jax.random.key(seed), jnp.arange(count))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_augmentation_with_the_largest_loss_of_five_is_learned():
   images = np.random.default_rng(0).random((6, 8, 8, 3), np.float32)
   target = jnp.float32(0.3)

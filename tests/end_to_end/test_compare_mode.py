@@ -132,7 +132,7 @@ def test_another_recipe_for_a_finished_poison_is_refused(whole, comparison):
   assert "method.epsilon (0.0235" in sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kills_change_nothing(whole, start_comparison, comparison, tmp_path):
   process = start_comparison(tmp_path)
   wait_until(lambda: len(rows_of(tmp_path)) >= 2, process)

@@ -126,7 +126,7 @@ def test_all_estimators_of_the_config_reach_the_report(fork, unmeasured):
   assert page.count("Against the paper&#39;s thesis") == bool(against)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layers_and_test_images(fork, finished, tmp_path):
   changed = {"layers": ["Conv_*", "features"], "split": "test", "bootstrap": 0, "null": 0}
   workdir = unmeasured_copy(finished, tmp_path, changed)

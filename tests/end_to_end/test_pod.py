@@ -66,7 +66,7 @@ def test_two_processes_make_what_one_makes(start_fork, start_pod, tmp_path):
   assert [len(list((w / "tensorboard").iterdir())) for w in (one, two)] == [2, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_stops_one_stops_all_and_a_restart_continues(start_fork, start_pod, tmp_path):
   whole, parts, moved = (tmp_path / name for name in ("whole", "parts", "moved"))
   results = [ended(process) for process in start_pod(2, 2, *LONG, f"--workdir={whole}")]

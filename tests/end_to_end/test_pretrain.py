@@ -40,7 +40,7 @@ def rows(workdir):
   return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_starts_with_what_was_learned_of_other_classes(run, weights, tmp_path):
   found = {}
   for name, flags in {

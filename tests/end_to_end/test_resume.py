@@ -27,7 +27,7 @@ def rows_of(workdir):
   return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_signals_save_and_the_same_command_continues(start, run, tmp_path):
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
   assert run(*STOPPED, f"--workdir={whole}").code == 0

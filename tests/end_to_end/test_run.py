@@ -3,12 +3,10 @@
 import json
 import re
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from program import ROOT, TINY, content
+from program import TINY, content
 from tensorboardX.proto import event_pb2
 
 
@@ -93,20 +91,3 @@ def test_the_same_command_again_repeats_nothing(finished, run):
   news = (workdir / "log.txt").read_text().removeprefix(log)
   assert "is finished" in news
   assert "epoch" not in news
-
-
-@pytest.mark.slow
-def test_a_mistaken_flag_costs_no_heavy_import():
-  code = """
-import sys
-from miue_jax import main
-sys.argv = ["miue-jax", "--mode=unknown"]
-try:
-  main.console()
-finally:
-  print([name for name in ("flax", "optax", "orbax", "sklearn") if name in sys.modules])
-"""
-  command = [sys.executable, "-c", code]
-  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-  assert result.returncode == 2, result
-  assert result.stdout == "[]\n"

@@ -75,18 +75,14 @@ def test_an_interactive_slurm_step(real):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "variables",
-  [
-    {"JAX_ENABLE_X64": "1"},
-    {"JAX_TRANSFER_GUARD": "disallow"},
-    {"MPLBACKEND": "bogus"},
-    {"PYTHONWARNINGS": "error"},
-    {"PYTHONIOENCODING": "ascii"},
-  ],
-  ids=str,
-)
-def test_variables_that_change_nothing(real, finished, tmp_path, variables):
+def test_variables_that_change_nothing(real, finished, tmp_path):
+  variables = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_TRANSFER_GUARD": "disallow",
+    "MPLBACKEND": "bogus",
+    "PYTHONWARNINGS": "error",
+    "PYTHONIOENCODING": "ascii",
+  }
   flags = [
     *TINY,
     "--config.measure.estimators=('histogram', 'knn')",
@@ -99,19 +95,18 @@ def test_variables_that_change_nothing(real, finished, tmp_path, variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("patch", ["fcntl.lockf = refuse", "fcntl.flock = fcntl.lockf = refuse",
-                                   "os.fsync = no_folders"])  # fmt: skip
-def test_poor_file_systems(real, tmp_path, patch):
+def test_a_file_system_without_locks_that_syncs_no_folders(real, tmp_path):
   program = tmp_path / "program.py"
   program.write_text(
-    f"""
+    """
 import errno, fcntl, os, stat, sys
 real = os.fsync
 def refuse(*_): raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 def no_folders(fd):
   if stat.S_ISDIR(os.fstat(fd).st_mode): raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
   return real(fd)
-{patch}
+fcntl.flock = fcntl.lockf = refuse
+os.fsync = no_folders
 from miue_jax import main
 main.console()
 """

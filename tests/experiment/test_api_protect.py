@@ -88,7 +88,7 @@ def test_one_and_two_devices_agree_up_to_rounding():
   assert np.mean(deltas[0] != deltas[1]) < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batches_larger_than_the_data_become_as_large_as_the_data():
   poison = protect(batch_size=512, source={"batch_size": 128})
   method = poison.manifest["config"]["method"]

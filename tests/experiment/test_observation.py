@@ -172,7 +172,7 @@ def test_an_interrupted_run_has_the_same_history(generate):
   assert resumed.history == expected.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_does_not_matter(generate, use_devices):
   two = generate("2", epochs=2).history
   use_devices(4)

@@ -141,7 +141,13 @@ def test_constants_carry_nothing_and_few_samples_are_refused(estimator):
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", BOUNDS.values(), ids=BOUNDS)
 @pytest.mark.parametrize(
-  ("rho", "samples"), [(0.0, 3000), (0.75, 1500), (0.75, 6000), (0.95, 3000)]
+  ("rho", "samples"),
+  [
+    (0.0, 3000),
+    (0.75, 1500),
+    pytest.param(0.75, 6000, marks=pytest.mark.long),
+    pytest.param(0.95, 3000, marks=pytest.mark.long),
+  ],
 )
 def test_bivariate_normal(estimator, rho, samples):
   x, y = tasks.normal("", tasks.paired(1, rho)).draw(np.random.default_rng(8), samples)

@@ -177,7 +177,7 @@ def test_no_interpreter(machine):
   assert machine.run("local_pod.sh", "2", PYTHON="absent").returncode == 127
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_make_a_poison(tmp_path, launch):
   flags = (
     "--config=configs/digits.py --mode=generate --config.data.max_train=200 "

@@ -127,7 +127,7 @@ def test_no_step_exchanges_anything_with_the_host(steps):
   assert transfers(source) == transfers(delta) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{}, {"balanced": True, "augment_poisoned": True, "draws": 2}])
 def test_a_delta_step_gathers_features_and_nothing_larger(steps, changes):
   source, delta = map(collectives, steps(**changes))

@@ -59,7 +59,7 @@ def alone(tmp_path, reporter):
   return run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_image_gets_the_perturbation_of_its_member(generate, alone):
   made = generate("whole", 3)
   perturbed = np.zeros(COUNT, bool)

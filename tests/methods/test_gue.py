@@ -192,7 +192,7 @@ def test_one_picture_has_one_perturbation_whatever_its_label(generate):
   assert delta.any(axis=(1, 2, 3)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{"epsilon": 5 / 255}, {"fraction": 0.5}, {"only_class": 1}])
 def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   made = generate(**changes)

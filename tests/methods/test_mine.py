@@ -183,7 +183,7 @@ def test_one_pattern_for_a_class_is_made_as_well(generate):
     np.testing.assert_array_equal(patterns, np.broadcast_to(patterns[:1], patterns.shape))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected, _ = generate("whole", name="em_mine")
   for step in (SOURCE_STEPS + 3, SOURCE_STEPS + 4 * BATCHES):
@@ -204,7 +204,7 @@ def test_the_number_of_devices_does_not_matter(generate, name):
   assert np.mean(four.delta == one.delta) >= 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_critic_sees_the_same_batch_on_any_number_of_devices(use_devices):
   auxiliary = mine.auxiliary(mine.EmSettings(information_weight=0.5))
   rng = np.random.default_rng(3)

@@ -54,7 +54,7 @@ def test_features_collapse_in_gray_as_well(generate):
   assert robust[1] > plain[1] + 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_transformation_it_is_miue(generate):
   plain, _ = generate("plain", "miue", epochs=2)
   same, _ = generate("same", transformations=("none",), epochs=2)

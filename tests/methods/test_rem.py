@@ -63,7 +63,7 @@ def worst_accuracy(state, images, radius):
   return 100 * float(np.mean(lowest > 0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_poison_stays_easy_within_the_inner_radius(generate):
   robust = {}
   for name in ("em", "rem", "sem"):

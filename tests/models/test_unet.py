@@ -32,7 +32,7 @@ def test_number_of_parameters():
   assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_output_depends_on_near_and_far_pixels():
   module, shape = unet.UNet(width=8), (16, 16, 1)  # with fewer units ReLU may leave none
   variables = models.init(module, jax.random.key(1), shape)

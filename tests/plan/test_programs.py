@@ -125,7 +125,7 @@ def test_steps_and_passes_of_a_whole_run(use_devices):
   assert passes(Config(method=METHODS["miue"].settings()), cifar) == (1100, 9 * 200)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parts_of_a_batch_need_less_memory_where_loops_are_on_the_device(monkeypatch, use_devices):
   use_devices(1)
   monkeypatch.setattr(cpu, "in_use", lambda: False)
