@@ -136,6 +136,7 @@ def verify(
 @app.command()
 def audit(
   folder: options.Either,
+  all: options.All = False,
   time: options.Time = None,
   threshold: options.Threshold = None,
   photos: options.Originals = None,
@@ -147,12 +148,21 @@ def audit(
 
   \b
   miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
+  miue-jax audit --all runs --time 2h  all protected folders in runs, every month
   miue-jax audit photos                broken files, duplicates, small classes
   """  # noqa: D301
-  seconds = options.seconds_of(time)
+  seconds, limit = options.seconds_of(time), _THRESHOLD if threshold is None else threshold
+  if all and (photos or labels or key):
+    raise UserError("--all takes keys and originals from where they were: leave the options out.")
   from miue_jax.machine import files
   from miue_jax.owner import private
 
+  if all:
+    from miue_jax.owner import audit as work
+
+    if not work.audit_all(folder, options.secret(passphrase), seconds, limit, terminal.write):
+      raise typer.Exit(4)
+    return
   if not files.exists(private.path_of(folder)):
     if time or threshold is not None or photos:
       raise UserError(
@@ -167,9 +177,8 @@ def audit(
     raise UserError("--labels is for pictures that are not protected yet: leave it out.")
   from miue_jax.owner import audit as work
 
-  share = 100 * work.audit(folder, key, options.secret(passphrase), photos, seconds, terminal.write)
-  if share > (_THRESHOLD if threshold is None else threshold):
-    terminal.write(f"An attack gives back {share:.0f} % of what the originals teach.")
+  secret = options.secret(passphrase)
+  if not work.audit(folder, key, secret, photos, seconds, limit, terminal.write):
     raise typer.Exit(4)
 
 

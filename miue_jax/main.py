@@ -7,9 +7,9 @@ Examples of flags:
   --workdir=runs/mine --mode=restore --images=PUBLISHED --output=CLEAN
   --config=configs/cifar10.py:em --config.method.epsilon=4/255 --mode=plan --chips=8
 
-Exit status: 0 done; 2 a mistake that the user can correct; 3 another process died or cannot be
-reached; 128 + signal number after SIGINT, SIGTERM or SIGHUP. After 3 and after signals the same
-command continues.
+Exit status: 0 done; 1 some files were not restored; 2 a mistake that the user can correct; 3
+another process died or cannot be reached; 128 + signal number after SIGINT, SIGTERM or SIGHUP.
+After 3 and after signals the same command continues.
 """
 
 from miue_jax.machine import exits, surroundings

@@ -12,6 +12,8 @@ from absl import logging as absl_logging
 
 from miue_jax.settings.errors import UserError
 
+_INCOMPLETE = 1  # exit status
+
 _logger = logging.getLogger(__name__)
 
 
@@ -147,10 +149,17 @@ def export(call: Call) -> str:
 def restore(call: Call) -> str:
   """Turns exported images back into the clean ones with the key of the workdir."""
   from miue_jax.experiment import stages
+  from miue_jax.machine import processes, terminal
 
   images = pathlib.Path(call.flags.images) if call.flags.images else None
   with call.workdir() as workdir:
-    return f"Restored images: {stages.restore(workdir, images, call.output)}"
+    directory, refused = stages.restore(workdir, images, call.output)
+  said = f"Restored images: {directory}"
+  if not refused:
+    return said
+  if processes.is_lead():
+    terminal.write(f"{said}; {refused} files were not restored.")
+  sys.exit(_INCOMPLETE)
 
 
 def pretrain(call: Call) -> str:

@@ -76,6 +76,19 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
   assert not list(tmp_path.iterdir())
 
 
+def test_an_audit_of_all_tells_a_job_by_its_status(tmp_path, monkeypatch):
+  from miue_jax.owner import audit
+
+  found = []
+  monkeypatch.setattr(audit, "audit_all", lambda *given: found.append(given) or given[3] > 50)
+  arguments = ["audit", "--all", str(tmp_path), "--time", "2h", "--threshold"]
+  for limit, status in (("60", 0), ("40", 4)):
+    assert CliRunner().invoke(cli.app, [*arguments, limit]).exit_code == status
+  assert found[0][:4] == (tmp_path, None, 7200, 60)
+  done = CliRunner().invoke(cli.app, ["audit", "--all", str(tmp_path), "--key", "k"])
+  assert "leave the options out" in str(done.exception)
+
+
 def test_a_mistaken_option_is_found_quickly():
   began = time.monotonic()
   status, _, err = run("protect", "a", "b", "--strength", "huge")

@@ -138,5 +138,5 @@ def test_a_page_with_original_images_says_that_it_is_private(dataset):
     for name in ("index.html", "report.md"):
       assert ("PRIVATE" in page.files[name]) == private, name
   html, text = pages[True].files["index.html"], pages[True].files["report.md"]
-  assert html.split("</h1>")[1].strip().startswith("<p>PRIVATE")
+  assert html.split("</h1>")[1].strip().startswith('<p class="private">PRIVATE')
   assert text.splitlines()[2].startswith("PRIVATE")

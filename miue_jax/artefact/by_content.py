@@ -86,7 +86,7 @@ def recall(key: str | os.PathLike, poison: Poison) -> Mapping[str, np.ndarray] |
 
 def restore(
   directory: pathlib.Path, poison: Poison, known: Mapping[str, np.ndarray], folder: pathlib.Path
-) -> list[Row]:
+) -> tuple[list[Row], int]:
   """Restores every file of a folder that the poison knows, and logs the others by name.
 
   Args:
@@ -96,7 +96,8 @@ def restore(
     folder: New folder, which receives the clean images.
 
   Returns:
-    A row for each restored image, in the order of the dataset.
+    A row for each restored image, in the order of the dataset, and the number of files that were
+    not restored.
 
   Raises:
     UserError: Nothing was restored, or `known` is damaged.
@@ -135,7 +136,7 @@ def restore(
     )
   _log("cannot be restored", refused)
   _log("were not found", missing)
-  return [restored[index] for index in sorted(restored)]
+  return [restored[index] for index in sorted(restored)], len(refused)
 
 
 def _log(what: str, names: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ def read(directory: str | os.PathLike, shape: tuple[int, ...]) -> Split:
 
 def restore(
   directory: str | os.PathLike, poison_directory: str | os.PathLike, output: str | os.PathLike
-) -> pathlib.Path:
+) -> int:
   """Turns an export and its poison back into the clean images, bit for bit.
 
   The clean dataset is not needed. PNGs are known by their pixels if the poison holds their digests:
@@ -125,7 +125,7 @@ def restore(
       for `poisoned.npz`.
 
   Returns:
-    `output`.
+    The number of files that were not restored.
 
   Raises:
     UserError: There is no export, nothing in it belongs to the poison, or the files cannot be
@@ -139,10 +139,10 @@ def restore(
       f"There is no export in {directory} (neither index.csv nor poisoned.npz): correct the path."
     )
   poison = Poison.load(poison_directory)
-  known = by_content.recall(poison_directory, poison)
+  known, refused = by_content.recall(poison_directory, poison), 0
   with files.new_directory(output) as folder:
     if known and all_published(directory):
-      rows = by_content.restore(directory, poison, known, folder)
+      rows, refused = by_content.restore(directory, poison, known, folder)
       _write_index(folder, rows)
     elif files.is_file(index):
       rows = _read_index(index, poison.manifest["shape"][0])
@@ -153,7 +153,7 @@ def restore(
       train = Split(poisoned.train.images.loaded(), poisoned.train.labels.astype(np.int32))
       clean = _restored(poison, train, archive)
       _write_npz(folder / "clean.npz", clean, train.labels, poisoned.class_names)
-  return output
+  return refused
 
 
 def _restored(poison: Poison, split: Split, path: pathlib.Path) -> Images:

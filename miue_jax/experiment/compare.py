@@ -25,7 +25,7 @@ from miue_jax.experiment.results import Rows
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine import files
-from miue_jax.settings.config import Config
+from miue_jax.settings.config import Config, batch_problems
 from miue_jax.settings.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -132,19 +132,15 @@ def _started(config: Config, workdir: Workdir, command: str) -> Experiment:
   """Reads a dataset and checks that methods and published numbers fit the data and devices."""
   experiment = stages.start(config, workdir, command, need_test=True, checked=("compare",))
   dataset, devices = experiment.dataset, jax.sharding.get_mesh().size
-  problems = checks.batch_problems(config, len(dataset.train), ("compare",))
+  count = len(dataset.train)
+  problems = batch_problems(config, count, ("compare",), devices)
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
     checks.check_method(made.method, dataset)
     problems += [
       f"{problem} (method {name!r})"
-      for problem in checks.batch_problems(made, len(dataset.train), ("generate",))
+      for problem in batch_problems(made, count, ("generate",), devices)
     ]
-    if any(size % devices for size in made.batch_sizes):
-      problems.append(
-        f"the batch sizes {sorted(set(made.batch_sizes))} of method {name!r} must be divisible by "
-        f"the {devices} devices"
-      )
   if problems:
     raise UserError(f"{'; '.join(problems)}: change recipes or devices.")
   shape = dataset.train.images.shape[1:]

@@ -25,7 +25,7 @@ from miue_jax.machine import documents, files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS, AlternatingSettings, Pattern, ensemble
 from miue_jax.methods.method import Generated
-from miue_jax.settings.config import Config, Measure
+from miue_jax.settings.config import Config, Measure, batch_problems
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
 
@@ -65,7 +65,7 @@ def start(
     workdir.on_lead(lambda: manifests.read(workdir.poison / "manifest.json") and None)
   dataset = bindings.named(workdir, config, sources.load(config.data, need_test=need_test))
   checks.check_method(config.method, dataset)
-  if problems := checks.batch_problems(config, len(dataset.train), made):
+  if problems := batch_problems(config, len(dataset.train), made, config.devices):
     raise UserError(f"{'; '.join(problems)}: change these settings.")
   images = bindings.fingerprints(dataset)
   bindings.check(workdir, config, dataset.name, images, checked)
@@ -318,15 +318,19 @@ def secrecy_warning(manifest: Mapping[str, Any]) -> str:
 
 def restore(
   workdir: Workdir, images: pathlib.Path | None, output: pathlib.Path | None
-) -> pathlib.Path:
-  """Restores an export with the key; needs neither the clean data nor an accelerator."""
+) -> tuple[pathlib.Path, int]:
+  """Restores an export with the key; needs neither the clean data nor an accelerator.
+
+  Returns:
+    The folder of the restored images, and the number of files that were not restored.
+  """
   directory = output or workdir.restored
 
-  def write() -> str:
+  def write() -> int:
     with _again(directory, output):
-      return str(release.restore(images or workdir.images, workdir.poison, directory))
+      return release.restore(images or workdir.images, workdir.poison, directory)
 
-  return pathlib.Path(workdir.on_lead(write))
+  return directory, workdir.on_lead(write)
 
 
 def _again(

@@ -9,9 +9,11 @@ from typing import Any
 
 from miue_jax import __version__
 from miue_jax.experiment.results import Rows
-from miue_jax.owner import private, proof, published
+from miue_jax.machine import files
+from miue_jax.owner import page, private, proof, published
 from miue_jax.owner.published import Pairs
 from miue_jax.report import verdict
+from miue_jax.settings.errors import UserError
 
 _WHOLE = "the whole picture"
 
@@ -38,7 +40,7 @@ _COLOUR = "protect with a higher --strength, or publish pictures without colour"
 
 # The cheapest first, so that a bounded time tells most.
 ATTACKS = (
-  Attack("nothing"),
+  Attack(private.UNTOUCHED),
   Attack("JPEG at quality 90", f"{_WHOLE} after JPEG 90", advice=_SMALLER),
   Attack("JPEG at quality 75", f"{_WHOLE} after JPEG 75", advice=_SMALLER),
   Attack("JPEG at quality 50", f"{_WHOLE} after JPEG 50", advice=_SMALLER),
@@ -63,17 +65,30 @@ def audit(
   passphrase: str | None,
   photos: pathlib.Path | None,
   seconds: float | None,
+  threshold: float,
   say: Callable[[str], None],
-) -> float:
+) -> bool:
   """Tries all attacks for which there is time; prints and records what each gives back.
 
+  Args:
+    out: Folder of published pictures.
+    key: The key; None is next to `out`.
+    passphrase: Passphrase of the key.
+    photos: Folder of the originals; None is where they were when they were protected.
+    seconds: Time that the attacks may take, the first one always; None sets no limit.
+    threshold: Percent of what can be learned from the originals.
+    say: Prints a line.
+
   Returns:
-    The largest share of what can be learned from the originals that an attack gave back.
+    Whether no attack gave back more than the threshold.
+
+  Raises:
+    UserError: There is no key, or too few originals are there.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:
     rows = Rows(pairs.store.audits, private.Audit)
-    loaded, clean, shares, longest = {}, None, [], 0.0
+    loaded, clean, longest = {}, None, 0.0
     for number, attack in enumerate(ATTACKS):
       left = None if seconds is None else seconds - (time.monotonic() - began)
       if left is not None and number and left < longest:
@@ -81,17 +96,84 @@ def audit(
         say(f"The time is over; not tried: {names}.")
         break
       started = time.monotonic()
-      originals, files = loaded.pop(attack.pipeline, None) or pairs.sets(attack.pipeline)
+      originals, changed = loaded.pop(attack.pipeline, None) or pairs.sets(attack.pipeline)
       if attack.pipeline == _WHOLE:
-        loaded[_WHOLE] = originals, files
+        loaded[_WHOLE] = originals, changed
       clean = clean or _accuracy(pairs, originals, originals, "none")
-      reached = _accuracy(pairs, files, originals, attack.defence)
+      reached = _accuracy(pairs, changed, originals, attack.defence)
       row = _row(pairs, attack, clean, reached)
       rows.append(row)
-      shares.append(row["share"])
       say(_line(row, attack))
       longest = max(longest, time.monotonic() - started)
-    return max(shares)
+    found = private.verdict_of(pairs.store)
+    if found and files.exists(pairs.store.noted):
+      page.write(pairs.store, found, page.Folders(pairs.photos, out, pairs.entries))
+    private.repeat(out, say)
+    return _concluded(private.by_audit(rows.read()), threshold, say)
+
+
+def audit_all(
+  runs: pathlib.Path,
+  passphrase: str | None,
+  seconds: float | None,
+  threshold: float,
+  say: Callable[[str], None],
+) -> bool:
+  """Audits every protected folder below a folder again, and goes on after those that it cannot.
+
+  Args:
+    runs: Folder that holds published folders, each with its private folder and key next to it.
+    passphrase: Passphrase of all keys.
+    seconds: Time that all audits may take together; None sets no limit.
+    threshold: As for `audit`.
+    say: Prints a line.
+
+  Returns:
+    Whether no attack on any folder gave back more than the threshold.
+
+  Raises:
+    UserError: There is no protected folder, or none fell and some could not be audited.
+  """
+  outs = private.published_in(runs, deep=True)
+  if not outs:
+    raise UserError(f"There is no protected folder in {runs}: name a folder that holds one.")
+  ends = None if seconds is None else time.monotonic() + seconds
+  fallen, failed = [], []
+  for number, out in enumerate(outs):
+    left = None if ends is None else (ends - time.monotonic()) / (len(outs) - number)
+    say(f"{out} ({number + 1} of {len(outs)}):")
+    try:
+      if not audit(out, None, passphrase, None, left, threshold, say):
+        fallen.append(str(out))
+    except UserError as error:
+      failed.append(str(out))
+      say(f"Not audited: {error}")
+  say(f"{len(outs) - len(failed)} of {len(outs)} protected folders were audited.")
+  missed = f"{len(failed)} folders were not audited, for the reasons above: {', '.join(failed)}."
+  if failed and not fallen:
+    raise UserError(missed)
+  if failed:
+    say(missed)
+  if fallen:
+    say(f"Attacks give back more than {threshold:g} % in {', '.join(fallen)}.")
+  return not fallen
+
+
+def _concluded(audits: list[list[dict[str, Any]]], threshold: float, say: Callable) -> bool:
+  """Prints the strongest attack of the latest audit; returns whether it is below the threshold."""
+  *earlier, row = (max(audit, key=lambda row: row["share"]) for audit in audits)
+  said = (
+    f"The strongest attack, {row['attack']}, gives back {100 * row['share']:.0f} % of what the "
+    f"originals teach: {verdict.judge(row['share'])}."
+  )
+  if earlier:
+    said += f" On {earlier[-1]['date']} it was {100 * earlier[-1]['share']:.0f} %."
+  say(said)
+  if 100 * row["share"] <= threshold:
+    return True
+  (advice,) = (attack.advice for attack in ATTACKS if attack.said == row["attack"])
+  say(f"That is more than {threshold:g} %. What to do next: {advice}.")
+  return False
 
 
 def _accuracy(pairs: Pairs, learned: Any, originals: Any, defence: str) -> float:

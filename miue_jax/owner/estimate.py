@@ -7,6 +7,7 @@ import pathlib
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -75,6 +76,8 @@ def start(choice: Choice, count: int) -> None:
       folder = pathlib.Path(root) / "miue-jax"
       files.make_folder(folder)
       jax.config.update("jax_compilation_cache_dir", str(folder))
+  # jax cannot store every program; this costs time and concerns no owner of pictures.
+  warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
   sizes = {choice.fit(victim, _learning(count)).batch_size for victim in choice.victims}
   meshes.start(0, (*batch_sizes(choice.method), *sizes))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from miue_jax.owner import load
+from miue_jax.owner import load, private
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import named
 from miue_jax.pictures import survey
@@ -69,6 +69,7 @@ def examine(
       ]
     said = f"{len(known)} pictures are already protected with this key"
     say(f"{said}: {named(known)}." if known else f"{said}.")
+  private.repeat_about(photos, say)
 
 
 def _across(group: Sequence[survey.Found]) -> str:

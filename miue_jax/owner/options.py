@@ -14,7 +14,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Photos = Annotated[pathlib.Path, typer.Argument(help="Pictures, in a folder for each class.")]
 Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
 Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
-Either = Annotated[pathlib.Path, typer.Argument(help="OUT of a protection, or PHOTOS before it.")]
+Either = Annotated[
+  pathlib.Path, typer.Argument(help="OUT of a protection, PHOTOS before it, or RUNS.")
+]
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
 Strength = Annotated[
@@ -58,6 +60,9 @@ Threshold = Annotated[
     max=100,
     help="Percent of what the originals teach: exit status 4 if an attack gives back more; 75.",
   ),
+]
+All = Annotated[
+  bool, typer.Option("--all", help="Audit every protected folder in RUNS again, and its folders.")
 ]
 Watts = Annotated[float, typer.Option(min=0, help="Power of this machine.")]
 Price = Annotated[

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,34 @@ from miue_jax.owner import private
 from miue_jax.owner.private import Private
 from miue_jax.pictures import decode, quality
 from miue_jax.pictures.key import Entry
-from miue_jax.report import figures, pages, tables
+from miue_jax.report import figures, pages, tables, verdict
+from miue_jax.report.aggregate import Statistic
 from miue_jax.report.verdict import Verdict
 
 _SHOWN = 3  # pictures
 _MEASURED = 12  # pictures whose visible difference is measured
-_DETAIL = 256  # pixels a side of a detail
+_DETAIL = 360, 480  # height and width of a detail in pixels, at most
 
-_FIRST = "Private: this page shows originals and names. Do not publish it."
+_FIRST = "PRIVATE: this page shows originals, pixel by pixel, and names. Do not publish it."
 _SHARED = "This page has no pictures and no names; it may be shared."
 _TRIALS = {
   "Network": lambda row: row["victim"],
   "Published": lambda row: f"{row['published']:.0f}",
   "Originals": lambda row: f"{row['originals']:.0f}",
 }
-_AUDITS = {
-  "Date": lambda row: row["date"],
-  "Version": lambda row: row["version"],
+_AUDIT = {
   "Attack": lambda row: row["attack"],
   "Accuracy": lambda row: f"{row['published']:.0f}",
-  "Share": lambda row: f"{100 * row['share']:.0f} %",
+  "Gives back": lambda row: f"{100 * row['share']:.0f} %",
+}
+# What an audit found: its strongest attack, and the number of its attacks.
+_TREND = {
+  "Date": lambda audit: audit[0]["date"],
+  "Strongest attack": lambda audit: audit[0]["attack"],
+  "Gives back": lambda audit: f"{100 * audit[0]['share']:.0f} %",
+  "Judgement": lambda audit: verdict.judge(audit[0]["share"]),
+  "Attacks": lambda audit: str(audit[1]),
+  "Version": lambda audit: audit[0]["version"],
 }
 
 
@@ -44,24 +52,50 @@ class Folders:
   out: pathlib.Path
   entries: Sequence[Entry]
 
+  def some(self, count: int) -> list[Entry]:
+    """Returns at most so many entries, spread over all."""
+    return list(self.entries[:: max(1, len(self.entries) // count)][:count])
 
-def write(
-  store: Private,
-  verdict: Verdict,
-  folders: Folders,
-  left_out: Sequence[str],
-  key: str,
-  shareable: bool,
-) -> pathlib.Path:
-  """Writes `index.html`, and perhaps `shareable.html`, into the private folder.
+  def pair(self, entry: Entry) -> tuple[decode.Picture, decode.Picture]:
+    """Reads an original and its published file."""
+    original = decode.read(self.photos / entry.name, entry.name)
+    return original, decode.read(self.out / entry.published, entry.published)
+
+
+def note(
+  store: Private, folders: Folders, left_out: Sequence[str], key: str, shareable: bool
+) -> None:
+  """Measures what people see, and stores what the page says besides the verdict and the audits.
 
   Args:
     store: The private folder.
-    verdict: The verdict.
     folders: Where pictures are.
     left_out: Lines about what was left out.
     key: Sentence about the key.
     shareable: Whether to write the page without pictures and names as well.
+
+  Raises:
+    UserError: A file cannot be read or written.
+  """
+  chosen = folders.some(_MEASURED)
+  noted = {
+    "photos": str(folders.photos.absolute()),
+    "left_out": list(left_out),
+    "key": key,
+    "shareable": shareable,
+    "visibility": _visibility(quality.compare(*folders.pair(entry)) for entry in chosen),
+    "measured": len(chosen),
+  }
+  files.write_json(store.noted, noted)
+
+
+def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
+  """Writes `index.html`, and perhaps `shareable.html`, into the private folder.
+
+  Args:
+    store: The private folder, in which `note` has stored what the page says.
+    found: The verdict.
+    folders: Where pictures are.
 
   Returns:
     The path of the private page.
@@ -69,45 +103,55 @@ def write(
   Raises:
     UserError: A file cannot be read or written.
   """
-  content = documents.read_json(store.verdict)
-  rows = Rows(store.audits, private.Audit).read()
-  step = max(1, len(folders.entries) // _MEASURED)
-  pairs = [_pair(folders, entry) for entry in folders.entries[::step][:_MEASURED]]
+  noted = documents.read_json(store.noted, "delete it, and `protect` writes it again")
+  trials = documents.read_json(store.verdict).get("trials", [])
+  audits = private.by_audit(Rows(store.audits, private.Audit).read())
+  strongest = [(max(rows, key=lambda row: row["share"]), len(rows)) for rows in audits]
   values: dict[str, Any] = {
-    "verdict": verdict,
-    "trials": tables.build(content.get("trials", []), _TRIALS, {"Network"}),
-    "audits": tables.build(rows, _AUDITS, {"Date", "Version", "Attack"}),
-    "visibility": _visibility(pairs),
-    "measured": len(pairs),
+    "verdict": found,
+    "trials": tables.build(trials, _TRIALS, {"Network"}),
+    "trend": tables.build(strongest[::-1], _TREND, set(_TREND) - {"Gives back", "Attacks"}),
+    "drawing": _drawing([row for row, _ in strongest]),
+    "audit": tables.build(audits[-1] if audits else (), _AUDIT, {"Attack"}),
+    "visibility": noted.get("visibility", ()),
+    "measured": noted.get("measured", 0),
   }
-  files.make_folder(store.page)
   ours: dict[str, Any] = {
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,
-    "pictures": _details(pairs[:_SHOWN], folders.entries[::step]),
-    "left_out": left_out,
-    "key": key,
+    "private": True,
+    "pictures": [_detail(folders, entry) for entry in folders.some(_SHOWN)],
+    "left_out": noted.get("left_out", ()),
+    "key": noted.get("key", ""),
   }
-  shared: dict[str, Any] = {"title": "Protection of pictures", "first": _SHARED, "pictures": None}
-  shared |= {"left_out": (), "key": ""}
-  _write(store.page / "index.html", values | ours)
-  if shareable:
-    _write(store.page / "shareable.html", values | shared)
+  shared: dict[str, Any] = {"title": "Protection of pictures", "first": _SHARED, "private": False}
+  shared |= {"pictures": (), "left_out": (), "key": ""}
+  pages_of = {"index.html": ours} | ({"shareable.html": shared} if noted.get("shareable") else {})
+  texts = {name: pages.render("protection", "html", values | own) for name, own in pages_of.items()}
+  files.write_texts(store.page, texts)
   return store.page / "index.html"
 
 
-def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
-  with files.replacing(path) as file:
-    file.write(pages.render("protection", "html", values).encode())
+def _drawing(rows: Sequence[Mapping[str, Any]]) -> str | None:
+  """Draws how much the strongest attack of each audit gave back; None for fewer than two."""
+  if len(rows) < 2:
+    return None
+  points = [
+    (float(i), Statistic(min(100.0, 100 * row["share"]), None, 1)) for i, row in enumerate(rows)
+  ]
+  chart = figures.Chart(
+    "Strongest attack of each audit",
+    "date of the audit",
+    "given back (%)",
+    {"strongest attack": points},
+    ticks=[row["date"] for row in rows],
+    scale="percent",
+  )
+  return figures.line_charts([chart])
 
 
-def _pair(folders: Folders, entry: Entry) -> tuple[decode.Picture, decode.Picture]:
-  original = decode.read(folders.photos / entry.name, entry.name)
-  return original, decode.read(folders.out / entry.published, entry.published)
-
-
-def _visibility(pairs: Sequence[tuple[decode.Picture, decode.Picture]]) -> list[tuple[str, str]]:
-  found = [quality.compare(*pair) for pair in pairs]
+def _visibility(found: Iterable[quality.Quality]) -> list[tuple[str, str]]:
+  values = list(found)
   names = {
     "CIEDE2000, mean": ("delta_e_mean", 2),
     "CIEDE2000, 99th percentile": ("delta_e_p99", 2),
@@ -116,26 +160,20 @@ def _visibility(pairs: Sequence[tuple[decode.Picture, decode.Picture]]) -> list[
   }
   lines = []
   for name, (field, digits) in names.items():
-    known = [value for one in found if (value := getattr(one, field)) is not None]
+    known = [value for one in values if (value := getattr(one, field)) is not None]
     if known:
       lines.append((name, f"{np.mean(known):.{digits}f}"))
   return lines
 
 
-def _details(
-  pairs: Sequence[tuple[decode.Picture, decode.Picture]], entries: Sequence[Entry]
-) -> Mapping[str, Any] | None:
-  """Returns the same part of originals and published files, from their centres."""
-  if not pairs:
-    return None
+def _detail(folders: Folders, entry: Entry) -> tuple[str, str, str]:
+  """Returns a name, and the centres of the original and of the published file as data URIs."""
 
   def detail(picture: decode.Picture) -> str:
     image = decode.srgb(picture)
-    top, left = (max(0, (side - _DETAIL) // 2) for side in image.shape[:2])
-    return figures.image_uri(np.ascontiguousarray(image[top:, left:][:_DETAIL, :_DETAIL]))
+    top, left = (max(0, (image.shape[axis] - _DETAIL[axis]) // 2) for axis in (0, 1))
+    shown = image[top:, left:][: _DETAIL[0], : _DETAIL[1]]
+    return figures.image_uri(np.ascontiguousarray(shown))
 
-  rows = [
-    (name, [detail(pair[number]) for pair in pairs])
-    for number, name in enumerate(("original", "published"))
-  ]
-  return {"captions": [entry.name for entry, _ in zip(entries, pairs, strict=False)], "rows": rows}
+  original, published = folders.pair(entry)
+  return entry.name, detail(original), detail(published)

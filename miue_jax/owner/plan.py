@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-from miue_jax.owner import choose, estimate
+from miue_jax.owner import choose, estimate, private
 from miue_jax.owner.protect import Request, surveyed
 
 
@@ -42,3 +42,4 @@ def plan(
   cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
   say(f"At {watts:g} watts, that is {said} of energy{cost}; nothing has been changed yet.")
+  private.repeat_about(photos, say)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Audit(TypedDict):
   pictures: int
 
 
+UNTOUCHED = "nothing"  # the attack that every audit tries first
+_SUFFIX = ".private"
 DIGEST = 32  # bytes of the digest of a picture's pixels
 
 
@@ -51,6 +53,7 @@ class Private:
   proof = files.member("proof", "Rows and states of victims.")
   verdict = files.member("verdict.json", "The verdict of the latest proof.")
   audits = files.member("audits.jsonl", "One JSON row for each attack of each audit.")
+  noted = files.member("page.json", "What the page says besides the verdict and the audits.")
   page = files.member("page", "The page about the protection.")
 
 
@@ -86,7 +89,37 @@ def key_of(out: pathlib.Path, key: pathlib.Path | None) -> pathlib.Path:
 def path_of(out: str | os.PathLike) -> pathlib.Path:
   """Returns the private folder of a published folder."""
   out = pathlib.Path(out).absolute()
-  return out.with_name(out.name + ".private")
+  return out.with_name(out.name + _SUFFIX)
+
+
+def published_in(folder: pathlib.Path, *, deep: bool) -> list[pathlib.Path]:
+  """Returns the published folders in a folder: those that have a private folder next to them.
+
+  Args:
+    folder: The folder.
+    deep: Whether to look into its folders as well, without links and hidden folders.
+
+  Raises:
+    UserError: A folder cannot be listed.
+  """
+  listed = [entry for entry in reading.entries(folder) if entry.kind == "folder" and not entry.link]
+  names = [entry.name for entry in listed if not entry.name.startswith(".")]
+  found = [folder / name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+  if deep:
+    others = set(names) - {out.name for out in found} - {out.name + _SUFFIX for out in found}
+    for name in sorted(others):
+      found += published_in(folder / name, deep=True)
+  return found
+
+
+def by_audit(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+  """Returns the rows of each audit, the latest last."""
+  audits: list[list[dict[str, Any]]] = []
+  for row in rows:
+    if not audits or row["attack"] == UNTOUCHED:
+      audits.append([])
+    audits[-1].append(row)
+  return audits
 
 
 def verdict_of(store: Private) -> Verdict | None:
@@ -109,6 +142,25 @@ def said(verdict: Verdict) -> str:
   """Returns a verdict as text for a terminal."""
   judgement = verdict.judgement[0].upper() + verdict.judgement[1:]
   return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
+
+
+def repeat(out: pathlib.Path, say: Callable[[str], None]) -> None:
+  """Prints the latest verdict about a published folder, if there is one."""
+  root = path_of(out)
+  if files.is_folder(root) and (verdict := verdict_of(Private(root))):
+    say(f"The latest verdict about {out}: {said(verdict)}")
+
+
+def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:
+  """Prints the latest verdicts about folders next to `photos` that were published from it."""
+  photos, found = photos.absolute(), []
+  with contextlib.suppress(UserError):  # what is next to the pictures may be anything
+    found = published_in(photos.parent, deep=False)
+  for out in found:
+    noted = Private(path_of(out)).noted
+    with contextlib.suppress(UserError):
+      if files.exists(noted) and documents.read_json(noted).get("photos") == str(photos):
+        repeat(out, say)
 
 
 class Rounds:

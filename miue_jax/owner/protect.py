@@ -226,8 +226,8 @@ def _write_page(
   left_out += [reason for _, reason in loaded.failed]
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
   folders = page.Folders(request.photos, request.out, entries)
-  path = page.write(store, verdict, folders, left_out, matters, request.shareable)
-  say(f"The private page about it is {path}.")
+  page.note(store, folders, left_out, matters, request.shareable)
+  say(f"The private page about it is {page.write(store, verdict, folders)}.")
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:

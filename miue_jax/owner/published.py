@@ -11,7 +11,7 @@ from miue_jax.machine import files
 from miue_jax.owner import estimate, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, PROOF_SIZE, Choice
 from miue_jax.owner.private import Private
-from miue_jax.pictures.key import Key
+from miue_jax.pictures.key import Entry, Key
 from miue_jax.settings.errors import UserError
 
 
@@ -22,8 +22,7 @@ class Pairs:
   Attributes:
     out: Folder of the published files.
     photos: Folder of the originals.
-    published: Paths of published files.
-    originals: Paths of their originals.
+    entries: Their entries in the key.
     labels: Their classes, `[N]`.
     held_out: Mask of the pictures that victims are tested on, bool `[N]`.
     choice: What was chosen when they were protected.
@@ -32,8 +31,7 @@ class Pairs:
 
   out: pathlib.Path
   photos: pathlib.Path
-  published: tuple[str, ...]
-  originals: tuple[str, ...]
+  entries: tuple[Entry, ...]
   labels: np.ndarray
   held_out: np.ndarray
   choice: Choice
@@ -41,10 +39,10 @@ class Pairs:
 
   def sets(self, pipeline: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns originals and published files as a pipeline loads them."""
-    size = PROOF_SIZE
+    originals, published = zip(*((e.name, e.published) for e in self.entries), strict=True)
     return (
-      pipelines.loaded(self.photos, self.originals, pipeline, size, "originals"),
-      pipelines.loaded(self.out, self.published, pipeline, size, "published"),
+      pipelines.loaded(self.photos, originals, pipeline, PROOF_SIZE, "originals"),
+      pipelines.loaded(self.out, published, pipeline, PROOF_SIZE, "published"),
     )
 
 
@@ -92,8 +90,7 @@ def opened(
     yield Pairs(
       out,
       folder,
-      tuple(entry.published for entry in entries),
-      tuple(entry.name for entry in entries),
+      tuple(entries),
       labels,
       proof.held_out(labels, choice.seed),
       choice,

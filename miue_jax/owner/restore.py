@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import tqdm
 
-from miue_jax.machine import files
 from miue_jax.owner import private
 from miue_jax.pictures import restore as pictures
 from miue_jax.pictures.key import Key
@@ -49,11 +48,5 @@ def restore(
   if outcome.missing:
     say(f"{len(outcome.missing)} pictures of the key were not found:")
     say("\n".join(f"  {name}" for name in outcome.missing))
-  _say_verdict(out, say)
+  private.repeat(out, say)
   return not outcome.refused
-
-
-def _say_verdict(out: pathlib.Path, say: Callable[[str], None]) -> None:
-  root = private.path_of(out)
-  if files.is_folder(root) and (verdict := private.verdict_of(private.Private(root))):
-    say(f"The latest verdict about {out}: {private.said(verdict)}")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from miue_jax.machine import reading
-from miue_jax.pictures import deep, metadata
+from miue_jax.pictures import deep, dicom, metadata
 from miue_jax.settings.errors import UserError, first_line
 
 # Formats that are read. Pillow would also open formats that run programs, such as EPS.
@@ -22,7 +22,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _PPM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = (".png", *_JPEG, ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", *_PPM)
-EXTRA_SUFFIXES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
+# Suffixes that not every machine can read, and the extra of this package that helps.
+EXTRA_SUFFIXES = {".avif": "heic", ".heic": "heic", ".heif": "heic", dicom.SUFFIX: "dicom"}
+_EXTRA_FORMATS = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
 GRAY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
 
 _LARGEST_FILE = 2**31  # bytes
@@ -79,13 +81,14 @@ class Header:
 
 @functools.cache
 def readable_suffixes() -> tuple[str, ...]:
-  """Returns the suffixes that can be read on this machine: HEIC and AVIF need more than Pillow."""
+  """Returns the suffixes that can be read on this machine; some need more than Pillow."""
   with contextlib.suppress(ImportError):
     import pillow_heif  # optional
 
     pillow_heif.register_heif_opener()
   Image.init()
-  return SUFFIXES + tuple(s for s, kind in EXTRA_SUFFIXES.items() if kind in Image.OPEN)
+  extra = tuple(suffix for suffix, kind in _EXTRA_FORMATS.items() if kind in Image.OPEN)
+  return SUFFIXES + extra + ((dicom.SUFFIX,) if dicom.is_readable() else ())
 
 
 def load(path: str | os.PathLike) -> bytes:
@@ -152,6 +155,7 @@ def decode(content: bytes, name: str) -> Picture:
     found = metadata.of_image(image, split_off)
     exif = image.getexif() if image.format == "TIFF" else metadata.parsed(found.exif)
     notes = [f"the first of {found.frames} frames"] if found.frames > 1 else []
+    notes += image.info["notes"] if image.format == dicom.FORMAT else ()
     profile, problem = _checked_profile(image, found.profile)
     if problem:
       notes.append(problem)
@@ -179,8 +183,10 @@ def _opened(source: bytes | IO[bytes], name: str) -> Generator[Image.Image]:
   readable_suffixes()
   file = io.BytesIO(source) if isinstance(source, bytes) else source
   try:
-    with Image.open(file, formats=[f for f in _FORMATS if f in Image.OPEN]) as image:
-      limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**30)  # where Pillow stops, too
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or 2**30)  # where Pillow stops, too
+    known = [f for f in _FORMATS if f in Image.OPEN]
+    found = dicom.opened(file, limit) if dicom.is_dicom(file) else Image.open(file, formats=known)
+    with found as image:
       if image.height * image.width > limit:
         raise Image.DecompressionBombError
       yield image

@@ -231,7 +231,7 @@ def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
   if suffix in decode.readable_suffixes():
     return ""
   if suffix in decode.EXTRA_SUFFIXES:
-    return f"{suffix} needs a package: run pip install 'miue-jax[heic]'"
+    return f"{suffix} needs a package: run pip install 'miue-jax[{decode.EXTRA_SUFFIXES[suffix]}]'"
   return f"no picture ({suffix or 'no suffix'})"
 
 

@@ -20,7 +20,7 @@ from miue_jax.methods.method import Phase
 from miue_jax.methods.method import Sizes as TrainSizes
 from miue_jax.plan.cost import Cost, analyse
 from miue_jax.plan.sizes import Sizes
-from miue_jax.settings.config import Config, batch_sizes
+from miue_jax.settings.config import Config, batch_problems
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, prediction, step
 
@@ -109,14 +109,8 @@ def build(config: Config, sizes: Sizes) -> dict[str, Program]:
     UserError: The images do not fit a network, fill no batch, or the devices do not divide a batch.
   """
   devices = jax.sharding.get_mesh().size
-  for batch in (*batch_sizes(config.method), config.victim_fit.batch_size):
-    if batch % devices:
-      raise UserError(
-        f"A batch of {batch} images is not divisible by {devices} devices: change the batch sizes "
-        "of method or victim_fit, or the number of devices."
-      )
-    if sizes.train < batch:
-      raise UserError(f"{sizes.train} training images do not fill one batch of {batch}: lower it.")
+  if problems := batch_problems(config, sizes.train, ("generate", "evaluate"), devices):
+    raise UserError(f"{'; '.join(problems)}: change these settings.")
   given = TrainSizes(sizes.image, sizes.train, sizes.classes)
   phases = METHODS[config.method.name].phases(config.method, given, config.seed)
   programs = {phase.name: _of_phase(phase, config, sizes) for phase in phases}

@@ -1,5 +1,7 @@
 """Renders the templates: self-contained HTML pages, Markdown and LaTeX."""
 
+import base64
+import hashlib
 import itertools
 import re
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from miue_jax.report import tables
 
 
 def render(template: str, view: str, values: Mapping[str, Any]) -> str:
-  """Fills a template. HTML pages have no scripts and load nothing.
+  """Fills a template. HTML pages load nothing, and run no script but that of their own template.
 
   Args:
     template: name of a file in `templates`, without its ending. It describes the text by macros.
@@ -40,8 +42,14 @@ def render(template: str, view: str, values: Mapping[str, Any]) -> str:
     "escaped": tables.escape,
     "aligned": lambda table: tables.markdown(*table),
     "tex": tables.tex,
+    "source_hash": _source_hash,
   }
   environment.tests |= tests
   environment.filters |= filters
   text = environment.get_template(f"{template}.jinja").render(values, view_name=f"{view}.jinja")
   return text if view == "html" else re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _source_hash(script: str) -> str:
+  """Returns the hash by which a Content Security Policy allows an inline script."""
+  return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -8,7 +8,7 @@ below, and the package sees only these. The defaults of the victim are the paper
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -232,6 +232,33 @@ def named_batches(method: Method) -> dict[str, int]:
   sizes = {"source.batch_size": source.batch_size} if source else {}
   sizes |= {key: getattr(method, key, 0) for key in ("batch_size", "microbatch")}
   return {key: size for key, size in sizes.items() if size}
+
+
+def batch_problems(config: Config, images: int, made: Collection[str], devices: int) -> list[str]:
+  """Returns what is wrong with the batch sizes, in a run and in its plan.
+
+  Args:
+    config: The settings.
+    images: Number of training images.
+    made: Stages that will be made; batches of others do not matter.
+    devices: Number of devices that share a batch; 0 if it will be chosen to divide all.
+  """
+  wanted = {}
+  if "generate" in made:
+    wanted = {f"method.{name}": size for name, size in named_batches(config.method).items()}
+  if {"evaluate", "pretrain", "compare"} & set(made):
+    wanted["victim_fit.batch_size"] = config.victim_fit.batch_size
+  problems = [
+    f"--config.{name}={size} is more than the {images} training images"
+    for name, size in wanted.items()
+    # The pass over delta pads its last batch.
+    if size > images and name not in ("method.batch_size", "method.microbatch")
+  ]
+  return problems + [
+    f"--config.{name}={size} is not divisible by {devices} devices"
+    for name, size in wanted.items()
+    if devices and size % devices
+  ]
 
 
 def batch_sizes(method: Method) -> tuple[int, ...]:

@@ -31,8 +31,10 @@ def exported(tmp_path, request):
   return dataset, release.paths(dataset)
 
 
-def restored(tmp_path):
-  return release.restore(tmp_path / "out", tmp_path / "poison", tmp_path / "clean")
+def restored(tmp_path, refused=0):
+  clean = tmp_path / "clean"
+  assert release.restore(tmp_path / "out", tmp_path / "poison", clean) == refused
+  return clean
 
 
 def assert_clean(folder, dataset, paths, indices):
@@ -73,7 +75,7 @@ def test_what_cannot_be_restored_is_named_and_the_rest_is(tmp_path, exported, ca
   Image.fromarray(altered).save(out / paths[4])
   (out / paths[5]).write_bytes(b"x")
   Image.new("L", (20, 30)).save(out / "other.png")
-  clean = restored(tmp_path)
+  clean = restored(tmp_path, refused=3)
   assert_clean(clean, dataset, paths, [0, 1, 2, *range(6, 12)])
   for line in (
     "3 files cannot be restored",

@@ -44,7 +44,7 @@ EPSILON = "in (0, 127/255]"
     (["--config.method.class_fractions=(0.5,1.0)"], ["class_fractions", "10 classes"]),
     (["--config.data.test_fraction=0.0"], ["no test set", "data.test_fraction"]),
     (["--config.devices=8"], ["devices=8", "4"]),
-    (["--config.devices=3"], ["128", "devices=3"]),
+    (["--config.devices=3"], ["128", "3 devices"]),
     (["--config.data.max_train=100"], ["100", "source.batch_size"]),
     (["--mode=evaluate"], ["no complete poison", "generate"]),
     (["--mode=export"], ["no complete poison", "generate"]),

@@ -82,7 +82,8 @@ def test_an_altered_image_is_named_and_the_others_are_restored(finished, exporte
     *TINY, "--mode=restore", f"--workdir={finished[0]}", f"--images={exported}",
     f"--output={output}",
   )  # fmt: skip
-  assert (result.code, result.out) == (0, f"Restored images: {output}\n"), result
+  said = f"Restored images: {output}; 1 files were not restored.\n"
+  assert (result.code, result.out) == (1, said), result
   assert str(victim.relative_to(exported)) in result.err
   assert len(list((output / "train").rglob("*.png"))) == 199
 

@@ -28,23 +28,91 @@ def published(quick, photos, tmp_path):
 def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos, monkeypatch):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   lines = []
-  share = audit.audit(published, None, None, None, None, lines.append)
+  held = audit.audit(published, None, None, None, None, 1e6, lines.append)
   folder = private.path_of(published)
   rows = [json.loads(line) for line in (folder / "audits.jsonl").read_text().splitlines()]
   assert [row["attack"] for row in rows] == ["nothing", "JPEG at quality 90"]
-  assert share == max(row["share"] for row in rows)
+  assert held
+  strongest = max(rows, key=lambda row: row["share"])
+  assert f"{strongest['attack']}, gives back {100 * strongest['share']:.0f} %" in lines[-1]
+  assert lines[-2].startswith(f"The latest verdict about {published}: ")
+  assert "JPEG at quality 90" in (folder / "page" / "index.html").read_text()
   assert all(row["pictures"] == 4 and row["chance"] == 50 for row in rows)
   assert all(row["interval"][0] <= row["published"] <= row["interval"][1] for row in rows)
   assert lines[0].startswith("Nothing: ")
-  audit.audit(published, None, None, None, 1e-9, lines.append)
+  assert not audit.audit(published, None, None, None, 1e-9, -1.0, lines.append)
   assert "The time is over; not tried: JPEG at quality 90." in lines
   assert len((folder / "audits.jsonl").read_text().splitlines()) == 3
+
+
+def made(root, *names):
+  """Makes protected folders without content."""
+  for name in names:
+    (root / name).mkdir(parents=True)
+    private.path_of(root / name).mkdir()
+  return root
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+  """Replaces the audit of one folder: the name of the folder says how it ends."""
+  found = []
+
+  def attempt(out, key, passphrase, photos, seconds, threshold, say):
+    found.append((out.name, seconds))
+    if out.name == "lost":
+      raise UserError("There is no key.")
+    return out.name != "fallen"
+
+  monkeypatch.setattr(audit, "audit", attempt)
+  return found
+
+
+def test_all_protected_folders_are_audited_and_share_the_time(tmp_path, attempts):
+  made(tmp_path, "year/first", "second", ".hidden")
+  (tmp_path / "second" / "inner.private").mkdir()  # a class of pictures
+  lines = []
+  assert audit.audit_all(tmp_path, None, 3600, 75.0, lines.append)
+  assert [name for name, _ in attempts] == ["second", "first"]
+  (first, second) = (seconds for _, seconds in attempts)
+  assert 1790 < first <= 1800 < second <= 3600
+  assert lines[-1] == "2 of 2 protected folders were audited."
+
+
+def test_one_folder_that_fell_or_failed_does_not_stop_the_others(tmp_path, attempts):
+  lines = []
+  made(tmp_path / "one", "fallen", "lost", "sound")
+  assert not audit.audit_all(tmp_path / "one", None, None, 40.0, lines.append)
+  assert [name for name, _ in attempts] == ["fallen", "lost", "sound"]
+  assert lines[-1] == f"Attacks give back more than 40 % in {tmp_path / 'one' / 'fallen'}."
+  assert lines[-2].startswith("1 folders were not audited")
+  made(tmp_path / "two", "lost", "sound")
+  with pytest.raises(UserError, match=r"1 folders were not audited, for .*lost\."):
+    audit.audit_all(tmp_path / "two", None, None, 75.0, lines.append)
+  (tmp_path / "three").mkdir()
+  with pytest.raises(UserError, match="There is no protected folder"):
+    audit.audit_all(tmp_path / "three", None, None, 75.0, lines.append)
+
+
+def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
+  values = ((private.UNTOUCHED, 0.2, "2026-10-01"), ("blurring", 0.4, "2026-10-01"))
+  values += ((private.UNTOUCHED, 0.5, "2026-11-01"), ("JPEG at quality 75", 0.8, "2026-11-01"))
+  rows = [{"attack": attack, "share": share, "date": date} for attack, share, date in values]
+  lines = []
+  assert not audit._concluded(private.by_audit(rows), 75.0, lines.append)
+  assert lines == [
+    "The strongest attack, JPEG at quality 75, gives back 80 % of what the originals teach: NOT "
+    "protected. On 2026-10-01 it was 40 %.",
+    "That is more than 75 %. What to do next: publish larger pictures: JPEG removes less of a "
+    "coarse perturbation.",
+  ]
+  assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
 
 
 def test_originals_that_moved_are_asked_for(published, photos):
   moved = photos.rename(photos.with_name("elsewhere"))
   with pytest.raises(UserError, match="say with --photos where they are"):
-    audit.audit(published, None, None, None, None, lambda line: None)
+    audit.audit(published, None, None, None, None, 75.0, lambda line: None)
   (moved / "a" / "00.png").unlink()
   lines = []
   with pytest.raises(UserError, match="There is no key"):

@@ -1,5 +1,6 @@
 """Tests the private folder: permissions, the lock, rounds."""
 
+import json
 import multiprocessing
 import stat
 
@@ -35,6 +36,23 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
     other.start()
     assert "Another command works on" in answer.get(timeout=60)
     other.join()
+
+
+def test_the_verdict_about_pictures_is_found_next_to_them(tmp_path):
+  for name, photos in (("out", "photos"), ("other", "elsewhere")):
+    store = private.Private(private.path_of(tmp_path / name))
+    store.root.mkdir()
+    store.noted.write_text(json.dumps({"photos": str(tmp_path / photos)}))
+    found = {"judgement": "partly protected", "sentence": f"About {name}.", "notes": ["Do this."]}
+    store.verdict.write_text(json.dumps(found))
+  (tmp_path / "damaged.private").mkdir()
+  (tmp_path / "damaged.private" / "page.json").write_text("{")
+  lines = []
+  private.repeat_about(tmp_path / "photos", lines.append)
+  text = f"The latest verdict about {tmp_path / 'out'}: Partly protected. About out.\n  Do this."
+  assert lines == [text]
+  private.repeat_about(tmp_path / "nowhere" / "photos", lines.append)
+  assert lines == [text]
 
 
 def test_rounds_are_found_by_their_originals(tmp_path):

@@ -55,7 +55,7 @@ def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_p
     change = pixels(out / name) - pixels(photos / name)
     assert 0 < np.abs(change).max() <= 8
   page = (tmp_path / "out.private" / "page" / "index.html").read_text()
-  assert "Private: this page shows originals" in page
+  assert "PRIVATE: this page shows originals" in page
   assert "a/broken.jpg" in page
   assert page.count("data:image/png") == 6
   assert stat.S_IMODE(os.stat(tmp_path / "out.key").st_mode) == 0o600

@@ -40,7 +40,7 @@ def test_every_lossy_suffix(tmp_path, suffix):
   assert suffix in decode.readable_suffixes()
 
 
-@pytest.mark.parametrize("suffix", sorted(decode.EXTRA_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted({*decode.EXTRA_SUFFIXES} - {".dcm"}))
 def test_avif_and_heic_where_they_are_installed(tmp_path, suffix):
   if suffix not in decode.readable_suffixes():
     pytest.skip(f"{suffix} is not installed")

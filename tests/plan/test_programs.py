@@ -238,11 +238,16 @@ def test_arguments_are_of_the_shapes_that_programs_state(use_devices, name):
 
 def test_devices_that_do_not_divide_a_batch_are_an_error(use_devices):
   use_devices(3)
-  with pytest.raises(UserError, match=r"batch of 16 images is not divisible by 3 devices"):
+  with pytest.raises(UserError, match=r"batch_size=16 is not divisible by 3 devices"):
     programs.build(CONFIG, SIZES)
 
 
-def test_a_batch_of_more_images_than_there_are_is_an_error(use_devices):
+def test_a_plan_refuses_the_batches_that_a_run_refuses(use_devices):
   use_devices(1)
-  with pytest.raises(UserError, match=r"100 training images do not fill one batch of 128"):
-    programs.build(with_method(batch_size=128), SIZES)
+  large = dataclasses.replace(CONFIG.victim_fit, batch_size=128)
+  with pytest.raises(UserError, match=r"victim_fit.batch_size=128 is more than the 100 training"):
+    programs.build(dataclasses.replace(CONFIG, victim_fit=large), SIZES)
+  # The pass over delta pads its last batch: it takes one step, in a run as well.
+  built = programs.build(with_method(batch_size=128), SIZES)["delta"]
+  assert built.total == CONFIG.method.epochs * CONFIG.method.steps
+  assert built.batch == 128

@@ -1,0 +1,102 @@
+"""Reads DICOM files: the first frame, gray values through the window that the file states.
+
+Gray values become 16 bits: the stored values are rescaled by the modality's slope and intercept, 0
+and 65535 are the ends of the window, and `MONOCHROME1` is inverted (DICOM PS3.3, C.11.2.1.2). The
+window is written into the EXIF description, which the key keeps and restored pictures have. Nothing
+else of the file is taken: no name, date or identifier of a patient.
+"""
+
+import importlib.util
+import math
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+SUFFIX = ".dcm"
+FORMAT = "DICOM"  # as Pillow names formats
+_DESCRIPTION = 0x010E  # tag of EXIF
+_PREAMBLE, _MARK = 128, b"DICM"
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # pydicom makes them RGB
+_GRAYS = ("MONOCHROME1", "MONOCHROME2")
+
+
+def is_readable() -> bool:
+  """Returns whether the optional pydicom is installed."""
+  return importlib.util.find_spec("pydicom") is not None
+
+
+def is_dicom(file: IO[bytes]) -> bool:
+  """Returns whether an open file is DICOM, wherever it stands; it is then at its beginning."""
+  file.seek(0)
+  head = file.read(_PREAMBLE + len(_MARK))
+  file.seek(0)
+  return head[_PREAMBLE:] == _MARK
+
+
+def opened(file: IO[bytes], most: int) -> Image.Image:
+  """Returns the first frame, as 16 bits of gray or 8 bits of RGB.
+
+  Its `info` holds the window as `exif`, and as `notes` phrases for people.
+
+  Args:
+    file: The open file.
+    most: The largest number of pixels.
+
+  Raises:
+    Image.DecompressionBombError: There are more pixels.
+    ImportError: pydicom is not installed.
+    Exception: pydicom raises errors of any type about a damaged file, or ValueError: the file holds
+      something else than gray or RGB.
+  """
+  import pydicom  # optional
+  from pydicom import pixels
+
+  found = pydicom.dcmread(file)
+  if int(found.Rows) * int(found.Columns) > most:
+    raise Image.DecompressionBombError
+  kind = found.PhotometricInterpretation
+  if kind not in (*_COLOURS, *_GRAYS):
+    raise ValueError(f"its pixels are {kind}, not gray or RGB")
+  frames = int(found.get("NumberOfFrames") or 1)
+  notes = [f"the first of {frames} frames"] if frames > 1 else []
+  values = pixels.pixel_array(found, index=0)
+  if kind in _COLOURS:
+    if values.dtype != np.uint8:
+      raise ValueError("its colours have more than 8 bits")
+    image = Image.fromarray(values)
+  else:
+    values = np.asarray(pixels.apply_modality_lut(values, found), np.float64)
+    low, high, described = _window(found, values)
+    shares = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    shares = 1 - shares if kind == "MONOCHROME1" else shares
+    image = Image.fromarray(np.rint(65535 * shares).astype(np.uint16))
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = described
+    image.info["exif"] = exif.tobytes()
+    notes.append(f"{described}; what comes back is gray of 16 bits within it")
+  image.format, image.info["notes"] = FORMAT, notes
+  return image
+
+
+def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
+  """Returns the values that become black and white, and a description.
+
+  Raises:
+    ValueError: The window is no straight line or not finite.
+  """
+  if not (found.get("WindowCenter") and found.get("WindowWidth")):
+    low, high = float(values.min()), float(values.max())
+    return low, high, f"DICOM without a window: values {low:g} to {high:g}"
+  # There may be several windows; viewers show the first.
+  centre, width = (
+    float(np.ravel(np.asarray(found[name].value, np.float64))[0])
+    for name in ("WindowCenter", "WindowWidth")
+  )
+  function = found.get("VOILUTFunction", "LINEAR")
+  if function not in ("LINEAR", "LINEAR_EXACT") or not math.isfinite(centre + width):
+    raise ValueError(f"its window ({centre:g}, {width:g}, {function}) is not linear")
+  described = f"DICOM window: centre {centre:g}, width {width:g}"
+  if function == "LINEAR":
+    centre, width = centre - 0.5, width - 1
+  return centre - width / 2, centre + width / 2, described
