@@ -17,7 +17,7 @@ from miue_jax.settings.errors import UserError
   [
     ("run", "images", "belongs to --mode=restore, and --mode=run"),
     ("run", "chips", "belongs to --mode=plan, and --mode=run"),
-    ("evaluate", "output", "--mode=export, --mode=restore, --mode=measure or --mode=pretrain, and"),
+    ("evaluate", "output", "--mode=measure, --mode=pretrain or --mode=plan, and"),
   ],
 )
 def test_a_flag_that_the_mode_ignores_is_refused(mode, flag, owners):

@@ -20,7 +20,7 @@ from miue_jax.methods.method import Phase
 from miue_jax.methods.method import Sizes as TrainSizes
 from miue_jax.plan.cost import Cost, analyse
 from miue_jax.plan.sizes import Sizes
-from miue_jax.settings.config import Config, batch_sizes
+from miue_jax.settings.config import Config, named_batches
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, prediction, step
 
@@ -85,6 +85,12 @@ class Program:
     # Optimising the code of CPU kernels would change no cost.
     return self.function.lower(*self.abstract()).compile(compiler_options=_unoptimised())
 
+  def flops(self) -> float:
+    """Returns the FLOPs of one step on one device of the mesh, without compiling it."""
+    # With this precision a CPU convolves as all other chips do, and its FLOPs are counted.
+    with jax.default_matmul_precision("highest"):
+      return float(self.function.lower(*self.abstract()).cost_analysis()["flops"])
+
   def cost(self) -> Cost:
     """Returns the cost of one step on the mesh."""
     # With this precision a CPU uses XLA's convolutions, whose FLOPs XLA counts.
@@ -109,11 +115,12 @@ def build(config: Config, sizes: Sizes) -> dict[str, Program]:
     UserError: The images do not fit a network, fill no batch, or the devices do not divide a batch.
   """
   devices = jax.sharding.get_mesh().size
-  for batch in (*batch_sizes(config.method), config.victim_fit.batch_size):
+  batches = {f"method.{key}": size for key, size in named_batches(config.method).items()}
+  for key, batch in (batches | {"victim_fit.batch_size": config.victim_fit.batch_size}).items():
     if batch % devices:
       raise UserError(
-        f"A batch of {batch} images is not divisible by {devices} devices: change the batch sizes "
-        "of method or victim_fit, or the number of devices."
+        f"A batch of {batch} images is not divisible by {devices} devices: change {key} or the "
+        "number of devices."
       )
     if sizes.train < batch:
       raise UserError(f"{sizes.train} training images do not fill one batch of {batch}: lower it.")
