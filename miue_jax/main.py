@@ -43,8 +43,8 @@ flags.DEFINE_string(
   "output",
   None,
   "New folder of an export (default: WORKDIR/images) or of restored images (default: "
-  "WORKDIR/restored), new JSON file of a measurement of --features, or new .npz file of pretrained "
-  "weights (default: WORKDIR/pretrained.npz).",
+  "WORKDIR/restored), new JSON file of a plan or of a measurement of --features, or new .npz file "
+  "of pretrained weights (default: WORKDIR/pretrained.npz).",
 )
 flags.DEFINE_string(
   "features",
@@ -57,6 +57,12 @@ flags.DEFINE_multi_enum(
   "format", ["png"], ["png", "npz"], "Format of an export; give it twice for both"
 )
 flags.DEFINE_integer("chips", 1, "Number of chips of a plan.")
+flags.DEFINE_string(
+  "target",
+  None,
+  "Chips of a plan, such as v5e:8x8, v5p:4x4x4 or h200:8; compiles for them where the extra tpu or "
+  "gpu is installed.",
+)
 flags.DEFINE_float("price", None, "Price of one chip for one hour; adds the cost to the plan.")
 flags.DEFINE_float("share", 0.4, "Share of the peak of a chip that a plan assumes.")
 flags.DEFINE_list(

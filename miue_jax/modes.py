@@ -185,15 +185,21 @@ def compare(call: Call) -> str:
 
 def plan(call: Call) -> str:
   """Predicts arithmetic, memory, hours and cost of a run without training anything."""
+  from miue_jax.machine import files
   from miue_jax.plan import plan, sizes, text
 
   absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is no result
   flags = call.flags
   shape = sizes.image_shape(flags.image_shape)
   options = plan.Options(
-    flags.chips, flags.price, flags.share, shape, flags.train_images, flags.classes
+    flags.chips, flags.price, flags.share, shape, flags.train_images, flags.classes, flags.target
   )
-  return text.markdown(plan.make(call.config, options))
+  if call.output:
+    files.require_new(call.output, "--output")
+  made = plan.make(call.config, options)
+  if call.output:
+    files.write_json(call.output, text.document(made))
+  return text.markdown(made)
 
 
 def _report(experiment: Any) -> str:
@@ -220,11 +226,12 @@ MODES: dict[str, Callable[[Call], str]] = {
 # --workdir and --distributed to every command, and a plan has the command of its run.
 USED_BY = {
   "images": ("restore",),
-  "output": ("export", "restore", "measure", "pretrain"),
+  "output": ("export", "restore", "measure", "pretrain", "plan"),
   "features": ("measure",),
   "released": ("measure",),
   "format": ("export",),
   "chips": ("plan",),
+  "target": ("plan",),
   "price": ("plan",),
   "share": ("plan",),
   "image_shape": ("plan",),

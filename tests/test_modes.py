@@ -17,7 +17,7 @@ from miue_jax.settings.errors import UserError
   [
     ("run", "images", "belongs to --mode=restore, and --mode=run"),
     ("run", "chips", "belongs to --mode=plan, and --mode=run"),
-    ("evaluate", "output", "--mode=export, --mode=restore, --mode=measure or --mode=pretrain, and"),
+    ("evaluate", "output", "--mode=measure, --mode=pretrain or --mode=plan, and"),
   ],
 )
 def test_a_flag_that_the_mode_ignores_is_refused(mode, flag, owners):
@@ -51,7 +51,7 @@ STAGES = ("generate", "evaluate", "measure", "write_report", "export", "restore"
 def call(monkeypatch, tmp_path):
   """Returns `call(mode, **flags)`, which runs a mode and returns its text and its stages."""
 
-  def run(mode, **changes):
+  def run(mode, refused=0, **changes):
     called = []
 
     def stage(name):
@@ -64,6 +64,7 @@ def call(monkeypatch, tmp_path):
     monkeypatch.setattr(stages, "start", start)
     for name in STAGES:
       monkeypatch.setattr(stages, name, stage(name))
+    monkeypatch.setattr(stages, "restore", lambda *_: (called.append("restore") or "DIR", refused))
     values = dict.fromkeys(modes.USED_BY) | {"distributed": "off", "workdir": "run"}
     values |= {"distributed_timeout": 1.0} | changes
     monkeypatch.chdir(tmp_path)
@@ -91,12 +92,19 @@ def call(monkeypatch, tmp_path):
       "result of write_report\nReport: run/report/index.html",
     ),
     ("export", ["start", "export"], "Exported images: result of export"),
-    ("restore", ["restore"], "Restored images: result of restore"),
+    ("restore", ["restore"], "Restored images: DIR"),
   ],
 )
 def test_a_mode_calls_its_stages(call, tmp_path, mode, expected, text):
   assert call(mode) == (text, expected)
   assert (tmp_path / "run" / "log.txt").exists() == (mode != "restore")
+
+
+def test_a_restore_in_part_is_said_and_ends_with_status_1(call, capsys):
+  with pytest.raises(SystemExit) as ending:
+    call("restore", refused=3)
+  assert ending.value.code == 1
+  assert capsys.readouterr().out == "Restored images: DIR; 3 files were not restored.\n"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def estimate(
   source, proof = built["source"], 0.0
   for victim in choice.victims:
     victim_config = choice.config(victim, learning)
-    ratio = _flops(programs.build(victim_config, proving)["victim"]) / _flops(source)
+    ratio = programs.build(victim_config, proving)["victim"].flops() / source.flops()
     steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
     compiling = timings["source"].compile * len(_CONDITIONS)
     proof += len(_CONDITIONS) * steps * ratio * timings["source"].step + compiling
@@ -113,13 +113,6 @@ def _peak_memory() -> int:
   """Returns the largest resident memory of this program so far, in bytes."""
   unit = 1 if sys.platform == "darwin" else 1024
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _flops(program: programs.Program) -> float:
-  """Returns the arithmetic of one step, without compiling it."""
-  # With a precision asked for, a CPU convolves as all other chips do, and its FLOPs are counted.
-  with jax.default_matmul_precision("highest"):
-    return float(program.function.lower(*program.abstract()).cost_analysis()["flops"])
 
 
 def _learning(count: int) -> int:

@@ -62,6 +62,12 @@ class Cost:
     temporaries: Bytes of the working memory on one device.
     peak: Bytes of arguments, working memory and results that reuse no argument, on one device.
     collectives: Collective operations of one step.
+    moved: Bytes that one chip reads from and writes to its memory; 0 unless compiled for a target.
+    accessed: Bytes that XLA counts for all operations, memory on the chip included; 0 if it does
+      not count them.
+    seconds: Seconds of the compilation for a target.
+    fits: Whether the program fits the memory of a target; if not, it has no collectives, `moved`
+      is 0, and `peak` is the least that it needs.
   """
 
   flops: float
@@ -69,6 +75,10 @@ class Cost:
   temporaries: int
   peak: int
   collectives: tuple[Collective, ...]
+  moved: int = 0
+  accessed: float = 0.0
+  seconds: float = 0.0
+  fits: bool = True
 
   @property
   def sent(self) -> float:
@@ -118,6 +128,11 @@ def _results(kind: str, start: bool, arrays: list[tuple[str, str]]) -> list[tupl
   if start and kind != "all-reduce":
     return arrays[len(arrays) // 2 :]
   return arrays
+
+
+def array_bytes(kind: str) -> int:
+  """Returns the bytes of all arrays in the text of a type, such as `(f32[2,3]{1,0}, u8[])`."""
+  return sum(_bytes(dtype, sizes) for dtype, sizes in _ARRAY.findall(kind))
 
 
 def _bytes(dtype: str, sizes: str) -> int:

@@ -1,7 +1,8 @@
 """Predicts arithmetic, memory, communication and duration of a run: `--mode=plan`.
 
-Nothing is trained. The steps are compiled for shapes instead of data, on virtual CPU devices where
-this machine has too few devices. Only the hours of this machine come from timing a few steps.
+Nothing is trained. The steps are compiled for shapes instead of data: by the compiler of a target
+(`targets`) where that is installed, otherwise on virtual CPU devices where this machine has too few
+devices. Only the hours of this machine come from timing a few steps.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import jax
 
 from miue_jax.machine import meshes
 from miue_jax.methods.delta import Delta
-from miue_jax.plan import chips, programs
+from miue_jax.plan import chips, programs, targets
 from miue_jax.plan.cost import Cost
 from miue_jax.plan.programs import Program
 from miue_jax.plan.sizes import Sizes, known, read
@@ -47,6 +48,7 @@ class Options:
     image_shape: Height, width, channels; None reads them from the data.
     train_images: Number of training images; 0 reads it from the data.
     classes: Number of classes; 0 reads it from the data.
+    target: Chips to compile for, such as `v5e:8x8`; None plans for `chips` of any kind.
   """
 
   chips: int = 1
@@ -55,6 +57,7 @@ class Options:
   image_shape: tuple[int, int, int] | None = None
   train_images: int = 0
   classes: int = 0
+  target: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +77,12 @@ class Plan:
     options: Assumptions of the plan.
     size: Sizes of the dataset.
     programs: All programs, by name.
-    costs: Costs of one step on `options.chips` devices, by program.
+    costs: Costs of one step on all devices, by program.
     resident: Bytes that one device always holds while the poison is made, by program and part.
     backend: Platform that the steps were compiled for.
-    timings: Seconds on this machine, by program.
+    timings: Seconds on this machine, by program; empty where a target's compiler was used.
     machine: Number and kind of the devices of this machine.
+    target: The chips that the plan is for; None: any kind.
   """
 
   config: Config
@@ -90,6 +94,12 @@ class Plan:
   backend: str
   timings: dict[str, Timing]
   machine: str
+  target: targets.Target | None = None
+
+  @property
+  def exact(self) -> bool:
+    """Returns whether the steps were compiled by the compiler of the target."""
+    return not self.timings
 
   @property
   def peak(self) -> int:
@@ -121,16 +131,23 @@ class Plan:
 
 
 def make(config: Config, options: Options) -> Plan:
-  """Plans a run: times steps on this machine, then compiles them for `options.chips` devices.
+  """Plans a run: compiles its steps for a target, or times them here and compiles them for CPUs.
 
   It must be called before any other use of jax.
 
   Raises:
-    UserError: An option is out of range, the devices do not divide the batches, or the sizes of the
-      data are neither known nor given and the data cannot be read.
+    UserError: An option is out of range, the target is unknown, the devices do not divide the
+      batches, or the sizes of the data are neither known nor given and the data cannot be read.
   """
   _check(options)
+  target = targets.parse(options.target) if options.target else None
+  if target:
+    options = dataclasses.replace(options, chips=target.devices)
+  if target and target.installed:
+    targets.prepare()
   size = _size(config.data, options)
+  if target and target.installed:
+    return _compiled(config, options, size, target)
   offer_cpu_devices(options.chips)
   here = meshes.start(config.devices, config.batch_sizes)
   timings = calibrate(config, size)
@@ -147,7 +164,26 @@ def make(config: Config, options: Options) -> Plan:
       mesh.devices.flat[0].platform,
       timings,
       f"{here.size} x {here.devices.flat[0].device_kind}",
+      target,
     )
+
+
+def _compiled(config: Config, options: Options, size: Sizes, target: targets.Target) -> Plan:
+  """Plans a run by the compiler of a target."""
+  # XLA counts the body of a loop once; for CPUs the loops of a step are unrolled.
+  with jax.set_mesh(pod(1)):
+    alone = programs.build(config, size)
+    flops = {name: program.flops() / program.batch for name, program in alone.items()}
+  with jax.set_mesh(targets.mesh(target)):
+    built = programs.build(config, size)
+    costs = {
+      name: targets.cost(
+        program, target, flops[name] * program.batch, sum(resident(program).values())
+      )
+      for name, program in built.items()
+    }
+    held = {name: resident(built[name]) for name in programs.generation(built)}
+  return Plan(config, options, size, built, costs, held, target.chip.name, {}, "", target)
 
 
 def calibrate(config: Config, size: Sizes) -> dict[str, Timing]:
@@ -209,6 +245,8 @@ def offer_cpu_devices(count: int) -> None:
 
 
 def _check(options: Options) -> None:
+  if options.target and options.chips != 1:
+    raise UserError("--target names a number of chips, and --chips another: leave one of them out.")
   if not 1 <= options.chips <= _MOST_CHIPS:
     raise UserError(f"--chips is {options.chips}; it must be from 1 to {_MOST_CHIPS}.")
   if not 0 < options.share <= 1:

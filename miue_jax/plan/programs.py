@@ -85,6 +85,12 @@ class Program:
     # Optimising the code of CPU kernels would change no cost.
     return self.function.lower(*self.abstract()).compile(compiler_options=_unoptimised())
 
+  def flops(self) -> float:
+    """Returns the FLOPs of one step on one device of the mesh, without compiling it."""
+    # With this precision a CPU convolves as all other chips do, and its FLOPs are counted.
+    with jax.default_matmul_precision("highest"):
+      return float(self.function.lower(*self.abstract()).cost_analysis()["flops"])
+
   def cost(self) -> Cost:
     """Returns the cost of one step on the mesh."""
     # With this precision a CPU uses XLA's convolutions, whose FLOPs XLA counts.

@@ -1,6 +1,9 @@
-"""Writes a plan as Markdown."""
+"""Writes a plan as Markdown and as JSON."""
 
-from miue_jax.plan import chips
+import dataclasses
+from typing import Any
+
+from miue_jax.plan import chips, roofline
 from miue_jax.plan.plan import Plan, hours
 from miue_jax.plan.programs import parameters
 from miue_jax.report import tables
@@ -8,7 +11,45 @@ from miue_jax.report import tables
 
 def markdown(plan: Plan) -> str:
   """Returns the plan as Markdown: work, memory, communication, hours."""
-  return "\n\n".join((_work(plan), _memory(plan), _communication(plan), _hours(plan)))
+  if plan.exact:
+    return "\n\n".join((_work(plan), _steps(plan), _communication(plan), _bounds(plan)))
+  parts = [_work(plan), _memory(plan), _communication(plan), _hours(plan)]
+  if plan.target:
+    name, extra = plan.target.name, plan.target.extra
+    parts.insert(
+      0,
+      f"The compiler of {name} is not installed: the steps were compiled for CPUs. The extra "
+      f"{extra} makes the plan exact (pip install 'miue-jax[{extra}]').",
+    )
+  return "\n\n".join(parts)
+
+
+def document(plan: Plan) -> dict[str, Any]:
+  """Returns the plan as a JSON object, with FLOPs of all devices and bytes of one device."""
+  steps: dict[str, dict[str, Any]] = {
+    name: dataclasses.asdict(cost)
+    | {"batch": plan.programs[name].batch, "steps": plan.programs[name].total, "sent": cost.sent}
+    for name, cost in plan.costs.items()
+  }
+  made: dict[str, Any] = {
+    "config": plan.config.name,
+    "sizes": dataclasses.asdict(plan.size),
+    "options": dataclasses.asdict(plan.options),
+    "compiled for": plan.backend,
+    "peak": plan.peak,
+    "programs": steps,
+  }
+  if not plan.exact:
+    return made | {"seconds here": {name: plan.seconds([name]) for name in plan.timings}}
+  assert plan.target is not None
+  for name, cost in plan.costs.items():
+    least = roofline.bound(cost, plan.target)
+    steps[name] |= {"bound": dataclasses.asdict(least), "bound by": least.by}
+  return made | {
+    "target": dataclasses.asdict(plan.target),
+    "fits": _fits(plan),
+    "hours at least": {name: roofline.hours(plan, [name]) for name in plan.programs},
+  }
 
 
 def _work(plan: Plan) -> str:
@@ -62,6 +103,104 @@ def _memory(plan: Plan) -> str:
     "needs other working memory."
   )
   return f"{tables.markdown(columns, cells)}\n\n{note}"
+
+
+def _fits(plan: Plan) -> bool:
+  assert plan.target is not None
+  memory = plan.target.chip.memory_gb * 1e9 / plan.target.chip.devices
+  return plan.peak <= memory and all(cost.fits for cost in plan.costs.values())
+
+
+def _steps(plan: Plan) -> str:
+  """Returns what the target's compiler says of every step."""
+  target = plan.target
+  assert target is not None
+  cells = []
+  for name, cost in plan.costs.items():
+    least = roofline.bound(cost, target)
+    cells.append(
+      [
+        name,
+        f"{cost.flops / target.devices / 1e9:,.4g}",
+        _megabytes(cost.moved) if cost.fits else tables.MISSING,
+        f"{cost.sent / 1e6:,.3g}" if cost.fits else tables.MISSING,
+        _megabytes(cost.arguments),
+        _megabytes(cost.temporaries),
+        "yes" if cost.fits else "no",
+        f"{cost.seconds:.0f}",
+        f"{1e3 * least.seconds:.3g}" if cost.fits else tables.MISSING,
+        least.by if cost.fits else tables.MISSING,
+      ]
+    )
+  columns = (
+    ("step", False),
+    ("GFLOP", True),
+    ("MB moved", True),
+    ("MB sent", True),
+    ("MB arguments", True),
+    ("MB working memory", True),
+    ("fits", False),
+    ("compiled in s", True),
+    ("ms at least", True),
+    ("bound by", False),
+  )
+  chip = target.chip
+  device = "chip" if chip.devices == 1 else f"device, of which a chip has {chip.devices}"
+  notes = [
+    f"One step on one {device}, compiled for {target.name} ({target.chips} x {chip.name}) by its "
+    f"own compiler; nothing was run. Peaks of a chip: {chip.tflops:g} TFLOP/s in bfloat16, "
+    f"{chip.bandwidth:g} GB/s of memory, {chip.link:g} GB/s of links, {chip.memory_gb:g} GB.",
+    "Moved: operands and results of every operation in the memory of the device; what stays in "
+    "the chip is left out.",
+    f"Largest memory at one time: {_megabytes(plan.peak)} MB, which "
+    f"{'fits' if _fits(plan) else 'does not fit'}.",
+  ]
+  if proposed := roofline.microbatch(plan):
+    notes.append(f"The delta step may fit with --config.method.microbatch={proposed}: plan again.")
+  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+
+
+def _bounds(plan: Plan) -> str:
+  """Returns the hours of a run by the roofline."""
+  target, price, share = plan.target, plan.options.price, plan.options.share
+  assert target is not None
+  if not all(cost.fits for cost in plan.costs.values()):
+    return "No hours: a step does not fit the memory of a chip."
+  cells = []
+  for name, part in (("lower bound", 1.0), (f"at {100 * share:g} % of it", share)):
+    spent = roofline.hours(plan, plan.programs) / part
+    cells.append(
+      [
+        name,
+        _amount(roofline.hours(plan, plan.poison) / part),
+        _amount(spent),
+        tables.MISSING if price is None else _amount(spent * target.chips * price),
+      ]
+    )
+  columns = (
+    (f"roofline of {target.name}", False),
+    ("hours, poison", True),
+    ("hours, all", True),
+    ("cost, all", True),
+  )
+  notes = [
+    "The bound of a step is the longest of arithmetic, memory and links at their peaks. No step "
+    "reaches it; the share (--share) is an assumption, and nothing was measured on the chips. "
+    "Compilation, reading data and writing checkpoints are left out.",
+    *_advice(plan),
+  ]
+  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+
+
+def _advice(plan: Plan) -> list[str]:
+  source, advice = getattr(plan.config.method, "model", plan.config.victim), []
+  if source.dtype != "bfloat16":
+    advice.append(
+      "The config computes in float32: set method.model.dtype and victim.dtype to bfloat16."
+    )
+  if plan.options.price is None:
+    advice.append("Without --price of a chip-hour there is no cost.")
+  return advice
 
 
 def _communication(plan: Plan) -> str:
@@ -134,13 +273,7 @@ def _hours(plan: Plan) -> str:
     + ", ".join(f"{name} {1000 * timing.step:.4g} ms" for name, timing in plan.timings.items())
     + ".",
   ]
-  source = getattr(plan.config.method, "model", plan.config.victim)
-  if source.dtype != "bfloat16":
-    notes.insert(
-      1, "The config computes in float32: set method.model.dtype and victim.dtype to bfloat16."
-    )
-  if price is None:
-    notes.append("Without --price of a chip-hour there is no cost.")
+  notes += _advice(plan)
   return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
 
 

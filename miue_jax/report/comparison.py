@@ -305,4 +305,4 @@ class Comparison:
     names = (f"{grid.results.axes.dataset}, {grid.victim}" for grid in grids)
     columns = [("method", False), *((name, True) for name in names)]
     methods = dict.fromkeys(method for grid in grids for method in grid.lines)
-    return columns, [[m, *(str(grid.cell(m, "none")) for grid in grids)] for m in methods]
+    return columns, [[m, *(grid.cell(m, "none") for grid in grids)] for m in methods]

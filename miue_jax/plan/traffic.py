@@ -1,0 +1,125 @@
+"""Counts the bytes that a compiled program moves in device memory, from the text of its HLO."""
+
+import dataclasses
+import re
+
+from miue_jax.plan.cost import array_bytes
+
+# An array with its layout, which names a memory on the chip: `bf16[8,128]{1,0:T(8,128)S(1)}`.
+_ON_CHIP = re.compile(r"\b[a-z]+\d*[a-z0-9]*\[[\d,]*\]\{[^}]*S\([1-9]\)\}")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\(([^)]*)\)(.*)$")
+_NAME = re.compile(r"%([\w.-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.-]+)")
+_BODY = re.compile(r"condition=%?([\w.-]+), body=%?([\w.-]+)")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+# Operations that name memory and move none; the end of an asynchronous operation is one of them.
+_FREE = {
+  "after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id",
+  "replica-id", "tuple",
+}  # fmt: skip
+_SLICES = {"dynamic-slice", "gather"}
+_UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # position of the operand that is written
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  root: bool
+  name: str
+  size: int
+  op: str
+  operands: tuple[str, ...]
+  text: str
+
+
+def moved(hlo: str, *, loops: bool = True) -> int:
+  """Returns the bytes that one device reads and writes in one run of a scheduled HLO module.
+
+  An operation reads its operands and writes its results, and a fusion is one operation. Gathers and
+  slices read what they return; updates in place read and write what is new. Memory on the chip and
+  the padding of layouts do not count.
+
+  Args:
+    hlo: Text of the module.
+    loops: Whether the body of a loop counts as often as it runs; otherwise it counts once.
+  """
+  computations, entry = _parsed(hlo)
+  return _of(entry, computations, loops)
+
+
+def _parsed(hlo: str) -> tuple[dict[str, list[_Line]], str]:
+  """Returns the lines of every computation, and the name of the entry."""
+  computations: dict[str, list[_Line]] = {}
+  entry, lines = "", []
+  for text in hlo.splitlines():
+    if head := _COMPUTATION.match(text):
+      lines = computations[head[2]] = []
+      entry = head[2] if head[1] else entry
+    elif found := _LINE.match(text):
+      root, name, kind, op, operands, rest = found.groups()
+      names = tuple(_NAME.findall(operands)) or (operands,)  # the value of a constant
+      lines.append(_Line(bool(root), name, _size(kind, op), op, names, rest))
+  return computations, entry
+
+
+def _size(kind: str, op: str) -> int:
+  """Returns the bytes in device memory of a result; of a slice into the chip, what it reads."""
+  if op == "slice-start":
+    return array_bytes(kind.split(", ", 1)[1].rpartition(", ")[0]) if kind.startswith("((") else 0
+  return array_bytes(_ON_CHIP.sub("", kind))
+
+
+def _of(name: str, computations: dict[str, list[_Line]], loops: bool) -> int:
+  lines, total = computations[name], 0
+  sizes = {line.name: line.size for line in lines}
+  for line in lines:
+    if line.op == "while" and (found := _BODY.search(line.text)):
+      trips = _trips(line, computations[found[1]]) if loops else 1
+      total += trips * _of(found[2], computations, loops)
+    elif line.op in ("call", "conditional") and (found := _CALLED.search(line.text)):
+      total += _of(found[1], computations, loops)
+    elif line.op == "fusion" and (found := _CALLED.search(line.text)):
+      total += _fused(line, sizes, computations[found[1]])
+    elif line.op not in _FREE and not line.op.endswith("-done"):
+      total += _touched(line, sizes)
+  return total
+
+
+def _trips(line: _Line, condition: list[_Line]) -> int:
+  """Returns how often a loop runs: as XLA states it, else the bound that it counts to."""
+  if stated := _TRIPS.search(line.text):
+    return int(stated[1])
+  bounds = [
+    int(each.operands[0])
+    for each in condition
+    if each.op == "constant" and re.fullmatch(r"\d+", each.operands[0])
+  ]
+  return max(bounds, default=1)
+
+
+def _touched(line: _Line, sizes: dict[str, int]) -> int:
+  """Returns the bytes of one operation that is not in a fusion."""
+  if line.op in _SLICES:
+    return 2 * line.size
+  if line.op.endswith("-start"):  # its type lists operands and results
+    return line.size
+  if line.op in _UPDATES:
+    return 2 * sizes.get(line.operands[_UPDATES[line.op]], 0)
+  return line.size + sum(sizes.get(name, 0) for name in set(line.operands))
+
+
+def _fused(line: _Line, sizes: dict[str, int], inside: list[_Line]) -> int:
+  """Returns the bytes of a fusion: the parts of its operands that it reads, and its results."""
+  own = {each.name: each.size for each in inside}
+  total = 0
+  for each in inside:
+    if each.op == "parameter":
+      users = [user for user in inside if each.name in user.operands]
+      if all(user.op in _SLICES and user.operands[0] == each.name for user in users):
+        total += sum(user.size for user in users)
+      elif not any(user.op in _UPDATES and user.operands[0] == each.name for user in users):
+        total += each.size
+  root = next(each for each in inside if each.root)
+  if root.op in _UPDATES:
+    return total + own.get(root.operands[_UPDATES[root.op]], 0)
+  return total + line.size
