@@ -37,9 +37,10 @@ _AUDIT = {
 _TREND = {
   "Date": lambda audit: audit[0]["date"],
   "Strongest attack": lambda audit: audit[0]["attack"],
-  "Gives back": lambda audit: f"{100 * audit[0]['share']:.0f} %",
-  "Judgement": lambda audit: verdict.judge(audit[0]["share"]),
-  "Attacks": lambda audit: str(audit[1]),
+  "Gives back": lambda audit: (
+    f"{100 * audit[0]['share']:.0f}\u00a0%, {verdict.judge(audit[0]['share'])}"
+  ),
+  "Tried": lambda audit: str(audit[1]),
   "Version": lambda audit: audit[0]["version"],
 }
 
@@ -110,7 +111,7 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   values: dict[str, Any] = {
     "verdict": found,
     "trials": tables.build(trials, _TRIALS, {"Network"}),
-    "trend": tables.build(strongest[::-1], _TREND, set(_TREND) - {"Gives back", "Attacks"}),
+    "trend": tables.build(strongest[::-1], _TREND, set(_TREND) - {"Tried"}),
     "drawing": _drawing([row for row, _ in strongest]),
     "audit": tables.build(audits[-1] if audits else (), _AUDIT, {"Attack"}),
     "visibility": noted.get("visibility", ()),

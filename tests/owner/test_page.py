@@ -87,8 +87,8 @@ def test_the_trend_has_a_line_for_each_audit_the_latest_first(written):
   trend = text_of(written).split("<tbody>")[1].split("</tbody>")[0]
   cells = re.findall(r"<t[hd][^>]*>([^<]*)</t", trend)
   assert cells == [
-    *("2026-11-01", "nothing", "88 %", "NOT protected", "1", "0.2.0"),
-    *("2026-10-01", "blurring", "42 %", "partly protected", "2", "0.2.0"),
+    *("2026-11-01", "nothing", "88\u00a0%, NOT protected", "1", "0.2.0"),
+    *("2026-10-01", "blurring", "42\u00a0%, partly protected", "2", "0.2.0"),
   ]
   assert "Strongest attack of each audit" in text_of(written)
 
