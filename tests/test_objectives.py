@@ -154,6 +154,7 @@ def test_two_points_have_the_closed_form_of_the_distance_term():
   np.testing.assert_allclose(rowwise, [np.log(1 + 5 / 2), np.log(1 + 5 / 2), 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_similarity_of_single_member_classes_is_cross_entropy_over_cosines():
   z = jnp.array(np.random.default_rng(3).standard_normal((ROWS, FEATURES), np.float32))
   rowwise = objectives.similarity(z, z, jnp.eye(ROWS, dtype=bool), jnp.ones(ROWS), TAU)

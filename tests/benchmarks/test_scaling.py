@@ -22,7 +22,7 @@ def test_traffic_over_devices_is_that_of_a_ring(use_devices, config, sizes):
     assert row["source"] == pytest.approx(2 * 4 * (4 * features + 4 + 2) * (n - 1) / n, rel=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_epoch_is_run_for_each_number_of_images(use_devices, config, sizes, tmp_path):
   use_devices(1)
   rows = scaling.over_images(config, sizes, (40,))

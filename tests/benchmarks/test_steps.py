@@ -84,5 +84,7 @@ def test_a_config_without_a_peer_is_timed_alone_or_refused(use_devices, sizes, c
   assert reason in torch_peer.unavailable(config.method)
   with pytest.raises(UserError, match="--peer=torch cannot run: .*" + reason):
     steps.run(config, sizes, steps.Settings(peer="torch"))
-  with pytest.raises(UserError, match="fill one batch"):  # the peer alone is no obstacle
+  with pytest.raises(
+    UserError, match="more than the 32 training images"
+  ):  # the peer alone is no obstacle
     steps.run(config, sizes, steps.Settings(peer="auto"))

@@ -258,7 +258,7 @@ def read_in_processes(count, output, *arguments):
   return [json.loads(pathlib.Path(f"{output}{number}").read_text()) for number in range(count)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_share_the_reading(tree, tmp_path):
   (tree / "a" / "00.png").rename(tree / "a" / "first.png")  # now the last of its class
   (tree / "b" / "06.png").unlink()  # eleven images, which two processes cannot share evenly
@@ -269,7 +269,7 @@ def test_processes_share_the_reading(tree, tmp_path):
   assert set(second["read"]) - {"01"} == {"first", "07", "08", "09", "10", "11"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_process_reports_an_error_in_one_share(tree, tmp_path):
   spoil(tree / "b" / "11.png")
   for status, err in in_processes(2, tmp_path / "told", tree):

@@ -90,6 +90,7 @@ def train(folder, reporter, module, name, devices, use_devices):
   )
 
 
+@pytest.mark.slow
 def test_the_model_is_frozen_while_it_is_attacked(tmp_path, use_devices, reporter):
   MODES.clear()
   train(tmp_path, reporter, Normalised(), "at8", 2, use_devices)

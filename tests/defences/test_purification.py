@@ -69,6 +69,7 @@ def test_noise_levels_are_those_of_ddpm():
   assert len(share) == 1001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [1, 7, 100])
 def test_a_perfect_model_of_one_image_returns_that_image(level, use_devices):
   use_devices(1)

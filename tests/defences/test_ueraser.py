@@ -68,6 +68,7 @@ def test_plasma_is_diamond_square():
   np.testing.assert_allclose(cloud, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_plasma_covers_any_size_and_range():
   for shape in ((5, 5, 1), (32, 20, 3)):
     cloud = np.asarray(ueraser.plasma(jax.random.key(1), shape))

@@ -57,7 +57,7 @@ def test_flags_and_settings(fork, flags, words):
   assert all(word in sentence for word in words), sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_program_says_it_the_same_way(run):
   assert "method.foo" in run("--config.method.foo=1").sentence()
 
@@ -198,6 +198,7 @@ def test_damaged_files(fork, workdir, name, damage, word):
   assert word in refused(fork, workdir)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint(fork, workdir):
   (workdir / "measurement.json").unlink()
   folder = workdir / "checkpoints" / "victims" / "clean-small_cnn-none-0"
@@ -253,7 +254,7 @@ def test_a_read_only_workdir(fork, finished, disk):
   assert "Read-only file system" in sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_devices_than_cores(run, tmp_path):
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
   if cores >= 64:

@@ -159,7 +159,7 @@ def test_a_signal_saves_and_the_same_command_continues(start_comparison, compari
     assert epochs(tmp_path, stage) == list(range(1, 101))  # no epoch twice, none left out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_programs_fill_one_table(whole, start_comparison, tmp_path):
   for process in [start_comparison(tmp_path) for _ in range(2)]:
     result = ended(process)
@@ -171,7 +171,7 @@ def test_several_programs_fill_one_table(whole, start_comparison, tmp_path):
   assert sorted(json.loads(line)["method"] for line in lines) == ["clean", "lsp", "patterns"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_fails_is_marked_and_the_rest_goes_on(comparison, tmp_path):
   methods = "--config.compare.methods=('diverges', 'lsp')"
   result = comparison(tmp_path, methods)
@@ -188,7 +188,7 @@ def test_what_fails_is_marked_and_the_rest_goes_on(comparison, tmp_path):
   assert "2 of 6 victims are still to be trained" in comparison(tmp_path, methods).err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   np.savez(
     tmp_path / "noise.npz",

@@ -69,6 +69,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOCUMENTS)
 @hypothesis.given(values=st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=6))
 @hypothesis.settings(

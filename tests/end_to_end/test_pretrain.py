@@ -60,7 +60,7 @@ def test_it_starts_with_what_was_learned_of_other_classes(run, weights, tmp_path
   assert "small_cnn from five" in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_names_it_and_refuses_other_networks(run, fork, weights, tmp_path):
   flags = (*DIGITS, OTHERS, f"--config.victim_fit.start_from={weights}", "--mode=compare")
   flags += ("--config.compare.methods=('random',)", "--config.compare.seeds=(0,)")

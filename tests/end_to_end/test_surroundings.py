@@ -50,7 +50,7 @@ def test_a_platform_that_is_not_there(real, platform):
   assert f"JAX_PLATFORMS ({platform})" in sentence
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flags_that_xla_does_not_know(real):
   assert "XLA_FLAGS (--bogus=1)" in real(*GENERATE, XLA_FLAGS="--bogus=1").sentence()
 
@@ -94,7 +94,7 @@ def test_variables_that_change_nothing(real, finished, tmp_path):
   assert delta == (finished[0] / "poison" / "delta.npy").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_system_without_locks_that_syncs_no_folders(real, tmp_path):
   program = tmp_path / "program.py"
   program.write_text(

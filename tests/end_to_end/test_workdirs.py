@@ -67,7 +67,7 @@ def test_what_changes_a_result_is_refused_by_name(fork, workdir, flag, words):
   ("flags", "words"),
   [
     (["--config.data.max_train=40"], ["source.batch_size=64", "victim_fit.batch_size=64", "40"]),
-    (["--config.devices=5"], ["source.batch_size=64", "method.batch_size=64", "devices=5"]),
+    (["--config.devices=5"], ["source.batch_size=64", "method.batch_size=64", "5 devices"]),
     (["--config.data.path=pics"], ["'pics'", "configs/folder.py"]),
     (["--config.measure.layers=('none',)"], ["none"]),
     (["--mode=evaluate"], ["no complete poison"]),

@@ -112,6 +112,7 @@ def test_two_calls_with_other_shapes(arrays):
   assert plain(api.evaluate(*arrays, **TINY)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
 def test_the_mesh_of_the_caller_is_used_and_stays(arrays, monkeypatch, count, kind):

@@ -46,12 +46,14 @@ def test_apply_and_restore_are_exact_and_within_the_budget(empty_folder):
   assert not list(empty_folder.iterdir())  # nothing on the disk
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_poison_and_another_one_another():
   first, again, other = protect(), protect(), protect(seed=1)
   np.testing.assert_array_equal(first.delta, again.delta)
   assert (first.delta != other.delta).any()
 
 
+@pytest.mark.slow
 def test_arrays_of_other_ranks_and_libraries_are_accepted():
   expected = protect().delta
   flat = protect(IMAGES[..., 0], LABELS[:, None])
@@ -68,7 +70,7 @@ def test_a_second_call_may_have_other_shapes():
   assert protect(colour, np.arange(30) % 5, batch_size=10).delta.shape == colour.shape
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mesh_and_the_configuration_of_the_caller_stay():
   precision = jax.config.jax_default_matmul_precision
   protect()

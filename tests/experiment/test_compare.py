@@ -136,12 +136,14 @@ def test_each_poison_is_made_once(comparison, experiment):
   assert comparison()[:2] == ([], [])  # everything is there
 
 
+@pytest.mark.slow
 def test_each_seed_may_have_its_own_poison(comparison):
   trained, made, _ = comparison(settings=dataclasses.replace(COMPARE, poison_per_seed=True))
   assert sorted(made) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
   assert all(made_by in (None, seed) for *_, seed, made_by in trained)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_is_marked_and_tried_again(comparison, experiment):
   failing = Cell("a", "linear", "none", 1)
   trained, _, text = comparison(
@@ -203,6 +205,7 @@ def test_a_poison_that_another_program_makes_is_waited_for(comparison, experimen
   assert made == [("b", 0), ("a", 0)]
 
 
+@pytest.mark.slow
 def test_one_undefended_victim_of_each_line_is_measured(comparison, experiment):
   path = experiment.workdir.measurements
   _, _, text = comparison()
@@ -216,7 +219,7 @@ def test_one_undefended_victim_of_each_line_is_measured(comparison, experiment):
   assert path.read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   "error", [UserError("Damaged."), np.linalg.LinAlgError("SVD did not converge"), MemoryError()]
 )
@@ -233,6 +236,7 @@ def test_a_measurement_that_fails_is_made_up_for_without_training(comparison, ex
   assert not list(experiment.workdir.checkpoints.rglob("victims/*"))
 
 
+@pytest.mark.slow
 def test_a_table_whose_victims_are_gone_has_no_measurements(comparison, experiment):
   _, _, text = comparison()
   experiment.workdir.measurements.unlink()
@@ -249,6 +253,7 @@ def test_what_is_no_loss_ends_the_run(comparison, error):
     comparison(lambda cell: error if cell.method == "a" else None)
 
 
+@pytest.mark.slow
 def test_the_report_knows_the_settings_of_each_poison(comparison, experiment, monkeypatch):
   recipes = COMPARE.recipes | {"b": {"name": "random", "fraction": 0.5}}
   settings = dataclasses.replace(COMPARE, recipes=recipes)

@@ -111,7 +111,7 @@ def test_epochs_are_spaced_evenly_and_hold_the_last(wanted, last, expected):
   assert observation.epochs(wanted, last) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("wanted", "expected_epochs", "changes"),
   [
@@ -160,7 +160,7 @@ def test_an_observer_changes_nothing(generate):
   assert {name: seen.history[name] for name in unseen.history} == unseen.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_has_the_same_history(generate):
   expected = generate("whole")
   # Inside a source pass, right after a look that no regular checkpoint holds, and between looks.

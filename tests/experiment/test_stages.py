@@ -114,6 +114,7 @@ def train_rows(experiment, names, conditions=("poison",), seeds=(5,)):
   return rows, states_of(experiment)
 
 
+@pytest.mark.slow
 def test_rows_carry_their_defence_and_only_undefended_states_stay(experiment, use_devices):
   use_devices(2)
   rows, states = train_rows(experiment, ("none", "bits1"), ("clean", "poison"), (5, 6))
@@ -129,7 +130,7 @@ def test_rows_carry_their_defence_and_only_undefended_states_stay(experiment, us
   assert train_rows(experiment, ("none", "bits1"), ("clean", "poison"), (5, 6))[0] == rows
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("names", [("jpeg10", "mixup", "at4"), ("projection", "earlystop")])
 def test_real_defences_fill_their_rows(experiment, use_devices, names):
   use_devices(2)

@@ -215,6 +215,7 @@ def test_any_estimator_can_be_sliced(name):
   assert found.details["inner"] == estimators._complete(estimators.POINTS[name], {}, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "inner"), [("kde", {}), ("histogram", {}), ("gaussian", {}), ("gaussian", SHRUNK)]
 )

@@ -60,7 +60,7 @@ def test_independent_directions_see_less_than_shared_ones():
   assert shared["mi"] > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_see_all_features_at_once():
   x, y = normal_pair(600, 4, 0.9)
   row = row_of("infonce", x, y, **QUICK)

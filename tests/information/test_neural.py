@@ -23,6 +23,7 @@ def optimal_scores(rho, samples, seed=0):
   ).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine", "nwj", "infonce"])
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.75])
 def test_bounds_are_tight_at_the_optimal_critic(name, rho):
@@ -73,6 +74,7 @@ def test_the_gradient_of_mine_divides_by_the_moving_average():
   np.testing.assert_allclose(first, -of_bound, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_critic_is_a_network_on_the_concatenated_pair():
   x, y = np.random.default_rng(3).standard_normal((2, 4, 3)).astype(np.float32)
   critic = neural.Critic(8)
@@ -88,7 +90,7 @@ def test_the_critic_is_a_network_on_the_concatenated_pair():
       assert float(scores[i, j]) == pytest.approx(float(expected[0]), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_held_out_samples_are_not_trained_on(monkeypatch):
   """Checks that a critic that memorises its training pairs gains nothing."""
   rng = np.random.default_rng(4)
@@ -138,7 +140,7 @@ def test_constants_carry_nothing_and_few_samples_are_refused(estimator):
     estimator(x, x, critic_steps=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", BOUNDS.values(), ids=BOUNDS)
 @pytest.mark.parametrize(
   ("rho", "samples"),

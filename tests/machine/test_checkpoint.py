@@ -143,6 +143,7 @@ for position in itertools.count(1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.05])
 def test_a_kill_leaves_a_whole_state(tmp_path, use_devices, delay):
   use_devices(1)

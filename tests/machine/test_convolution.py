@@ -98,6 +98,7 @@ def test_a_precision_asks_for_the_convolution_of_xla():
     assert primitives("3x3, all by minimal filtering").count("conv_general_dilated[") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["3x3, all by minimal filtering", "1x1 with a stride"])
 def test_gradients_are_summed_over_devices(use_devices, case):
   use_devices(4)

@@ -38,6 +38,7 @@ def dense_step(carry, constants, index):
   return sharded(carry, constants, index)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_both_drivers_give_the_same_result(use_devices, monkeypatch, devices):
   use_devices(devices)

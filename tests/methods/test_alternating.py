@@ -118,6 +118,7 @@ def test_a_class_has_one_pattern_up_to_clipping(generate):
   assert all((patterns[0] != other).any() for other in patterns[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"fraction": 0.5}, {"only_class": 1}])
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_only_the_chosen_images_change_and_they_are_named(generate, changes, class_wise):
@@ -133,6 +134,7 @@ def test_only_the_chosen_images_change_and_they_are_named(generate, changes, cla
     np.testing.assert_array_equal(changed, np.flatnonzero(labels == 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
   made = generate(init="random", class_wise=class_wise, step_size_start=1e-9, step_size_end=1e-9)
@@ -142,6 +144,7 @@ def test_noise_to_start_from_stays_where_steps_are_tiny(generate, class_wise):
   assert 3 < np.abs(made.delta[inside]).mean() < 5  # expected 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"fraction": 0.5}])
 def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   tables = []
@@ -161,7 +164,7 @@ def test_padding_rows_are_never_perturbed(generate, monkeypatch, changes):
   assert (table.any(axis=(1, 2, 3)) == np.isin(ids, chosen)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_padding_and_balance_weigh_as_stated(generate):
   # An objective that is the label of each row shows the mean that is minimised.
   def label_itself(features, logits, labels, weights, settings):
@@ -182,6 +185,7 @@ def test_padding_and_balance_weigh_as_stated(generate):
   assert balanced.history["objective"][0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_truncation_stores_the_level_below(generate):
   nearest, truncated = (
     generate(rounding, rounding=rounding) for rounding in ("nearest", "truncate")
@@ -193,6 +197,7 @@ def test_truncation_stores_the_level_below(generate):
   assert 0.2 < difference.mean() < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_an_epoch_transfers_only_what_it_asks_for_and_later_ones_compile_nothing(
   generate, no_transfers, epoch_reporter, class_wise
@@ -230,7 +235,7 @@ def test_a_finished_run_is_not_repeated(generate):
   assert again.seconds == expected.seconds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   expected, repeated = generate("python"), loops.repeated
 
@@ -250,7 +255,7 @@ def test_the_loop_on_the_device_makes_the_same_delta(generate, monkeypatch):
   assert generate("parts").delta.tobytes() == made.delta.tobytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_in_parts_makes_the_same_delta(generate):
   # The objective of MI-UE compares the images of a whole batch.
   settings = miue.Settings()
@@ -297,6 +302,7 @@ def test_a_budget_in_another_norm_is_an_error(generate):
     generate(norm="l2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source_steps", "expected"), [(0, 2), (1, 1), (9, 2)])
 def test_source_training_and_sign_steps_alternate(generate, monkeypatch, source_steps, expected):
   driven, drive = [], loop.drive

@@ -55,7 +55,7 @@ def predictions(state, images):
   return np.argmax(logits, axis=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_source_sees_the_next_class_in_the_poisoned_image(generate):
   made, state = generate()
   clean = DATASET.train.images[:]
@@ -100,7 +100,7 @@ def test_every_image_keeps_its_best_restart(generate):
   np.testing.assert_allclose(more["lowest"][filled], losses, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_source_learns_from_clean_images(generate):
   small, large = (generate(str(s), epsilon=s / 255)[0] for s in (1, 8))
   for name in ("source_loss", "source_accuracy"):
@@ -110,7 +110,7 @@ def test_the_source_learns_from_clean_images(generate):
 
 
 @pytest.mark.parametrize("changes", [{"epsilon": 2 / 255}, {"fraction": 0.5}, {"only_class": 1}])
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   made, _ = generate(**changes)
   assert np.abs(made.delta).max() == round(255 * changes.get("epsilon", 8 / 255))

@@ -137,7 +137,7 @@ def test_a_delta_step_gathers_features_and_nothing_larger(steps, changes):
   assert ("all-gather", GATHERED) in delta
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_class_wise_delta_step_also_sums_the_patterns_gradient(steps):
   _, delta = steps(class_wise=True)
   patterns = CLASSES * math.prod(SHAPE)

@@ -45,11 +45,13 @@ def moved(source, devices=2, passes=3, **changes):
   return continued.generate(DATASET, settings, 5, Checkpoints(None), progress)
 
 
+@pytest.mark.slow
 def test_a_generation_returns_its_source_model(source):
   assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(source))
   assert set(source) == {"params", "batch_stats"}
 
 
+@pytest.mark.slow
 def test_only_new_images_are_perturbed_within_the_budget(source):
   made = moved(source, epsilon=3 / 255)
   assert (made.delta[~MOVING] == 0).all()
@@ -65,6 +67,7 @@ def test_the_source_model_is_frozen_and_the_objective_falls(source):
   assert made.history["objective"][-1] < made.history["objective"][0]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_devices(source):
   with jax.set_mesh(None):
     one = moved(source, devices=1).delta

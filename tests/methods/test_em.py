@@ -47,7 +47,7 @@ def errors(state, images):
   return 100 * float(np.mean(np.argmax(logits, axis=1) != DATASET.train.labels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_it_stops_when_the_training_error_is_below_one_percent(generate, class_wise):
   made, states = generate(class_wise=class_wise)
@@ -61,6 +61,7 @@ def test_it_stops_when_the_training_error_is_below_one_percent(generate, class_w
   assert errors(states.tree, clean) > 20
 
 
+@pytest.mark.slow
 def test_the_error_is_that_of_the_frozen_source_model(generate):
   # Where delta cannot move, it is the error on clean images without padding.
   made, states = generate(epochs=1, step_size_start=1e-9, step_size_end=1e-9)
@@ -68,6 +69,7 @@ def test_the_error_is_that_of_the_frozen_source_model(generate):
   assert made.history["poisoned_accuracy"] == [pytest.approx(expected, abs=1e-4)]
 
 
+@pytest.mark.slow
 def test_without_a_limit_it_does_not_stop(generate):
   made, _ = generate(stop_error=0.0, epochs=25)
   assert [len(values) for values in made.history.values()] == [25, 25, 25]

@@ -79,6 +79,7 @@ def slope(function, x):
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices):
   use_devices(devices)

@@ -113,7 +113,7 @@ def test_a_batch_without_pairs_has_no_information_and_a_gradient(use_devices, we
   np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_critic_learns_shared_information(use_devices):
   use_devices(2)
   auxiliary = mine.auxiliary(mine.EmSettings(information_weight=1.0))
@@ -174,7 +174,7 @@ def test_without_weight_nothing_changes(generate, name):
   assert made.history == plain.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_pattern_for_a_class_is_made_as_well(generate):
   made, _ = generate(class_wise=True)
   labels = DATASET.train.labels
@@ -234,7 +234,7 @@ def test_ap_refuses_one_pattern_for_a_class(generate):
     generate(name="ap_mine", class_wise=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plan_has_the_clean_forward_pass(use_devices):
   use_devices(1)
   network = Model(name="small_cnn", width=8)

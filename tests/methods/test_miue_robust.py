@@ -63,7 +63,7 @@ def test_without_a_transformation_it_is_miue(generate):
   assert other.delta.tobytes() != plain.delta.tobytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("augment_poisoned", [False, True])
 def test_both_sides_see_transformed_images(generate, augment_poisoned):
   # No delta step sees colour, so that all channels move by the same sign: the weights of luma are

@@ -129,7 +129,7 @@ def test_unseen_images_are_predicted_worse(generate):
     assert prediction_error(images[ids] + made.delta[ids], labels[ids], *judge) > 1.02 * clean
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [{"epsilon": 2 / 255}, {"fraction": 0.5}])
 def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   made = generate(**changes)
@@ -139,7 +139,7 @@ def test_the_budget_and_the_choice_of_images_are_kept(generate, changes):
   np.testing.assert_array_equal(changed, chosen)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected = generate("whole")
   for step in (1, 4, 6):
@@ -150,7 +150,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   assert resumed.history == expected.history
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_number_of_devices_does_not_matter(generate):
   one, four = (generate(str(n), devices=n) for n in (1, 4))
   np.testing.assert_allclose(four.history["objective"], one.history["objective"], rtol=1e-4)

@@ -75,7 +75,7 @@ def test_the_poison_stays_easy_within_the_inner_radius(generate):
   assert robust["em"] < min(robust["rem"], robust["sem"]) - 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_the_source_model_is_trained_adversarially(generate, name):
   attacked, _ = generate("attacked", name, epochs=1)
@@ -83,6 +83,7 @@ def test_the_source_model_is_trained_adversarially(generate, name):
   assert attacked.history["source_loss"][0] > 1.05 * spared.history["source_loss"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rem", "sem"])
 def test_every_pass_starts_from_new_noise(generate, name):
   made, _ = generate(name=name, epochs=2, step_size_start=1e-9, step_size_end=1e-9)
@@ -104,7 +105,7 @@ def test_sem_moves_images_at_random_and_never_asks_the_model():
     METHODS["rem"].delta_adversary(SETTINGS)(keys, images, unasked)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_run_ends_in_the_same_bytes(generate):
   expected, _ = generate("whole", "rem", **AUGMENTED)
   for step in (2, SOURCE_STEPS, EPOCH + SOURCE_STEPS + 3):

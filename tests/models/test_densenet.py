@@ -9,6 +9,7 @@ from miue_jax.settings.config import Model
 
 
 # For CIFAR-10 as in the widely used pytorch-cifar (Liu, 2017), for ImageNet as in torchvision.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("stem", "classes", "count"), [("small", 10, 6_956_298), ("imagenet", 1000, 7_978_856)]
 )

@@ -169,7 +169,7 @@ def test_a_row_depends_only_on_its_image_and_features_feed_the_classifier(name):
   np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["small_cnn", "resnet18", "lenet5", "mlp3", "sl_vit"])
 def test_bfloat16_is_used_and_stays_close_to_float32(name):
   module, variables = _built(name)

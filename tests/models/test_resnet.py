@@ -8,6 +8,7 @@ from miue_jax.models import resnet
 from miue_jax.settings.config import Model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "stem", "classes", "count"),
   [

@@ -11,7 +11,7 @@ from miue_jax.models import unet
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(8, 8, 3), (13, 10, 1)])
 def test_outputs_have_the_shape_of_the_images_and_are_within_one(shape):
   module = unet.UNet(width=2)

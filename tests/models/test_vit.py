@@ -166,6 +166,7 @@ def test_dropout_keeps_the_mean_and_draws_rows_independently():
   assert (values != _dropped(2, jax.random.key(1))[1]).any()
 
 
+@pytest.mark.slow
 def test_dropout_does_not_depend_on_the_number_of_devices():
   one, *others = (_dropped(devices, jax.random.key(0)) for devices in (1, 2, 4, 8))
   for several in others:

@@ -12,6 +12,7 @@ from miue_jax.settings.config import Model
 
 # 10 classes. WRN-28-10, with 4 blocks a stage, is 36.5 M in Table 5 of the paper, 36,479,194 in
 # full; 46,160,474 is what RobustBench counts in its WRN-34-10.
+@pytest.mark.slow
 @pytest.mark.parametrize(("blocks", "count"), [(4, 36_479_194), (5, 46_160_474)])
 def test_number_of_parameters(blocks, count):
   module = models.build(Model(name="wrn34_10"), 10, (32, 32, 3))

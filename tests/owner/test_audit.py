@@ -25,6 +25,7 @@ def published(quick, photos, tmp_path):
   return out
 
 
+@pytest.mark.slow
 def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos, monkeypatch):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   lines = []
@@ -109,6 +110,7 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
   assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
 
 
+@pytest.mark.slow
 def test_originals_that_moved_are_asked_for(published, photos):
   moved = photos.rename(photos.with_name("elsewhere"))
   with pytest.raises(UserError, match="say with --photos where they are"):
@@ -119,6 +121,7 @@ def test_originals_that_moved_are_asked_for(published, photos):
     verify.verify(moved, None, None, moved, lines.append)
 
 
+@pytest.mark.slow
 def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
   monkeypatch.setattr(verify, "_PIPELINES", ("the whole picture", "the centre"))
   lines = []

@@ -23,7 +23,7 @@ def test_rotations_are_told_apart():
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_groups_are_kept_for_later_pictures(tmp_path, monkeypatch):
   monkeypatch.setattr(clusters, "_EPOCHS", (1, 1))
   for number in range(16):

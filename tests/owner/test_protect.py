@@ -86,6 +86,7 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
 
 
+@pytest.mark.slow
 def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   run(photos, tmp_path / "out")
   toy(photos, "cc", 3)
@@ -94,7 +95,7 @@ def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   assert not (tmp_path / "out" / "cc").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_makes_the_same_files_and_another_one_others(photos, tmp_path):
   for name, seed in (("first", 1), ("second", 1), ("third", 2)):
     run(photos, tmp_path / name, seed=seed)
@@ -112,6 +113,7 @@ def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
   assert str(photos).encode() not in b"".join(files(tmp_path / "out").values())
 
 
+@pytest.mark.slow
 def test_what_stops_a_protection(photos, tmp_path):
   out = tmp_path / "out"
   run(photos, out)
@@ -124,6 +126,7 @@ def test_what_stops_a_protection(photos, tmp_path):
   assert "0 are new" in said
 
 
+@pytest.mark.slow
 def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
   run(photos, tmp_path / "out")
   (tmp_path / "out.private" / "source.npz").unlink()
@@ -132,7 +135,7 @@ def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_file_is_published_again(photos, tmp_path):
   run(photos, tmp_path / "out")
   (tmp_path / "out" / "a" / "03.png").unlink()

@@ -32,7 +32,7 @@ def same(first, second):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
 def test_pictures_come_back_and_more_are_added_tomorrow(tmp_path, passphrase):
   path = tmp_path / "out.key"

@@ -65,6 +65,7 @@ def test_a_plan_says_what_a_reader_asks(made):
   assert "25 % of the bfloat16 peak" in page
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_pattern_has_victims_alone():
   with jax.set_mesh(None), pytest.MonkeyPatch.context() as patch:
     patch.setattr(plan, "_CALIBRATION_SECONDS", 0.0)

@@ -37,7 +37,7 @@ def costs():
   return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("name", "phases"),
   [
@@ -147,7 +147,7 @@ def convolutions(side, channels, width):
   return total
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flops_of_a_forward_pass_are_those_of_its_convolutions(costs):
   per_image = costs[1]["evaluate"].flops / 512
   expected = 2 * (convolutions(12, 1, 4) + 16 * 4)

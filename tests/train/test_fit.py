@@ -166,7 +166,7 @@ def test_hooks_replace_augmented_images_and_labels(tmp_path, use_devices, run_fi
   assert accuracy == 75
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_adversary_sees_the_frozen_model_and_later_hooks_follow(tmp_path, use_devices, run_fit):
   use_devices(2)
   phases = []
@@ -200,6 +200,7 @@ def test_seeds_differ(use_devices):
   assert (weights[0] != weights[2]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(3,), (STEPS,), (7, 2 * STEPS, 14), (3 * STEPS,)])
 def test_an_interrupted_fit_ends_in_the_same_bytes(tmp_path, use_devices, run_fit, steps):
   use_devices(2)
@@ -212,6 +213,7 @@ def test_an_interrupted_fit_ends_in_the_same_bytes(tmp_path, use_devices, run_fi
   chex.assert_trees_all_equal(resumed.curve, expected.curve)
 
 
+@pytest.mark.slow
 def test_a_fit_continues_on_another_number_of_devices(tmp_path, use_devices, run_fit):
   use_devices(4)
   expected = run_fit(tmp_path / "whole")
@@ -243,6 +245,7 @@ def test_fewer_images_than_a_batch_is_an_error(tmp_path, use_devices, run_fit):
     run_fit(tmp_path, config=Fit(batch_size=64))
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_weights_of_a_file(run_fit, tmp_path, use_devices):
   use_devices(1)
   trained = run_fit(tmp_path / "first").state

@@ -24,6 +24,7 @@ def batches(layout, size, seed=0):
   return layout.ids[np.asarray(shuffle(jax.random.key(seed), layout.ids, size)).T]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "sizes", "size"), READINGS)
 def test_a_pass_takes_every_example_once_and_pads_only_the_last_batch(count, sizes, size):
   layout = lanes.lay_out(count, sizes, seed=3)
@@ -100,6 +101,7 @@ def test_every_device_reads_its_own_images(use_devices):
   np.testing.assert_array_equal(_fetched(layout, table.images), images)
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_the_number_of_devices(use_devices):
   layout = lanes.lay_out(61, (8, 16), seed=2)
   split = Split(np.arange(61, dtype=np.uint8).reshape(61, 1, 1, 1), np.arange(61))

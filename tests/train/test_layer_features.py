@@ -24,6 +24,7 @@ def resnet():
   return module, models.init(module, jax.random.key(0), SHAPE)
 
 
+@pytest.mark.slow
 def test_layers_are_named_in_the_order_in_which_their_calls_end(resnet):
   known = layer_features.names(resnet[0], SHAPE)
   outer = [name for name in known if "/" not in name]
@@ -59,7 +60,7 @@ def test_patterns_match_on_one_level(resnet):
     layer_features.chosen(("BasicBlock_0", "Block_*"), known)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_blocks_come_from_one_pass(resnet, use_devices):
   use_devices(2)
   module, variables = resnet

@@ -112,6 +112,7 @@ def test_every_step_ticks_and_every_epoch_reports(drive, reporter):
   seen.close.assert_called_once_with()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1,), (3,), (5,), (2, 4, 8, 19), (TOTAL,)])
 def test_a_signal_saves_the_step_and_the_run_continues_from_there(drive, stops):
   expected, _ = drive("whole")
@@ -124,6 +125,7 @@ def test_a_signal_saves_the_step_and_the_run_continues_from_there(drive, stops):
   np.testing.assert_array_equal(resumed.history, expected.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [(True, True), (False, True), (False, False)])
 @pytest.mark.parametrize("kill", [(1, 0), (1, 1), (3, 0), (3, 1)])
 def test_a_kill_before_a_checkpoint_loses_the_work_since_the_last_one(drive, save, kill):

@@ -24,6 +24,7 @@ class Tiny(nn.Module):
     return features, layers.classifier(CLASSES)(features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 7, 8, 9])
 def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypatch, count):
   use_devices(2)

@@ -40,7 +40,7 @@ def test_arguments_are_unchanged():
   chex.assert_trees_all_equal(fresh, _drawn(2, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("model", "shape", "message"),
   [

@@ -27,6 +27,7 @@ def linear_loss(seed=1):
   return slope, lambda x: jnp.sum(slope * x, axis=(1, 2, 3))
 
 
+@pytest.mark.slow
 @moves
 def test_sign_steps_reach_the_worst_corner_for_a_linear_loss(moves):
   images, keys = images_and_keys()

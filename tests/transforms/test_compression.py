@@ -84,7 +84,7 @@ def test_a_lower_quality_loses_more_and_colour_loses_first():
   assert abs(compressed[4:12, 4:12:2, 0].mean() - compressed[4:12, 5:12:2, 0].mean()) < 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(32, 32, 3), (27, 19, 3), (24, 16, 1), (13, 21, 1)])
 @pytest.mark.parametrize("quality", [10, 50, 90])
 def test_differentiable_jpeg_is_close_to_the_codec(shape, quality):
@@ -98,7 +98,7 @@ def test_differentiable_jpeg_is_close_to_the_codec(shape, quality):
   assert np.abs(found - stored).mean() < 0.3 * lost + 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [(10, 16, 3), (8, 8, 1)])
 def test_the_gradient_of_jpeg_is_that_of_differences(shape):
   rng = np.random.default_rng(1)
@@ -155,7 +155,7 @@ def test_bit_depth_is_pillows_posterize(bits):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_image_is_transformed_by_its_own_draw():
   images = jnp.array(smooth(300, 8, 8, 3), jnp.float32) / 255
   keys = jax.random.split(jax.random.key(0), 300)

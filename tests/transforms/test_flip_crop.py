@@ -52,6 +52,7 @@ def batch():
   return prng.example_keys(jax.random.key(0), jnp.arange(COUNT)), images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_result_is_exactly_a_window_of_the_padded_image(kind, batch):
   keys, images = batch
@@ -92,6 +93,7 @@ def test_a_row_depends_only_on_its_key_and_image(kind, batch):
   np.testing.assert_array_equal(apply(kind, keys[some], images[some]), everything[some])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_is_the_transpose(kind, batch):
   keys, images = batch

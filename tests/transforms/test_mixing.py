@@ -126,6 +126,7 @@ def test_noise_is_gaussian_with_8_levels_and_independent_between_images():
   assert np.mean(edge == 0) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_results_do_not_depend_on_the_number_of_devices(name, batch, augmented):
   augment = getattr(transforms, name)

@@ -67,6 +67,7 @@ def test_an_operation_equals_pillows(name, channels):
   assert changed == (name != "identity" and (name, channels) != ("colour", 1))
 
 
+@pytest.mark.slow
 def test_operations_and_strengths_are_uniform():
   count = 14 * 200
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
