@@ -132,8 +132,7 @@ def _keep_step(
     weights = constants.perturbed[rows].astype(jnp.float32)
     losses = objective(features, logits, batch.labels, weights, settings)
     better = (losses < lowest[rows])[:, None, None, None]
-    kept = jnp.where(better, candidates.stored[rows], best.stored[rows])
-    best = best.replace(stored=best.stored.at[rows].set(kept))
+    best = best.put(rows, jnp.where(better, candidates.entries(rows), best.entries(rows)))
     return best, lowest.at[rows].min(losses)
 
   return jax.shard_map(

@@ -1,5 +1,6 @@
 """Provides the perturbation on the devices: its start, its sign step, and its quantised result."""
 
+import math
 from typing import Any
 
 import flax.struct
@@ -25,14 +26,16 @@ class Delta(flax.struct.PyTreeNode):
 
   Attributes:
     stored: int16, in `parts` of a 255th: one entry for each row of the table
-      (`[rows, H, W, C]`, sharded) or for each class (`[classes, H, W, C]`, replicated).
+      (`[rows, H * W * C]`, sharded) or for each class (`[classes, H * W * C]`, replicated).
     parts: Number of parts of a 255th.
     class_wise: Whether there is one perturbation for each class.
+    image: Height, width, channels.
   """
 
   stored: jax.Array
   parts: int = flax.struct.field(pytree_node=False)
   class_wise: bool = flax.struct.field(pytree_node=False)
+  image: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
   @staticmethod
   def spec(settings: Any) -> jax.P:
@@ -43,16 +46,24 @@ class Delta(flax.struct.PyTreeNode):
   def zeros(cls, settings: Any, rows: int, classes: int, image: tuple[int, ...]) -> "Delta":
     """Returns a traceable perturbation of zeros."""
     count = classes if settings.class_wise else rows
-    stored = jnp.zeros((count, *image), jnp.int16)
-    return cls(stored, budget.resolution(settings.epsilon), settings.class_wise)
+    stored = jnp.zeros((count, math.prod(image)), jnp.int16)
+    return cls(stored, budget.resolution(settings.epsilon), settings.class_wise, image)
+
+  def entries(self, at: jax.Array | slice) -> jax.Array:
+    """Returns stored entries, int16 `[n, H, W, C]`."""
+    return self.stored[at].reshape(-1, *self.image)
+
+  def put(self, rows: jax.Array, entries: jax.Array) -> "Delta":
+    """Returns the perturbation with other entries, int16 `[n, H, W, C]`, in some rows."""
+    return self.replace(stored=self.stored.at[rows].set(entries.reshape(len(entries), -1)))
 
   def rows(self, rows: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the perturbations of images, float32 `[batch, H, W, C]` in [0, 1] pixel units."""
-    return budget.unpack(self.stored[labels if self.class_wise else rows], self.parts)
+    return budget.unpack(self.entries(labels if self.class_wise else rows), self.parts)
 
   def variable(self, rows: jax.Array) -> jax.Array:
     """Returns the entries that a step on these rows moves, as float32."""
-    return budget.unpack(self.stored if self.class_wise else self.stored[rows], self.parts)
+    return budget.unpack(self.entries(slice(None) if self.class_wise else rows), self.parts)
 
   def of_images(self, variable: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the perturbation of every image, from what `variable` returned."""
@@ -81,10 +92,10 @@ class Delta(flax.struct.PyTreeNode):
       epsilon: The budget, in [0, 1] pixel units.
     """
     if self.class_wise:
-      return self.replace(stored=budget.pack(jnp.clip(variable, -epsilon, epsilon), self.parts))
+      packed = budget.pack(jnp.clip(variable, -epsilon, epsilon), self.parts)
+      return self.replace(stored=packed.reshape(self.stored.shape))
     packed = budget.pack(budget.project(images, variable, epsilon), self.parts)
-    kept = jnp.where(valid[:, None, None, None], packed, self.stored[rows])
-    return self.replace(stored=self.stored.at[rows].set(kept))
+    return self.put(rows, jnp.where(valid[:, None, None, None], packed, self.entries(rows)))
 
   def fetch(self, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns the perturbations of a few images, float32 `[n, H, W, C]`, on every process.
@@ -95,7 +106,7 @@ class Delta(flax.struct.PyTreeNode):
       stored = sharding.fetch(self.stored)[labels]
     else:
       stored = sharding.fetch(_gathered(self.stored, sharding.replicate(rows)))
-    return budget.unpack(stored, self.parts)
+    return budget.unpack(stored.reshape(-1, *self.image), self.parts)
 
 
 @jax.jit
@@ -106,7 +117,7 @@ def _gathered(table: jax.Array, rows: jax.Array) -> jax.Array:
     here = rows - jax.lax.axis_index(AXIS) * len(table)
     ours = (here >= 0) & (here < len(table))
     values = table[jnp.clip(here, 0, len(table) - 1)]
-    return jax.lax.psum(jnp.where(ours[:, None, None, None], values, 0), AXIS)
+    return jax.lax.psum(jnp.where(ours[:, None], values, 0), AXIS)
 
   return jax.shard_map(local, in_specs=(jax.P(AXIS), jax.P()), out_specs=jax.P())(table, rows)
 
@@ -189,22 +200,24 @@ def first_delta(
   dataset: Dataset, settings: Any, layout: lanes.Layout, seed: int | tuple[int, ...]
 ) -> Delta:
   """Returns the perturbation that generation starts from."""
-  image, spec = dataset.train.images.shape[1:], Delta.spec(settings)
+  image, spec = tuple(dataset.train.images.shape[1:]), Delta.spec(settings)
   rows = dataset.num_classes if settings.class_wise else len(layout.ids)
   parts = budget.resolution(settings.epsilon)
 
   def noise(ids: np.ndarray) -> np.ndarray:
     uniform = _uniform(ids, image, seed)
-    return budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
+    packed = budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
+    return packed.reshape(len(ids), -1)
 
+  shape = rows, math.prod(image)
   if settings.init == "zeros":
-    stored = sharding.zeros((rows, *image), np.int16, spec)
+    stored = sharding.zeros(shape, np.int16, spec)
   elif settings.class_wise:
     stored = sharding.replicate(noise(np.arange(rows)))
   else:
     ids = np.maximum(layout.ids, 0)
-    stored = sharding.shard_rows(lambda part: noise(ids[part]), (rows, *image))
-  return Delta(stored, parts, settings.class_wise)
+    stored = sharding.shard_rows(lambda part: noise(ids[part]), shape)
+  return Delta(stored, parts, settings.class_wise, image)
 
 
 def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
@@ -234,12 +247,13 @@ def quantised(
   def change(rows) -> np.ndarray:
     images, labels, chosen, stored = rows
     exact = budget.unpack(stored if patterns is None else patterns[labels], delta.parts)
+    images, exact = (x.reshape(-1, *table.image) for x in (images, exact))
     result = budget.quantise(images, exact, method.epsilon, method.rounding)
     result[~chosen] = 0
     return result
 
   rows = (table.images, table.labels, perturbed, None if delta.class_wise else delta.stored)
-  result = layout.fetch(rows, change, table.images.shape[1:])
+  result = layout.fetch(rows, change, table.image)
   for done in (table.images, delta.stored):
     done.delete()
   return result

@@ -289,7 +289,7 @@ def _apply_step(generator: nn.Module, settings: Settings) -> loops.Step:
     images = batch.images.astype(jnp.float32) / 255
     outputs: Any = generator.apply(state.variables, images, train=False)
     stored = budget.pack(settings.epsilon * outputs, delta.parts)
-    return (delta.replace(stored=delta.stored.at[rows].set(stored)),)
+    return (delta.put(rows, stored),)
 
   spec = (jax.P(), step.pass_spec(jax.P(AXIS)))
   return jax.shard_map(local, in_specs=(jax.P(AXIS), spec, jax.P()), out_specs=jax.P(AXIS))

@@ -24,15 +24,26 @@ EMPTY = -1
 class Table(flax.struct.PyTreeNode):
   """Examples in storage order, sharded over the mesh.
 
+  An image is one row of a matrix, because TPUs keep the last axes of an array together: of
+  `[rows, H, W, C]` they would keep equal pixels of many images together, and every step would
+  transpose the whole table to take a batch from it.
+
   Attributes:
-    images: Images, uint8 `[rows, H, W, C]`.
+    images: Images, uint8 `[rows, H * W * C]`; in a batch `[rows, H, W, C]`.
     labels: Labels, int32 `[rows]`.
     ids: Index of the example in its split, int32 `[rows]`; `EMPTY` for padding.
+    image: Height, width, channels.
   """
 
   images: jax.Array
   labels: jax.Array
   ids: jax.Array
+  image: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+  def batch(self, rows: jax.Array) -> "Table":
+    """Returns some examples as a batch."""
+    images = self.images[rows].reshape(-1, *self.image)
+    return self.replace(images=images, labels=self.labels[rows], ids=self.ids[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +68,11 @@ class Layout:
   def place(self, split: Split) -> Table:
     """Returns a split on the devices; each process reads only the images of its own rows."""
     rows = np.maximum(self.ids, 0)
-    shape = (len(rows), *split.images.shape[1:])
-    return Table(
-      sharding.shard_rows(lambda part: split.images[rows[part]], shape),
-      *sharding.shard((split.labels[rows].astype(np.int32), self.ids)),
-    )
+    image = tuple(split.images.shape[1:])
+    shape = (len(rows), math.prod(image))
+    images = sharding.shard_rows(lambda part: split.images[rows[part]].reshape(-1, shape[1]), shape)
+    labels, ids = sharding.shard((split.labels[rows].astype(np.int32), self.ids))
+    return Table(images, labels, ids, image)
 
   def fetch(
     self, tree: Any, work: Callable[[Any], np.ndarray], shape: tuple[int, ...]

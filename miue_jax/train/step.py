@@ -110,7 +110,7 @@ class Pass(flax.struct.PyTreeNode):
   def batch(self, index: jax.Array) -> tuple[jax.Array, lanes.Table]:
     """Returns the local rows of batch `index`, and their examples."""
     rows = self.order[:, index]
-    return rows, jax.tree.map(lambda x: x[rows], self.table)
+    return rows, self.table.batch(rows)
 
 
 def pass_spec(delta: Any) -> Pass:
@@ -123,7 +123,8 @@ def pass_spec(delta: Any) -> Pass:
 def example_pass(layout: lanes.Layout, images: Any, labels: Any, batch: int, delta: Any) -> Pass:
   """Returns a traceable `Pass` over all images, to compile a step for without data."""
   key, ids = jax.random.key(0), jnp.asarray(layout.ids)
-  return Pass(lanes.Table(images, labels, ids), delta, lanes.shuffle(key, ids, batch), key)
+  table = lanes.Table(images.reshape(len(images), -1), labels, ids, images.shape[1:])
+  return Pass(table, delta, lanes.shuffle(key, ids, batch), key)
 
 
 def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:

@@ -64,7 +64,7 @@ def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeyp
   stored = (
     sharding.fetch(stored) if class_wise else layout.fetch(stored, np.asarray, stored.shape[1:])
   )
-  found = budget.unpack(stored, delta.parts)
+  found = budget.unpack(stored, delta.parts).reshape(-1, 6, 6, 1)
   count = CLASSES if class_wise else COUNT
   noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
   expected = np.float32(1 / 255) * (2 * noise - 1)
@@ -81,7 +81,7 @@ def test_chosen_rows_are_fetched_from_any_device(use_devices, class_wise):
   delta = deltas.first_delta(dataset, settings, layout, 3)
   rows = np.array([len(layout.ids) - 1, 0, 7, 7], np.int32)
   labels = dataset.train.labels[np.maximum(layout.ids[rows], 0)]
-  expected = jax.device_get(delta.stored)[labels if class_wise else rows]
+  expected = jax.device_get(delta.stored)[labels if class_wise else rows].reshape(-1, 6, 6, 1)
   np.testing.assert_array_equal(delta.fetch(rows, labels), budget.unpack(expected, delta.parts))
 
 

@@ -51,7 +51,8 @@ def moved(use_devices):
       (start, step.Sums.zero(), None), constants, jnp.int32(index)
     )
     stored = layout.fetch(delta.stored, np.asarray, delta.stored.shape[1:])
-    return 255 * budget.unpack(stored, delta.parts), sharding.fetch(sums)
+    found = budget.unpack(stored, delta.parts).reshape(-1, *delta.image)
+    return 255 * found, sharding.fetch(sums)
 
   return run
 

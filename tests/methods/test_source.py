@@ -23,10 +23,10 @@ def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
   images = rng.integers(-40, 296, (6, 6, 6, 1)).clip(0, 255).astype(np.uint8)
   labels = jnp.arange(6) % CLASSES
   perturbed = np.array([True, False, True, True, False, False])
-  shape = (CLASSES if class_wise else 6, 6, 6, 1)
+  shape = (CLASSES if class_wise else 6, 6 * 6 * 1)
   parts = budget.resolution(settings.epsilon)
-  delta = Delta(budget.pack(jnp.full(shape, 5 / 255), parts), parts, class_wise)
-  table = lanes.Table(jnp.array(images), labels, jnp.arange(6))
+  delta = Delta(budget.pack(jnp.full(shape, 5 / 255), parts), parts, class_wise, (6, 6, 1))
+  table = lanes.Table(jnp.array(images), labels, jnp.arange(6), (6, 6, 1))
   keys = jax.random.split(jax.random.key(0), 6)
   seen = 255 * inputs(table, (delta, jnp.array(perturbed)), jnp.arange(6), keys)
   expected = images + 5.0 * perturbed[:, None, None, None]
