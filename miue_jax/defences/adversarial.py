@@ -65,7 +65,9 @@ def _attacked(module: nn.Module, attack: Adversary, mesh: jax.sharding.Mesh):
   """Returns a compiled function that finds the images classified correctly under attack."""
   del mesh  # part of the cache's key: a compiled program belongs to its mesh
 
-  def local(variables, key, examples):
+  def local(variables, key, table):
+    examples = table.batch(slice(None))
+
     def logits(images):
       return models.infer(module, variables, images)[1]
 

@@ -40,7 +40,7 @@ class Table(flax.struct.PyTreeNode):
   ids: jax.Array
   image: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
-  def batch(self, rows: jax.Array) -> "Table":
+  def batch(self, rows: jax.Array | slice) -> "Table":
     """Returns some examples as a batch."""
     images = self.images[rows].reshape(-1, *self.image)
     return self.replace(images=images, labels=self.labels[rows], ids=self.ids[rows])
