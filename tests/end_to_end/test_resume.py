@@ -14,7 +14,7 @@ STOPPED = (*TINY, "--config.method.epochs=6", "--config.method.checkpoint_every=
            "--config.victim_fit.epochs=6", "--config.victim_fit.checkpoint_every=100",
            "--config.evaluate.conditions=('clean', 'poison')")  # fmt: skip
 EVERY = 2  # epochs between checkpoints
-KILLED = (*TINY, "--config.method.epochs=30", f"--config.method.checkpoint_every={EVERY}",
+KILLED = (*TINY, "--config.method.epochs=20", f"--config.method.checkpoint_every={EVERY}",
           "--mode=generate")  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_kills_lose_little_and_change_nothing(start_fork, fork, tmp_path):
   assert fork(*KILLED, f"--workdir={whole}").code == 0
 
   moments, last = random.Random(0), 0
-  for _ in range(4):
+  for _ in range(3):
     before = len(epochs(killed, "generate"))
     process = start_fork(*KILLED, f"--workdir={killed}")
     wait_until(lambda before=before: len(epochs(killed, "generate")) > before, process)

@@ -74,7 +74,7 @@ def test_an_interactive_slurm_step(real):
   assert real(*GENERATE, "--distributed=off", **step).code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variables_that_change_nothing(real, finished, tmp_path):
   variables = {
     "JAX_ENABLE_X64": "1",

@@ -81,7 +81,7 @@ def test_a_refused_run_leaves_nothing(fork, tmp_path, flags, words):
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_advice_of_a_refusal_helps(fork, tmp_path):
   flags = [*TINY, "--mode=generate", f"--workdir={tmp_path / 'run'}", "--config.data.max_train=40"]
   sentence = fork(*flags).sentence()
@@ -90,7 +90,7 @@ def test_the_advice_of_a_refusal_helps(fork, tmp_path):
   assert fork(*flags, "--config.method.source.batch_size=32").code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_program_is_told_who_works_there(start_fork, fork, tmp_path):
   flags = [*TINY, "--config.method.epochs=500", f"--workdir={tmp_path / 'run'}"]
   first = start_fork(*flags)

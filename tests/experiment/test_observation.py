@@ -150,7 +150,7 @@ def test_the_last_look_is_at_the_finished_poison(
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_observer_changes_nothing(generate):
   seen = generate("seen")
   unseen = generate("unseen", measure=dataclasses.replace(MEASURE, epochs=0))

@@ -63,7 +63,7 @@ def test_the_source_sees_the_next_class_in_the_poisoned_image(generate):
   assert np.mean(predictions(state, clean + made.delta) == (LABELS + 1) % CLASSES) >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_source_errs_on_error_maximising_images(generate):
   made, state = generate(name="ap_max")
   assert np.mean(predictions(state, DATASET.train.images) == LABELS) >= 0.95

@@ -75,7 +75,7 @@ def test_every_image_gets_the_perturbation_of_its_member(generate, alone):
   np.testing.assert_array_equal(perturbed, made.delta.any(axis=(1, 2, 3)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_member_is_the_method_itself(generate, alone):
   one, made = alone("alone", SEED), generate("one", 1)
   assert made.delta.tobytes() == one.delta.tobytes()
@@ -83,7 +83,7 @@ def test_one_member_is_the_method_itself(generate, alone):
   np.testing.assert_array_equal(made.perturbed, one.perturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_stops_in_its_second_member_ends_in_the_same_bytes(generate, reporter):
   whole, started = generate("whole", 2), []
 

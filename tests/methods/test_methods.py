@@ -45,7 +45,7 @@ def test_settings_come_from_the_module_with_the_name_of_the_method():
     assert METHODS[name].settings is getattr(methods, name).Settings
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_a_plan_knows_every_step_of_a_generation(runs, monkeypatch, quick_compiler, name):
   driven, drive = [], loop.drive

@@ -165,7 +165,7 @@ def test_features_share_less_information(generate, name):
   assert found[1] < found[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["em", "ap"])
 def test_without_weight_nothing_changes(generate, name):
   plain, _ = generate("plain", name=name)

@@ -214,7 +214,7 @@ def test_objective_of_one_batch_is_the_formula_of_the_clean_images(generate):
   assert made.history["objective"][0] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("network", "kind"),
   [("tiny", "flip"), pytest.param("small_cnn", "crop_flip", marks=pytest.mark.long)],

@@ -25,7 +25,7 @@ def published(quick, photos, tmp_path):
   return out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos, monkeypatch):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   lines = []

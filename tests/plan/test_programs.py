@@ -155,7 +155,7 @@ def test_flops_of_a_forward_pass_are_those_of_its_convolutions(costs):
   assert expected < per_image < expected + 25 * 144 * 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_computes_about_three_forward_passes_and_a_sign_step_two(costs):
   images = {"delta": 32, "source": 16, "victim": 8}
   forward = costs[1]["evaluate"].flops / 512
@@ -165,7 +165,7 @@ def test_training_computes_about_three_forward_passes_and_a_sign_step_two(costs)
   assert 2.5 < ratio["victim"] < 5  # at batch 8 the update of parameters weighs more
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["delta", "source"])
 def test_flops_are_of_all_devices_together(costs, name):
   # What each device does for itself, such as the update of the parameters, counts four times.
@@ -173,12 +173,12 @@ def test_flops_are_of_all_devices_together(costs, name):
   assert one * 0.99 < four < one * 1.35
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_device_communicates_nothing(costs):
   assert all(cost.sent == 0 for cost in costs[1].values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_delta_step_gathers_features_labels_and_weights_alone(costs):
   gathered = [c for c in costs[4]["delta"].collectives if c.kind == "all-gather"]
   # 16 features, a label and a weight of 4 bytes for each of 32 images.
@@ -187,7 +187,7 @@ def test_the_delta_step_gathers_features_labels_and_weights_alone(costs):
   assert {c.group for c in gathered} == {4}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_train_step_sums_every_parameter_once(costs):
   parameters = programs.parameters(CONFIG, SIZES)["source"]
   # 3x3 kernels, two vectors of a batch norm for each, and the classifier.

@@ -67,7 +67,7 @@ def test_an_operation_equals_pillows(name, channels):
   assert changed == (name != "identity" and (name, channels) != ("colour", 1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_operations_and_strengths_are_uniform():
   count = 14 * 200
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(count))
@@ -86,7 +86,7 @@ def test_operations_and_strengths_are_uniform():
   assert set(np.unique(sign)) == {-1, 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_results_do_not_depend_on_the_number_of_devices(batch, augmented):
   augment = trivialaugment.trivial_augment
   images, soft = augmented(augment, *batch)
