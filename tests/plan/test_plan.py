@@ -35,6 +35,7 @@ def made():
     return plan.make(QUICK, OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_plan_adds_up(made):
   assert made.size == sizes.Sizes((12, 12, 1), 100, 20, 4)
   batches = {name: program.batch for name, program in made.programs.items()}
@@ -50,6 +51,7 @@ def test_a_plan_adds_up(made):
   assert made.peak >= held
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_a_reader_asks(made):
   page = text.markdown(made)
   assert "100 training and 20 test images of 12x12x1, 4 classes" in page
