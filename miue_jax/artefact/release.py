@@ -33,7 +33,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
-from miue_jax.machine import documents, files, reading, threads
+from miue_jax.machine import documents, files, progress, reading
 from miue_jax.pictures.key import digest
 from miue_jax.pictures.publish import all_published
 from miue_jax.settings.errors import UserError
@@ -228,7 +228,7 @@ def _write_png(folder: pathlib.Path, images: Images, rows: Sequence[Row]) -> lis
     (folder / rows[i].path).write_bytes(content)
     return hashlib.sha256(content).hexdigest(), digest(image)
 
-  written = list(threads.each_shown(write, range(len(rows)), "wrote"))
+  written = list(progress.each_shown(write, range(len(rows)), "wrote"))
   _write_index(
     folder, [row._replace(sha256=sha256) for row, (sha256, _) in zip(rows, written, strict=True)]
   )
@@ -325,7 +325,7 @@ def _read_png(directory: pathlib.Path, rows: Sequence[Row], shape: tuple[int, ..
 
   with files.reported("read", directory):
     problems = [
-      problem for problem in threads.each_shown(read, range(len(rows)), "read") if problem
+      problem for problem in progress.each_shown(read, range(len(rows)), "read") if problem
     ]
   if problems:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -8,15 +8,18 @@ import contextlib
 import datetime
 import io
 import logging
+import os
 import pathlib
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+import numpy as np
+import tqdm
 from absl import logging as absl_logging
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2
 
-from miue_jax.machine import files, processes, terminal
+from miue_jax.machine import files, processes, terminal, threads
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,26 @@ def count(verb: str, counts: Iterable[int], total: int) -> None:
       rate = done / (now - start)
       left = (total - done) / rate
       logger.info("%s %d of %d images, %.0f images/s, %.0f s left", verb, done, total, rate, left)
+
+
+def each_shown(
+  work: Callable[[threads.Item], threads.Result],
+  items: Sequence[threads.Item] | np.ndarray,
+  verb: str,
+) -> Iterator[threads.Result]:
+  """Does what `threads.each` does, with a progress bar; without a terminal, lines of the log."""
+  if os.isatty(2):
+    yield from tqdm.tqdm(threads.each(work, items), verb, len(items), unit="image")
+    return
+  done: list[threads.Result] = []
+
+  def counted() -> Iterator[int]:
+    for result in threads.each(work, items):
+      done.append(result)
+      yield 1
+
+  count(verb, counted(), len(items))
+  yield from done
 
 
 @contextlib.contextmanager

@@ -3,12 +3,9 @@
 import concurrent.futures
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import tqdm
-
-from miue_jax.machine import progress
 
 _BLOCK = 256  # items that wait for a thread; a million futures at once would take gigabytes
 
@@ -29,21 +26,3 @@ def each(work: Callable[[Item], Result], items: Sequence[Item] | np.ndarray) -> 
       yield from pool.map(work, items[start : start + _BLOCK])
   finally:
     pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest of the block.
-
-
-def each_shown(
-  work: Callable[[Item], Result], items: Sequence[Item] | np.ndarray, verb: str
-) -> Iterator[Result]:
-  """Does what `each` does, with a progress bar; without a terminal, lines of the log say it."""
-  if os.isatty(2):
-    yield from tqdm.tqdm(each(work, items), verb, len(items), unit="image")
-    return
-  done: list[Any] = []
-
-  def counted() -> Iterator[int]:
-    for result in each(work, items):
-      done.append(result)
-      yield 1
-
-  progress.count(verb, counted(), len(items))
-  yield from done

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.machine import threads
+from miue_jax.machine import progress
 from miue_jax.pictures import carry, decode, key
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
@@ -64,7 +64,7 @@ def load(
     squashed = (decode.squashed(picture, side) for side in (size, seen))
     return (key.digest(picture.channels), *squashed, weights)
 
-  results = list(map(read, pictures) if quiet else threads.each_shown(read, pictures, "reading"))
+  results = list(map(read, pictures) if quiet else progress.each_shown(read, pictures, "reading"))
   kept = [i for i, result in enumerate(results) if len(result) > 2]
   sources, *arrays = zip(*(results[i] for i in kept), strict=True) if kept else ((), (), (), ())
   shapes = (0, size, size, 3), (0, seen, seen, 3), (0, size, size)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from miue_jax.machine import threads
+from miue_jax.machine import progress
 from miue_jax.pictures import decode
 from miue_jax.pictures.decode import Picture
 
@@ -64,4 +64,4 @@ def loaded(
 
   if not paths:
     return np.zeros((0, size, size, 3), np.uint8)
-  return np.stack(list(threads.each_shown(read, paths, verb)))
+  return np.stack(list(progress.each_shown(read, paths, verb)))

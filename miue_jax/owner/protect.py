@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from miue_jax.machine import files, reading, threads
+from miue_jax.machine import files, progress, reading
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
 from miue_jax.owner.load import Loaded, named
@@ -307,7 +307,7 @@ def _publish(
     return publish.publish(request.photos, found, shaped, request.out, secret, options)
 
   notes: dict[str, list[str]] = {}
-  for done in threads.each_shown(work, todo, "publishing"):
+  for done in progress.each_shown(work, todo, "publishing"):
     for note in done.notes:
       notes.setdefault(note, []).append(done.path)
   for note, paths in sorted(notes.items()):
@@ -324,4 +324,4 @@ def published_as_seen(out: str | os.PathLike, secret: Key, loaded: Loaded, size:
 
   if not loaded.pictures:
     return np.zeros((0, size, size, 3), np.uint8)
-  return np.stack(list(threads.each_shown(read, loaded.pictures, "checking")))
+  return np.stack(list(progress.each_shown(read, loaded.pictures, "checking")))

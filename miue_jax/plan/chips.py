@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-  """What XLA must know of a GPU to compile for it.
+  """Describes a GPU to XLA, which compiles for it without having one.
 
   Attributes:
     cores: Number of multiprocessors.
@@ -26,7 +26,7 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One kind of accelerator.
+  """Describes one kind of accelerator.
 
   Attributes:
     name: Usual name.

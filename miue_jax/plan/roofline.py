@@ -14,7 +14,7 @@ from miue_jax.plan.targets import Target
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-  """The seconds that one step takes at least.
+  """Bounds the seconds of one step from below.
 
   Attributes:
     arithmetic: Seconds of the FLOPs.
@@ -67,7 +67,7 @@ def microbatch(plan: Plan) -> int | None:
   cost = plan.costs.get("delta")
   if current is None or cost is None or cost.fits:
     return None
-  room = target.chip.memory_gb * 1e9 / target.chip.devices - cost.arguments
+  room = target.memory - cost.arguments
   most = (current or batch) * room / max(cost.temporaries, 1)
   fitting = (n for n in range(batch // 2, 0, -1) if batch % n == 0 and n % target.devices == 0)
   return next((n for n in fitting if n <= most and cost.temporaries), None)

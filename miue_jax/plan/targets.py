@@ -41,7 +41,7 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """A slice of TPU chips, or the GPUs of one machine.
+  """Names a slice of TPU chips, or the GPUs of one machine.
 
   Attributes:
     name: Value of `--target`.
@@ -62,6 +62,11 @@ class Target:
   def devices(self) -> int:
     """Returns the number of devices that jax makes of the chips."""
     return self.chips * self.chip.devices
+
+  @property
+  def memory(self) -> float:
+    """Returns the bytes of the memory of one device."""
+    return self.chip.memory_gb * 1e9 / self.chip.devices
 
   @property
   def extra(self) -> str:
@@ -137,8 +142,7 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
   Raises:
     UserError: The compiler refuses the step for another reason than memory.
   """
-  memory = target.chip.memory_gb * 1e9 / target.chip.devices
-  if arguments > memory:
+  if arguments > target.memory:
     return Cost(flops, arguments, 0, arguments, (), fits=False)
   # Without a GPU no kernel can be timed to choose among several.
   options: dict[str, Any] | None = {"xla_gpu_autotune_level": 0} if target.chip.gpu else None
@@ -167,7 +171,7 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
     moved=traffic.moved(compiled.as_text() or ""),
     accessed=float(analysis.get("bytes accessed", 0.0)),
     seconds=time.perf_counter() - began,
-    fits=peak <= memory,
+    fits=peak <= target.memory,
   )
 
 

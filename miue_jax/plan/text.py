@@ -107,8 +107,7 @@ def _memory(plan: Plan) -> str:
 
 def _fits(plan: Plan) -> bool:
   assert plan.target is not None
-  memory = plan.target.chip.memory_gb * 1e9 / plan.target.chip.devices
-  return plan.peak <= memory and all(cost.fits for cost in plan.costs.values())
+  return plan.peak <= plan.target.memory and all(cost.fits for cost in plan.costs.values())
 
 
 def _steps(plan: Plan) -> str:

@@ -1,6 +1,8 @@
 """Work on all cores: order, errors, what is left out after an error, and progress."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,7 +13,9 @@ from miue_jax.machine import progress, threads
 def test_results_keep_the_order_of_the_items(monkeypatch):
   monkeypatch.setattr(threads, "_BLOCK", 3)
   assert list(threads.each(lambda item: item**2, range(10))) == [i**2 for i in range(10)]
-  assert list(threads.each_shown(lambda item: -item, range(10), "wrote")) == [-i for i in range(10)]
+  assert list(progress.each_shown(lambda item: -item, range(10), "wrote")) == [
+    -i for i in range(10)
+  ]
   assert list(threads.each(str, [])) == []
 
 
@@ -39,7 +43,7 @@ def test_an_error_ends_the_work(monkeypatch):
 def test_the_log_says_how_much_is_done(monkeypatch, caplog):
   monkeypatch.setattr(progress, "_COUNT_SECONDS", 0)
   caplog.set_level("INFO", logger="miue_jax")
-  list(threads.each_shown(str, range(5), "wrote"))
+  list(progress.each_shown(str, range(5), "wrote"))
   assert "wrote 5 of 5 images" in caplog.text
 
 
@@ -48,3 +52,9 @@ def test_cores_are_those_of_this_process(monkeypatch):
   assert threads.cores() == 2
   monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
   assert threads.cores() == (os.cpu_count() or 1)
+
+
+def test_pictures_are_surveyed_and_restored_without_jax():
+  code = "import sys, miue_jax.pictures.restore as r, miue_jax.pictures.survey\n"
+  code += "print('jax' in sys.modules)"
+  assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
