@@ -8,6 +8,13 @@ from unittest import mock
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+# Many tests compile the same steps: this cache, which workers and programs of the tests inherit,
+# compiles each once. A size that is never reached makes jax lock the cache.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix="miue-jax-tests-")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(8 * 2**30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import hypothesis
 import jax
@@ -34,10 +41,6 @@ for _signum, _handler in {
   if signal.getsignal(_signum) == signal.SIG_IGN:
     signal.signal(_signum, _handler)
 
-# Tests that interrupt and resume compile the same step many times; this cache compiles it once.
-_CACHE = tempfile.TemporaryDirectory(prefix="miue-jax-tests-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -51,11 +54,6 @@ def pytest_xdist_auto_num_workers(config):
     return 0
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   return min(cores, 8)
-
-
-def pytest_unconfigure():
-  """Removes the compiled programs."""
-  _CACHE.cleanup()
 
 
 @pytest.fixture(autouse=True)

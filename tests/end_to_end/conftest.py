@@ -14,14 +14,9 @@ from program import ROOT, TINY, Fork, Result, ended, meeting
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
+def environment():
   """A user's environment, except that what one process compiled the next one need not."""
-  settings = {
-    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-  }
-  inherited = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
-  return inherited | settings
+  return {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parents[2] / "miue_jax"
+import miue_jax
+
+PACKAGE = pathlib.Path(miue_jax.__file__).parent
 BOUNDARY = {
   f"machine/{name}.py" for name in ("files", "leftovers", "reading", "archives", "documents")
 }
