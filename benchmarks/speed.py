@@ -98,7 +98,7 @@ def main() -> None:
     tuple(values.stages), values.repeats, values.seconds, values.peer, values.peer_batch
   )
   sizes = steps.sizes_for(config, values.images, image_shape(values.image_shape), values.classes)
-  logging.set_verbosity(logging.WARNING)  # libraries log at INFO, which is no result
+  logging.set_verbosity(logging.WARNING)  # libraries log at INFO, which is not a result
 
   if values.plots:
     plan.offer_cpu_devices(max(scaling.DEVICES))

@@ -160,7 +160,7 @@ def _with_numbers(argv: Sequence[str], recipe: ml_collections.ConfigDict) -> lis
   """Returns `argv` with decimal numbers for fractions such as 8/255 in settings that are floats.
 
   Raises:
-    UserError: The recipe does not have a setting, or a fraction is no number.
+    UserError: The recipe does not have a setting, or a fraction is not a number.
   """
   argv = list(argv)
   for i, arg in enumerate(argv[1:], 1):

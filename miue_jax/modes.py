@@ -121,7 +121,7 @@ def measure(call: Call) -> str:
   if features and released:
     if call.flags.workdir:
       raise UserError("--workdir is not used with --features and --released: leave it out.")
-    absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is no result
+    absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is not a result
     return stages.measure_files(features, released, call.config.measure, call.output)
   if features or released:
     raise UserError("--features and --released belong together: give both.")
@@ -188,7 +188,7 @@ def plan(call: Call) -> str:
   from miue_jax.machine import files
   from miue_jax.plan import plan, sizes, text
 
-  absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is no result
+  absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is not a result
   flags = call.flags
   shape = sizes.image_shape(flags.image_shape)
   options = plan.Options(

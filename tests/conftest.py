@@ -42,7 +42,6 @@ for _signum, _handler in {
     signal.signal(_signum, _handler)
 
 
-
 def pytest_xdist_auto_num_workers(config):
   """Returns the workers of `--numprocesses=auto`: one for each core, none for a single file.
 

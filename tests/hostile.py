@@ -168,7 +168,7 @@ ARCHIVES: dict[str, Callable[..., None]] = {
   "9,000 parentheses": _member(header(b"(" * 9_000)),
   "a header of 4 GB": _member(b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 1000),
   "a header that is cut off": _member(header(b"{'descr': '|u1', ")[:-4]),
-  "a header that is no text": _member(header(b"\xff\xfe\0\0")),
+  "a header that is not text": _member(header(b"\xff\xfe\0\0")),
   "a header that calls": _member(header("__import__('os').abort()")),
   "version 9 of the format": _member(header("{}", (9, 0))),
   "a type that there is not": _member(described("(1,)", "'q99'") + b"\1"),

@@ -53,7 +53,7 @@ def test_times(text, seconds):
 
 @pytest.mark.parametrize("text", ["30", "m", "-3m", "0m", "1w", "1 h 3"])
 def test_wrong_times_are_one_sentence(text):
-  with pytest.raises(UserError, match="is no time: write 90s"):
+  with pytest.raises(UserError, match="is not a time: write 90s"):
     options.seconds_of(text)
 
 
@@ -61,7 +61,7 @@ def test_wrong_times_are_one_sentence(text):
   ("arguments", "said"),
   [
     (("protect", "nowhere", "out", "--yes"), "nowhere"),
-    (("protect", "nowhere", "out", "--time", "soon"), "--time 'soon' is no time"),
+    (("protect", "nowhere", "out", "--time", "soon"), "--time 'soon' is not a time"),
     (("restore", "nowhere", "dest"), "There is no key at"),
     (("verify", "nowhere"), "There is no key at"),
     (("audit", "nowhere"), "nowhere"),

@@ -131,8 +131,8 @@ def restore(
   missing = [rows[index].path for index in range(len(rows)) if index not in restored]
   if not restored:
     raise UserError(
-      f"No file of {directory} was made with this poison: use the poison of this export, or the "
-      "exported files, unchanged."
+      f"No file of {directory} was made with this poison: give the poison that made this export, "
+      "or the exported files as they were."
     )
   _log("cannot be restored", refused)
   _log("were not found", missing)

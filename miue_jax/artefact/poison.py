@@ -142,7 +142,9 @@ class Poison:
       )
     delta = archives.read_npy(path, advice)
     if _sha256(delta) != manifest["delta_sha256"]:
-      raise UserError(f"{path} is damaged (its sha256 is not the manifest's): copy it again.")
+      raise UserError(
+        f"{path} is damaged (its SHA-256 does not match the manifest): copy it again."
+      )
     if excess := _excess(delta, *bound):
       raise UserError(f"{path} {excess}: generate the poison again.")
     return cls(delta, manifest)

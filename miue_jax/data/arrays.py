@@ -25,8 +25,8 @@ def images(value: Any, what: str) -> np.ndarray:
     )
   if array.dtype != np.uint8 or array.ndim not in (3, 4):
     raise UserError(
-      f"{what} are {array.dtype} of shape {list(array.shape)}; they must be uint8 [N, H, W] or "
-      "[N, H, W, C]."
+      f"{what} have type {array.dtype} and shape {list(array.shape)}; they must be uint8 [N, H, W] "
+      "or [N, H, W, C]."
     )
   return array[..., None] if array.ndim == 3 else array
 
@@ -45,8 +45,8 @@ def labels(value: Any, count: int, what: str) -> np.ndarray:
   array = _array(value, what)
   if not np.issubdtype(array.dtype, np.integer) or array.shape not in ((count,), (count, 1)):
     raise UserError(
-      f"{what} are {array.dtype} of shape {list(array.shape)}; they must be {count} integers, one "
-      "for each image."
+      f"{what} have type {array.dtype} and shape {list(array.shape)}; they must be {count} "
+      "integers, one for each image."
     )
   if array.size and not 0 <= array.min() <= array.max() < 2**31:
     raise UserError(f"{what} reach from {array.min()} to {array.max()}: number classes from 0.")

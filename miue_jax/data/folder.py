@@ -31,7 +31,7 @@ def load(data: config.Data) -> Dataset:
   Raises:
     UserError: There is no such folder, no class folder or no image, a class is only in `test`, it
       is unclear which folders are splits, or a link is broken. Reading an image raises it if the
-      image does not decode, or if `data.size` is 0 and its size differs from that of the first.
+      image cannot be decoded, or if `data.size` is 0 and its size differs from that of the first.
   """
   if not data.path:
     raise UserError("data.source is folder but data.path is empty: set it to the folder of images.")
@@ -74,7 +74,7 @@ def load(data: config.Data) -> Dataset:
 
 
 def _by_role(root: str, pictures: Sequence[Found]) -> dict[str, list[Found]]:
-  """Returns the pictures of `train` and, if there are some, of `test`; `val` stands in for it."""
+  """Returns the pictures of `train` and of `test`, or of `val` if there is no `test`."""
   groups: dict[str, list[Found]] = {}
   folders: dict[str, set[str]] = {}
   for picture in pictures:

@@ -104,8 +104,8 @@ def _split(
     labels = labels[:, 0]
   if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
     raise UserError(
-      f"{y} of {path} is {labels.dtype} of shape {list(shape)}: give one integer for each image, "
-      "[N] or [N, 1]."
+      f"{y} of {path} has type {labels.dtype} and shape {list(shape)}: give one integer for each "
+      "image, [N] or [N, 1]."
     )
   if len(labels) != len(images):
     raise UserError(

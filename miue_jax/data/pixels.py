@@ -53,7 +53,7 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
     Image uint8 `[H, W, 1 or 3]`.
 
   Raises:
-    UserError: The image does not decode or is too large to be decoded safely.
+    UserError: The image cannot be decoded or is too large to be decoded safely.
   """
   content = pictures.load(file) if isinstance(file, str | os.PathLike) else file.read()
   flat = pictures.flat(pictures.decode(content, name), gray)
@@ -103,7 +103,7 @@ def decode_all(
     Images uint8 `[count, H, W, 1 or 3]`.
 
   Raises:
-    UserError: An image does not decode, or the images differ in size and `size` is 0.
+    UserError: An image cannot be decoded, or the images differ in size and `size` is 0.
   """
   if count == 0:
     return np.empty((0, size, size, 1 if gray else 3), np.uint8)

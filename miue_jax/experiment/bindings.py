@@ -128,8 +128,8 @@ def check(
   if refusing == {"measure"}:
     again = f", or remove {workdir.measurement.name} to measure again"
   raise UserError(
-    f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or the "
-    f"settings that made this one{again}."
+    f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or use "
+    f"the settings of this one{again}."
   )
 
 

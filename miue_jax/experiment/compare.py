@@ -53,7 +53,7 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
   names = [experiment.dataset.name for experiment in experiments]
   if twice := next((name for name in names if names.count(name) > 1), None):
     raise UserError(
-      f"Two datasets of the comparison are called {twice!r}: give each another data.name."
+      f"Two datasets of the comparison are called {twice!r}: give one of them another data.name."
     )
   for experiment in experiments:
     with _named(experiment.workdir, workdir):

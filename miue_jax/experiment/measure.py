@@ -157,7 +157,8 @@ def transferred(dataset: Dataset, released: Split, seed: int) -> Split:
     of_label, candidates = test.labels == label, np.flatnonzero(train.labels == label)
     if not len(candidates):
       raise UserError(
-        f"Class {dataset.class_names[label]!r} has test images but no training images: remove them."
+        f"Class {dataset.class_names[label]!r} has test images but no training images: remove "
+        "its test images, or add training images."
       )
     origin[of_label] = candidates[(draw[of_label] * len(candidates)).astype(np.int64)]
 
@@ -177,7 +178,7 @@ def _estimated(
   layers: tuple[str, ...],
   settings: Measure,
 ) -> dict[str, Any]:
-  """Returns estimates and theory, from images and from the features of their layers."""
+  """Estimates the information between clean and released features of each layer, with theory."""
   chosen = options(settings)
   rows = [
     {"layer": name} | row

@@ -52,14 +52,14 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """The axes of a table.
+  """Lists the axes of a table.
 
   Attributes:
-    methods: Names of the sets of training images: the lines of the table.
-    victims: Names of networks.
+    methods: Names of the sets of training images, one for each row of the table.
+    victims: Names of the networks that are trained.
     defences: Names of defences.
     seeds: Seeds of the victims.
-    defended_seeds: Seeds of the victims with a defence; empty: the same.
+    defended_seeds: Seeds of the victims with a defence. If empty, `seeds` is used.
   """
 
   methods: tuple[str, ...]
@@ -73,7 +73,7 @@ class Axes:
     return (defence != "none" and self.defended_seeds) or self.seeds
 
   def cells(self) -> list[Cell]:
-    """Returns all cells, seed by seed and column by column, so that an early look is fair."""
+    """Returns all cells in the order of work: all columns of the first seed, then of the next."""
     return [
       Cell(method, victim, defence, seed)
       for seed in dict.fromkeys(self.seeds + self.defended_seeds)

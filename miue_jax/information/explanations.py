@@ -22,8 +22,8 @@ class Correlation:
     rho: Coefficient between -1 and 1; None where it is not defined.
     n: Number of poisons used.
     rows: Names of the poisons used: those for which both values are known.
-    p_value: Two-sided, by permuting the gap; None where `rho` is None.
-    exact: True where all permutations were counted, False for a random 20,000 of them.
+    p_value: Two-sided p-value of a permutation test on the gaps; None where `rho` is None.
+    exact: Whether all permutations were used, and not a random sample of 20,000.
     sentence: The conclusion in plain words.
   """
 

@@ -63,7 +63,7 @@ def slice_values(x: ArrayLike, y: ArrayLike, *, bandwidth: str = "scott") -> np.
 
 
 def _width(count: int, dimensions: int, bandwidth: str) -> float:
-  """Returns the bandwidth in standard deviations for `count` samples in `dimensions` in all."""
+  """Returns the bandwidth, in standard deviations, for `count` samples of `dimensions` values."""
   base = count if bandwidth == "scott" else count * (dimensions + 2) / 4
   return float(base ** (-1 / (dimensions + 4)))
 

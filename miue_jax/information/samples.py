@@ -68,7 +68,7 @@ def _floats(values: Any, name: str) -> np.ndarray:
       raise UserError(f"{name} is {array.dtype}: convert it to float32.") from error
   if not np.isfinite(array).all():
     raise UserError(
-      f"{name} holds NaN or infinity: remove those rows, or train the model again if it diverged."
+      f"{name} holds NaN or infinity: remove these rows, or train the model again if it diverged."
     )
   return array
 

@@ -223,7 +223,7 @@ def _read(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
   if header.dtype.kind == "U" and size:
     points = flat.view(np.uint32 if header.dtype.isnative else np.dtype(np.uint32).newbyteorder())
     if points.max() > 0x10FFFF:
-      raise ValueError(f"{files.shown(name[:100])} holds what is no text")
+      raise ValueError(f"{files.shown(name[:100])} holds what is not text")
   return array
 
 

@@ -15,11 +15,12 @@ from miue_jax.settings.errors import UserError, first_line
 
 
 class Checkpoints:
-  """Provides the two newest states of a long run, by position (number of steps done).
+  """Stores the two newest states of a long run, each with its position (number of steps done).
 
-  Orbax writes into a temporary directory and renames it. A kill therefore leaves either the old or
-  the new state, never a part of one. Every process writes and reads its own shards, in a directory
-  that all processes share, and all processes must make the same calls.
+  Orbax writes into a temporary directory and renames it. If the program is killed,
+  either the old or the new state therefore remains, never an incomplete one. Every process writes
+  and reads its own shards, in a directory that all processes share, and all processes must make the
+  same calls.
   """
 
   def __init__(self, directory: pathlib.Path | None):
@@ -99,8 +100,8 @@ def _opened(directory: pathlib.Path) -> Generator[ocp.training.Checkpointer]:
 def _quiet_readers() -> Generator[None]:
   """Hides the messages of Orbax's reader threads about their closed event loop after a failed read.
 
-  The messages can arrive after the failure. They are therefore shown again only if the block
-  succeeds.
+  The messages can arrive some time after the failure: if the block fails, they stay hidden; if it
+  succeeds, later messages are shown as usual.
   """
   previous = sys.unraisablehook
 

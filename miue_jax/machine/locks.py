@@ -48,12 +48,12 @@ class Locks:
     """Locks a piece of work during the block; yields True if this program holds the lock.
 
     Args:
-      *names: The name of the piece.
+      *names: Parts of the name of the piece of work.
       wait: Whether to wait until the lock is free. If False, the block runs without the lock when
         another program holds it, and False is yielded.
 
     Raises:
-      UserError: The folder cannot be written.
+      UserError: The folder of the lock files cannot be written to.
     """
     name = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
     lock: filelock.BaseFileLock | None = None

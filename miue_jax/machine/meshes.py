@@ -84,7 +84,9 @@ def started() -> list[jax.Device]:
   except Exception as error:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     advice = f"correct or unset JAX_PLATFORMS ({platforms})" if platforms else "check the driver"
-    raise UserError(f"jax cannot start its devices ({first_line(error)}): {advice}.") from error
+    raise UserError(
+      f"JAX cannot initialise its devices ({first_line(error)}): {advice}."
+    ) from error
 
 
 @functools.cache

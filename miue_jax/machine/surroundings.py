@@ -17,7 +17,7 @@ def prepare() -> None:
   """Takes back what would change results or stop the program for a reason of no interest.
 
   Results are defined in 32 bits, figures are drawn into files, implicit transfers are intended, and
-  a warning of a library is no error.
+  a warning of a library is not an error.
   """
   for name in ("JAX_ENABLE_X64", *(name for name in os.environ if "JAX_TRANSFER_GUARD" in name)):
     os.environ.pop(name, None)

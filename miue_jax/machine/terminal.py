@@ -46,7 +46,7 @@ def write(text: str) -> None:
 
   Raises:
     UserError: Stdout cannot be written, for example because the disk is full.
-    SystemExit: The reader of stdout is gone, which is no error (`| head -1`).
+    SystemExit: The reader of stdout is gone, which is not an error (`| head -1`).
   """
   try:
     print(printable(text), flush=True)

@@ -109,7 +109,7 @@ def slide(
 
 
 def matching_filters(processes: np.ndarray) -> np.ndarray:
-  """Returns filters `[n, C, 3, 3]` that answer the signals of their processes by zero."""
+  """Returns filters `[n, C, 3, 3]`, one for each process, whose response to its signals is zero."""
   filters = processes.copy()
   filters[:, :, 2, 2] = -1
   return filters

@@ -35,7 +35,7 @@ class Generated:
   Attributes:
     delta: Quantised perturbation, integers `[N, H, W, C]` in 255ths, in example order; None on all
       processes but the lead.
-    seconds: Time spent, over all sittings.
+    seconds: Time spent, in this and all earlier runs.
     perturbed: Ids of the perturbed images; None when all are.
     history: Values recorded during the generation, by name. Methods with a source model have one
       value for each epoch: source loss (nats), source accuracy (percent), mean objective.

@@ -32,7 +32,7 @@ class State(flax.struct.PyTreeNode):
   Attributes:
     parts: Values that steps change, by name.
     history: Recorded values, `[epochs, names]`; NaN where nothing was recorded.
-    seconds: Time spent, over all sittings.
+    seconds: Time spent, in this and all earlier runs.
   """
 
   parts: dict[str, Any]

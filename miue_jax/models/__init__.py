@@ -89,7 +89,7 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
   patch = getattr(network, "patch", 1)  # transformers only
   if height % patch or width % patch:
     raise UserError(
-      f"Images of {height}x{width} pixels do not divide into the {patch}x{patch} patches of "
+      f"Images of {height}x{width} pixels cannot be divided into the {patch}x{patch} patches of "
       f"{model.name}; set data.size to a multiple of {patch} or choose another model."
     )
   return network

@@ -46,10 +46,12 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
     seed: Seed of network and k-means.
 
   Raises:
-    UserError: There are fewer pictures than groups, or the private folder is damaged.
+    UserError: There are fewer than two pictures for each group, or the private folder is damaged.
   """
   if len(loaded.pictures) < 2 * count and not files.exists(store.centres):
-    raise UserError(f"{len(loaded.pictures)} pictures do not make {count} groups: ask for fewer.")
+    raise UserError(
+      f"{len(loaded.pictures)} pictures are too few for {count} groups: lower --clusters."
+    )
   if not files.exists(store.centres):
     learned = _learned(store, loaded.small, seed)
     pretrained.save(learned, store.rotations)

@@ -81,7 +81,10 @@ def further(
   settings, seed = choice.method, _seed(choice.seed, number)
   method = METHODS[settings.name]
   if not isinstance(method, Alternating):
-    raise UserError(f"New pictures cannot be protected with the method {settings.name!r}.")
+    raise UserError(
+      f"The method {settings.name!r} cannot protect pictures that are added later: protect "
+      "all of them into a new folder."
+    )
   continued = Continuation(method, pretrained.load(store.source), moving, _PASSES)
   with calls.on_devices(settings.batch_size):
     made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())

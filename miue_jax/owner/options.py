@@ -74,13 +74,13 @@ def seconds_of(text: str | None) -> float | None:
   """Returns the seconds of a time such as "30m", or None.
 
   Raises:
-    UserError: The text is no time.
+    UserError: The text is not a time.
   """
   if text is None:
     return None
   found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
   if not found or not float(found[1]):
-    raise UserError(f"--time {text!r} is no time: write 90s, 30m, 2h or 1d.")
+    raise UserError(f"--time {text!r} is not a time: write 90s, 30m, 2h or 1d.")
   return float(found[1]) * _UNITS[found[2]]
 
 

@@ -55,7 +55,7 @@ def loaded(
   """Returns files of a folder as a pipeline loads them, uint8 `[N, size, size, 3]`.
 
   Raises:
-    UserError: A file is missing or does not decode.
+    UserError: A file is missing or cannot be decoded.
   """
   load = PIPELINES[pipeline]
 

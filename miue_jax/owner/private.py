@@ -191,7 +191,7 @@ class Rounds:
     return len(self._paths)
 
   def __contains__(self, digest: bytes) -> bool:
-    """Returns whether there is a perturbation of an original."""
+    """Returns whether a perturbation of this original is stored."""
     return digest in self._found
 
   def __getitem__(self, digest: bytes) -> np.ndarray:

@@ -124,7 +124,7 @@ def surveyed(request: Request, unlabelled: bool = False) -> Survey:
     strict=request.strict,
   )
   if not found.pictures:
-    raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
+    raise UserError(f"There is not a picture in {request.photos}: give a folder with pictures.")
   return found
 
 

@@ -64,7 +64,7 @@ def opened(
     say: Prints a line.
 
   Raises:
-    UserError: There is no key, or too few originals are there.
+    UserError: There is not a key, or too few originals are there.
   """
   path = private.key_of(out, key)
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
@@ -83,8 +83,8 @@ def opened(
     labels = np.array([classes.index(name) for name in names], np.int32)
     if len(classes) < 2 or np.bincount(labels).min() < LEAST:
       raise UserError(
-        f"Nothing can be measured: {LEAST} originals of each of at least 2 classes must be in "
-        f"{folder}; say with --photos where they are."
+        f"There are too few originals in {folder} to measure anything: at least {LEAST} of each of "
+        "at least 2 classes are needed. If they are elsewhere, name that folder with --photos."
       )
     estimate.start(choice, len(labels))
     yield Pairs(

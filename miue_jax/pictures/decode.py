@@ -95,7 +95,7 @@ def load(path: str | os.PathLike) -> bytes:
   """Returns the content of a picture file; refuses pipes, devices and huge files.
 
   Raises:
-    UserError: It is no regular file, cannot be read or has more than 2 GiB.
+    UserError: It is not a regular file, cannot be read or has more than 2 GiB.
   """
   return reading.read_bytes(path, _LARGEST_FILE)
 
@@ -108,7 +108,7 @@ def read(path: str | os.PathLike, name: str | None = None) -> Picture:
     name: Name in error messages; None takes the path.
 
   Raises:
-    UserError: The file is not a regular file, does not decode or has too many pixels.
+    UserError: The file is not a regular file, cannot be decoded or has too many pixels.
   """
   name = os.fspath(path) if name is None else name
   return decode(load(path), name)
@@ -122,7 +122,7 @@ def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Head
     name: Name in error messages; None takes the path.
 
   Raises:
-    UserError: The file is no picture, or there are too many pixels.
+    UserError: The file is not a picture, or there are too many pixels.
   """
   path = file if isinstance(file, str | os.PathLike) else None
   name = str(file) if name is None else name
@@ -148,7 +148,7 @@ def decode(content: bytes, name: str) -> Picture:
     name: Name in error messages.
 
   Raises:
-    UserError: The picture does not decode or has too many pixels.
+    UserError: The picture cannot be decoded or has too many pixels.
   """
   bare, split_off = metadata.split(content)
   with _opened(bare, name) as image:
@@ -197,7 +197,7 @@ def _opened(source: bytes | IO[bytes], name: str) -> Generator[Image.Image]:
   except Exception as error:  # A damaged file makes Pillow raise any exception.
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "unknown format" if unknown else first_line(error)
-    raise UserError(f"{name} does not decode ({reason}): repair or remove it.") from error
+    raise UserError(f"{name} cannot be decoded ({reason}): repair or remove it.") from error
 
 
 def _checked_profile(image: Image.Image, profile: bytes) -> tuple[bytes | None, str]:

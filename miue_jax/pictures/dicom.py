@@ -83,7 +83,7 @@ def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
   """Returns the values that become black and white, and a description.
 
   Raises:
-    ValueError: The window is no straight line or not finite.
+    ValueError: The window is not a straight line or not finite.
   """
   if not (found.get("WindowCenter") and found.get("WindowWidth")):
     low, high = float(values.min()), float(values.max())

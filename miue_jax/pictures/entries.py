@@ -88,10 +88,10 @@ def _all(channels: np.ndarray, test) -> bool:
 
 
 def expanded(channels: np.ndarray, count: int, bits: int) -> np.ndarray:
-  """Returns the pixels with a number of channels and bits that `canonical` may have reduced.
+  """Returns the pixels with more channels or bits: undoes the reduction of `canonical`.
 
   Raises:
-    ValueError: The pixels have more channels or bits.
+    ValueError: The pixels have more channels or bits than that already.
   """
   channels = canonical(channels)
   if bits == 16 and channels.dtype == np.uint8:

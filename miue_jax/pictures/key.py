@@ -102,7 +102,7 @@ class Key:
     """Opens a key, which is not trusted.
 
     Raises:
-      UserError: The file is no key, is damaged, needs another passphrase, or another program
+      UserError: The file is not a key, is damaged, needs another passphrase, or another program
         appends to it.
     """
     path = pathlib.Path(path)

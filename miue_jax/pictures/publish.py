@@ -71,7 +71,7 @@ def publish(
     options: How to publish.
 
   Raises:
-    UserError: The picture does not decode, or a file cannot be written.
+    UserError: The picture cannot be decoded, or a file cannot be written.
   """
   original = decode.load(os.path.join(root, found.path))
   picture = decode.decode(original, found.path)
@@ -168,7 +168,8 @@ def _below(root: str | os.PathLike) -> Iterator[str]:
 def clear_leftovers(out: str | os.PathLike) -> int:
   """Removes the half-written files of a program that was killed; returns their number.
 
-  Call it only while no other program writes to the folder, for example while the key is locked.
+  Call it only while no other program writes to the folder, for example while this program
+  holds the lock of the key.
   """
   if not files.is_folder(out):
     return 0

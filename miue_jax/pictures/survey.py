@@ -273,9 +273,9 @@ def _by_folder(root: str, paths: Sequence[str], notes: list[str]) -> tuple[Named
   if splits and others:
     if len(splits) > 1 or len(others) < 2:
       raise UserError(
-        f"{root} holds {', '.join(map(escaped, splits))}, with folders like a split, next to "
-        f"{', '.join(map(escaped, others))}: rename or move one of them, so that it is clear which "
-        "folders are classes."
+        f"{root} holds {', '.join(map(escaped, splits))}, which may be a split or a class, next to "
+        f"{', '.join(map(escaped, others))}: rename or move folders until all of them are splits, "
+        "or all are classes."
       )
     notes.append(f"The folder {splits[0]} is taken for a class, like {', '.join(others[:3])}.")
     splits = []
@@ -305,7 +305,9 @@ def _labelled(
   try:
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
   except (csv.Error, ValueError) as error:
-    raise UserError(f"{labels} is no CSV file with columns file and class: repair it.") from error
+    raise UserError(
+      f"{labels} is not a CSV file with the columns 'file' and 'class': repair it."
+    ) from error
   columns = [name.strip().lower() for name in header]
   if not {"file", "class"} <= set(columns):
     raise UserError(f"{labels} needs a first line with the columns file and class: add it.")

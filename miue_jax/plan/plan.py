@@ -246,7 +246,7 @@ def offer_cpu_devices(count: int) -> None:
 
 def _check(options: Options) -> None:
   if options.target and options.chips != 1:
-    raise UserError("--target names a number of chips, and --chips another: leave one of them out.")
+    raise UserError("--target and --chips give different numbers of chips: leave one of them out.")
   if not 1 <= options.chips <= _MOST_CHIPS:
     raise UserError(f"--chips is {options.chips}; it must be from 1 to {_MOST_CHIPS}.")
   if not 0 < options.share <= 1:

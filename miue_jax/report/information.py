@@ -35,7 +35,7 @@ def _null(row: Row) -> str:
 
 
 def named(row: Row) -> str:
-  """Returns the estimator of a row, with the layer unless it is the last one."""
+  """Returns the name of a row's estimator, and that of its layer unless it is the last one."""
   layer = row.get("layer") or _LAST
   return str(row.get("estimator") or _UNNAMED) + (f" of {layer}" if layer != _LAST else "")
 

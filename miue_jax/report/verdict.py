@@ -176,7 +176,7 @@ def _trial_notes(trial: _Trial) -> list[str]:
 
 
 def _coverage_notes(sound: Sequence[_Trial], trained: int, classes: int | None) -> list[str]:
-  """Returns notes about how many settings were judged, and against what."""
+  """Returns notes about how many pairs of network and defence were judged, and how many not."""
   notes = []
   if len(sound) > 1:
     found = [judge(trial.share()) for trial in sound]

@@ -67,12 +67,12 @@ def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
   Args:
     kind: The settings dataclass.
     values: Values by field; a field that is left out keeps its default. Lists become tuples, and
-      NumPy scalars Python numbers.
+      NumPy scalars become Python numbers.
     prefix: Prefix of the fields' names in messages, such as `"method."`.
 
   Raises:
-    UserError: A key is unknown, or values have the wrong type or are out of range; the message
-      names all of these values.
+    UserError: A field is unknown, or a value has the wrong type or is out of range. The message
+      names all such fields.
   """
   defaults = {field.name: field.default for field in dataclasses.fields(kind)}
   for key in values:

@@ -27,7 +27,7 @@ class Fitted(flax.struct.PyTreeNode):
     sums: Running sums of the current epoch.
     curve: Training loss (nats), training accuracy, test accuracy and, with validation images,
       validation accuracy (percent) of every epoch, float32 `[epochs, 3 or 4]`.
-    seconds: Time spent so far, over all sittings.
+    seconds: Time spent so far, in this and all earlier runs.
   """
 
   state: step.State

@@ -47,22 +47,22 @@ def drive(
   progress: Reporter,
   finished: Callable[[Any], bool] = lambda state: False,
 ) -> Any:
-  """Returns the state after all segments; it continues from the last checkpoint.
+  """Runs all segments, from the last checkpoint if there is one, and returns the final state.
 
   Args:
     state: Initial state, a pytree with `replace` and a scalar `seconds` on every device, the time
-      spent over all sittings. It also gives the shapes and shardings of a checkpoint.
+      spent in this and all earlier runs. It also gives the shapes and shardings of a checkpoint.
     segments: All segments of the work.
     name: Name of the work for the log.
-    checkpoints: Storage of states.
-    progress: Makes the reporter of the work.
-    finished: Tells whether the work ends early; called after every report.
+    checkpoints: Where the states are stored.
+    progress: Returns the object that reports progress.
+    finished: Returns whether to stop early; called after every report.
 
   Returns:
     The final state.
 
   Raises:
-    signals.Interrupted: A signal came; the state is saved.
+    signals.Interrupted: A signal arrived; the state has been saved.
     UserError: A loss is not finite, or a file cannot be written.
   """
   position, state = checkpoints.restore(state) or (0, state)

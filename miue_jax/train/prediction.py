@@ -66,7 +66,7 @@ def evaluation_batch(count: int) -> int:
 
 @functools.lru_cache(maxsize=2)
 def inference(module: nn.Module, mesh: jax.sharding.Mesh):
-  """Returns the forward pass of a network, compiled once."""
+  """Returns the compiled forward pass of a network; equal networks share it."""
   del mesh  # part of the key: a compiled function belongs to its mesh
 
   def local(variables, images):

@@ -80,7 +80,7 @@ def test_what_cannot_be_restored_is_named_and_the_rest_is(tmp_path, exported, ca
   for line in (
     "3 files cannot be restored",
     f"{paths[4]}: altered, or not made with this poison",
-    f"{paths[5]}: does not decode",
+    f"{paths[5]}: cannot be decoded",
     "other.png: 20 x 30 pixels instead of 7 x 9",
     "3 files were not found",
     paths[3],

@@ -406,7 +406,7 @@ def test_a_file_that_is_not_an_image_of_the_right_shape(exported):
     write_index(exported[0], rows)
 
   replace_content(b"not an image")
-  assert_refused(exported, f"{rows[3]['path']} does not decode")
+  assert_refused(exported, f"{rows[3]['path']} cannot be decoded")
   Image.new("RGB", (9, 7)).save(path)
   replace_content(path.read_bytes())
   assert_refused(exported, rf"{rows[3]['path']} is \[7, 9\] pixels instead of \[9, 7\]")

@@ -114,7 +114,7 @@ def test_only_wanted_images_are_decoded(tree):
   picture(tree / "train" / "c" / "1.png")
   (tree / "train" / "c" / "2.png").write_text("broken")
   assert load(tree, classes=("a", "b")).num_classes == 2
-  with pytest.raises(UserError, match=r"train/c/2.png does not decode"):
+  with pytest.raises(UserError, match=r"train/c/2.png cannot be decoded"):
     load(tree)
 
 
@@ -194,7 +194,7 @@ def remove(part):
       "train has no images in class",
     ),
     (lambda tree: (tree / "train/a/2.png").unlink(), "Class 'a' of .* has 1 training image"),
-    (lambda tree: (tree / "train/a/2.png").write_bytes(b"x"), "a/2.png does not decode"),
+    (lambda tree: (tree / "train/a/2.png").write_bytes(b"x"), "a/2.png cannot be decoded"),
   ],
 )
 def test_every_mistake_is_named(tree, change, message):

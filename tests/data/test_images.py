@@ -181,7 +181,7 @@ def turn(path):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (spoil, r"b/11.png does not decode"),  # its header is whole
+    (spoil, r"b/11.png cannot be decoded"),  # its header is whole
     (turn, r"b/11.png is 3 x 4 pixels but .*a/00.png is 4 x 3: set data.size"),
   ],
 )
@@ -274,7 +274,7 @@ def test_every_process_reports_an_error_in_one_share(tree, tmp_path):
   spoil(tree / "b" / "11.png")
   for status, err in in_processes(2, tmp_path / "told", tree):
     assert status == 2
-    assert "b/11.png does not decode" in err
+    assert "b/11.png cannot be decoded" in err
 
 
 @pytest.mark.long

@@ -178,7 +178,7 @@ def test_is_gray_reads_the_mode():
   ids=["empty", "text", "eps", "ico", "pdf", "cut jpeg", "cut png"],
 )
 def test_a_file_that_does_not_decode_is_named(content):
-  with pytest.raises(UserError, match=r"the picture does not decode"):
+  with pytest.raises(UserError, match=r"the picture cannot be decoded"):
     decode(io.BytesIO(content))
 
 

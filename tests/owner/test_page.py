@@ -44,7 +44,7 @@ def written(tmp_path_factory):
   store.audits.write_text("".join(json.dumps(one) + "\n" for one in rows))
   entry = types.SimpleNamespace(name=NAME, published=NAME)
   folders = page.Folders(tmp_path / "photos", tmp_path / "out", [entry])
-  page.note(store, folders, ["dogs/broken.jpg: is no picture"], "The key is K.", True)
+  page.note(store, folders, ["dogs/broken.jpg: is not a picture"], "The key is K.", True)
   page.write(store, VERDICT, folders)
   return store
 

@@ -203,7 +203,7 @@ def test_squashed_keeps_the_whole_picture():
 
 @pytest.mark.parametrize("content", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\xff\xd8"])
 def test_what_is_no_picture_is_named(content):
-  with pytest.raises(UserError, match="the file does not decode"):
+  with pytest.raises(UserError, match="the file cannot be decoded"):
     decode.decode(content, "the file")
 
 

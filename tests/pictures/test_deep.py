@@ -98,6 +98,6 @@ def test_interlaced_png(shape):
 
 def test_a_cut_png_is_refused():
   file = deep.encode_png(VALUES, b"", None)
-  with pytest.raises(UserError, match="x does not decode"):
+  with pytest.raises(UserError, match="x cannot be decoded"):
     decode.decode(file[: len(file) // 2], "x")
   assert metadata.split(file)[0][:8] == metadata.PNG

@@ -122,7 +122,7 @@ def test_renamed_moved_saved_again_and_missing_files(tmp_path, photos):
   assert_same_pixels(photos, tmp_path / "back", outcome.restored)
   assert dict(outcome.refused) == {
     "b/bmp.png": "altered since it was published",
-    "bad.png": "does not decode (unknown format): repair or remove it.",
+    "bad.png": "cannot be decoded (unknown format): repair or remove it.",
     "lossy.jpg": "not in this key",
   }
   assert len(outcome.missing) == 14

@@ -65,7 +65,7 @@ def test_a_class_may_be_called_train(tree):
 
 
 def test_an_unclear_split_is_refused_by_name(tree):
-  with pytest.raises(UserError, match=r"holds train, with folders like a split, next to bus"):
+  with pytest.raises(UserError, match=r"holds train, which may be a split or a class, next to bus"):
     survey.survey(tree("bus/1.png", "train/cat/1.png"))
 
 
@@ -95,8 +95,8 @@ def test_everything_else_is_named(tree):
     "out": "the output",
     "out.key": "a file of this program",
     "a/notes.txt": "no picture (.txt)",
-    "a/broken.jpg": "does not decode (unknown format): repair or remove it.",
-    "a/empty.png": "does not decode (unknown format): repair or remove it.",
+    "a/broken.jpg": "cannot be decoded (unknown format): repair or remove it.",
+    "a/empty.png": "cannot be decoded (unknown format): repair or remove it.",
     "a/Thumbs.db": "a file of the system",
     "a/x\n.png": "its name holds control characters",
     "nothing": "a folder without pictures",
@@ -115,7 +115,7 @@ def test_everything_else_is_named(tree):
 def test_strict_stops_at_a_broken_file(tree):
   root = tree("a/1.png")
   (root / "a/broken.jpg").write_bytes(b"x")
-  with pytest.raises(UserError, match=r"a/broken.jpg does not decode"):
+  with pytest.raises(UserError, match=r"a/broken.jpg cannot be decoded"):
     survey.survey(root, strict=True)
 
 

@@ -87,6 +87,12 @@ _CLASSIFIER = {"params/classifier/kernel": np.ones((4, 2)), "params/classifier/b
     ({**_CLASSIFIER, "params/a": np.array([np.nan])}, "params/a does not hold finite"),
     ({**_CLASSIFIER, "params/classifier/bias/a": np.ones(2)}, "is inside another array"),
     ({**_CLASSIFIER, "params/a": np.array([{}], object)}, "[Oo]bject"),
+    ({**_CLASSIFIER, "params/a": np.array([1e300])}, "params/a does not hold finite"),
+    ({**_CLASSIFIER, "params/classifier/bias": np.ones(3)}, r"bias is \(3,\)"),
+    ({**_CLASSIFIER, "params/classifier/bias": np.float32(1)}, r"bias is \(\)"),
+    ({**_CLASSIFIER, "params/classifier": np.ones(2)}, "is an array and holds arrays"),
+    ({"params/classifier": np.ones(2), **_CLASSIFIER}, "is inside another array"),
+    ({**_CLASSIFIER, "params" + "/a" * 1000: np.ones(2)}, r"params/a/a.* is not a weight"),
   ],
 )
 def test_a_file_with_other_content_is_an_error(tmp_path, arrays, problem):

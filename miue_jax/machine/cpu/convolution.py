@@ -197,7 +197,7 @@ def _kernel_gradient(images: jax.Array, gradient: jax.Array, stride: int) -> jax
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Multiplies two matrices; leading axes are flattened, because XLA is slow with more axes."""
+  """Multiplies two matrices, whose rows may be several axes: these are flattened for XLA's sake."""
   return jnp.dot(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
 
 
