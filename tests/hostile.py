@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from miue_jax.settings.errors import UserError
+
 # Paths that cannot be read as a file: name -> function that makes it in a folder and returns it.
 
 
@@ -210,6 +212,18 @@ ODD = [
 def one_line(error: Exception) -> bool:
   """Returns whether the text of an error is one line that a terminal shows as it is."""
   return str(error).isprintable() and 0 < len(str(error)) < 2000
+
+
+def attempt(read: Callable, *arguments) -> bool:
+  """Returns whether a reader accepts its input; any error but a `UserError` of one line fails."""
+  try:
+    read(*arguments)
+  except UserError as error:
+    refusal = error
+  else:
+    return True
+  assert one_line(refusal), repr(str(refusal))
+  return False
 
 
 def mutated(rng: np.random.Generator, content: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,10 @@ from miue_jax.experiment import bindings, schemas
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import archives, documents
+from miue_jax.owner import private
+from miue_jax.pictures import decode, survey
+from miue_jax.pictures.entries import Content, Entry
+from miue_jax.pictures.key import Key
 from miue_jax.settings.config import Config, Model
 from miue_jax.train import pretrained
 
@@ -152,6 +157,54 @@ def _begun(path: pathlib.Path) -> None:
   (path.parent / "checkpoints" / "generate").mkdir(parents=True)
 
 
+def _published(path: pathlib.Path) -> None:
+  _poison().save(path.parent)
+  release.export(DATA, _poison(), path.parents[1] / "images", key=path.parent)
+
+
+def _restored(path: pathlib.Path) -> None:
+  restored = path.parents[1] / "restored"
+  try:
+    release.restore(path.parents[1] / "images", path.parent, restored)
+  finally:
+    shutil.rmtree(restored, ignore_errors=True)
+
+
+def _photograph(name: str) -> Reader:
+  def make(path):
+    Image.fromarray(np.tile(IMAGES[0], (4, 4, 1))).save(path)
+
+  return Reader(name, make, lambda path: decode.read(path, path.name))
+
+
+def _key(path: pathlib.Path) -> None:
+  entry = Entry("a/x.jpg", "a", "a/x.png", bytes(32), bytes(range(32)))
+  with Key.create(path, {"seed": 1}) as key:
+    key.add(entry, Content("delta", (16, 16, 3), 8, DELTA[0], b"fine", b"profile", b"Exif\0\0a"))
+
+
+def _contents(path: pathlib.Path) -> None:
+  with Key.open(path) as key:
+    for entry in key.entries:
+      key.load(entry)
+
+
+def _labels(path: pathlib.Path) -> None:
+  Image.fromarray(IMAGES[0]).save(path.with_name("1.png"))
+  path.write_text("file,class\n1.png,cat\n2.png,dog\n")
+
+
+def _owners(name: str, document: Any, read: Callable[[private.Private], Any]) -> Reader:
+  return _json(f"out.private/{name}", document, lambda path: read(private.Private(path.parent)))
+
+
+_TRIAL = {"victim": "small_cnn", "published": 40.0, "originals": 80.0}
+_AUDIT = _TRIAL | {"date": "2026-01-01", "version": "1", "attack": "blurring", "share": 0.5}
+_AUDIT |= {"interval": [30.0, 50.0], "chance": 25.0, "pictures": 8}
+_PROVED = {"judgement": "protected", "sentence": "It is.", "notes": ["a"], "trials": [_TRIAL]}
+_NOTED = {"photos": "/x", "left_out": ["y"], "key": "k", "shareable": True, "measured": 3}
+_NOTED |= {"visibility": [["SSIM", "0.99"]]}
+
 READERS = [
   Reader(
     "data/x.npz",
@@ -193,6 +246,24 @@ READERS = [
   Reader("external/0.png", _brought_pictures, lambda path: external.load(path.parent, DATA)),
   Reader("images/index.csv", _export, lambda path: release.read(path.parent, IMAGES.shape)),
   *map(_picture, ("pictures/x.png", "pictures/x.jpg", "pictures/x.webp", "pictures/x.bmp")),
+  Reader("poison/published.npz", _published, _restored),
+  *map(_photograph, ("photos/x.jpg", "photos/x.tif", "photos/x.gif")),
+  Reader("photos/x.csv", _labels, lambda path: survey.survey(path.parent, labels=path)),
+  Reader("out.key/x", _key, _contents),
+  _owners(
+    "verdict.json", _PROVED, lambda store: (private.verdict_of(store), private.trials_of(store))
+  ),
+  _owners("page.json", _NOTED, private.noted_in),
+  _json(
+    "out.private/audits.jsonl",
+    _AUDIT,
+    lambda path: private.by_audit(Rows(path, private.Audit).read()),
+  ),
+  Reader(
+    "rounds/0000.npz",
+    lambda path: private.Rounds(path.parent).add([bytes(32), bytes(range(32))], DELTA[:2]),
+    lambda path: private.Rounds(path.parent).published(),
+  ),
 ]
 BY_NAME = {reader.name: reader for reader in READERS}
 

@@ -60,9 +60,14 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
       np.savez(file, centres=found.cluster_centers_.astype(np.float32))
   advice = "put back the private folder, or protect into a new folder"
   centres = archives.Archive(store.centres, advice)["centres"]
-  if not files.exists(store.rotations) or centres.ndim != 2 or len(centres) != count:
+  features = _features(store, loaded.small) if files.exists(store.rotations) else None
+  if (
+    features is None
+    or centres.shape != (count, features.shape[1])
+    or not np.issubdtype(centres.dtype, np.floating)
+  ):
     raise UserError(f"{store.root} does not hold the groups of these pictures: {advice}.")
-  distances = np.square(_features(store, loaded.small)[:, None] - centres).sum(axis=2)
+  distances = np.square(features[:, None] - centres).sum(axis=2)
   groups = names(count)
   pictures = tuple(
     dataclasses.replace(found, class_name=groups[number])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from miue_jax.experiment.results import Rows
-from miue_jax.machine import documents, files
+from miue_jax.machine import files
 from miue_jax.owner import private
 from miue_jax.owner.private import Private
 from miue_jax.pictures import decode, quality
@@ -104,8 +104,7 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   Raises:
     UserError: A file cannot be read or written.
   """
-  noted = documents.read_json(store.noted, "delete it, and `protect` writes it again")
-  trials = documents.read_json(store.verdict).get("trials", [])
+  noted, trials = private.noted_in(store), private.trials_of(store)
   audits = private.by_audit(Rows(store.audits, private.Audit).read())
   strongest = [(max(rows, key=lambda row: row["share"]), len(rows)) for rows in audits]
   values: dict[str, Any] = {
@@ -114,20 +113,20 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
     "trend": tables.build(strongest[::-1], _TREND, set(_TREND) - {"Tried"}),
     "drawing": _drawing([row for row, _ in strongest]),
     "audit": tables.build(audits[-1] if audits else (), _AUDIT, {"Attack"}),
-    "visibility": noted.get("visibility", ()),
-    "measured": noted.get("measured", 0),
+    "visibility": noted["visibility"],
+    "measured": noted["measured"],
   }
   ours: dict[str, Any] = {
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,
     "private": True,
     "pictures": [_detail(folders, entry) for entry in folders.some(_SHOWN)],
-    "left_out": noted.get("left_out", ()),
-    "key": noted.get("key", ""),
+    "left_out": noted["left_out"],
+    "key": noted["key"],
   }
   shared: dict[str, Any] = {"title": "Protection of pictures", "first": _SHARED, "private": False}
   shared |= {"pictures": (), "left_out": (), "key": ""}
-  pages_of = {"index.html": ours} | ({"shareable.html": shared} if noted.get("shareable") else {})
+  pages_of = {"index.html": ours} | ({"shareable.html": shared} if noted["shareable"] else {})
   texts = {name: pages.render("protection", "html", values | own) for name, own in pages_of.items()}
   files.write_texts(store.page, texts)
   return store.page / "index.html"

@@ -5,15 +5,17 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
 from miue_jax.pictures.key import default_path
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
+from miue_jax.settings.schema import Moderate
 
 
 class Audit(TypedDict):
@@ -22,17 +24,46 @@ class Audit(TypedDict):
   date: str
   version: str
   attack: str
-  published: float
-  interval: list[float]
-  originals: float
-  chance: float
-  share: float
+  published: Moderate
+  interval: list[Moderate]
+  originals: Moderate
+  chance: Moderate
+  share: Moderate
   pictures: int
+
+
+class Tried(TypedDict):
+  """What a victim of the proof learned; accuracies in percent."""
+
+  victim: str
+  published: Moderate
+  originals: Moderate
+
+
+class Proved(TypedDict):
+  """The file `verdict.json`."""
+
+  judgement: Annotated[str, pydantic.Field(min_length=1)]
+  sentence: str
+  notes: list[str]
+  trials: list[Tried]
+
+
+class Noted(TypedDict):
+  """The file `page.json`."""
+
+  photos: str
+  left_out: list[str]
+  key: str
+  shareable: bool
+  visibility: list[Annotated[list[str], pydantic.Field(min_length=2, max_length=2)]]
+  measured: int
 
 
 UNTOUCHED = "nothing"  # the attack that every audit tries first
 _SUFFIX = ".private"
 DIGEST = 32  # bytes of the digest of a picture's pixels
+_PROVE_AGAIN = "delete it, and `protect` proves again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +161,26 @@ def verdict_of(store: Private) -> Verdict | None:
   """
   if not files.exists(store.verdict):
     return None
-  advice = "delete it, and `protect` proves again"
-  content = documents.read_json(store.verdict, advice)
-  try:
-    return Verdict(str(content["judgement"]), str(content["sentence"]), tuple(content["notes"]))
-  except (KeyError, TypeError) as error:
-    raise UserError(f"{store.verdict} is damaged: {advice}.") from error
+  content = documents.read_json(store.verdict, _PROVE_AGAIN, Proved)
+  return Verdict(content["judgement"], content["sentence"], tuple(content["notes"]))
+
+
+def trials_of(store: Private) -> list[dict[str, Any]]:
+  """Returns a row, as `Tried` declares it, for every victim of the latest proof.
+
+  Raises:
+    UserError: The file is missing or damaged.
+  """
+  return documents.read_json(store.verdict, _PROVE_AGAIN, Proved)["trials"]
+
+
+def noted_in(store: Private) -> dict[str, Any]:
+  """Returns what the page says besides the verdict and the audits, as `Noted` declares it.
+
+  Raises:
+    UserError: The file is missing or damaged.
+  """
+  return documents.read_json(store.noted, "delete it, and `protect` writes it again", Noted)
 
 
 def said(verdict: Verdict) -> str:
@@ -157,9 +202,9 @@ def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:
   with contextlib.suppress(UserError):  # what is next to the pictures may be anything
     found = published_in(photos.parent, deep=False)
   for out in found:
-    noted = Private(path_of(out)).noted
+    store = Private(path_of(out))
     with contextlib.suppress(UserError):
-      if files.exists(noted) and documents.read_json(noted).get("photos") == str(photos):
+      if files.exists(store.noted) and noted_in(store)["photos"] == str(photos):
         repeat(out, say)
 
 

@@ -17,25 +17,12 @@ from miue_jax import report
 from miue_jax.experiment import explain, schemas
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import archives, documents
-from miue_jax.settings.errors import UserError
 
 INPUTS = int(os.environ.get("MIUE_FUZZ_INPUTS", "3000"))
 SHORT = pytest.param(8, id="short")
 LONG = pytest.param(INPUTS // (len(READERS) + 8), id="long", marks=pytest.mark.slow)
 NAMES = [reader.name for reader in READERS]
 DOCUMENTS = [reader.name for reader in READERS if reader.document]
-
-
-def attempt(read, *arguments) -> bool:
-  """Returns whether a reader accepts its input; any error but a `UserError` of one line fails."""
-  try:
-    read(*arguments)
-  except UserError as error:
-    refusal = error
-  else:
-    return True
-  assert hostile.one_line(refusal), repr(str(refusal))
-  return False
 
 
 @pytest.mark.parametrize("count", [SHORT, LONG])
@@ -45,7 +32,7 @@ def test_changed_bytes(name, count, tmp_path):
   content = path.read_bytes()
   for seed in range(count):
     path.write_bytes(hostile.mutated(np.random.default_rng([seed, len(name)]), content))
-    attempt(BY_NAME[name].read, path)
+    hostile.attempt(BY_NAME[name].read, path)
 
 
 @pytest.mark.parametrize("count", [SHORT, LONG])
@@ -55,7 +42,7 @@ def test_changed_values(name, count, tmp_path):
   for seed in range(count):
     changed = hostile.bent(np.random.default_rng([seed, len(name)]), BY_NAME[name].document)
     path.write_text(json.dumps(changed) + "\n")
-    attempt(BY_NAME[name].read, path)
+    hostile.attempt(BY_NAME[name].read, path)
 
 
 _KEYS = sorted({*RESULT, *MEASUREMENT, *MEASUREMENT["rows"][0], *MEASUREMENT["theory"][0]})
@@ -80,7 +67,7 @@ def test_any_values(name, tmp_path, values):
   if not path.exists():
     sound(BY_NAME[name], tmp_path)
   path.write_text(json.dumps(BY_NAME[name].document | values) + "\n")
-  attempt(BY_NAME[name].read, path)
+  hostile.attempt(BY_NAME[name].read, path)
 
 
 _DESCRIBED = st.builds(
@@ -101,7 +88,7 @@ _DESCRIBED = st.builds(
 )
 def test_any_header_of_an_array(tmp_path, start, rest):
   (tmp_path / "x.npy").write_bytes(start + rest)
-  attempt(archives.read_npy, tmp_path / "x.npy", "copy it again")
+  hostile.attempt(archives.read_npy, tmp_path / "x.npy", "copy it again")
 
 
 def _experiment(folder):
@@ -145,5 +132,5 @@ def test_reports_of_changed_values(build, count, tmp_path, monkeypatch):
       (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in changed))
     full = seed % 50 == 9
     monkeypatch.setattr(figures, "line_charts", draw if full else lambda charts, **_: None)
-    accepted += attempt(build, tmp_path)
+    accepted += hostile.attempt(build, tmp_path)
   assert accepted

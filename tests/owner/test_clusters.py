@@ -7,6 +7,7 @@ from PIL import Image
 from miue_jax.machine import meshes
 from miue_jax.owner import clusters, load, private
 from miue_jax.pictures import survey
+from miue_jax.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -41,3 +42,9 @@ def test_groups_are_kept_for_later_pictures(tmp_path, monkeypatch):
     assert set(groups) == set(clusters.names(2))
     later = clusters.grouped(store, loaded, 2, 3)
     assert [picture.class_name for picture in later.pictures][:12] == groups
+    np.savez(store.centres, centres=np.ones((2, 3), np.float32))
+    with pytest.raises(UserError, match="does not hold the groups of these pictures"):
+      clusters.grouped(store, loaded, 2, 3)
+    store.rotations.unlink()
+    with pytest.raises(UserError, match="does not hold the groups of these pictures"):
+      clusters.grouped(store, loaded, 2, 3)

@@ -38,7 +38,8 @@ def written(tmp_path_factory):
   store = private.Private(tmp_path / "out.private")
   store.root.mkdir()
   trial = {"victim": "a small network", "published": 40.0, "originals": 80.0}
-  store.verdict.write_text(json.dumps({"trials": [trial]}))
+  proved = {"judgement": "protected", "sentence": "", "notes": [], "trials": [trial]}
+  store.verdict.write_text(json.dumps(proved))
   rows = [row("2026-10-01", private.UNTOUCHED, 0.1), row("2026-10-01", "blurring", 0.42)]
   rows += [row("2026-11-01", private.UNTOUCHED, 0.88)]
   store.audits.write_text("".join(json.dumps(one) + "\n" for one in rows))

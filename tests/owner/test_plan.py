@@ -1,6 +1,6 @@
 """Tests that a plan states time, energy and cost, and repeats the verdict about the pictures."""
 
-import json
+import private_folder
 
 from miue_jax.owner import estimate, plan, private
 
@@ -9,10 +9,7 @@ def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, m
   hours = estimate.Estimate(making=3600.0, proving=1800.0, files=1800.0, memory=2e9)
   monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
   store = private.Private(private.path_of(tmp_path / "out"))
-  store.root.mkdir()
-  store.noted.write_text(json.dumps({"photos": str(photos)}))
-  found = {"judgement": "NOT protected", "sentence": "It learns.", "notes": ["Add pictures."]}
-  store.verdict.write_text(json.dumps(found))
+  private_folder.write(store, photos, "NOT protected", "It learns.", "Add pictures.")
   lines = []
   plan.plan(photos, None, None, 100.0, 0.30, lines.append)
   assert any(line.startswith("Protecting takes about 2 hours. ") for line in lines)

@@ -1,10 +1,10 @@
 """Tests the private folder: permissions, the lock, rounds."""
 
-import json
 import multiprocessing
 import stat
 
 import numpy as np
+import private_folder
 import pytest
 
 from miue_jax.owner import private
@@ -41,10 +41,7 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
 def test_the_verdict_about_pictures_is_found_next_to_them(tmp_path):
   for name, photos in (("out", "photos"), ("other", "elsewhere")):
     store = private.Private(private.path_of(tmp_path / name))
-    store.root.mkdir()
-    store.noted.write_text(json.dumps({"photos": str(tmp_path / photos)}))
-    found = {"judgement": "partly protected", "sentence": f"About {name}.", "notes": ["Do this."]}
-    store.verdict.write_text(json.dumps(found))
+    private_folder.write(store, tmp_path / photos, "partly protected", f"About {name}.", "Do this.")
   (tmp_path / "damaged.private").mkdir()
   (tmp_path / "damaged.private" / "page.json").write_text("{")
   lines = []

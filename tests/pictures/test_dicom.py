@@ -2,6 +2,7 @@
 
 import io
 
+import hostile
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,3 +115,10 @@ def test_a_picture_that_is_no_dicom_is_not_taken_for_one():
   file = io.BytesIO()
   Image.new("L", (40, 30)).save(file, "PNG")
   assert not decode.dicom.is_dicom(file)
+
+
+def test_a_damaged_file_is_read_or_refused(tmp_path):
+  content = made(tmp_path / "x.dcm", WindowCenter=40, WindowWidth=401).read_bytes()
+  for seed in range(40):
+    (tmp_path / "x.dcm").write_bytes(hostile.mutated(np.random.default_rng(seed), content))
+    hostile.attempt(decode.read, tmp_path / "x.dcm", "x.dcm")
