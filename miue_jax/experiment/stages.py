@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,6 +68,9 @@ def start(
   checks.check_method(config.method, dataset)
   if problems := batch_problems(config, len(dataset.train), made, config.devices):
     raise UserError(f"{'; '.join(problems)}: change these settings.")
+  if "generate" in made and not workdir.has_poison():
+    size = math.prod(dataset.train.images.shape)  # delta has a byte for each value
+    workdir.on_lead(lambda: files.require_space(workdir.root, size))
   images = bindings.fingerprints(dataset)
   bindings.check(workdir, config, dataset.name, images, checked)
   experiment = Experiment(config, workdir, dataset, command)

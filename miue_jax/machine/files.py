@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import stat
 import tempfile
 from collections.abc import Generator, Mapping
@@ -156,6 +157,24 @@ def require_new(path: Path, flag: str) -> None:
     raise UserError(f"There is no folder {shown(folder)} for {flag}: make it, or correct the path.")
   with reported("write", path), tempfile.TemporaryFile(dir=folder):
     pass
+
+
+def require_space(folder: Path, size: int) -> None:
+  """Checks that the disk of a folder, which need not exist yet, has room for so many bytes.
+
+  Raises:
+    UserError: There is less room.
+  """
+  there = pathlib.Path(folder).absolute()
+  with reported("read", folder):
+    while not there.exists():
+      there = there.parent
+    free = shutil.disk_usage(there).free
+  if free < size:
+    raise UserError(
+      f"The disk of {shown(folder)} has room for {free:,} bytes, and the results take {size:,} or "
+      f"more: {_SPACE}."
+    )
 
 
 @contextlib.contextmanager

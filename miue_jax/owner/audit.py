@@ -83,7 +83,7 @@ def audit(
     Whether no attack gave back more than the threshold.
 
   Raises:
-    UserError: There is not a key, or too few originals are there.
+    UserError: There is no key, or too few originals are there.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:

@@ -124,7 +124,7 @@ def surveyed(request: Request, unlabelled: bool = False) -> Survey:
     strict=request.strict,
   )
   if not found.pictures:
-    raise UserError(f"There is not a picture in {request.photos}: give a folder with pictures.")
+    raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
   return found
 
 
@@ -141,6 +141,9 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   choice = choose.choose(counts, request.strength or choose.STRENGTH, seed)
   if few := choose.advice(counts):
     say(few)
+  with files.reported("read", request.photos):
+    size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
+  files.require_space(request.out, size)
   say("Measuring how long this machine takes ...")
   estimate.start(choice, len(found.pictures))
   expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))

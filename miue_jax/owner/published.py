@@ -64,7 +64,7 @@ def opened(
     say: Prints a line.
 
   Raises:
-    UserError: There is not a key, or too few originals are there.
+    UserError: There is no key, or too few originals are there.
   """
   path = private.key_of(out, key)
   with private.opened(out) as store, Key.open(path, passphrase) as secret:

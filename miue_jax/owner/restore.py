@@ -28,7 +28,7 @@ def restore(
     say: Prints a line.
 
   Raises:
-    UserError: There is not a key, it cannot be read, or the destination cannot be written.
+    UserError: There is no key, it cannot be read, or the destination cannot be written.
   """
   path = private.key_of(out, key)
   with (

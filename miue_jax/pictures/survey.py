@@ -305,9 +305,7 @@ def _labelled(
   try:
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
   except (csv.Error, ValueError) as error:
-    raise UserError(
-      f"{labels} is not a CSV file with the columns 'file' and 'class': repair it."
-    ) from error
+    raise UserError(f"{labels} is not a CSV file: repair it.") from error
   columns = [name.strip().lower() for name in header]
   if not {"file", "class"} <= set(columns):
     raise UserError(f"{labels} needs a first line with the columns file and class: add it.")

@@ -57,3 +57,10 @@ def test_a_path_is_shown_in_one_line_of_moderate_length():
   assert files.shown("a\nb\x1b[31m\udc80") == "a b\\x1b[31m\\udc80"
   assert files.shown("x" * 9 + "é") == "x" * 9 + "é"
   assert len(files.shown("x" * 5000)) < 600
+
+
+def test_a_disk_without_room_is_refused_before_the_work(tmp_path):
+  files.require_space(tmp_path, 1)
+  with pytest.raises(UserError, match=r"the results take 1,000,000,000,000,000,000 or more: free"):
+    files.require_space(tmp_path, 10**18)
+  files.require_space(tmp_path / "not" / "yet", 1)

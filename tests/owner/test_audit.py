@@ -113,7 +113,7 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
 @pytest.mark.slow
 def test_originals_that_moved_are_asked_for(published, photos):
   moved = photos.rename(photos.with_name("elsewhere"))
-  with pytest.raises(UserError, match="say with --photos where they are"):
+  with pytest.raises(UserError, match="name that folder with --photos"):
     audit.audit(published, None, None, None, None, 75.0, lambda line: None)
   (moved / "a" / "00.png").unlink()
   lines = []
