@@ -36,7 +36,7 @@ from miue_jax.data.images import Images
 from miue_jax.machine import documents, files, progress, reading
 from miue_jax.pictures.key import digest
 from miue_jax.pictures.publish import all_published
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, inert
 
 FORMATS = ("png", "npz")
 _HEADER = ["path", "label", "class", "sha256"]
@@ -241,7 +241,7 @@ def _write_index(folder: pathlib.Path, rows: Sequence[Row]) -> None:
   ) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_HEADER)
-    writer.writerows(rows)
+    writer.writerows(row._replace(class_name=inert(row.class_name)) for row in rows)
 
 
 def _write_npz(

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from miue_jax.data import pixels
+from miue_jax.data import arrays, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
 from miue_jax.machine import archives, files, memory
@@ -88,36 +88,8 @@ def _split(
       f"{x} of {path} takes {size_of:,} bytes in memory, of which {free:,} are left for "
       f"{_COPIES} copies: take fewer or smaller images, or a folder of image files."
     )
-  images, labels = archive[x], archive[y]
-  if images.dtype != np.uint8:
-    raise UserError(f"{x} of {path} is {images.dtype}: convert it to uint8 in 0..255.")
-  shape = images.shape
-  if images.ndim == 3:
-    images = images[..., None]
-  if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-    raise UserError(
-      f"{x} of {path} has shape {list(shape)}: make it [N, H, W], [N, H, W, 1] or [N, H, W, 3], "
-      "without an empty dimension."
-    )
-  shape = labels.shape
-  if labels.ndim == 2 and labels.shape[1] == 1:
-    labels = labels[:, 0]
-  if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-    raise UserError(
-      f"{y} of {path} has type {labels.dtype} and shape {list(shape)}: give one integer for each "
-      "image, [N] or [N, 1]."
-    )
-  if len(labels) != len(images):
-    raise UserError(
-      f"{path} has {len(images)} images in {x} but {len(labels)} labels in {y}: give one label for "
-      "each image."
-    )
-  # This precedes the cast, which would wrap uint64, and lists as long as the largest label.
-  if labels.min() < 0 or labels.max() >= 2**31:
-    raise UserError(
-      f"{y} of {path} has labels from {labels.min()} to {labels.max()}: number the classes "
-      "0, 1, 2, ..."
-    )
+  images = arrays.images(archive[x], f"{x} of {path}")
+  labels = arrays.labels(archive[y], len(images), f"{y} of {path}")
   resized = LazyImages(lambda chosen: pixels.resize(images[chosen], size), len(images), name)
   return Split(resized, labels.astype(np.int64))
 

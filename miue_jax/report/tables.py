@@ -7,6 +7,7 @@ from typing import Any
 
 from miue_jax.report.aggregate import Statistic, finite
 from miue_jax.settings import schema
+from miue_jax.settings.errors import inert
 
 MISSING = "\N{EN DASH}"
 LISTED = 20  # A longer list of settings is counted, not written out.
@@ -101,12 +102,15 @@ def markdown(columns: Columns, cells: Cells) -> str:
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]]) -> str:
-  """Returns one line for each mapping; the header holds all keys in order of appearance."""
+  """Returns one line for each mapping; the header holds all keys in order of appearance.
+
+  Text that a spreadsheet would take for a formula gets an apostrophe in front.
+  """
   stream = io.StringIO()
   columns = dict.fromkeys(name for line in lines for name in line)
-  writer = csv.DictWriter(stream, columns, lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(lines)
+  writer = csv.writer(stream, lineterminator="\n")
+  for cells in (columns, *([line.get(name) for name in columns] for line in lines)):
+    writer.writerow([inert(cell) if isinstance(cell, str) else cell for cell in cells])
   return stream.getvalue()
 
 

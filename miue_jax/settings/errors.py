@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 
 _LONGEST = 300  # characters that an exception contributes to a message
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # starts of a formula in a spreadsheet
 
 
 class UserError(Exception):
@@ -46,6 +47,11 @@ def escaped(text: str) -> str:
   if text.isprintable():
     return text
   return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def inert(text: str) -> str:
+  """Returns text for a cell of a CSV file: an apostrophe precedes what spreadsheets would run."""
+  return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def first_line(error: BaseException) -> str:

@@ -47,6 +47,9 @@ def test_settings_are_grouped_by_section():
 
 def test_csv_has_a_column_for_every_key():
   assert tables.to_csv([{"a": 1}, {"a": None, "b": "x,y"}]) == 'a,b\n1,\n,"x,y"\n'
+  assert (
+    tables.to_csv([{"a": -1.5, "b": "=cmd|' /C calc'!A0"}]) == "a,b\n-1.5,'=cmd|' /C calc'!A0\n"
+  )
 
 
 def test_every_special_character_of_latex_is_escaped():
