@@ -77,7 +77,7 @@ def recall(key: str | os.PathLike, poison: Poison) -> Mapping[str, np.ndarray] |
     UserError: The file is damaged.
   """
   path = pathlib.Path(key) / NAME
-  if not files.is_file(path):
+  if not files.exists(path):
     return None
   known = archives.Archive(path, "export the images again")
   made_for = known.get("delta_sha256")

@@ -238,10 +238,10 @@ def test_a_full_disk(fork, disk, size, what):
   assert not (workdir / "poison" / "manifest.json").exists()
 
 
-def test_a_full_disk_during_an_export(fork, finished, disk):
+def test_a_full_disk_during_an_export(fork, workdir, disk):
   output = disk("size=100k") / "export"
   flags = ["--mode=export", "--format=npz", f"--output={output}"]
-  assert "No space left" in fork(*TINY, f"--workdir={finished[0]}", *flags).sentence()
+  assert "No space left" in fork(*TINY, f"--workdir={workdir}", *flags).sentence()
   assert list(output.parent.iterdir()) == []
 
 

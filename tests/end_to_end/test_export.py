@@ -1,6 +1,7 @@
 """Export and restore from the command line are inverse, bit for bit."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -28,8 +29,13 @@ def clean():
 
 
 @pytest.fixture
-def exported(finished, fork, tmp_path):
-  workdir, _ = finished
+def workdir(finished, tmp_path):
+  """A copy of a finished workdir, because an export writes into it."""
+  return shutil.copytree(finished[0], tmp_path / "run")
+
+
+@pytest.fixture
+def exported(workdir, fork, tmp_path):
   output = tmp_path / "export"
   result = fork(
     *TINY, "--mode=export", "--format=png", "--format=npz", f"--workdir={workdir}",
@@ -39,8 +45,8 @@ def exported(finished, fork, tmp_path):
   return output
 
 
-def test_an_export_is_clean_plus_delta_in_both_formats(finished, exported, clean):
-  delta = np.load(finished[0] / "poison" / "delta.npy", allow_pickle=False)
+def test_an_export_is_clean_plus_delta_in_both_formats(workdir, exported, clean):
+  delta = np.load(workdir / "poison" / "delta.npy", allow_pickle=False)
   images, labels = read_class_folders(exported / "train")
   assert images.dtype == np.uint8
   assert np.array_equal(images[..., None].astype(int) - clean.images[:], delta)
@@ -52,8 +58,7 @@ def test_an_export_is_clean_plus_delta_in_both_formats(finished, exported, clean
   assert len(content(exported)) == 200 + 2  # the index and the npz; nothing of the key
 
 
-def test_restoring_gives_back_every_bit(finished, exported, fork, clean, tmp_path):
-  workdir, _ = finished
+def test_restoring_gives_back_every_bit(workdir, exported, fork, clean, tmp_path):
   output = tmp_path / "restored"
   result = fork(
     *TINY, "--mode=restore", f"--workdir={workdir}", f"--images={exported}", f"--output={output}"
@@ -66,20 +71,20 @@ def test_restoring_gives_back_every_bit(finished, exported, fork, clean, tmp_pat
     assert np.array_equal(stored["x_train"], clean.images)
 
 
-def test_an_export_is_never_overwritten(finished, exported, fork):
+def test_an_export_is_never_overwritten(workdir, exported, fork):
   before = content(exported)
-  result = fork(*TINY, "--mode=export", f"--workdir={finished[0]}", f"--output={exported}")
+  result = fork(*TINY, "--mode=export", f"--workdir={workdir}", f"--output={exported}")
   assert f"{exported} is not empty" in result.sentence()
   assert content(exported) == before
 
 
-def test_an_altered_image_is_named_and_the_others_are_restored(finished, exported, fork, tmp_path):
+def test_an_altered_image_is_named_and_the_others_are_restored(workdir, exported, fork, tmp_path):
   (exported / "poisoned.npz").unlink()
   victim = next((exported / "train").rglob("*.png"))
   Image.new("L", (32, 32)).save(victim)
   output = tmp_path / "restored"
   result = fork(
-    *TINY, "--mode=restore", f"--workdir={finished[0]}", f"--images={exported}",
+    *TINY, "--mode=restore", f"--workdir={workdir}", f"--images={exported}",
     f"--output={output}",
   )  # fmt: skip
   said = f"Restored images: {output}; 1 files were not restored.\n"
@@ -93,8 +98,8 @@ def test_an_export_can_be_trained_on_as_a_folder(exported, fork, tmp_path):
   flags = [flag for flag in TINY if not flag.startswith(("--config=", "--config.data"))]
   result = fork(
     "--config=configs/folder.py", *flags, f"--config.data.path={exported}", "--config.data.size=32",
-    "--mode=generate", f"--workdir={tmp_path / 'run'}",
+    "--mode=generate", f"--workdir={tmp_path / 'again'}",
   )  # fmt: skip
   assert result.code == 0, result
-  manifest = json.loads((tmp_path / "run" / "poison" / "manifest.json").read_text())
+  manifest = json.loads((tmp_path / "again" / "poison" / "manifest.json").read_text())
   assert manifest["shape"] == [160, 32, 32, 1]  # a fifth is held out
