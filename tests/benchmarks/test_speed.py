@@ -57,7 +57,7 @@ def test_the_program_writes_a_table_json_and_plots(tmp_path):
   assert {path.name for path in (tmp_path / "plots").iterdir()} == {"images.svg", "devices.svg"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mistake_is_one_sentence_and_status_2():
   done = run("--config.method.stepz=3")
   assert done.returncode == 2

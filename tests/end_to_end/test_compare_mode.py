@@ -226,7 +226,7 @@ def external_poisons(folder):
   return np.abs(delta).max()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_external_poisons_are_methods_of_the_table(comparison, tmp_path):
   largest = external_poisons(tmp_path)
   paths = f"('file={tmp_path}/images.npz', 'folder={tmp_path}/exported')"

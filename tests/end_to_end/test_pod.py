@@ -161,7 +161,7 @@ def test_a_mistake_of_one_process_ends_all(fork_pod, tmp_path):
   assert [sentence.startswith("miue-jax: process 2 stopped") for sentence in told] == [1, 1, 0]
 
 
-@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("absent", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_processes_that_do_not_all_arrive(fork_pod, absent):
   flags = [(*TINY, "--distributed_timeout=3")] * 2
   flags[absent] = None

@@ -52,7 +52,9 @@ def test_signals_save_and_the_same_command_continues(start, run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_before_the_work_starts(start, tmp_path, signum):
   process = start(*TINY, f"--workdir={tmp_path}")
   wait_until((tmp_path / "log.txt").exists, process)

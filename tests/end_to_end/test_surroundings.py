@@ -44,7 +44,7 @@ def test_variables_that_mean_nothing(real, name, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("platform", ["cuda", "bogus"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("bogus", marks=pytest.mark.long)])
 def test_a_platform_that_is_not_there(real, platform):
   sentence = real(*GENERATE, JAX_PLATFORMS=platform).sentence()
   assert f"JAX_PLATFORMS ({platform})" in sentence

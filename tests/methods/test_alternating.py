@@ -217,7 +217,8 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("class_wise", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("class_wise", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_an_interrupted_run_ends_in_the_same_bytes(generate, class_wise):
   expected = generate("whole", class_wise=class_wise)
   for name, steps in STOPS.items():

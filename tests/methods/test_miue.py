@@ -188,7 +188,12 @@ def sign_steps(dataset, method, chosen):
   return np.clip(poisoned - dataset.train.images[:], -limit, limit), objectives
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+_SLOW = ("no similarity, balanced", "no distance, augmented after")
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[pytest.mark.slow] if n in _SLOW else []) for n in VARIANTS]
+)
 def test_generation_is_sign_steps_on_the_formula(name, generate):
   settings, dataset = settings_with(**VARIANTS[name]), make_dataset()
   # Two devices for one half of the variants, four for the other; the batch is the global one.
