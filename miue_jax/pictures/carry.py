@@ -19,6 +19,7 @@ _BITS = 8  # of the weights between two cells, along each axis
 # that this number belongs to the format of keys.
 _STRIP_VALUES = 2**18
 _SMOOTH = 6.0  # 255ths of local contrast at which a perturbation has half of its strength
+_WINDOW = 5  # pixels at least, along each axis, that local contrast is measured over
 _LOW = 16  # cells of low frequency: blurred over a 16th of the picture
 _LUMA = np.array([19595, 38470, 7471], np.int32)  # 65536ths, as Pillow converts RGB to gray
 
@@ -26,8 +27,9 @@ _LUMA = np.array([19595, 38470, 7471], np.int32)  # 65536ths, as Pillow converts
 def contrast_weights(picture: Picture, size: int, floor: float = 0.25) -> np.ndarray:
   """Returns weights that are low where a picture is smooth, because changes are seen there first.
 
-  The contrast of a cell is the standard deviation of its gray values in the full-size picture. The
-  weight of a cell with contrast c is `floor + (1 - floor) c / (c + 6/255)`.
+  The contrast of a cell is the standard deviation of its gray values in the full-size picture, and
+  of those around it where a cell has fewer than 5 x 5 pixels. The weight of a cell with contrast c
+  is `floor + (1 - floor) c / (c + 6/255)`.
 
   Args:
     picture: The picture.
@@ -40,17 +42,24 @@ def contrast_weights(picture: Picture, size: int, floor: float = 0.25) -> np.nda
   gray = np.asarray(flat(picture, gray=True))
   height, width = gray.shape
   rows, columns = (np.arange(min(size, side)) * side // min(size, side) for side in gray.shape)
-  sums = np.zeros((2, len(rows), len(columns)))
+  sums = np.zeros((3, len(rows), len(columns)))
+  sums[0] = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)
   for row, (start, end) in enumerate(zip(rows, [*rows[1:], height], strict=True)):
     strip = gray[start:end].astype(np.float64)
-    for power in (0, 1):
-      sums[power, row] = np.add.reduceat((strip ** (power + 1)).sum(axis=0), columns)
-  count = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)
-  mean, square = sums / count
-  contrast = np.sqrt(np.maximum(0, square - mean**2))
+    for power in (1, 2):
+      sums[power, row] = np.add.reduceat((strip**power).sum(axis=0), columns)
+  # The cells at the border count again for those that would be outside.
+  window = _window(height / len(rows)), _window(width / len(columns))
+  count, total, squares = ndimage.uniform_filter(sums, (1, *window), mode="nearest")
+  contrast = np.sqrt(np.maximum(0, squares / count - (total / count) ** 2))
   cells = [np.arange(size) * len(part) // size for part in (rows, columns)]
   weights = floor + (1 - floor) * contrast / (contrast + _SMOOTH)
   return weights[np.ix_(*cells)].astype(np.float32)
+
+
+def _window(cell: float) -> int:
+  """Returns the number of cells, of so many pixels each, that make a window; it is odd."""
+  return 1 + 2 * int(np.ceil(max(0.0, _WINDOW - cell) / (2 * cell)))
 
 
 def shaped(
