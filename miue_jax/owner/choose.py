@@ -1,6 +1,7 @@
 """Chooses everything that an owner of pictures need not know from the pictures themselves."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ STRENGTH = "medium"
 # Colour of low frequency does most of the work: without it nothing was left (docs/protect.md).
 COLOUR_SHIFT = True
 
-PROOF_SIZE = 64  # pixels a side of what the victims of the proof see
+# Pixels a side of what the victims of the proof see; small pictures are not enlarged for them.
+PROOF_SIZES = 32, 64
 FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
@@ -30,6 +32,9 @@ _MANY = 5000  # pictures
 _PASSES = 24_000  # pictures that the source model sees, at least, over all epochs
 _EPOCHS = 16, 60  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
+# Updates of the victims of the proof: after fewer, networks have learned little from any pictures.
+_SHORT, _LONG = 400, 1600
+_VICTIM_EPOCHS = 6, 200  # least and most epochs of a victim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +66,13 @@ class Choice:
   Attributes:
     method: Settings of the method.
     victims: Victims of the proof.
+    seen: Pixels a side of what victims see.
     seed: Seed of every random draw.
   """
 
   method: AlternatingSettings
   victims: tuple[Victim, ...]
+  seen: int
   seed: int
 
   def stored(self) -> dict[str, Any]:
@@ -83,7 +90,7 @@ class Choice:
       kind = METHODS[values["method"]["name"]].settings
       method = schema.make(kind, values["method"])
       victims = tuple(Victim(**victim) for victim in values["victims"])
-      return cls(method, victims, int(values["seed"]))
+      return cls(method, victims, int(values["seen"]), int(values["seed"]))
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -92,8 +99,9 @@ class Choice:
 
   def fit(self, victim: Victim, count: int) -> Fit:
     """Returns the training of a victim on so many pictures."""
-    batch = whole(min(32 if count < 1000 else 128, count))
-    recipe = Fit(batch_size=batch, learning_rate=0.1, weight_decay=5e-4, augment="crop_flip")
+    recipe = Fit(
+      batch_size=_victim_batch(count), learning_rate=0.1, weight_decay=5e-4, augment="crop_flip"
+    )
     return dataclasses.replace(recipe, epochs=victim.epochs)
 
   def config(self, victim: Victim, count: int) -> Config:
@@ -104,8 +112,14 @@ class Choice:
     )
 
 
-def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
+def choose(counts: Mapping[str, int], strength: str, side: int, seed: int) -> Choice:
   """Returns the choice for classes of so many pictures.
+
+  Args:
+    counts: Numbers of pictures, by the names of the classes.
+    strength: One of `STRENGTHS`.
+    side: Shorter side of a usual picture, in pixels.
+    seed: Seed of every random draw.
 
   Raises:
     UserError: There are too few classes or pictures.
@@ -118,7 +132,9 @@ def choose(counts: Mapping[str, int], strength: str, seed: int) -> Choice:
     )
   if total < 4:
     raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")
-  return Choice(_method(total, STRENGTHS[strength]), _victims(total), seed)
+  small, large = PROOF_SIZES
+  seen = small if side <= small else large
+  return Choice(_method(total, STRENGTHS[strength]), _victims(total), seen, seed)
 
 
 def _method(total: int, epsilon: float) -> AlternatingSettings:
@@ -142,13 +158,20 @@ def _method(total: int, epsilon: float) -> AlternatingSettings:
 
 
 def _victims(total: int) -> tuple[Victim, ...]:
-  long = min(max(12, round(16_000 / total)), 40)
-  short = max(6, long // 3)
+  learning = total - round(HELD_OUT * total)
+  least, most = _VICTIM_EPOCHS
+  epochs = (math.ceil(updates * _victim_batch(learning) / learning) for updates in (_SHORT, _LONG))
+  short, long = (min(max(least, count), most) for count in epochs)
   return (
     Victim("a small network", "small_cnn", 24, short),
     Victim("a small network", "small_cnn", 24, long),
     Victim("a ResNet", "resnet18", 12, short),
   )
+
+
+def _victim_batch(count: int) -> int:
+  """Returns the batch size of a victim that learns from so many pictures."""
+  return whole(min(32 if count < 4000 else 128, count))
 
 
 def within(choice: Choice, making: float, proving: float, seconds: float) -> Choice:

@@ -14,7 +14,7 @@ import jax
 
 from miue_jax.machine import files, meshes
 from miue_jax.owner import load
-from miue_jax.owner.choose import HELD_OUT, PROOF_SIZE, SIZE, Choice
+from miue_jax.owner.choose import HELD_OUT, SIZE, Choice
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -32,21 +32,23 @@ class Estimate:
   """States the time and memory that a protection takes on this machine.
 
   Attributes:
-    making: Seconds until the perturbations are made.
-    proving: Seconds of the victims.
+    making: Seconds of the steps that make the perturbations.
+    proving: Seconds of the steps of the victims.
+    compiling: Seconds of compiling the programs.
     files: Seconds of reading and writing pictures.
     memory: Bytes of memory, at most.
   """
 
   making: float
   proving: float
+  compiling: float
   files: float
   memory: float
 
   @property
   def seconds(self) -> float:
     """Seconds of everything."""
-    return self.making + self.proving + self.files
+    return self.making + self.proving + self.compiling + self.files
 
   def of_epochs(self, before: Choice, after: Choice) -> "Estimate":
     """Returns the estimate of a choice that differs from the estimated one in its epochs."""
@@ -61,7 +63,8 @@ class Estimate:
     """Returns the estimate in words."""
     return (
       f"Making the perturbation takes {duration(self.making)}, the proof {duration(self.proving)}, "
-      f"reading and writing {duration(self.files)}; memory: up to {self.memory / 1e9:.1f} GB."
+      f"compiling programs {duration(self.compiling)}, reading and writing {duration(self.files)}; "
+      f"memory: up to {self.memory / 1e9:.1f} GB."
     )
 
 
@@ -90,23 +93,24 @@ def estimate(
   config = choice.config(choice.victims[0], learning)
   # A program needs one full batch; how many steps there are is counted apart.
   making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
-  proving = dataclasses.replace(making, image=(PROOF_SIZE, PROOF_SIZE, 3))
+  proving = dataclasses.replace(making, image=(choice.seen, choice.seen, 3))
   built, timings = programs.build(config, making), {}
   for name in programs.generation(built):
     watch = Stopwatch(built[name])
     timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
-  made = plan.seconds(timings, {name: built[name].total for name in timings})
+  made = sum(built[name].total * timing.step for name, timing in timings.items())
+  compiling = sum(timing.compile for timing in timings.values())
   # Victims train as the source model does; their arithmetic tells how much longer they take.
   source, proof = built["source"], 0.0
   for victim in choice.victims:
     victim_config = choice.config(victim, learning)
     ratio = programs.build(victim_config, proving)["victim"].flops() / source.flops()
     steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
-    compiling = timings["source"].compile * len(_CONDITIONS)
-    proof += len(_CONDITIONS) * steps * ratio * timings["source"].step + compiling
-  pixels = count * 3 * 4 * (SIZE**2 + PROOF_SIZE**2)
+    compiling += timings["source"].compile * len(_CONDITIONS)
+    proof += len(_CONDITIONS) * steps * ratio * timings["source"].step
+  pixels = count * 3 * 4 * (SIZE**2 + choice.seen**2)
   memory = _peak_memory() + pixels
-  return Estimate(made, proof, _reading(root, pictures), memory)
+  return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)
 
 
 def _peak_memory() -> int:
@@ -120,11 +124,11 @@ def _learning(count: int) -> int:
   return count - round(HELD_OUT * count)
 
 
-def _reading(root: str | os.PathLike, pictures: Sequence[Found]) -> float:
+def _reading(root: str | os.PathLike, pictures: Sequence[Found], choice: Choice) -> float:
   """Returns the seconds of reading, publishing and reading again, from a few pictures."""
   sample = pictures[:: max(1, len(pictures) // _SAMPLE)][:_SAMPLE]
   began = time.monotonic()
-  load.load(root, sample, SIZE, PROOF_SIZE, quiet=True)
+  load.load(root, sample, SIZE, choice.seen, quiet=True)
   return 4 * (time.monotonic() - began) * len(pictures) / len(sample)
 
 

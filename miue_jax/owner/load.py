@@ -1,5 +1,6 @@
 """Reads pictures into what networks see, on all cores."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -12,6 +13,8 @@ from miue_jax.machine import progress
 from miue_jax.pictures import carry, decode, key
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
+
+_FEW = 5  # pictures that are read for their size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +77,20 @@ def load(
   )
   failed = tuple(result for result in results if len(result) == 2)
   return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
+
+
+def shorter_side(root: str | os.PathLike, pictures: Sequence[Found]) -> int:
+  """Returns the shorter side of a usual picture in pixels: the median of a few; 0 if none is read.
+
+  Args:
+    root: Folder of the pictures.
+    pictures: The pictures.
+  """
+  sides = [0]
+  for found in pictures[:: max(1, len(pictures) // _FEW)][:_FEW]:
+    with contextlib.suppress(UserError):  # `load` names it
+      sides.append(min(decode.read(pathlib.Path(root) / found.path).channels.shape[:2]))
+  return int(np.median(sides[1:] or sides))
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-from miue_jax.owner import choose, estimate, private
+from miue_jax.owner import choose, estimate, load, private
 from miue_jax.owner.protect import Request, surveyed
 
 
@@ -31,7 +31,8 @@ def plan(
   found = surveyed(Request(photos, photos.with_name(photos.name + ".public"), labels=labels))
   say(found.describe())
   counts = found.counts()
-  choice = choose.choose(counts, strength or choose.STRENGTH, 0)
+  side = load.shorter_side(photos, found.pictures)
+  choice = choose.choose(counts, strength or choose.STRENGTH, side, 0)
   if few := choose.advice(counts):
     say(few)
   say("Measuring how long this machine takes ...")

@@ -11,7 +11,7 @@ import numpy as np
 
 from miue_jax.machine import files, progress, reading
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
-from miue_jax.owner.choose import PROOF_SIZE, SIZE, Choice
+from miue_jax.owner.choose import SIZE, Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.pictures import carry, decode, publish, survey
@@ -138,7 +138,8 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
       "pictures. The proof is about these groups, not about classes that a scraper may name."
     )
   seed = secrets.randbits(32) if request.seed is None else request.seed
-  choice = choose.choose(counts, request.strength or choose.STRENGTH, seed)
+  side = load.shorter_side(request.photos, found.pictures)
+  choice = choose.choose(counts, request.strength or choose.STRENGTH, side, seed)
   if few := choose.advice(counts):
     say(few)
   with files.reported("read", request.photos):
@@ -148,10 +149,12 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   estimate.start(choice, len(found.pictures))
   expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
   if request.seconds is not None:
-    left = request.seconds - expected.files
+    left = request.seconds - expected.files - expected.compiling
     shorter = choose.within(choice, expected.making, expected.proving, left)
     choice, expected = shorter, expected.of_epochs(choice, shorter)
   say(expected.describe())
+  if request.seconds is not None and expected.seconds > request.seconds:
+    say("It takes longer than --time, with the fewest epochs that make sense.")
   ask(
     f"Protect {len(found.pictures)} pictures with strength {request.strength or choose.STRENGTH} "
     f"into {request.out}?"
@@ -189,7 +192,7 @@ def _continued(
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   with private.opened(request.out) as store:
-    loaded = load.load(request.photos, found.pictures, SIZE, PROOF_SIZE)
+    loaded = load.load(request.photos, found.pictures, SIZE, choice.seen)
     if loaded.failed:
       say(f"{len(loaded.failed)} files cannot be read and are left out:")
       say("\n".join(f"  {reason}" for _, reason in loaded.failed))
@@ -207,7 +210,7 @@ def _continued(
     rounds.published()
     shutil.rmtree(store.checkpoints, ignore_errors=True)
     if (verdict := private.verdict_of(store)) is None:
-      seen = published_as_seen(request.out, secret, loaded, PROOF_SIZE)
+      seen = published_as_seen(request.out, secret, loaded, choice.seen)
       labels = _labels(loaded, classes)
       verdict = proof.prove(choice, store, loaded.seen, seen, labels)
     _write_page(request, store, verdict, secret, found, loaded, say)

@@ -9,7 +9,7 @@ import numpy as np
 
 from miue_jax.machine import files
 from miue_jax.owner import estimate, pipelines, private, proof
-from miue_jax.owner.choose import LEAST, PROOF_SIZE, Choice
+from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.private import Private
 from miue_jax.pictures.key import Entry, Key
 from miue_jax.settings.errors import UserError
@@ -41,8 +41,8 @@ class Pairs:
     """Returns originals and published files as a pipeline loads them."""
     originals, published = zip(*((e.name, e.published) for e in self.entries), strict=True)
     return (
-      pipelines.loaded(self.photos, originals, pipeline, PROOF_SIZE, "originals"),
-      pipelines.loaded(self.out, published, pipeline, PROOF_SIZE, "published"),
+      pipelines.loaded(self.photos, originals, pipeline, self.choice.seen, "originals"),
+      pipelines.loaded(self.out, published, pipeline, self.choice.seen, "published"),
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from toy_pictures import toy
 
-from miue_jax.owner import choose, estimate, protect, published
+from miue_jax.owner import choose, estimate, protect
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def quick(monkeypatch, quick_compiler):
   """Makes generation and proof tiny."""
   monkeypatch.setattr(choose, "_EPOCHS", (2, 2))
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
-  for module in (choose, protect, estimate, published):
+  monkeypatch.setattr(choose, "PROOF_SIZES", (8, 8))
+  for module in (choose, protect, estimate):
     monkeypatch.setattr(module, "SIZE", 8, raising=False)
-    monkeypatch.setattr(module, "PROOF_SIZE", 8)
   victims = tuple(choose.Victim("a linear model", "linear", 1, epochs) for epochs in (1, 2))
   monkeypatch.setattr(choose, "_victims", lambda total: victims)
   monkeypatch.setattr(
-    estimate, "estimate", lambda *arguments: estimate.Estimate(1.0, 1.0, 1.0, 1e9)
+    estimate, "estimate", lambda *arguments: estimate.Estimate(1.0, 1.0, 0.0, 1.0, 1e9)
   )

@@ -10,18 +10,18 @@ from miue_jax.settings.errors import UserError
 
 
 def test_few_pictures_take_more_epochs():
-  few, many = (choose.choose({"a": n, "b": n}, "medium", 0) for n in (50, 2000))
+  few, many = (choose.choose({"a": n, "b": n}, "medium", 32, 0) for n in (50, 2000))
   assert few.method.epochs > many.method.epochs
 
 
 @pytest.mark.parametrize(("strength", "budget"), [("low", 4), ("medium", 8), ("high", 16)])
 def test_strengths(strength, budget):
-  assert choose.choose({"a": 9, "b": 9}, strength, 0).method.epsilon == budget / 255
+  assert choose.choose({"a": 9, "b": 9}, strength, 32, 0).method.epsilon == budget / 255
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 20, 63, 64, 65, 300, 5000])
 def test_batches_are_never_larger_than_the_pictures(count):
-  choice = choose.choose({"a": count, "b": count}, "low", 0)
+  choice = choose.choose({"a": count, "b": count}, "low", 32, 0)
   assert choice.method.source.batch_size <= 2 * count
   assert choice.method.batch_size % choice.method.source.batch_size == 0
   assert choice.method.batch_size < 2 * count + choice.method.source.batch_size
@@ -30,7 +30,7 @@ def test_batches_are_never_larger_than_the_pictures(count):
 
 
 def test_a_choice_survives_the_key():
-  choice = choose.choose({"a": 30, "b": 40}, "high", 7)
+  choice = choose.choose({"a": 30, "b": 40}, "high", 32, 7)
   assert choose.Choice.restored(json.loads(json.dumps(choice.stored()))) == choice
 
 
@@ -42,11 +42,11 @@ def test_settings_of_a_key_are_not_trusted(values):
 
 def test_one_class_is_refused_with_what_to_do():
   with pytest.raises(UserError, match="or give --labels"):
-    choose.choose({"": 20}, "medium", 0)
+    choose.choose({"": 20}, "medium", 32, 0)
 
 
 def test_time_is_divided_in_proportion():
-  choice = choose.choose({"a": 50, "b": 50}, "medium", 0)
+  choice = choose.choose({"a": 50, "b": 50}, "medium", 32, 0)
   half = choose.within(choice, 60.0, 40.0, 50.0)
   assert half.method.epochs == choice.method.epochs // 2
   assert [v.epochs for v in half.victims] == [v.epochs // 2 for v in choice.victims]
@@ -62,7 +62,7 @@ def test_advice_names_the_smallest_class():
 
 def test_another_method_is_one_constant(monkeypatch):
   monkeypatch.setattr(choose, "METHOD", "miue_robust")
-  method = choose.choose({"a": 50, "b": 50}, "medium", 0).method
+  method = choose.choose({"a": 50, "b": 50}, "medium", 32, 0).method
   assert method.name == "miue_robust"
   assert "jpeg50" in method.transformations
   assert dataclasses.is_dataclass(method)

@@ -6,7 +6,7 @@ from miue_jax.owner import estimate, plan, private
 
 
 def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, monkeypatch):
-  hours = estimate.Estimate(making=3600.0, proving=1800.0, files=1800.0, memory=2e9)
+  hours = estimate.Estimate(3600.0, 1800.0, compiling=600.0, files=1200.0, memory=2e9)
   monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, photos, "NOT protected", "It learns.", "Add pictures.")

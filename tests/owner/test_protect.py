@@ -113,6 +113,19 @@ def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
   assert str(photos).encode() not in b"".join(files(tmp_path / "out").values())
 
 
+def test_too_little_time_is_said_before_the_work(photos, tmp_path):
+  lines = []
+
+  def refuse(question):
+    raise UserError(question)
+
+  request = protect.Request(photos, tmp_path / "out", seconds=1.0)
+  with pytest.raises(UserError, match="Protect 20 pictures"):
+    protect.protect(request, refuse, lines.append)
+  assert lines[-1].startswith("It takes longer than --time")
+  assert not (tmp_path / "out.key").exists()
+
+
 @pytest.mark.slow
 def test_what_stops_a_protection(photos, tmp_path):
   out = tmp_path / "out"

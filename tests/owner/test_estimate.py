@@ -1,0 +1,53 @@
+"""Tests estimates of time and memory, on toy pictures and small networks."""
+
+import dataclasses
+
+import pytest
+from toy_pictures import toy
+
+from miue_jax.machine import memory
+from miue_jax.owner import choose, estimate
+from miue_jax.pictures import survey
+
+
+@pytest.mark.parametrize(
+  ("seconds", "said"),
+  [
+    (0, "less than a minute"),
+    (49, "less than a minute"),
+    (50, "about 1 minute"),
+    (25 * 60, "about 25 minutes"),
+    (5400, "about 2 hours"),
+    (2.6 * 86400, "about 3 days"),
+  ],
+)
+def test_durations_in_words(seconds, said):
+  assert estimate.duration(seconds) == said
+
+
+def test_fewer_epochs_take_less_time_but_compile_and_read_as_much():
+  choice = choose.choose({"a": 500, "b": 500}, "medium", 32, 0)
+  method = dataclasses.replace(choice.method, epochs=choice.method.epochs // 2)
+  victims = tuple(dataclasses.replace(v, epochs=3 * v.epochs) for v in choice.victims)
+  other = dataclasses.replace(choice, method=method, victims=victims)
+  expected = estimate.Estimate(100.0, 50.0, 20.0, 10.0, 1e9).of_epochs(choice, other)
+  assert expected == estimate.Estimate(50.0, 150.0, 20.0, 10.0, 1e9)
+  assert expected.seconds == 230.0
+
+
+@pytest.mark.long
+def test_an_estimate_grows_with_epochs_and_pixels(tmp_path, quick_compiler, monkeypatch):
+  monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
+  for name in ("a", "b"):
+    toy(tmp_path / "photos", name, 8)
+  pictures = survey.survey(tmp_path / "photos").pictures
+  choice = choose.choose({"a": 8, "b": 8}, "medium", 32, 0)
+  victims = (choose.Victim("a linear model", "linear", 1, 10),)
+  choice = dataclasses.replace(choice, victims=victims)
+  estimate.start(choice, 16)
+  found = estimate.estimate(choice, tmp_path / "photos", pictures, 2)
+  assert min(found.making, found.proving, found.compiling, found.files) > 0
+  assert 1e8 < found.memory < memory.limit()
+  twice = tuple(dataclasses.replace(v, epochs=20) for v in victims)
+  more = found.of_epochs(choice, dataclasses.replace(choice, victims=twice))
+  assert more.proving == pytest.approx(2 * found.proving)
