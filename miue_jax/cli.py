@@ -118,6 +118,7 @@ def restore(
 def verify(
   out: options.Out,
   photos: options.Originals = None,
+  torch: options.Torch = False,
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
@@ -125,12 +126,13 @@ def verify(
 
   \b
   miue-jax verify public
+  miue-jax verify public --torch
   """  # noqa: D301
   secret = options.secret(passphrase)
   from miue_jax.owner import private
   from miue_jax.owner import verify as work
 
-  terminal.write(private.said(work.verify(out, key, secret, photos, terminal.write)))
+  terminal.write(private.said(work.verify(out, key, secret, photos, torch, terminal.write)))
 
 
 @app.command()

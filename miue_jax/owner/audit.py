@@ -45,6 +45,7 @@ ATTACKS = (
   Attack("JPEG at quality 75", f"{_WHOLE} after JPEG 75", advice=_SMALLER),
   Attack("JPEG at quality 50", f"{_WHOLE} after JPEG 50", advice=_SMALLER),
   Attack("cropping the centre", "the centre"),
+  Attack("cropping at random", "a random part"),
   Attack("dropping colour", defence="grayscale", advice=_COLOUR),
   Attack("blurring", defence="blur"),
   Attack("adding noise", defence="noise"),

@@ -53,6 +53,9 @@ Seed = Annotated[
 Originals = Annotated[
   pathlib.Path | None, typer.Option("--photos", help="Folder of the originals, if it was moved.")
 ]
+Torch = Annotated[
+  bool, typer.Option("--torch", help="Train a network in PyTorch as well (extra torch).")
+]
 Threshold = Annotated[
   float | None,
   typer.Option(

@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -28,6 +29,23 @@ def centre(picture: Picture, size: int) -> np.ndarray:
   return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def part(picture: Picture, size: int) -> np.ndarray:
+  """Returns a random part of a picture, as the random resized crop of ImageNet.
+
+  A part has 0.35 to 1 of the area and 3/4 to 4/3 of the shape. The pixels decide which it is.
+  """
+  image = Image.fromarray(decode.srgb(picture))
+  random = np.random.default_rng(zlib.crc32(image.tobytes()))
+  area, shape = random.uniform(0.35, 1.0), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+  shares = np.minimum(1.0, np.sqrt(area * np.array([shape, 1 / shape])))
+  sides = np.maximum(1, np.rint(shares * image.size)).astype(int)
+  left, top = (
+    int(random.integers(0, whole - side + 1)) for whole, side in zip(image.size, sides, strict=True)
+  )
+  box = left, top, left + int(sides[0]), top + int(sides[1])
+  return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+
+
 def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
   """Returns the pipeline of a site that recompresses pictures at their own size."""
 
@@ -43,6 +61,7 @@ def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
 PIPELINES: dict[str, Callable[[Picture, int], np.ndarray]] = {
   "the whole picture": squashed,
   "the centre": centre,
+  "a random part": part,
   "the whole picture after JPEG 90": jpeg(90),
   "the whole picture after JPEG 75": jpeg(75),
   "the whole picture after JPEG 50": jpeg(50),

@@ -20,6 +20,8 @@ from miue_jax.report.verdict import Verdict
 
 ORIGINALS, PUBLISHED = "originals", "published"
 _CONFIDENCE = 0.95
+# When a victim stops, to follow its label, and the column that says what it has learned by then.
+MOMENTS = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
 
 _NEXT = {
   verdict.PARTLY: "Protect into a new folder with --strength high, or allow more time (--time).",
@@ -163,10 +165,9 @@ def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> l
     rows: Its rows, by the names of the sets of pictures.
     sees: What it sees, to follow its label.
   """
-  moments = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
   return [
     Trial(victim.label + sees + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
-    for said, column in moments.items()
+    for said, column in MOMENTS.items()
   ]
 
 

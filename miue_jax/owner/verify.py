@@ -3,10 +3,14 @@
 import pathlib
 from collections.abc import Callable
 
-from miue_jax.owner import pipelines, proof, published
+import numpy as np
+
+from miue_jax.owner import pipelines, proof, published, torch_victim
+from miue_jax.owner.proof import Trial
+from miue_jax.owner.published import Pairs
 from miue_jax.report.verdict import Verdict
 
-_PIPELINES = tuple(pipelines.PIPELINES)[:4]
+_PIPELINES = tuple(pipelines.PIPELINES)[:5]
 
 
 def verify(
@@ -14,13 +18,27 @@ def verify(
   key: pathlib.Path | None,
   passphrase: str | None,
   photos: pathlib.Path | None,
+  torch: bool,
   say: Callable[[str], None],
 ) -> Verdict:
   """Trains every victim on originals and on published files, and prints what each learned.
 
+  Args:
+    out: Folder of published pictures.
+    key: The key; None is next to `out`.
+    passphrase: Passphrase of the key.
+    photos: Folder of the originals; None is where they were when they were protected.
+    torch: Whether to train a victim in PyTorch as well.
+    say: Prints a line.
+
   Returns:
-    The verdict about the strongest victim; arguments and errors are those of `published.opened`.
+    The verdict about the strongest victim.
+
+  Raises:
+    UserError: There is no key, too few originals are there, or PyTorch is not installed.
   """
+  if torch:
+    torch_victim.require()
   with published.opened(out, key, passphrase, photos, say) as pairs:
     tested, labels = pairs.held_out, pairs.labels
     chance = proof.chance_of(labels[tested])
@@ -32,9 +50,34 @@ def verify(
         found = proof.compared(
           pairs.choice, victim, originals, files, labels, tested, sees=f" and sees {name}"
         )
-        trials += found
-        say(
-          f"{found[0].victim}: {found[0].published:.0f} % from published files (best epoch "
-          f"{found[1].published:.0f} %), {found[0].originals:.0f} % from originals."
-        )
+        trials += _said(found, say)
+      if torch:
+        trials += _said(_in_torch(pairs, originals, files, name), say)
     return proof.judged(trials, labels[tested])
+
+
+def _in_torch(
+  pairs: Pairs, originals: np.ndarray, published: np.ndarray, pipeline: str
+) -> list[Trial]:
+  """Returns the trials of a victim in PyTorch, after its last and at its best epoch."""
+  tested, labels = pairs.held_out, pairs.labels
+  test = originals[tested], labels[tested]
+  reached = (
+    torch_victim.train((images[~tested], labels[~tested]), test, pairs.choice.seed)
+    for images in (published, originals)
+  )
+  label = f"{torch_victim.LABEL} that sees {pipeline}"
+  return [
+    Trial(label + moment, *both)
+    for moment, both in zip(proof.MOMENTS, zip(*reached, strict=True), strict=True)
+  ]
+
+
+def _said(found: list[Trial], say: Callable[[str], None]) -> list[Trial]:
+  """Prints the trials of a victim, and returns them."""
+  last, best = found
+  say(
+    f"{last.victim}: {last.published:.0f} % from published files (best epoch "
+    f"{best.published:.0f} %), {last.originals:.0f} % from originals."
+  )
+  return found

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from miue_jax.owner import audit, choose, private, protect, verify
+from miue_jax.owner import audit, choose, private, protect, torch_victim, verify
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
 
@@ -118,16 +118,28 @@ def test_originals_that_moved_are_asked_for(published, photos):
   (moved / "a" / "00.png").unlink()
   lines = []
   with pytest.raises(UserError, match="There is no key"):
-    verify.verify(moved, None, None, moved, lines.append)
+    verify.verify(moved, None, None, moved, False, lines.append)
 
 
 @pytest.mark.slow
 def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
   monkeypatch.setattr(verify, "_PIPELINES", ("the whole picture", "the centre"))
-  lines = []
-  found = verify.verify(published, None, None, None, lines.append)
+  seen, lines = [], []
+
+  def train(learned, tested, seed):
+    seen.append((len(learned[0]), len(tested[0])))
+    return 50.0, 75.0
+
+  monkeypatch.setattr(torch_victim, "require", lambda: None)
+  monkeypatch.setattr(torch_victim, "train", train)
+  found = verify.verify(published, None, None, None, True, lines.append)
   assert found.judgement in JUDGEMENTS
-  assert sum("sees the centre" in line for line in lines) == 2
+  assert sum("sees the centre" in line for line in lines) == 3
+  assert seen == 4 * [(16, 4)]
+  assert (
+    f"{torch_victim.LABEL} that sees the centre: 50 % from published files (best epoch 75 %), 50 % "
+    "from originals."
+  ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
 
 
