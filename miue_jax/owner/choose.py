@@ -29,8 +29,8 @@ LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
 LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
 _MANY = 5000  # pictures
-_PASSES = 24_000  # pictures that the source model sees, at least, over all epochs
-_EPOCHS = 16, 60  # least and most epochs of the generation
+_PASSES = 72_000  # pictures that the source model sees, at least, over all epochs
+_EPOCHS = 16, 150  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
 # Updates of the victims of the proof: after fewer, networks have learned little from any pictures.
 _SHORT, _LONG = 400, 1600

@@ -18,18 +18,18 @@ _BITS = 8  # of the weights between two cells, along each axis
 # Values of a strip of rows: its temporaries stay in the cache. Corrections are stored by strips, so
 # that this number belongs to the format of keys.
 _STRIP_VALUES = 2**18
-_SMOOTH = 6.0  # 255ths of local contrast at which a perturbation has half of its strength
+_SMOOTH = 3.0  # 255ths of local contrast at which a perturbation has half of its strength
 _WINDOW = 5  # pixels at least, along each axis, that local contrast is measured over
 _LOW = 16  # cells of low frequency: blurred over a 16th of the picture
 _LUMA = np.array([19595, 38470, 7471], np.int32)  # 65536ths, as Pillow converts RGB to gray
 
 
-def contrast_weights(picture: Picture, size: int, floor: float = 0.25) -> np.ndarray:
+def contrast_weights(picture: Picture, size: int, floor: float = 0.5) -> np.ndarray:
   """Returns weights that are low where a picture is smooth, because changes are seen there first.
 
   The contrast of a cell is the standard deviation of its gray values in the full-size picture, and
   of those around it where a cell has fewer than 5 x 5 pixels. The weight of a cell with contrast c
-  is `floor + (1 - floor) c / (c + 6/255)`.
+  is `floor + (1 - floor) c / (c + 3/255)`.
 
   Args:
     picture: The picture.
