@@ -119,6 +119,7 @@ def verify(
   out: options.Out,
   photos: options.Originals = None,
   torch: options.Torch = False,
+  weights: options.Weights = None,
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
@@ -132,7 +133,9 @@ def verify(
   from miue_jax.owner import private
   from miue_jax.owner import verify as work
 
-  terminal.write(private.said(work.verify(out, key, secret, photos, torch, terminal.write)))
+  terminal.write(
+    private.said(work.verify(out, key, secret, photos, torch, weights, terminal.write))
+  )
 
 
 @app.command()

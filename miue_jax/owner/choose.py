@@ -46,17 +46,20 @@ class Victim:
     network: Name of the network.
     width: Its width.
     epochs: Epochs of its training.
+    start_from: File of its initial weights; empty starts from random ones.
   """
 
   kind: str
   network: str
   width: int
   epochs: int
+  start_from: str = ""
 
   @property
   def label(self) -> str:
     """Name in sentences and tables."""
-    return f"{self.kind} that trains for {self.epochs} epochs"
+    started = ", from pretrained weights," if self.start_from else ""
+    return f"{self.kind} that trains{started} for {self.epochs} epochs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,9 @@ class Choice:
     recipe = Fit(
       batch_size=_victim_batch(count), learning_rate=0.1, weight_decay=5e-4, augment="crop_flip"
     )
+    if victim.start_from:
+      # A larger learning rate would lose the weights.
+      recipe = dataclasses.replace(recipe, learning_rate=0.01, start_from=victim.start_from)
     return dataclasses.replace(recipe, epochs=victim.epochs)
 
   def config(self, victim: Victim, count: int) -> Config:

@@ -56,6 +56,10 @@ Originals = Annotated[
 Torch = Annotated[
   bool, typer.Option("--torch", help="Train a network in PyTorch as well (extra torch).")
 ]
+Weights = Annotated[
+  pathlib.Path | None,
+  typer.Option(metavar="FILE.npz", help="Also train from these weights, of --mode=pretrain."),
+]
 Threshold = Annotated[
   float | None,
   typer.Option(

@@ -1,14 +1,21 @@
 """Verifies a protection: several victims, through the loaders of scrapers."""
 
+import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
+from miue_jax import models
 from miue_jax.owner import pipelines, proof, published, torch_victim
+from miue_jax.owner.choose import LEAST, Choice, Victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
 from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+from miue_jax.train import pretrained
 
 _PIPELINES = tuple(pipelines.PIPELINES)[:5]
 
@@ -19,6 +26,7 @@ def verify(
   passphrase: str | None,
   photos: pathlib.Path | None,
   torch: bool,
+  weights: pathlib.Path | None,
   say: Callable[[str], None],
 ) -> Verdict:
   """Trains every victim on originals and on published files, and prints what each learned.
@@ -29,13 +37,15 @@ def verify(
     passphrase: Passphrase of the key.
     photos: Folder of the originals; None is where they were when they were protected.
     torch: Whether to train a victim in PyTorch as well.
+    weights: Weights that `--mode=pretrain` wrote, from which victims train as well; or None.
     say: Prints a line.
 
   Returns:
     The verdict about the strongest victim.
 
   Raises:
-    UserError: There is no key, too few originals are there, or PyTorch is not installed.
+    UserError: There is no key, too few originals are there, PyTorch is not installed, or no victim
+      has the network of the weights.
   """
   if torch:
     torch_victim.require()
@@ -43,10 +53,12 @@ def verify(
     tested, labels = pairs.held_out, pairs.labels
     chance = proof.chance_of(labels[tested])
     say(f"Guessing gives {chance:.0f} % of {tested.sum()} held-out pictures.")
-    trials = []
+    victims, trials = pairs.choice.victims, []
+    if weights:
+      victims += _pretrained(pairs.choice, weights, int(labels.max()) + 1)
     for name in _PIPELINES:
       originals, files = pairs.sets(name)
-      for victim in pairs.choice.victims:
+      for victim in victims:
         found = proof.compared(
           pairs.choice, victim, originals, files, labels, tested, sees=f" and sees {name}"
         )
@@ -54,6 +66,24 @@ def verify(
       if torch:
         trials += _said(_in_torch(pairs, originals, files, name), say)
     return proof.judged(trials, labels[tested])
+
+
+def _pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Victim, ...]:
+  """Returns the victims of a choice whose networks these weights fit, to start from them."""
+  variables, image, found = pretrained.load(weights), (choice.seen, choice.seen, 3), []
+  for victim in choice.victims:
+    module = models.build(choice.config(victim, LEAST).victim, classes, image)
+    shapes = jax.eval_shape(lambda m=module: models.init(m, jax.random.key(0), image))
+    with contextlib.suppress(UserError):  # another network
+      pretrained.transplant(variables, shapes)
+      found.append(dataclasses.replace(victim, start_from=str(weights)))
+  if not found:
+    networks = sorted({f"{victim.network} of width {victim.width}" for victim in choice.victims})
+    raise UserError(
+      f"{weights} holds the weights of another network: pretrain {' or '.join(networks)} on images "
+      f"of {choice.seen} pixels, with normalise=none."
+    )
+  return tuple(found)
 
 
 def _in_torch(

@@ -118,7 +118,7 @@ def test_originals_that_moved_are_asked_for(published, photos):
   (moved / "a" / "00.png").unlink()
   lines = []
   with pytest.raises(UserError, match="There is no key"):
-    verify.verify(moved, None, None, moved, False, lines.append)
+    verify.verify(moved, None, None, moved, False, None, lines.append)
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
 
   monkeypatch.setattr(torch_victim, "require", lambda: None)
   monkeypatch.setattr(torch_victim, "train", train)
-  found = verify.verify(published, None, None, None, True, lines.append)
+  found = verify.verify(published, None, None, None, True, None, lines.append)
   assert found.judgement in JUDGEMENTS
   assert sum("sees the centre" in line for line in lines) == 3
   assert seen == 4 * [(16, 4)]
@@ -141,6 +141,21 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
     "from originals."
   ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
+
+
+@pytest.mark.slow
+def test_verification_trains_from_weights_too(published, tmp_path, monkeypatch):
+  monkeypatch.setattr(verify, "_PIPELINES", ("the whole picture",))
+  with private.opened(published) as store:
+    other = store.source  # a small CNN, while the victims are linear
+  with pytest.raises(UserError, match="pretrain linear of width 1 on images of 8 pixels"):
+    verify.verify(published, None, None, None, False, other, lambda line: None)
+  weights = tmp_path / "linear.npz"
+  kernel, bias = np.zeros((192, 5), np.float32), np.zeros(5, np.float32)
+  np.savez(weights, **{"params/classifier/kernel": kernel, "params/classifier/bias": bias})
+  lines = []
+  verify.verify(published, None, None, None, False, weights, lines.append)
+  assert sum("from pretrained weights, for" in line for line in lines) == 2
 
 
 def test_attacks_name_known_pipelines_and_defences():
