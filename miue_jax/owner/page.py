@@ -20,6 +20,8 @@ from miue_jax.report.verdict import Verdict
 _SHOWN = 3  # pictures
 _MEASURED = 12  # pictures whose visible difference is measured
 _DETAIL = 360, 480  # height and width of a detail in pixels, at most
+_ENLARGED = 240  # pixels; smaller pictures are enlarged to about this size
+_DATES = 6  # dates below the curve of the audits, at most
 
 _FIRST = "PRIVATE: this page shows originals, pixel by pixel, and names. Do not publish it."
 _SHARED = "This page has no pictures and no names; it may be shared."
@@ -139,15 +141,18 @@ def _drawing(rows: Sequence[Mapping[str, Any]]) -> str | None:
   points = [
     (float(i), Statistic(min(100.0, 100 * row["share"]), None, 1)) for i, row in enumerate(rows)
   ]
+  # Every n-th date, counted from the latest one, so that dates do not overlap.
+  apart = -(-len(rows) // _DATES)
+  dates = ["" if (len(rows) - 1 - i) % apart else row["date"] for i, row in enumerate(rows)]
   chart = figures.Chart(
     "Strongest attack of each audit",
     "date of the audit",
     "given back (%)",
     {"strongest attack": points},
-    ticks=[row["date"] for row in rows],
+    ticks=dates,
     scale="percent",
   )
-  return figures.line_charts([chart])
+  return figures.line_charts([chart], height=2.2, width=figures.NARROW)
 
 
 def _visibility(found: Iterable[quality.Quality]) -> list[tuple[str, str]]:
@@ -173,7 +178,7 @@ def _detail(folders: Folders, entry: Entry) -> tuple[str, str, str]:
     image = decode.srgb(picture)
     top, left = (max(0, (image.shape[axis] - _DETAIL[axis]) // 2) for axis in (0, 1))
     shown = image[top:, left:][: _DETAIL[0], : _DETAIL[1]]
-    return figures.image_uri(np.ascontiguousarray(shown))
+    return figures.image_uri(np.ascontiguousarray(shown), _ENLARGED)
 
   original, published = folders.pair(entry)
   return entry.name, detail(original), detail(published)

@@ -29,6 +29,7 @@ _STYLE = matplotlib.rc_params_from_file(
   pathlib.Path(__file__).with_name("report.mplstyle"), use_default_template=False
 )
 _WIDTH = 9.6  # inches across the page
+NARROW = 4.4  # inches; the text of a chart of this width can be read on a phone
 _CELL = 96  # Smaller images are enlarged to about this many pixels.
 
 Points = Sequence[tuple[float, Statistic]]
@@ -81,12 +82,13 @@ def styles(names: Iterable[str]) -> dict[str, tuple[str, str]]:
   return fixed | {n: (COLOURS[f"series-{i % 4}"], "^v<>pPX*"[i % 8]) for i, n in enumerate(others)}
 
 
-def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
+def line_charts(charts: Sequence[Chart], height: float = 2.9, width: float = _WIDTH) -> str | None:
   """Draws charts in rows of two.
 
   Args:
     charts: charts with at least one line each.
     height: height of a chart, inches.
+    width: width of a row, inches.
 
   Returns:
     An `<svg>`; None without charts.
@@ -98,7 +100,7 @@ def line_charts(charts: Sequence[Chart], height: float = 2.9) -> str | None:
   columns = min(2, len(charts))
   rows = -(-len(charts) // columns)
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(_WIDTH, 0.6 + height * rows))
+    figure = Figure(figsize=(width, 0.6 + height * rows))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     handles: dict[str, Any] = {}
     for axis, chart in zip(axes, charts, strict=False):
@@ -225,13 +227,19 @@ def _inline(figure: Figure, alt: str) -> str:
   for name, colour in COLOURS.items():
     body = body.replace(colour, f"var(--{name})")
   label = escape(alt, quote=True)
-  return f'<svg class="plot" {view} role="img" aria-label="{label}">{body}'.strip()
+  kind = "plot narrow" if figure.get_figwidth() <= NARROW else "plot"
+  return f'<svg class="{kind}" {view} role="img" aria-label="{label}">{body}'.strip()
 
 
-def image_uri(image: np.ndarray) -> str:
-  """Returns a uint8 image `[H, W, C]` as a PNG data URI, enlarged by whole pixels."""
+def image_uri(image: np.ndarray, cell: int = _CELL) -> str:
+  """Returns a uint8 image `[H, W, C]` as a PNG data URI.
+
+  Args:
+    image: the image; a smaller one than `cell` is enlarged by whole pixels to about this size.
+    cell: size in pixels.
+  """
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  factor = max(1, round(_CELL / max(picture.size)))
+  factor = max(1, round(cell / max(picture.size)))
   size = picture.width * factor, picture.height * factor
   buffer = io.BytesIO()
   picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG", optimize=True)

@@ -3,51 +3,26 @@
 import base64
 import hashlib
 import io
-import json
 import re
-import shutil
-import subprocess
-import types
 
 import numpy as np
 import pytest
 from PIL import Image
+from toy_page import row, write
 
-from miue_jax.owner import page, private
-from miue_jax.report.verdict import Verdict
+from miue_jax.owner import private
 
 NAME = "dogs/a <b> 1.png"
-VERDICT = Verdict("partly protected", "A sentence.", ("Do this next.",))
-
-
-def row(date, attack, share):
-  values = {"published": 40.0, "interval": [30.0, 50.0], "originals": 80.0, "chance": 25.0}
-  values |= {"date": date, "version": "0.2.0", "attack": attack, "share": share, "pictures": 8}
-  return values
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
   """Writes the pages of one picture of 600 x 500 pixels and returns the private folder."""
-  tmp_path = tmp_path_factory.mktemp("page")
-  rng = np.random.default_rng(0)
-  image = rng.integers(8, 248, (500, 600, 3)).astype(np.uint8)
-  for folder, change in (("photos", 0), ("out", 5)):
-    (tmp_path / folder / "dogs").mkdir(parents=True)
-    Image.fromarray(image + np.uint8(change)).save(tmp_path / folder / NAME)
-  store = private.Private(tmp_path / "out.private")
-  store.root.mkdir()
-  trial = {"victim": "a small network", "published": 40.0, "originals": 80.0}
-  proved = {"judgement": "protected", "sentence": "", "notes": [], "trials": [trial]}
-  store.verdict.write_text(json.dumps(proved))
-  rows = [row("2026-10-01", private.UNTOUCHED, 0.1), row("2026-10-01", "blurring", 0.42)]
-  rows += [row("2026-11-01", private.UNTOUCHED, 0.88)]
-  store.audits.write_text("".join(json.dumps(one) + "\n" for one in rows))
-  entry = types.SimpleNamespace(name=NAME, published=NAME)
-  folders = page.Folders(tmp_path / "photos", tmp_path / "out", [entry])
-  page.note(store, folders, ["dogs/broken.jpg: is not a picture"], "The key is K.", True)
-  page.write(store, VERDICT, folders)
-  return store
+  image = np.random.default_rng(0).integers(8, 248, (500, 600, 3)).astype(np.uint8)
+  audits = [row("2026-10-01", private.UNTOUCHED, 0.1), row("2026-10-01", "blurring", 0.42)]
+  audits += [row("2026-11-01", private.UNTOUCHED, 0.88)]
+  left_out = ["dogs/broken.jpg: is not a picture"]
+  return write(tmp_path_factory.mktemp("page"), {NAME: image}, audits, left_out=left_out)
 
 
 def text_of(store, name="index.html"):
@@ -102,22 +77,10 @@ def test_the_page_to_share_has_no_pictures_names_or_script(written):
   assert "blurring" in text
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
-def test_a_browser_runs_the_sliders_and_scrolls_sideways_at_no_width(written, tmp_path):
-  frames = "".join(
-    f'<iframe src="{(written.page / "index.html").as_uri()}" style="width:{width}px"></iframe>'
-    for width in (390, 768, 1280)
-  )
-  script = (
-    "onload = () => document.body.append('Found:' + [...document.querySelectorAll('iframe')]"
-    ".map(({contentDocument: {documentElement: root}}) => root.scrollWidth - root.clientWidth "
-    "+ '/' + root.querySelectorAll('.slides').length))"
-  )
-  (tmp_path / "frames.html").write_text(f"<body>{frames}<script>{script}</script>")
-  options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files")
-  done = subprocess.run(
-    ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-     (tmp_path / "frames.html").as_uri()],
-    capture_output=True, text=True, timeout=120,
-  )  # fmt: skip
-  assert "Found:0/1,0/1,0/1" in done.stdout, done
+def test_dates_below_the_curve_of_many_audits_are_few_and_the_latest_is_there(tmp_path):
+  audits = [row(f"2026-{month:02}-01", private.UNTOUCHED, 0.5) for month in range(1, 12)]
+  store = write(tmp_path, {}, audits)
+  drawing = re.search(r"<svg.*?</svg>", text_of(store), re.DOTALL)
+  assert drawing
+  shown = re.findall(r">\s*(2026-\d\d-01)\s*</text>", drawing[0])
+  assert shown == [f"2026-{month:02}-01" for month in range(1, 12, 2)]
