@@ -24,10 +24,10 @@ _CONFIDENCE = 0.95
 MOMENTS = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
 
 _NEXT = {
-  verdict.PARTLY: "Protect into a new folder with --strength high, or allow more time (--time).",
+  verdict.PARTLY: "Protect into a new folder with --strength high and without --time.",
   verdict.NOT_PROTECTED: (
-    "Do not rely on it: protect into a new folder with --strength high, allow more time (--time), "
-    "or add pictures."
+    "Do not rely on it: protect into a new folder with --strength high and without --time, or add "
+    "pictures."
   ),
   verdict.UNKNOWN: "Add pictures: victims learn too little from the originals to compare with.",
 }
@@ -46,10 +46,6 @@ class Trial:
   victim: str
   published: float
   originals: float
-
-  def share(self, chance: float) -> float:
-    """Returns the part of what can be learned from the originals that was learned anyway."""
-    return (self.published - chance) / (self.originals - chance)
 
 
 def prove(
@@ -172,29 +168,30 @@ def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> l
 
 
 def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
-  """Returns the verdict: the victim that learned most from the published pictures decides.
+  """Returns the verdict: the strongest victim of each side decides, as a scraper would choose it.
+
+  Were each victim compared with itself, one that learns little from either would decide by chance.
 
   Args:
     trials: What victims learned.
     tested: Classes of the held-out pictures. Guessing names the most frequent of them.
   """
   chance = chance_of(tested)
-  sound = [trial for trial in trials if trial.originals - chance >= verdict.LEARNS_FROM]
-  if not sound:
-    best = max(trial.originals for trial in trials)
+  best = max(trial.originals for trial in trials)
+  if best - chance < verdict.LEARNS_FROM:
     return Verdict(
       verdict.UNKNOWN,
       f"Networks trained on the originals recognise only {best:.0f} % of {len(tested)} held-out "
       f"pictures, and guessing gives {chance:.0f} %.",
       (_NEXT[verdict.UNKNOWN],),
     )
-  worst = max(sound, key=lambda trial: trial.share(chance))
-  judgement = verdict.judge(worst.share(chance))
+  worst = max(trials, key=lambda trial: trial.published)
+  judgement = verdict.judge((worst.published - chance) / (best - chance))
   low, high = interval(worst.published, len(tested))
   sentence = (
     f"The strongest of {len(trials)} attempts to learn from the published pictures recognises "
     f"{worst.published:.0f} % (95 % interval {low:.0f} to {high:.0f} %) of {len(tested)} pictures "
-    f"that it has not seen; with the originals it recognises {worst.originals:.0f} %, and guessing "
+    f"that it has not seen; the strongest with the originals recognises {best:.0f} %, and guessing "
     f"gives {chance:.0f} %."
   )
   notes = [f"The strongest attempt was {worst.victim}."]

@@ -21,10 +21,11 @@ def test_wilson_interval():
   [(30, verdict.PROTECTED), (50, verdict.PARTLY), (80, verdict.NOT_PROTECTED)],
 )
 def test_the_strongest_victim_decides(published, judgement):
-  trials = [Trial("weak", 26, 90), Trial("strong", published, 85), Trial("blind", 27, 28)]
+  trials = [Trial("weak", 26, 90), Trial("strong", published, 85), Trial("blind", 29, 28)]
   found = proof.judged(trials, TESTED)
   assert found.judgement == judgement
   assert f"recognises {published} %" in found.sentence
+  assert "recognises 90 %" in found.sentence
   assert "100 pictures" in found.sentence
   assert "strong" in found.notes[0]
   assert (len(found.notes) > 1) == (judgement != verdict.PROTECTED)
