@@ -32,9 +32,13 @@ _MANY = 5000  # pictures
 _PASSES = 72_000  # pictures that the source model sees, at least, over all epochs
 _EPOCHS = 16, 150  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
-# Updates of the victims of the proof: after fewer, networks have learned little from any pictures.
-_SHORT, _LONG = 400, 1600
-_VICTIM_EPOCHS = 6, 200  # least and most epochs of a victim
+# Updates of a victim of the proof: after fewer, networks have learned little from any pictures.
+_UPDATES = 1600
+_LONG_EPOCHS = 12, 60  # least and most epochs of a victim that trains long
+_SHORT = 4  # a part of these epochs
+# Batch sizes of victims, and up to how many pictures.
+_VICTIM_BATCHES = {8: 400, 32: 4000}
+_LARGEST_BATCH = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,19 +169,20 @@ def _method(total: int, epsilon: float) -> AlternatingSettings:
 
 def _victims(total: int) -> tuple[Victim, ...]:
   learning = total - round(HELD_OUT * total)
-  least, most = _VICTIM_EPOCHS
-  epochs = (math.ceil(updates * _victim_batch(learning) / learning) for updates in (_SHORT, _LONG))
-  short, long = (min(max(least, count), most) for count in epochs)
+  least, most = _LONG_EPOCHS
+  long = min(max(least, math.ceil(_UPDATES * _victim_batch(learning) / learning)), most)
+  short = long // _SHORT
   return (
     Victim("a small network", "small_cnn", 24, short),
     Victim("a small network", "small_cnn", 24, long),
-    Victim("a ResNet", "resnet18", 12, short),
+    Victim("a ResNet", "resnet18", 12, long // 2),
   )
 
 
 def _victim_batch(count: int) -> int:
   """Returns the batch size of a victim that learns from so many pictures."""
-  return whole(min(32 if count < 4000 else 128, count))
+  batch = next((size for size, most in _VICTIM_BATCHES.items() if count < most), _LARGEST_BATCH)
+  return whole(min(batch, count))
 
 
 def within(choice: Choice, making: float, proving: float, seconds: float) -> Choice:
