@@ -25,7 +25,8 @@ LARGE, TINY = "dogs/a <b> 1.png", f"cats/{LONG}.png"
 VERDICT = Verdict(
   "NOT protected",
   "The strongest of 6 attempts to learn from the published pictures recognises 52 % (95 % interval "
-  "41 to 63 %) of 80 pictures that it has not seen; with the originals it recognises 84 %.",
+  "41 to 63 %) of 80 pictures that it has not seen; the strongest with the originals "
+  "recognises 84 %.",
   ("The strongest attempt was a small network.", f"The pictures are in {LONG}."),
 )
 PAGES = {"index.html": f"Protection of {LONG}", "shareable.html": "Protection of pictures"}
