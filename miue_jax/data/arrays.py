@@ -71,6 +71,12 @@ def _image_remedy(array: np.ndarray) -> str:
 def _label_remedy(array: np.ndarray, count: int) -> str:
   """Returns the end of a message, which says how to convert labels that people often have."""
   if array.ndim == 2 and array.shape[0] == count and array.shape[1] > 1:
+    marks = array.dtype.kind in "biu" and array.size and array.max() <= 1
+    if marks and not (array.sum(1) == 1).all():
+      return (
+        ", several labels or none for an image: choose the column of one finding, for example with "
+        "labels[:, 0]"
+      )
     return ": convert one row per image with labels.argmax(1)"
   fractions = array.dtype.kind == "f" and not np.array_equal(array, np.rint(array))
   if fractions or array.shape not in ((count,), (count, 1)):

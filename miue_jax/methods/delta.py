@@ -165,14 +165,16 @@ def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
 def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   """Returns a mask of the perturbed images, bool `[N]`: a part of each class, or of one class.
 
-  `fraction`, `class_fractions` and `only_class` set the part. The draw is stratified; a larger
-  fraction contains a smaller one.
+  `fraction`, `class_fractions` and `only_class` set the part; classes after the last of
+  `class_fractions` are perturbed whole. The draw is stratified; a larger fraction contains a
+  smaller one.
 
   Raises:
     UserError: No image would be perturbed.
   """
   chosen = np.zeros(len(labels), bool)
   if method.class_fractions:
+    chosen[labels >= len(method.class_fractions)] = True
     for label, fraction in enumerate(method.class_fractions):
       ids = np.flatnonzero(labels == label)
       drawn = stratified(labels[ids], round(fraction * len(ids)), seed, Draw.PERTURBED)

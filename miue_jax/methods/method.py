@@ -138,7 +138,7 @@ def check_classes(settings: config.Method, name: str, classes: int) -> None:
       f"Setting method.only_class of method {settings.name!r} is {settings.only_class}; "
       f"{name} has classes 0..{classes - 1}."
     )
-  if len(settings.class_fractions) not in (0, classes):
+  if len(settings.class_fractions) > classes:
     raise UserError(
       f"Setting method.class_fractions of method {settings.name!r} names "
       f"{len(settings.class_fractions)} fractions; {name} has {classes} classes."

@@ -108,7 +108,8 @@ class Method:
   # Budget: max |poisoned - clean|, in [0, 1] pixel units; patterns may bound another norm.
   epsilon: Epsilon = 8 / 255
   fraction: Fraction = 1.0  # perturbed share of every class (chosen by seed)
-  class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()  # by class
+  # The same by class, from class 0 on; classes without a fraction are perturbed whole.
+  class_fractions: tuple[Annotated[float, pydantic.Field(ge=0, le=1)], ...] = ()
   only_class: Annotated[int, pydantic.Field(ge=-1)] = -1  # perturb this class alone; -1: all
   # Number of poisons from different seeds; every image gets one of them
   ensemble: Annotated[Count, at_most(100)] = 1

@@ -54,6 +54,58 @@ def test_medmnist_layout_without_its_validation_set(tmp_path):
   assert loaded.name == "chest"
 
 
+# Classes and channels of the 2D subsets of MedMNIST with one label for each image.
+SUBSETS = {
+  "pathmnist": (9, 3),
+  "dermamnist": (7, 3),
+  "octmnist": (4, 1),
+  "pneumoniamnist": (2, 1),
+  "retinamnist": (5, 3),
+  "breastmnist": (2, 1),
+  "bloodmnist": (8, 3),
+  "tissuemnist": (8, 1),
+  "organamnist": (11, 1),
+  "organcmnist": (11, 1),
+  "organsmnist": (11, 1),
+}
+
+
+def subset(path, classes, channels, side):
+  """Writes a file as MedMNIST writes it: `[N, H, W]` if gray, labels uint8 `[N, 1]`."""
+  shape, arrays = (side, side, 3) if channels == 3 else (side, side), {}
+  for part, count in {"train": 3 * classes, "val": classes, "test": 2 * classes}.items():
+    arrays[f"{part}_images"] = RNG.integers(0, 256, (count, *shape), np.uint8)
+    arrays[f"{part}_labels"] = (np.arange(count) % classes).astype(np.uint8)[:, None]
+  np.savez(path, **arrays)
+  return arrays
+
+
+@pytest.mark.parametrize("side", [28, 224])
+@pytest.mark.parametrize(("name", "shape"), SUBSETS.items())
+def test_every_subset_of_medmnist(tmp_path, name, shape, side):
+  classes, channels = shape
+  arrays = subset(tmp_path / f"{name}.npz", classes, channels, side)
+  loaded = load(tmp_path / f"{name}.npz")
+  assert (loaded.name, loaded.num_classes) == (name, classes)
+  for split, part in ((loaded.train, "train"), (loaded.test, "test")):
+    assert split.images.shape[1:] == (side, side, channels)
+    stored = arrays[f"{part}_images"].reshape(split.images.shape)
+    np.testing.assert_array_equal(split.images, stored)
+    np.testing.assert_array_equal(split.labels, arrays[f"{part}_labels"][:, 0])
+  assert load(tmp_path / f"{name}.npz", size=32).train.images.shape[1:] == (32, 32, channels)
+
+
+def test_several_labels_for_an_image_are_refused_with_what_to_do(tmp_path):
+  findings = RNG.integers(0, 2, (8, 14), np.uint8)  # ChestMNIST
+  findings[0] = 0
+  path = written(tmp_path, train_images=IMAGES[..., 0], train_labels=findings)
+  with pytest.raises(UserError, match=r"\[8, 14\], several labels or none .* labels\[:, 0\]\.$"):
+    load(path)
+  hot = np.eye(3, dtype=np.uint8)[LABELS]
+  with pytest.raises(UserError, match=r"labels\.argmax\(1\)\.$"):
+    load(written(tmp_path, train_images=IMAGES[..., 0], train_labels=hot))
+
+
 def test_class_names_of_the_file(tmp_path):
   names = np.array(["cat", "dog", "é"])
   path = written(tmp_path, x_train=IMAGES, y_train=LABELS, class_names=names)
@@ -88,6 +140,7 @@ GOOD = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:3], "y_test": LA
     ({"y_train": np.where(LABELS == 2, 10**9, LABELS)}, "no training image of class 2"),
     ({"y_test": np.array([0, 1, 3])}, "y_test of .* has label 3 but there are 3 classes"),
     ({"y_test": np.array([0, 1, -3])}, "y_test of .* here: -3"),
+    ({"y_train": np.where(LABELS == 1, 0, LABELS)}, "no training image of class 1 but has label 2"),
     ({"class_names": np.array(["a", "b"])}, "y_train of .* has label 2 but there are 2 classes"),
     ({"class_names": np.array(["a", "b", "a"])}, "array of distinct strings"),
     ({"class_names": np.array([1, 2, 3])}, "array of distinct strings"),

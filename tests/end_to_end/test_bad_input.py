@@ -41,7 +41,7 @@ EPSILON = "in (0, 127/255]"
     (["--config.victim.name=magic"], ["'magic'", "resnet18"]),
     (["--config.data.source=magic"], ["'magic'", "npz"]),
     (["--config.method.only_class=10"], ["only_class", "0..9"]),
-    (["--config.method.class_fractions=(0.5,1.0)"], ["class_fractions", "10 classes"]),
+    ([f"--config.method.class_fractions={(0.5,) * 11}"], ["class_fractions", "10 classes"]),
     (["--config.data.test_fraction=0.0"], ["no test set", "data.test_fraction"]),
     (["--config.devices=8"], ["devices=8", "4"]),
     (["--config.devices=3"], ["128", "3 devices"]),

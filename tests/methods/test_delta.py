@@ -30,6 +30,8 @@ def test_classes_may_have_different_fractions():
   assert np.bincount(labels[chosen], minlength=3).tolist() == [5, 20, 0]
   of_one = deltas.chosen_images(labels[:10], Method(fraction=0.5), 1)
   np.testing.assert_array_equal(chosen[:10], of_one)
+  chosen = deltas.chosen_images(labels, Method(class_fractions=(0.5,)), 1)
+  assert np.bincount(labels[chosen]).tolist() == [5, 20, 30]
 
 
 def test_a_larger_fraction_contains_a_smaller_one():
