@@ -192,6 +192,8 @@ def _opened(source: bytes | IO[bytes], name: str) -> Generator[Image.Image]:
       yield image
   except UserError:
     raise
+  except dicom.NoDecoderError as error:
+    raise UserError(f"{name} {error}.") from error
   except (Image.DecompressionBombError, MemoryError) as error:
     raise UserError(f"{name} is too large to be decoded safely: shrink or remove it.") from error
   except Exception as error:  # A damaged file makes Pillow raise any exception.

@@ -19,6 +19,23 @@ _DESCRIPTION = 0x010E  # tag of EXIF
 _PREAMBLE, _MARK = 128, b"DICM"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # pydicom makes them RGB
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
+# Packages that pydicom decodes with, by transfer syntax. Without any it decodes uncompressed files
+# and RLE, and with Pillow, JPEG of 8 bits and most JPEG 2000.
+_JPEG = "1.2.840.10008.1.2.4."
+_PACKAGES = {
+  _JPEG + "51": "pylibjpeg pylibjpeg-libjpeg",
+  _JPEG + "57": "python-gdcm",
+  _JPEG + "70": "python-gdcm",
+  _JPEG + "80": "pyjpegls",
+  _JPEG + "81": "pyjpegls",
+  _JPEG + "201": "pylibjpeg pylibjpeg-openjpeg",
+  _JPEG + "202": "pylibjpeg pylibjpeg-openjpeg",
+  _JPEG + "203": "pylibjpeg pylibjpeg-openjpeg",
+}
+
+
+class NoDecoderError(Exception):
+  """Says which package decodes a file; the sentence goes after the name of the file."""
 
 
 def is_readable() -> bool:
@@ -46,6 +63,7 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
   Raises:
     Image.DecompressionBombError: There are more pixels.
     ImportError: pydicom is not installed.
+    NoDecoderError: The file is compressed in a way that needs a package that is not installed.
     Exception: pydicom raises errors of any type about a damaged file, or ValueError: the file holds
       something else than gray or RGB.
   """
@@ -53,6 +71,8 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
   from pydicom import pixels
 
   found = pydicom.dcmread(file)
+  if "PixelData" not in found:
+    raise ValueError("it holds no pixels")
   if int(found.Rows) * int(found.Columns) > most:
     raise Image.DecompressionBombError
   kind = found.PhotometricInterpretation
@@ -60,7 +80,7 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     raise ValueError(f"its pixels are {kind}, not gray or RGB")
   frames = int(found.get("NumberOfFrames") or 1)
   notes = [f"the first of {frames} frames"] if frames > 1 else []
-  values = pixels.pixel_array(found, index=0)
+  values = _decoded(found)
   if kind in _COLOURS:
     if values.dtype != np.uint8:
       raise ValueError("its colours have more than 8 bits")
@@ -77,6 +97,25 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     notes.append(f"{described}; what comes back is gray of 16 bits within it")
   image.format, image.info["notes"] = FORMAT, notes
   return image
+
+
+def _decoded(found: Any) -> np.ndarray:
+  """Returns the stored values of the first frame, `[H, W]` or `[H, W, 3]`."""
+  from pydicom import pixels  # optional
+
+  try:
+    return pixels.pixel_array(found, index=0)
+  except (NotImplementedError, RuntimeError) as error:
+    syntax = found.file_meta.TransferSyntaxUID
+    # Pillow opens JPEG of 12 bits, but does not decode it.
+    missing = "missing dependencies" in str(error) or " does not support " in str(error)
+    if missing and syntax in _PACKAGES:
+      raise NoDecoderError(
+        f"is compressed as {syntax.name}, which needs a package: run pip install "
+        f"{_PACKAGES[syntax]}"
+      ) from error
+    reason = str(error).splitlines()[-1].strip()  # of the decoder that was tried last
+    raise ValueError(reason) from error
 
 
 def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:

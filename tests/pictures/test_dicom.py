@@ -1,6 +1,9 @@
 """Tests DICOM files that pydicom builds: window, inversion, frames, what comes back."""
 
+import importlib.util
 import io
+import pathlib
+import shutil
 
 import hostile
 import numpy as np
@@ -109,6 +112,85 @@ def test_what_comes_back_is_the_windowed_picture_with_its_window(tmp_path):
   exif.load(back.exif)
   assert exif[0x010E] == "DICOM window: centre 40, width 401"
   assert not np.array_equal(decode.decode(published, "p").channels, back.channels)
+
+
+def bundled(name):
+  """Returns a file that is part of pydicom's wheel; others would be downloaded."""
+  path = pydicom.data.get_testdata_file(name, download=False)
+  return path or pytest.skip(f"this pydicom has no {name}")
+
+
+def test_run_length_encoding_needs_no_package(tmp_path):
+  found = pydicom.dcmread(made(tmp_path / "plain.dcm", WindowCenter=40, WindowWidth=401))
+  found.compress(pydicom.uid.RLELossless, encoding_plugin="pydicom")
+  found.save_as(tmp_path / "rle.dcm")
+  picture = decode.read(tmp_path / "rle.dcm")
+  assert np.array_equal(picture.channels[..., 0], windowed(-160.5, 239.5))
+  assert decode.read(bundled("SC_rgb_rle.dcm")).channels.shape == (100, 100, 3)
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "kind"),
+  [
+    ("MR_small_RLE.dcm", (64, 64, 1), np.uint16),
+    ("MR_small_jp2klossless.dcm", (64, 64, 1), np.uint16),
+    ("SC_rgb_jpeg_dcmtk.dcm", (100, 100, 3), np.uint8),
+    ("MR_small_jpeg_ls_lossless.dcm", (64, 64, 1), np.uint16),
+  ],
+)
+def test_compressed_files(name, shape, kind):
+  if "jpeg_ls" in name:
+    pytest.importorskip("jpeg_ls")
+  picture = decode.read(bundled(name))
+  assert (picture.channels.shape, picture.channels.dtype) == (shape, kind)
+  if name.startswith("MR_small"):  # The same scan, compressed without loss.
+    assert np.array_equal(picture.channels, decode.read(bundled("MR_small.dcm")).channels)
+
+
+@pytest.mark.parametrize(
+  ("name", "module", "package"),
+  [
+    ("JPEGLSNearLossless_08.dcm", "jpeg_ls", "pyjpegls"),
+    ("SC_rgb_jpeg_gdcm.dcm", "gdcm", "python-gdcm"),
+    ("JPGExtended.dcm", "libjpeg", "pylibjpeg pylibjpeg-libjpeg"),
+  ],
+)
+def test_a_missing_decoder_is_named_with_the_command_that_installs_it(
+  tmp_path, name, module, package
+):
+  if any(importlib.util.find_spec(other) for other in (module, "gdcm", "libjpeg")):
+    pytest.skip("a decoder is installed")
+  (tmp_path / "photos" / "a").mkdir(parents=True)
+  shutil.copy(bundled(name), tmp_path / "photos" / "a" / "x.dcm")
+  made(tmp_path / "photos" / "a" / "y.dcm")
+  found = survey.survey(tmp_path / "photos")
+  assert [picture.path for picture in found.pictures] == ["a/y.dcm"]
+  (left,) = found.left_out
+  assert left.path == "a/x.dcm"
+  assert left.reason.startswith("is compressed as JPEG")
+  assert left.reason.endswith(f"needs a package: run pip install {package}.")
+
+
+@pytest.mark.filterwarnings("ignore")  # of pydicom, about files that are odd on purpose
+def test_every_file_of_pydicom_is_read_or_refused_in_one_line():
+  folder = pathlib.Path(pydicom.__file__).parent / "data" / "test_files"
+  paths = sorted(folder.glob("*.dcm"))
+  assert len(paths) > 20
+  refused = {}
+  for path in paths:
+    try:
+      assert decode.read(path, path.name).channels.size
+    except UserError as error:
+      refused[path.name] = str(error)
+  assert 0 < len(refused) < 0.7 * len(paths)
+  for name, said in refused.items():
+    assert said.startswith(f"{name} ")
+    assert "\n" not in said
+
+
+def test_a_dicom_file_without_pixels_is_one_sentence():
+  with pytest.raises(UserError, match="it holds no pixels"):
+    decode.read(bundled("rtplan.dcm"))
 
 
 def test_a_picture_that_is_no_dicom_is_not_taken_for_one():
