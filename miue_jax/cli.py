@@ -67,12 +67,14 @@ def protect(
   miue-jax protect photos public
   miue-jax protect photos public --strength high --time 30m --yes
   miue-jax protect flat public --labels classes.csv --format webp
+  miue-jax protect pneumoniamnist.npz public
   """  # noqa: D301
   seconds, secret = options.seconds_of(time), options.secret(passphrase)
   if clusters == 1 or clusters < 0 or (clusters and labels):
     raise UserError("--clusters takes 2 or more groups, and no --labels beside it.")
-  from miue_jax.owner import private
+  from miue_jax.owner import archive, private
   from miue_jax.owner import protect as work
+  from miue_jax.owner.protect_archive import protect_archive
 
   request = work.Request(
     photos,
@@ -89,7 +91,9 @@ def protect(
     shareable=shareable,
     clusters=clusters,
   )
-  verdict = work.protect(request, (lambda question: None) if yes else _ask, terminal.write)
+  answer = (lambda question: None) if yes else _ask
+  make = protect_archive if archive.is_archive(photos) else work.protect
+  verdict = make(request, answer, terminal.write)
   terminal.write(private.said(verdict))
 
 

@@ -108,7 +108,7 @@ def audit(
       longest = max(longest, time.monotonic() - started)
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
-      page.write(pairs.store, found, page.Folders(pairs.photos, out, pairs.entries))
+      page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
     private.repeat(out, say)
     return _concluded(private.by_audit(rows.read()), threshold, say)
 

@@ -11,7 +11,9 @@ from miue_jax.settings.errors import UserError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-Photos = Annotated[pathlib.Path, typer.Argument(help="Pictures, in a folder for each class.")]
+Photos = Annotated[
+  pathlib.Path, typer.Argument(help="Pictures, in a folder for each class; or an .npz file.")
+]
 Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
 Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
 Either = Annotated[

@@ -81,6 +81,8 @@ class Private:
   rotations = files.member("rotations.npz", "Weights of the network that groups pictures.")
   centres = files.member("centres.npz", "Centres of the groups of pictures.")
   rounds = files.member("rounds", "Perturbations that are not published yet, one file a round.")
+  rows = files.member("rows", "Folder with the images of an archive, as files, in one folder.")
+  published = files.member("published", "Published images of an archive, as files.")
   proof = files.member("proof", "Rows and states of victims.")
   verdict = files.member("verdict.json", "The verdict of the latest proof.")
   audits = files.member("audits.jsonl", "One JSON row for each attack of each audit.")
@@ -121,6 +123,12 @@ def path_of(out: str | os.PathLike) -> pathlib.Path:
   """Returns the private folder of a published folder."""
   out = pathlib.Path(out).absolute()
   return out.with_name(out.name + _SUFFIX)
+
+
+def files_of(out: str | os.PathLike) -> pathlib.Path:
+  """Returns the folder of the published files: `out`, or where those of an archive are."""
+  published = Private(path_of(out)).published
+  return published if files.is_folder(published) else pathlib.Path(out)
 
 
 def published_in(folder: pathlib.Path, *, deep: bool) -> list[pathlib.Path]:

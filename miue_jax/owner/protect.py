@@ -67,6 +67,11 @@ class Request:
     """Path of the key."""
     return self.key or default_path(self.out)
 
+  @property
+  def files(self) -> pathlib.Path:
+    """Folder of the published files, from which an archive is packed."""
+    return private.files_of(self.out)
+
 
 def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], None]) -> Verdict:
   """Protects what is not protected yet, and returns the verdict about all pictures.
@@ -80,6 +85,9 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     UserError: The request cannot be met, or a file cannot be read or written.
     KeyboardInterrupt: A signal came; the same command continues.
   """
+  store = private.Private(private.path_of(request.out))
+  if request.files != request.out and not request.photos.is_relative_to(store.rows):
+    raise UserError(f"{request.out} is that of an archive: choose another folder.")
   if files.exists(request.key_path):
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
       groups = secret.settings.get("clusters", 0)
@@ -201,7 +209,7 @@ def _continued(
     classes = tuple(secret.settings.get("classes", found.class_names))
     loaded = _known(loaded, classes, say)
     todo = _unpublished(request, loaded, secret, say)
-    publish.clear_leftovers(request.out)
+    publish.clear_leftovers(request.files)
     rounds = Rounds(store.rounds)
     if len(todo):
       files.remove(store.verdict)  # it is not about the new pictures
@@ -210,7 +218,7 @@ def _continued(
     rounds.published()
     shutil.rmtree(store.checkpoints, ignore_errors=True)
     if (verdict := private.verdict_of(store)) is None:
-      seen = published_as_seen(request.out, secret, loaded, choice.seen)
+      seen = published_as_seen(request.files, secret, loaded, choice.seen)
       labels = _labels(loaded, classes)
       verdict = proof.prove(choice, store, loaded.seen, seen, labels)
     _write_page(request, store, verdict, secret, found, loaded, say)
@@ -231,7 +239,7 @@ def _write_page(
   left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
   left_out += [reason for _, reason in loaded.failed]
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
-  folders = page.Folders(request.photos, request.out, entries)
+  folders = page.Folders(request.photos, request.files, entries)
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
 
@@ -255,7 +263,7 @@ def _unpublished(request: Request, loaded: Loaded, secret: Key, say: Callable) -
   todo = [
     i
     for i, (found, source) in enumerate(zip(loaded.pictures, loaded.sources, strict=True))
-    if not publish.is_published(found, request.out, secret, source)
+    if not publish.is_published(found, request.files, secret, source)
   ]
   done = len(loaded.pictures) - len(todo)
   if done:
@@ -295,7 +303,7 @@ def _perturb(
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
-    company = published_as_seen(request.out, secret, loaded.take(chosen), SIZE), labels[chosen]
+    company = published_as_seen(request.files, secret, loaded.take(chosen), SIZE), labels[chosen]
     delta = generate.further(choice, store, len(rounds), new, company, classes)
   rounds.add([loaded.sources[i] for i in missing], delta)
 
@@ -304,13 +312,14 @@ def _publish(
   request: Request, rounds: Rounds, secret: Key, loaded: Loaded, todo: np.ndarray, say: Callable
 ) -> None:
   options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
+  out = request.files
 
   def work(number: int) -> publish.Published:
     delta = rounds[loaded.sources[number]]
     weights = loaded.weights[number].astype(np.float32) / 255
     found = loaded.pictures[number]
     shaped = carry.shaped(delta, weights, colour_shift=choose.COLOUR_SHIFT)
-    return publish.publish(request.photos, found, shaped, request.out, secret, options)
+    return publish.publish(request.photos, found, shaped, out, secret, options)
 
   notes: dict[str, list[str]] = {}
   for done in progress.each_shown(work, todo, "publishing"):

@@ -20,7 +20,7 @@ class Pairs:
   """The published files whose originals are still there.
 
   Attributes:
-    out: Folder of the published files.
+    out: Folder of the published files; those of an archive are in the private folder.
     photos: Folder of the originals.
     entries: Their entries in the key.
     labels: Their classes, `[N]`.
@@ -69,11 +69,12 @@ def opened(
   path = private.key_of(out, key)
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
     choice = Choice.restored(secret.settings.get("choice", {}))
+    place = private.files_of(out)
     folder = pathlib.Path(photos or str(secret.settings.get("photos", "")))
     entries = [
       entry
       for entry in secret.entries
-      if files.is_file(folder / entry.name) and files.is_file(out / entry.published)
+      if files.is_file(folder / entry.name) and files.is_file(place / entry.published)
     ]
     lost = len(secret.entries) - len(entries)
     if lost:
@@ -88,7 +89,7 @@ def opened(
       )
     estimate.start(choice, len(labels))
     yield Pairs(
-      out,
+      place,
       folder,
       tuple(entries),
       labels,

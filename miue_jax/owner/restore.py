@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tqdm
 
-from miue_jax.owner import private
+from miue_jax.owner import archive, private
 from miue_jax.pictures import restore as pictures
 from miue_jax.pictures.key import Key
 
@@ -21,7 +21,7 @@ def restore(
   """Restores all pictures of a folder that a key knows; returns whether these are all.
 
   Args:
-    out: Folder of published pictures.
+    out: Folder of published pictures, or of an archive; or the archive itself.
     destination: Folder of the originals.
     key: The key; None is next to `out`.
     passphrase: Passphrase of the key, if it is encrypted.
@@ -31,6 +31,11 @@ def restore(
     UserError: There is no key, it cannot be read, or the destination cannot be written.
   """
   path = private.key_of(out, key)
+  if found := archive.found_in(out):
+    with Key.open(path, passphrase) as secret:
+      whole = [archive.unprotect(one, destination, secret, say) for one in found]
+    private.repeat(out, say)
+    return all(whole)
   with (
     Key.open(path, passphrase) as secret,
     tqdm.tqdm(desc="restoring", unit="picture", disable=not os.isatty(2)) as bar,

@@ -1,0 +1,104 @@
+"""Protects an archive of images as a folder whose files are its images, in the private folder.
+
+Files are named by their content, so that images may be added, removed and reordered later. The
+published archive has the same names, shapes, types and labels as the original one.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from miue_jax.machine import files, progress, reading
+from miue_jax.owner import archive, private, protect
+from miue_jax.owner.load import named
+from miue_jax.owner.private import Private
+from miue_jax.owner.protect import Request
+from miue_jax.pictures import decode, encode
+from miue_jax.pictures.key import digest
+from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+
+
+def protect_archive(
+  request: Request, ask: Callable[[str], None], say: Callable[[str], None]
+) -> Verdict:
+  """Protects the images of an archive; arguments and errors are those of `protect.protect`.
+
+  The archive is published at the end, completely or not at all.
+
+  Raises:
+    UserError: The file is not such an archive, or the folder holds something else.
+  """
+  name = request.photos.name
+  if request.labels or request.clusters or request.keep_metadata or request.format != "png":
+    raise UserError(
+      f"{name} has labels, no metadata, and is published as such an archive: leave --labels, "
+      "--clusters, --keep-metadata and --format out."
+    )
+  store = Private(private.path_of(request.out))
+  held = [entry.name for entry in reading.entries(store.rows)] if files.exists(store.rows) else []
+  if held not in ([], [name]) or (files.exists(request.key_path) and not held):
+    raise UserError(f"{request.out} belongs to other pictures than {name}: choose another folder.")
+  content = archive.read(request.photos)
+  paths = {images: _paths(content, images, labels) for images, labels in archive.pairs(content)}
+  files.make_private(store.root)
+  files.make_folder(store.published)
+  _unpack(content, paths, store.rows / name)
+  verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask, say)
+  changed = dict(content)
+  for images, places in paths.items():
+    changed[images] = _packed(content[images], places, store.published, name)
+  archive.write(request.out / name, changed)
+  say(f"The published archive is {request.out / name}.")
+  return verdict
+
+
+def _paths(content: archive.Arrays, images: str, labels: str) -> list[str]:
+  """Returns the file of each image: `train/<label>/<content>.png`."""
+  part = next(part for part in archive.PARTS if part in images)
+  seen: dict[str, int] = {}
+  paths = []
+  for pixels, label in zip(content[images], content[labels].reshape(-1), strict=True):
+    stem = f"{part}/{label}/{digest(archive.channels(pixels)).hex()[:24]}"
+    seen[stem] = seen.get(stem, 0) + 1
+    paths.append(f"{stem}{f'-{seen[stem]}' if seen[stem] > 1 else ''}.png")
+  return paths
+
+
+def _unpack(content: archive.Arrays, paths: Mapping[str, list[str]], folder: pathlib.Path) -> None:
+  """Makes the files of a folder those of an archive; the ones that are there are not written."""
+  wanted = {path: content[name][i] for name in paths for i, path in enumerate(paths[name])}
+  for path in {path.rpartition("/")[0] for path in wanted}:
+    files.make_folder(folder / path)
+  there = {str(path.relative_to(folder)) for path in reading.files_below(folder, ".png")}
+  for path in there - wanted.keys():
+    files.remove(folder / path)
+
+  def write(path: str) -> None:
+    with files.replacing(folder / path) as file:
+      file.write(encode.encode(decode.Picture(archive.channels(wanted[path]))))
+
+  for _ in progress.each_shown(write, sorted(wanted.keys() - there), "unpacking"):
+    pass
+
+
+def _packed(originals: np.ndarray, paths: list[str], folder: pathlib.Path, name: str) -> np.ndarray:
+  """Returns the published images of an array."""
+
+  def read(path: str) -> np.ndarray | None:
+    with contextlib.suppress(UserError):
+      return decode.read(folder / path, path).channels
+    return None
+
+  found = list(progress.each_shown(read, paths, "packing"))
+  lost = [path for path, image in zip(paths, found, strict=True) if image is None]
+  if lost:
+    raise UserError(
+      f"{len(lost)} images of {name} are not published ({named(lost)}), so the archive is "
+      "not written: remove them from it, or protect it into another folder."
+    )
+  rows = [image for image in found if image is not None]
+  return np.stack(rows).reshape(originals.shape)

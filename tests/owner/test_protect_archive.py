@@ -1,0 +1,139 @@
+"""Tests that an archive is protected as its images are, and comes back bit for bit."""
+
+import numpy as np
+import pytest
+
+from miue_jax.owner import private, protect, protect_archive, published
+from miue_jax.owner.restore import restore
+from miue_jax.settings.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def toy(path, shape=(12, 14), more=0):
+  """Writes an archive of two classes, as MedMNIST does; the second image is there twice."""
+  arrays = {}
+  for part, count in {"train": 16 + more, "val": 4, "test": 6}.items():
+    rng = np.random.default_rng(count - more * (part == "train"))
+    labels = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    noise = rng.integers(0, 100, (count, *shape))
+    base = 60 + 70 * labels.reshape(-1, *[1] * len(shape))
+    arrays |= {f"{part}_images": (base + noise).astype(np.uint8), f"{part}_labels": labels}
+  arrays["train_images"][3] = arrays["train_images"][1]
+  np.savez(path, **arrays)
+  return arrays
+
+
+def run(path, out, **changes):
+  lines = []
+  request = protect.Request(path, out, **{"seed": 1} | changes)
+  protect_archive.protect_archive(request, lines.append, lines.append)
+  return "\n".join(lines)
+
+
+def read(path):
+  with np.load(path) as found:
+    return dict(found)
+
+
+def back(out, folder, key=None):
+  lines = []
+  whole = restore(out, folder, key, None, lines.append)
+  return whole, "\n".join(lines)
+
+
+@pytest.mark.parametrize("shape", [(12, 14), (10, 10, 3)])
+def test_every_image_is_changed_within_the_budget_and_comes_back(tmp_path, shape):
+  original, out = toy(tmp_path / "toy.npz", shape), tmp_path / "out"
+  assert "Protect 26 pictures with strength medium into" in run(tmp_path / "toy.npz", out)
+  assert [path.name for path in out.iterdir()] == ["toy.npz"]
+  public = read(out / "toy.npz")
+  assert list(public) == list(original)
+  for name, array in original.items():
+    assert (public[name].dtype, public[name].shape) == (array.dtype, array.shape)
+    if name.endswith("labels"):
+      assert (public[name] == array).all()
+    else:
+      change = np.abs(public[name].astype(int) - array).reshape(len(array), -1).max(axis=1)
+      assert ((change > 0) & (change <= 8)).all()
+  whole, said = back(out, tmp_path / "back")
+  assert whole
+  assert "26 of 26 original images" in said
+  restored = read(tmp_path / "back" / "toy.npz")
+  assert all((restored[name] == array).all() for name, array in original.items())
+  assert back(out, tmp_path / "back")[0]  # It is there already.
+
+
+@pytest.mark.slow
+def test_images_are_known_by_their_pixels(tmp_path):
+  original, out = toy(tmp_path / "toy.npz"), tmp_path / "out"
+  run(tmp_path / "toy.npz", out)
+  public, order = read(out / "toy.npz"), np.random.default_rng(0).permutation(16)[:9]
+  images = public["train_images"][order]
+  images[2, 0, 0] ^= 1
+  np.savez(tmp_path / "part.npz", x_train=images, y_train=public["train_labels"][order, 0])
+  whole, said = back(tmp_path / "part.npz", tmp_path / "back", tmp_path / "out.key")
+  assert not whole
+  assert "8 of 9 original images" in said
+  assert "left as they were published: x_train[2]." in said
+  restored = read(tmp_path / "back" / "part.npz")["x_train"]
+  wanted = original["train_images"][order]
+  assert (np.delete(restored, 2, axis=0) == np.delete(wanted, 2, axis=0)).all()
+  assert (restored[2] == images[2]).all()
+
+
+@pytest.mark.slow
+def test_interrupted_work_continues_and_new_images_are_added(tmp_path, monkeypatch):
+  original, out = toy(tmp_path / "toy.npz"), tmp_path / "out"
+  run(tmp_path / "toy.npz", tmp_path / "whole")
+
+  def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(protect.proof, "prove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      run(tmp_path / "toy.npz", out)
+  assert not (out / "toy.npz").exists()
+  run(tmp_path / "toy.npz", out)
+  first = (out / "toy.npz").read_bytes()
+  assert first == (tmp_path / "whole" / "toy.npz").read_bytes()
+  toy(tmp_path / "toy.npz", more=2)
+  grown = read(tmp_path / "toy.npz") | {name: original[name] for name in ("val_images",)}
+  for name in ("train_images", "train_labels"):
+    grown[name] = np.concatenate([grown[name][-2:], original[name]])
+  np.savez(tmp_path / "toy.npz", **grown)
+  assert "26 pictures are published already and stay as they are; 2 are new." in run(
+    tmp_path / "toy.npz", out
+  )
+  public = read(out / "toy.npz")
+  assert (public["train_images"][2:] == read(tmp_path / "whole" / "toy.npz")["train_images"]).all()
+  assert back(out, tmp_path / "back")[0]
+  assert (read(tmp_path / "back" / "toy.npz")["train_images"] == grown["train_images"]).all()
+
+
+@pytest.mark.slow
+def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
+  toy(tmp_path / "toy.npz")
+  out = tmp_path / "out"
+  run(tmp_path / "toy.npz", out)
+  with published.opened(out, None, None, None, print) as pairs:
+    assert len(pairs.entries) == 26
+    originals, changed = pairs.sets("the whole picture")
+  assert (originals != changed).any(axis=(1, 2, 3)).all()
+  (tmp_path / "toy.npz").rename(tmp_path / "other.npz")
+  with pytest.raises(UserError, match=r"belongs to other pictures than other\.npz"):
+    run(tmp_path / "other.npz", out)
+  with pytest.raises(UserError, match="is that of an archive"):
+    protect.protect(protect.Request(tmp_path, out), print, print)
+  rows = private.Private(private.path_of(out)).rows / "toy.npz"
+  (rows / "val" / "0" / "strange.png").write_bytes(b"junk")
+  (tmp_path / "other.npz").rename(tmp_path / "toy.npz")
+  assert "0 are new" in run(tmp_path / "toy.npz", out)
+
+
+def test_options_for_folders_are_refused(tmp_path):
+  toy(tmp_path / "toy.npz")
+  with pytest.raises(UserError, match="leave --labels"):
+    run(tmp_path / "toy.npz", tmp_path / "out", format="webp")
+  assert not (tmp_path / "out.private").exists()
