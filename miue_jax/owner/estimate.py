@@ -25,6 +25,9 @@ from miue_jax.settings.errors import UserError
 _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
 _CONDITIONS = ("originals", "published")
+# Bytes that the compilation of the victims takes on top of that of the source model
+# (docs/protect.md); compiling them here would take longer than many a protection.
+_VICTIMS = 6e8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +112,7 @@ def estimate(
     compiling += timings["source"].compile * len(_CONDITIONS)
     proof += len(_CONDITIONS) * steps * ratio * timings["source"].step
   pixels = count * 3 * 4 * (SIZE**2 + choice.seen**2)
-  memory = _peak_memory() + pixels
+  memory = _peak_memory() + pixels + _VICTIMS
   return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)
 
 
