@@ -182,7 +182,7 @@ def _accuracy(pairs: Pairs, learned: Any, originals: Any, defence: str) -> float
   tested, labels = pairs.held_out, pairs.labels
   (row,) = proof.rows_of(
     pairs.choice,
-    pairs.choice.victims[1],
+    max(pairs.choice.victims, key=lambda victim: victim.epochs),
     {"pictures": learned[~tested]},
     labels[~tested],
     (originals[tested], labels[tested]),

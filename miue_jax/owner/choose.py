@@ -201,7 +201,8 @@ def within(choice: Choice, making: float, proving: float, seconds: float) -> Cho
     for victim in choice.victims
   )
   method = dataclasses.replace(choice.method, epochs=min(epochs, choice.method.epochs))
-  return dataclasses.replace(choice, method=method, victims=tuple(victims))
+  # With little time two victims can become the same.
+  return dataclasses.replace(choice, method=method, victims=tuple(dict.fromkeys(victims)))
 
 
 def advice(counts: Mapping[str, int]) -> str:

@@ -51,6 +51,8 @@ def test_time_is_divided_in_proportion():
   assert half.method.epochs == choice.method.epochs // 2
   assert [v.epochs for v in half.victims] == [v.epochs // 2 for v in choice.victims]
   assert choose.within(choice, 60.0, 40.0, 1000.0) == choice
+  shortest = choose.within(choice, 60.0, 40.0, 0.0).victims
+  assert len(shortest) == len(set(shortest)) == 2
   assert choose.within(choice, 60.0, 40.0, 0.0).method.epochs > 0
 
 
