@@ -20,6 +20,7 @@ from miue_jax.report.verdict import Verdict
 
 ORIGINALS, PUBLISHED = "originals", "published"
 _CONFIDENCE = 0.95
+_EQUAL = 20  # held-out pictures that any class may have
 # When a victim stops, to follow its label, and the column that says what it has learned by then.
 MOMENTS = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
 
@@ -53,7 +54,7 @@ def prove(
 ) -> Verdict:
   """Trains victims and returns the verdict, which is stored as well.
 
-  A stratified fifth is held out; its originals are the test.
+  A part is held out (`held_out`); its originals are the test.
 
   Args:
     choice: The choice.
@@ -147,9 +148,17 @@ def rows_of(
 
 
 def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
-  """Returns a mask of a stratified fifth, bool `[N]`."""
-  chosen = np.zeros(len(labels), bool)
-  chosen[stratified(labels, round(HELD_OUT * len(labels)), seed, Draw.HELD_OUT)] = True
+  """Returns a mask of the held-out pictures, bool `[N]`: a fifth, but of no class many more.
+
+  Tested on equally many pictures of each class, a victim that always names the largest one only
+  guesses. `_EQUAL` of a class may be held out however few there are of another.
+  """
+  drawn = stratified(labels, round(HELD_OUT * len(labels)), seed, Draw.HELD_OUT)
+  drawn = np.random.default_rng(seed).permutation(drawn)
+  counts = np.bincount(labels[drawn])
+  most, chosen = max(_EQUAL, counts[counts > 0].min()), np.zeros(len(labels), bool)
+  for label in np.unique(labels):
+    chosen[drawn[labels[drawn] == label][:most]] = True
   return chosen
 
 

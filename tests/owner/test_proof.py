@@ -45,3 +45,12 @@ def test_every_class_is_held_out():
   labels = np.repeat([0, 1, 2], [50, 10, 5])
   chosen = proof.held_out(labels, 3)
   assert np.bincount(labels[chosen]).tolist() == [10, 2, 1]
+
+
+def test_unequal_classes_are_tested_equally():
+  labels = np.repeat([0, 1], [220, 580])
+  chosen = proof.held_out(labels, 3)
+  assert np.bincount(labels[chosen]).tolist() == [44, 44]
+  assert proof.chance_of(labels[chosen]) == 50
+  assert (chosen == proof.held_out(labels, 3)).all()
+  assert np.flatnonzero(chosen)[-1] > 400  # not those whose names come first
