@@ -46,7 +46,7 @@ def text(results: dict[str, Any]) -> str:
     f"{machine['peak_rss_bytes'] / 1e6:,.0f} MB."
   )
   if peers:
-    parts += [markdown(peers), f"Eager PyTorch {machine['torch']}, in alternation with ours."]
+    parts += [markdown(peers), f"PyTorch {machine['torch']}, in alternation with ours."]
   elif results["no_peer"]:
     parts.append(f"No comparison with PyTorch: {results['no_peer']}.")
   if "plan" in results:
@@ -80,6 +80,7 @@ def _define_flags() -> None:
   flags.DEFINE_integer(
     "peer_batch", 0, "Batch of PyTorch in channels_last; 0 takes ours.", lower_bound=0
   )
+  flags.DEFINE_bool("peer_compile", False, "Compares with torch.compile as well, channels_last.")
   flags.DEFINE_bool("check_plan", False, "Makes a poison and compares its time with the plan.")
   flags.DEFINE_string("plots", None, "Folder for two plots: over images and over devices.")
   flags.DEFINE_list("scaling", ["500", "1000", "2000", "4000"], "Images of the first plot.")
@@ -95,7 +96,12 @@ def main() -> None:
   values, config = flags.FLAGS, command_line.recipe()
   counts = [_count(item) for item in values.scaling]
   settings = Settings(
-    tuple(values.stages), values.repeats, values.seconds, values.peer, values.peer_batch
+    tuple(values.stages),
+    values.repeats,
+    values.seconds,
+    values.peer,
+    values.peer_batch,
+    values.peer_compile,
   )
   sizes = steps.sizes_for(config, values.images, image_shape(values.image_shape), values.classes)
   logging.set_verbosity(logging.WARNING)  # libraries log at INFO, which is not a result

@@ -41,6 +41,7 @@ class Settings:
     seconds: Approximate duration of one run.
     peer: "auto" (compare with PyTorch where it is installed and has the step), "torch" or "none".
     peer_batch: Batch of PyTorch in the memory format channels_last; 0 takes ours.
+    peer_compile: Whether to compare with torch.compile too, in channels_last.
   """
 
   stages: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Settings:
   seconds: float = 2.0
   peer: str = "auto"
   peer_batch: int = 0
+  peer_compile: bool = False
 
 
 def sizes_for(
@@ -168,14 +170,16 @@ def _compare(
   program: programs.Program,
   watch: Stopwatch,
 ) -> list[dict[str, Any]]:
-  """Times ours and two peers in alternation, A B C A B C ..., one at a time."""
+  """Times ours and the peers in alternation, A B C A B C ..., one at a time."""
   batches = {"eager": program.batch, "channels_last": settings.peer_batch or program.batch}
+  if settings.peer_compile:
+    batches["compiled"] = batches["channels_last"]
   speeds: dict[str, list[float]] = {name: [] for name in batches}
   ratios: dict[str, list[float]] = {name: [] for name in batches}
   with contextlib.ExitStack() as stack:
     peers = {
       name: stack.enter_context(
-        torch_peer.separate(program.name, config.method, sizes, batch, name == "channels_last")
+        torch_peer.separate(program.name, config.method, sizes, batch, name)
       )
       for name, batch in batches.items()
     }

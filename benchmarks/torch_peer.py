@@ -1,4 +1,4 @@
-"""Runs steps of eager PyTorch in a separate process; this module does not import PyTorch."""
+"""Runs steps of PyTorch in a separate process; this module does not import PyTorch."""
 
 import contextlib
 import importlib.util
@@ -28,14 +28,14 @@ def unavailable(method: Any) -> str | None:
 
 @contextlib.contextmanager
 def separate(
-  stage: str, method: Method, sizes: Sizes, batch: int, channels_last: bool
+  stage: str, method: Method, sizes: Sizes, batch: int, mode: str
 ) -> Generator[Callable[[float], float]]:
   """Starts a `torch_steps.Peer` in a new process and yields its method `measure`.
 
   `meshes.start` changes how this process allocates memory; a new process gives PyTorch the memory
   allocation that its users have. The arguments are those of `Peer`.
   """
-  arguments = stage, method, sizes, batch, channels_last
+  arguments = stage, method, sizes, batch, mode
   spawn = multiprocessing.get_context("spawn")
   with ProcessPoolExecutor(1, spawn, _make, arguments) as process:
     yield lambda seconds: process.submit(_measure, seconds).result()

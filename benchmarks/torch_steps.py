@@ -1,4 +1,4 @@
-"""Provides the delta and the source step in eager PyTorch, as its users would write them."""
+"""Provides the delta and the source step in PyTorch, as its users would write them."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _BATCHES = 2  # batches of random images, which a peer uses cyclically
 
 
 class Peer:
-  """One step in eager PyTorch, on the GPU where PyTorch finds one.
+  """One step in PyTorch, on the GPU where PyTorch finds one.
 
   Attributes:
     batch: Images of one step.
@@ -24,7 +24,7 @@ class Peer:
     step_seconds: Seconds of one step, from the latest measurement.
   """
 
-  def __init__(self, stage: str, method: Settings, sizes: Sizes, batch: int, channels_last: bool):
+  def __init__(self, stage: str, method: Settings, sizes: Sizes, batch: int, mode: str):
     """Builds the network and runs two steps.
 
     Args:
@@ -32,15 +32,18 @@ class Peer:
       method: Settings of MI-UE for which `torch_peer.unavailable` finds no obstacle.
       sizes: Shape of the images and number of classes.
       batch: Images of one step.
-      channels_last: Memory format of images and network; False keeps the default of PyTorch.
+      mode: "eager"; "channels_last", the memory format of images and network; or "compiled", which
+        is that and torch.compile.
     """
     self.batch, self._index = batch, 0
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = torch.contiguous_format if mode == "eager" else torch.channels_last
     network = ResNet18(method.model.width, sizes.image[2], sizes.classes)
     # The stubs of PyTorch lack this overload.
     network = network.to(self._device, memory_format=layout)  # pyrefly: ignore[no-matching-overload]
+    if mode == "compiled":
+      network.compile()
     count = _BATCHES * batch
     pixels = np.random.default_rng(0).integers(0, 256, (count, *sizes.image), np.uint8)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self._device)

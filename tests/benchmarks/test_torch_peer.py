@@ -12,7 +12,7 @@ from miue_jax.settings.config import Model
 def test_a_peer_is_timed_in_a_separate_process(sizes):
   pytest.importorskip("torch", reason="the peer is PyTorch")
   method = miue.Settings(model=Model(width=4))
-  with torch_peer.separate("delta", method, sizes, 8, False) as measure:
+  with torch_peer.separate("delta", method, sizes, 8, "eager") as measure:
     assert measure(0.0) > 0
     (process,) = multiprocessing.active_children()
   assert not process.is_alive()

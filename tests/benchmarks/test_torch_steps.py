@@ -55,20 +55,20 @@ def test_the_network_of_the_peer_is_resnet18():
   assert (features.shape, logits.shape) == ((2, 512), (2, 10))
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("mode", ["eager", "channels_last"])
 @pytest.mark.parametrize("stage", torch_peer.STAGES)
-def test_a_peer_takes_steps(sizes, stage, channels_last):
+def test_a_peer_takes_steps(sizes, stage, mode):
   # With 4 channels PyTorch 2.13 corrupts its memory on CPUs without AVX-512 (channels last).
-  peer = torch_steps.Peer(stage, miue.Settings(model=Model(width=8)), sizes, 8, channels_last)
+  peer = torch_steps.Peer(stage, miue.Settings(model=Model(width=8)), sizes, 8, mode)
   assert peer.batch == 8
-  layout = torch.channels_last if channels_last else torch.contiguous_format
+  layout = torch.channels_last if mode == "channels_last" else torch.contiguous_format
   assert peer.deltas.is_contiguous(memory_format=layout)
   assert peer.seconds(3) > 0
   assert peer.measure(0.0) == peer.step_seconds > 0
 
 
 def test_a_peer_moves_delta_within_the_budget(sizes):
-  peer = torch_steps.Peer("delta", miue.Settings(model=Model(width=4)), sizes, 8, False)
+  peer = torch_steps.Peer("delta", miue.Settings(model=Model(width=4)), sizes, 8, "eager")
   before = peer.deltas.clone()
   assert 0 < before.abs().max() <= 0.2 / 255 + 1e-6  # each of the two batches moved once
   peer.seconds(100)

@@ -152,6 +152,7 @@ def refused(fork, workdir, *flags):
   return sentence
 
 
+@pytest.mark.slow
 def test_the_workdir_of_another_config(fork, workdir):
   flags = ["--config.method.steps=3", "--config.data.seed=1"]
   sentence = refused(fork, workdir, *flags)

@@ -188,7 +188,12 @@ def sign_steps(dataset, method, chosen):
   return np.clip(poisoned - dataset.train.images[:], -limit, limit), objectives
 
 
-_SLOW = ("no similarity, balanced", "no distance, augmented after")
+_SLOW = (
+  "no similarity, balanced",
+  "no distance, augmented after",
+  "one class",
+  "class-wise, balanced, augmented after",
+)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ def back(out, folder, key=None):
   return whole, "\n".join(lines)
 
 
-@pytest.mark.parametrize("shape", [pytest.param((12, 14), marks=pytest.mark.slow), (10, 10, 3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(12, 14), (10, 10, 3)])
 def test_every_image_is_changed_within_the_budget_and_comes_back(tmp_path, shape):
   original, out = toy(tmp_path / "toy.npz", shape), tmp_path / "out"
   assert "Protect 26 pictures with strength medium into" in run(tmp_path / "toy.npz", out)
