@@ -143,7 +143,7 @@ def test_kills_change_nothing(whole, start_comparison, comparison, tmp_path):
   assert rows_of(tmp_path) == rows_of(whole[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_saves_and_the_same_command_continues(start_comparison, comparison, tmp_path):
   flags = ("--config.victim_fit.epochs=100", "--config.victim_fit.checkpoint_every=1000",
            "--config.compare.methods=('lsp',)", "--config.compare.defences=('none',)")  # fmt: skip

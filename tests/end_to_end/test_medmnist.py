@@ -21,8 +21,13 @@ def written(path, classes, shape):
   np.savez(path, **arrays)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("classes", "shape"), [(11, (28, 28)), (9, (28, 28, 3))])
+@pytest.mark.parametrize(
+  ("classes", "shape"),
+  [
+    pytest.param(11, (28, 28), marks=pytest.mark.slow),
+    pytest.param(9, (28, 28, 3), marks=pytest.mark.long),
+  ],
+)
 def test_a_subset_of_several_classes(fork, tmp_path, classes, shape):
   written(tmp_path / "toy.npz", classes, shape)
   flags = [f"--config.data.path={tmp_path / 'toy.npz'}", f"--workdir={tmp_path / 'run'}"]

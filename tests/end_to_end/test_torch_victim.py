@@ -26,7 +26,7 @@ def accuracy(folder, test):
   return float(result.stdout.removeprefix("test accuracy: "))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_torch_victim_learns_from_restored_digits_but_not_from_exported_ones(run, fork, tmp_path):
   pytest.importorskip("torch", reason="PyTorch is not installed")
   workdir, test = f"--workdir={tmp_path}", tmp_path / "test.npz"
