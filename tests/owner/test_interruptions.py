@@ -86,7 +86,9 @@ def test_the_same_files_after_signals(tmp_path):
 
   restore = "restore", whole, tmp_path / "originals"
   began = time.monotonic()
-  assert start(*restore).wait() == 0
+  process = start(*restore)
+  out, err = process.communicate()
+  assert process.returncode == 0, (out, err)
   longest = time.monotonic() - began
   again = tmp_path / "again"
   assert interrupt(("restore", whole, again), again, longest)
