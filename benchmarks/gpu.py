@@ -44,8 +44,8 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
   """
   found = json.loads((folder / "peak.json").read_text())
   speeds = {}
-  for path in sorted(folder.glob("speed-*.json"), key=lambda path: int(path.stem.split("-")[1])):
-    speeds[path.stem.split("-")[1]] = json.loads(path.read_text())
+  for path in folder.glob("speed-*.json"):
+    speeds[int(path.stem.removeprefix("speed-"))] = json.loads(path.read_text())
   whole = Workdir(folder / "whole")
   rows = Rows(whole.results).read()
   victims = [
@@ -54,7 +54,7 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
   ]
   once, killed = (poison(Workdir(folder / name)) for name in ("once", "killed"))
   return found | {
-    "speed": speeds,
+    "speed": dict(sorted(speeds.items())),
     "whole": {"seconds": float((folder / "whole.seconds").read_text()), "victims": victims},
     "resumed": {"same_bytes": once == killed, "sha256": [once, killed]},
   }

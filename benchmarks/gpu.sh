@@ -14,7 +14,7 @@
 set -euo pipefail
 
 PYTHON=${PYTHON:-python}                     # an interpreter with miue-jax[gpu,torch]
-PLATFORM=${PLATFORM:-cuda}                   # cpu for a rehearsal
+PLATFORM=${PLATFORM:-cuda,cpu}               # cpu for a rehearsal
 BATCHES=${BATCHES:-"512 1024 2048"}          # of the delta and the training steps
 SECONDS_EACH=${SECONDS_EACH:-2}              # of a run of a step
 MATRIX=${MATRIX:-8192}                       # rows and columns of the matrices of the peak
@@ -33,10 +33,7 @@ out=$(realpath -m "$2")
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export JAX_PLATFORMS=$PLATFORM,cpu PYTHONPATH=$PWD
-if [[ $PLATFORM == cpu ]]; then
-  export JAX_PLATFORMS=cpu
-fi
+export JAX_PLATFORMS=$PLATFORM PYTHONPATH=$PWD
 read -ra changes <<<"$CHANGES"
 
 recipe=("--config=$RECIPE")
@@ -58,7 +55,7 @@ began=$(date +%s)
 echo $(($(date +%s) - began)) >"$work/whole.seconds"
 
 # Operations whose order of additions varies would change bytes from run to run.
-if [[ $PLATFORM == cuda ]]; then
+if [[ $PLATFORM == cuda* ]]; then
   export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_exclude_nondeterministic_ops=true"
 fi
 generate=("$PYTHON" -m miue_jax.main "${recipe[@]}" "${folder[@]}" "${half[@]}" "${changes[@]}"

@@ -9,17 +9,15 @@ more epochs, weighted by local contrast with a least weight, and recompressed as
 
 import argparse
 import dataclasses
-import io
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from miue_jax.experiment import api
 from miue_jax.methods import AlternatingSettings
-from miue_jax.owner import choose, load
+from miue_jax.owner import choose, load, pipelines
 from miue_jax.owner.load import Loaded
-from miue_jax.pictures import carry, survey
+from miue_jax.pictures import carry, decode, survey
 
 VICTIMS = ("small_cnn:24:6:128", "small_cnn:24:24:32", "resnet18:12:10:32")
 
@@ -70,18 +68,14 @@ def perturbed(way: Way, photos: pathlib.Path, loaded: Loaded, delta: np.ndarray)
   for found, pixels, change in zip(loaded.pictures, loaded.small, delta, strict=True):
     weights = None
     if way.floor < 1:
-      picture = load.decode.read(photos / found.path)
+      picture = decode.read(photos / found.path)
       weights = carry.contrast_weights(picture, choose.SIZE, floor=way.floor)
     shaped = carry.shaped(change, weights, colour_shift=choose.COLOUR_SHIFT)
     rows.append(np.clip(pixels.astype(np.int16) + shaped, 0, 255).astype(np.uint8))
-  return np.stack([row if way.quality is None else jpeg(row, way.quality) for row in rows])
-
-
-def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-  """Returns pixels after JPEG."""
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, "jpeg", quality=quality)
-  return np.asarray(Image.open(file))
+  if way.quality:
+    recompressed = pipelines.jpeg(way.quality)
+    rows = [recompressed(decode.Picture(row), choose.SIZE) for row in rows]
+  return np.stack(rows)
 
 
 def psnr(originals: np.ndarray, published: np.ndarray) -> float:

@@ -4,7 +4,6 @@ import pathlib
 import time
 from typing import Any
 
-import jax
 import numpy as np
 from scipy import special
 from sklearn import metrics
@@ -41,8 +40,7 @@ def check(victim: Model, config: Config, dataset: Dataset) -> None:
   image = dataset.train.images.shape[1:]
   module = models.build(victim, dataset.num_classes, image)
   if start := config.victim_fit.start_from:
-    shapes = jax.eval_shape(lambda: models.init(module, jax.random.key(0), image))
-    pretrained.transplant(pretrained.load(start), shapes)
+    pretrained.check(pretrained.load(start), module, image)
 
 
 def training_split(

@@ -106,13 +106,15 @@ class Choice:
 
   def fit(self, victim: Victim, count: int) -> Fit:
     """Returns the training of a victim on so many pictures."""
-    recipe = Fit(
-      batch_size=_victim_batch(count), learning_rate=0.1, weight_decay=5e-4, augment="crop_flip"
+    return Fit(
+      epochs=victim.epochs,
+      batch_size=_victim_batch(count),
+      # A larger learning rate would lose pretrained weights.
+      learning_rate=0.01 if victim.start_from else 0.1,
+      weight_decay=5e-4,
+      augment="crop_flip",
+      start_from=victim.start_from,
     )
-    if victim.start_from:
-      # A larger learning rate would lose the weights.
-      recipe = dataclasses.replace(recipe, learning_rate=0.01, start_from=victim.start_from)
-    return dataclasses.replace(recipe, epochs=victim.epochs)
 
   def config(self, victim: Victim, count: int) -> Config:
     """Returns a config for a plan."""
@@ -168,15 +170,20 @@ def _method(total: int, epsilon: float) -> AlternatingSettings:
 
 
 def _victims(total: int) -> tuple[Victim, ...]:
-  learning = total - round(HELD_OUT * total)
+  count = learning(total)
   least, most = _LONG_EPOCHS
-  long = min(max(least, math.ceil(_UPDATES * _victim_batch(learning) / learning)), most)
+  long = min(max(least, math.ceil(_UPDATES * _victim_batch(count) / count)), most)
   short = long // _SHORT
   return (
     Victim("a small network", "small_cnn", 24, short),
     Victim("a small network", "small_cnn", 24, long),
     Victim("a ResNet", "resnet18", 12, long // 2),
   )
+
+
+def learning(total: int) -> int:
+  """Returns how many of so many pictures the victims of the proof learn from, at least."""
+  return total - round(HELD_OUT * total)
 
 
 def _victim_batch(count: int) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import jax
 
 from miue_jax.machine import files, meshes
-from miue_jax.owner import load
-from miue_jax.owner.choose import HELD_OUT, SIZE, Choice
+from miue_jax.owner import choose, load
+from miue_jax.owner.choose import SIZE, Choice
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -84,7 +84,7 @@ def start(choice: Choice, count: int) -> None:
       jax.config.update("jax_compilation_cache_dir", str(folder))
   # jax cannot store every program; this costs time and concerns no owner of pictures.
   warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-  sizes = {choice.fit(victim, _learning(count)).batch_size for victim in choice.victims}
+  sizes = {choice.fit(victim, choose.learning(count)).batch_size for victim in choice.victims}
   meshes.start(0, (*batch_sizes(choice.method), *sizes))
 
 
@@ -92,7 +92,7 @@ def estimate(
   choice: Choice, root: str | os.PathLike, pictures: Sequence[Found], classes: int
 ) -> Estimate:
   """Returns what a protection takes, from steps on random pixels and a few pictures."""
-  count, learning = len(pictures), _learning(len(pictures))
+  count, learning = len(pictures), choose.learning(len(pictures))
   config = choice.config(choice.victims[0], learning)
   # A program needs one full batch; how many steps there are is counted apart.
   making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
@@ -122,14 +122,9 @@ def _peak_memory() -> int:
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _learning(count: int) -> int:
-  """Returns how many pictures the victims of the proof learn from."""
-  return count - round(HELD_OUT * count)
-
-
 def _reading(root: str | os.PathLike, pictures: Sequence[Found], choice: Choice) -> float:
   """Returns the seconds of reading, publishing and reading again, from a few pictures."""
-  sample = pictures[:: max(1, len(pictures) // _SAMPLE)][:_SAMPLE]
+  sample = load.some(pictures, _SAMPLE)
   began = time.monotonic()
   load.load(root, sample, SIZE, choice.seen, quiet=True)
   return 4 * (time.monotonic() - began) * len(pictures) / len(sample)

@@ -86,11 +86,16 @@ def shorter_side(root: str | os.PathLike, pictures: Sequence[Found]) -> int:
     root: Folder of the pictures.
     pictures: The pictures.
   """
-  sides = [0]
-  for found in pictures[:: max(1, len(pictures) // _FEW)][:_FEW]:
+  sides = []
+  for found in some(pictures, _FEW):
     with contextlib.suppress(UserError):  # `load` names it
       sides.append(min(decode.read(pathlib.Path(root) / found.path).channels.shape[:2]))
-  return int(np.median(sides[1:] or sides))
+  return int(np.median(sides)) if sides else 0
+
+
+def some(pictures: Sequence[Found], most: int) -> Sequence[Found]:
+  """Returns at most so many of the pictures, evenly spaced."""
+  return pictures[:: max(1, len(pictures) // most)][:most]
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

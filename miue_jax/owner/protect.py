@@ -260,10 +260,11 @@ def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
 
 def _unpublished(request: Request, loaded: Loaded, secret: Key, say: Callable) -> np.ndarray:
   """Returns the numbers of the pictures to publish, and says what changed."""
+  out = request.files
   todo = [
     i
     for i, (found, source) in enumerate(zip(loaded.pictures, loaded.sources, strict=True))
-    if not publish.is_published(found, request.files, secret, source)
+    if not publish.is_published(found, out, secret, source)
   ]
   done = len(loaded.pictures) - len(todo)
   if done:

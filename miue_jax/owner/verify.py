@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from miue_jax import models
@@ -73,9 +72,8 @@ def _pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Vi
   variables, image, found = pretrained.load(weights), (choice.seen, choice.seen, 3), []
   for victim in choice.victims:
     module = models.build(choice.config(victim, LEAST).victim, classes, image)
-    shapes = jax.eval_shape(lambda m=module: models.init(m, jax.random.key(0), image))
     with contextlib.suppress(UserError):  # another network
-      pretrained.transplant(variables, shapes)
+      pretrained.check(variables, module, image)
       found.append(dataclasses.replace(victim, start_from=str(weights)))
   if not found:
     networks = sorted({f"{victim.network} of width {victim.width}" for victim in choice.victims})

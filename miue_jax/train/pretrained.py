@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
+from miue_jax import models
 from miue_jax.machine import archives, files
 from miue_jax.settings.errors import UserError, first_line
 
@@ -114,6 +116,11 @@ def transplant(trained: Variables, fresh: Variables) -> Variables:
         "same model name, width and stem, and images of the same size and channels."
       )
   return result
+
+
+def check(trained: Variables, module: nn.Module, image: tuple[int, ...]) -> None:
+  """Raises a UserError if these are not the weights of a network, as `transplant` does."""
+  transplant(trained, jax.eval_shape(lambda: models.init(module, jax.random.key(0), image)))
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

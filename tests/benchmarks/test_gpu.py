@@ -6,25 +6,12 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
+from toy_pictures import toy
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 LINEAR = ("--config.method.model.name=linear", "--config.victim.name=linear")
-
-
-def toy(folder):
-  """Writes images of two classes that differ in brightness."""
-  random = np.random.default_rng(0)
-  for part, count in (("train", 16), ("test", 8)):
-    for name, low in (("dark", 0), ("light", 128)):
-      (folder / part / name).mkdir(parents=True)
-      for number in range(count):
-        pixels = random.integers(low, low + 128, (8, 8, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / part / name / f"{number}.png")
-  return folder
 
 
 def test_without_its_arguments_it_says_what_they_are():
@@ -44,9 +31,12 @@ def test_a_rehearsal_measures_everything(tmp_path):
     "PYTHON": sys.executable, "PLATFORM": "cpu", "BATCHES": "8 16", "SECONDS_EACH": "0",
     "MATRIX": "64", "KILL_AFTER": "4", "KILL_EPOCHS": "2", "CHANGES": " ".join(changes),
   }  # fmt: skip
-  out = tmp_path / "out.json"
+  images, out = tmp_path / "images", tmp_path / "out.json"
+  for name in ("a", "bbb"):
+    toy(images / "train", name, 16)
+    toy(images / "test", name, 8, start=16)
   done = subprocess.run(
-    [SCRIPT, toy(tmp_path / "images"), out],
+    [SCRIPT, images, out],
     capture_output=True, text=True, env=environment, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr[-2000:]

@@ -2,22 +2,10 @@
 
 import numpy as np
 import pytest
+from toy_pictures import toy
 
 from benchmarks import small_folders
 from miue_jax.owner import choose
-
-
-def toy(folder, seed):
-  """Writes eight pictures of each of two classes that differ in brightness."""
-  from PIL import Image
-
-  random = np.random.default_rng(seed)
-  for name, low in (("dark", 0), ("light", 128)):
-    (folder / name).mkdir(parents=True)
-    for number in range(8):
-      pixels = random.integers(low, low + 128, (12, 12, 3), np.uint8)
-      Image.fromarray(pixels).save(folder / name / f"{number}.png")
-  return folder
 
 
 def test_psnr_of_a_change_by_one():
@@ -29,7 +17,10 @@ def test_psnr_of_a_change_by_one():
 def test_a_row_for_each_way(tmp_path, capsys, monkeypatch, quick_compiler):
   monkeypatch.setattr(choose, "SIZE", 8)
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
-  photos, test = toy(tmp_path / "photos", 0), toy(tmp_path / "test", 1)
+  photos, test = tmp_path / "photos", tmp_path / "test"
+  for name in ("a", "bbb"):
+    toy(photos, name, 8)
+    toy(test, name, 8, start=8)
   small_folders.main([str(photos), str(test), "--victim=linear:1:2:8", "--epochs=1"])
   lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
   assert [line.split(" | ")[0][2:] for line in lines[2:]] == [
