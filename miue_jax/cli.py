@@ -149,7 +149,9 @@ def audit(
   time: options.Time = None,
   threshold: options.Threshold = None,
   photos: options.Originals = None,
+  weights: options.Weights = None,
   labels: options.Labels = None,
+  public: options.Public = None,
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
@@ -159,10 +161,11 @@ def audit(
   miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
   miue-jax audit --all runs --time 2h  all protected folders in runs, every month
   miue-jax audit photos                broken files, duplicates, small classes
+  miue-jax audit photos --public web   which of them are public already
   """  # noqa: D301
   seconds, limit = options.seconds_of(time), _THRESHOLD if threshold is None else threshold
-  if all and (photos or labels or key):
-    raise UserError("--all takes keys and originals from where they were: leave the options out.")
+  if all and (photos or labels or key or weights or public):
+    raise UserError("--all takes --time, --threshold and --passphrase: leave the others out.")
   from miue_jax.machine import files
   from miue_jax.owner import private
 
@@ -173,21 +176,22 @@ def audit(
       raise typer.Exit(4)
     return
   if not files.exists(private.path_of(folder)):
-    if time or threshold is not None or photos:
+    if time or threshold is not None or photos or weights:
       raise UserError(
         f"{private.path_of(folder)} is missing, so {folder} is examined as pictures that are not "
-        "protected: leave --time, --threshold and --photos out, or give OUT of a protection."
+        "protected: leave --time, --threshold, --photos and --weights out, or give OUT of a "
+        "protection."
       )
     from miue_jax.owner import examine
 
-    examine.examine(folder, labels, key, options.secret(passphrase), terminal.write)
+    examine.examine(folder, labels, key, options.secret(passphrase), public, terminal.write)
     return
-  if labels:
-    raise UserError("--labels is for pictures that are not protected yet: leave it out.")
+  if labels or public:
+    raise UserError("--labels and --public are for pictures before protection: leave them out.")
   from miue_jax.owner import audit as work
 
   secret = options.secret(passphrase)
-  if not work.audit(folder, key, secret, photos, seconds, limit, terminal.write):
+  if not work.audit(folder, key, secret, photos, seconds, limit, weights, terminal.write):
     raise typer.Exit(4)
 
 

@@ -86,7 +86,7 @@ def test_an_audit_of_all_tells_a_job_by_its_status(tmp_path, monkeypatch):
     assert CliRunner().invoke(cli.app, [*arguments, limit]).exit_code == status
   assert found[0][:4] == (tmp_path, None, 7200, 60)
   done = CliRunner().invoke(cli.app, ["audit", "--all", str(tmp_path), "--key", "k"])
-  assert "leave the options out" in str(done.exception)
+  assert "leave the others out" in str(done.exception)
 
 
 def test_a_mistaken_option_is_found_quickly():

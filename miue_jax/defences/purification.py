@@ -1,8 +1,9 @@
 """Provides purification: a generative model replaces every training image by its own version.
 
-Both models are trained here, on the clean images that the defence is assumed to have: the share
-`evaluate.clean_fraction` of the test images. Its victims are not tested on these images. Published
-purifiers had more images: AVATAR used a diffusion model of the whole clean training set.
+The models of the defences are trained here, on the clean images that the defence is assumed to
+have: the share `evaluate.clean_fraction` of the test images. Its victims are not tested on these
+images. Published purifiers had more images: AVATAR used a diffusion model of the whole clean
+training set. `restored` learns from pairs of protected and clean images instead.
 """
 
 import dataclasses
@@ -76,6 +77,62 @@ def variational(training: Training = Training()) -> Defence:
     return _replaced(train, lambda keys, images: rebuilt(params, images), training, seed)
 
   return Defence("vae", preprocess=preprocess, needs_clean=True)
+
+
+def restored(
+  images: np.ndarray,
+  protected: np.ndarray,
+  originals: np.ndarray,
+  seed: int,
+  training: Training = Training(),
+) -> np.ndarray:
+  """Returns images from which a network removed what it learned from pairs to remove.
+
+  An adversary who can have images of his own protected gets such pairs. The idea is that of
+  BridgePure (Wang et al., "BridgePure: Limited Protection Leakage Can Break Black-Box Data
+  Protection", NeurIPS 2025), whose network is a diffusion bridge, and LightShed (Foerster et al.,
+  USENIX Security 2025), whose network is an autoencoder. Here a U-Net predicts the perturbation by
+  least squares.
+
+  Args:
+    images: Protected images, uint8 `[N, H, W, C]`.
+    protected: Other protected images, uint8 `[n, H, W, C]`.
+    originals: Their originals, uint8 `[n, H, W, C]`.
+    seed: Seed of the training.
+    training: Settings of the training.
+
+  Returns:
+    Images uint8 `[N, H, W, C]`.
+
+  Raises:
+    UserError: The final loss is not finite.
+  """
+  model = generative.UNet(training.width)
+  start = jnp.zeros((1, *images.shape[1:]))
+  params = jax.jit(model.init)(prng.stream(seed, "purifier"), start, jnp.zeros(1))["params"]
+
+  def removed(params, images):
+    # The network is that of the diffusion model, at the level of no noise.
+    return images - model.apply({"params": params}, images, jnp.zeros(len(images)))
+
+  def loss(params, key, pairs):
+    del key
+    given, wanted = jnp.split(pairs, 2, axis=-1)
+    return jnp.mean((removed(params, given) - wanted) ** 2)
+
+  pairs = _unlabelled(np.concatenate([protected, originals], axis=-1))
+  params = fit(loss, params, pairs, training, seed)
+  apply = jax.jit(removed)
+
+  def purify(keys, batch):
+    del keys
+    return apply(params, batch)
+
+  return _replaced(_unlabelled(images), purify, training, seed).images[:]
+
+
+def _unlabelled(images: np.ndarray) -> Split:
+  return Split(Images(images), np.zeros(len(images), np.int32))
 
 
 def evidence_loss(model: Any, params: Any, key: jax.Array, images: jax.Array) -> jax.Array:
@@ -205,8 +262,8 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
     params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
   if not np.isfinite(sharding.fetch(value)):
     raise UserError(
-      "The loss of the purifier is not finite: raise evaluate.clean_fraction, so that it gets more "
-      "clean images."
+      "The loss of the purifier is not finite: it needs more images, of which "
+      "evaluate.clean_fraction gives it a share."
     )
   return params
 

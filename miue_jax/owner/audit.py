@@ -4,18 +4,22 @@ import dataclasses
 import datetime
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from miue_jax import __version__
+from miue_jax.data.sampling import Draw, stratified
+from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
 from miue_jax.owner import page, private, proof, published
+from miue_jax.owner.choose import Victim
+from miue_jax.owner.pipelines import WHOLE
 from miue_jax.owner.published import Pairs
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
-
-_WHOLE = "the whole picture"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +31,19 @@ class Attack:
     pipeline: How files are loaded.
     defence: What is done to loaded pictures, an entry of `miue_jax.defences`.
     advice: What an owner can do against it.
+    cost: How long it takes, as a multiple of training without an attack.
+    pairs: Whether a network learns from half of the held-out pictures, published and original, to
+      undo the protection of the others.
+    pretrained: Whether the victim starts from weights, which the owner has to give.
   """
 
   said: str
-  pipeline: str = _WHOLE
+  pipeline: str = WHOLE
   defence: str = "none"
   advice: str = "protect with a higher --strength"
+  cost: float = 1.0
+  pairs: bool = False
+  pretrained: bool = False
 
 
 _SMALLER = "publish larger pictures: JPEG removes less of a coarse perturbation"
@@ -41,9 +52,10 @@ _COLOUR = "protect with a higher --strength, or publish pictures without colour"
 # The cheapest first, so that a bounded time tells most.
 ATTACKS = (
   Attack(private.UNTOUCHED),
-  Attack("JPEG at quality 90", f"{_WHOLE} after JPEG 90", advice=_SMALLER),
-  Attack("JPEG at quality 75", f"{_WHOLE} after JPEG 75", advice=_SMALLER),
-  Attack("JPEG at quality 50", f"{_WHOLE} after JPEG 50", advice=_SMALLER),
+  Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_SMALLER),
+  Attack("JPEG at quality 75", f"{WHOLE} after JPEG 75", advice=_SMALLER),
+  Attack("JPEG at quality 50", f"{WHOLE} after JPEG 50", advice=_SMALLER),
+  Attack("halving the size", f"{WHOLE} at half its size", advice=_SMALLER),
   Attack("cropping the centre", "the centre"),
   Attack("cropping at random", "a random part"),
   Attack("dropping colour", defence="grayscale", advice=_COLOUR),
@@ -56,7 +68,20 @@ ATTACKS = (
   Attack("strong changes chosen against protections", defence="ueraser"),
   Attack("removing what is linearly separable", defence="projection"),
   Attack("fewer bits of colour", defence="bits4"),
-  Attack("adversarial training", defence="at4"),
+  Attack(
+    "starting from pretrained weights",
+    pretrained=True,
+    advice="publish fewer or smaller pictures: networks know such pictures from elsewhere",
+  ),
+  Attack("adversarial training", defence="at4", cost=6.0),
+  Attack("rebuilding by an autoencoder", defence="vae", cost=8.0),
+  Attack(
+    "undoing by a network that has seen pairs",
+    pairs=True,
+    cost=8.0,
+    advice="keep the originals of published pictures private",
+  ),
+  Attack("rebuilding by a diffusion model", defence="avatar60", cost=12.0),
 )
 
 
@@ -67,6 +92,7 @@ def audit(
   photos: pathlib.Path | None,
   seconds: float | None,
   threshold: float,
+  weights: pathlib.Path | None,
   say: Callable[[str], None],
 ) -> bool:
   """Tries all attacks for which there is time; prints and records what each gives back.
@@ -78,34 +104,38 @@ def audit(
     photos: Folder of the originals; None is where they were when they were protected.
     seconds: Time that the attacks may take, the first one always; None sets no limit.
     threshold: Percent of what can be learned from the originals.
+    weights: Weights that `--mode=pretrain` wrote, from which a victim starts as well; or None.
     say: Prints a line.
 
   Returns:
     Whether no attack gave back more than the threshold.
 
   Raises:
-    UserError: There is no key, or too few originals are there.
+    UserError: There is no key, too few originals are there, or no victim has the network of the
+      weights.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:
-    rows = Rows(pairs.store.audits, private.Audit)
-    loaded, clean, longest = {}, None, 0.0
-    for number, attack in enumerate(ATTACKS):
+    rows, victim = Rows(pairs.store.audits, private.Audit), _longest(pairs.choice.victims)
+    pretrained, attacks = None, [attack for attack in ATTACKS if not attack.pretrained]
+    if weights:
+      fitting = proof.pretrained(pairs.choice, weights, int(pairs.labels.max()) + 1)
+      pretrained, attacks = _longest(fitting), list(ATTACKS)
+    loaded = pairs.sets(WHOLE)
+    started = time.monotonic()
+    clean, _ = _reached(pairs, ATTACKS[0], victim, loaded[0], loaded[0])
+    plain = time.monotonic() - started
+    for number, attack in enumerate(attacks):
       left = None if seconds is None else seconds - (time.monotonic() - began)
-      if left is not None and number and left < longest:
-        names = ", ".join(later.said for later in ATTACKS[number:])
+      if left is not None and number and left < attack.cost * plain:
+        names = ", ".join(later.said for later in attacks[number:])
         say(f"The time is over; not tried: {names}.")
         break
-      started = time.monotonic()
-      originals, changed = loaded.pop(attack.pipeline, None) or pairs.sets(attack.pipeline)
-      if attack.pipeline == _WHOLE:
-        loaded[_WHOLE] = originals, changed
-      clean = clean or _accuracy(pairs, originals, originals, "none")
-      reached = _accuracy(pairs, changed, originals, attack.defence)
-      row = _row(pairs, attack, clean, reached)
+      sets = loaded if attack.pipeline == WHOLE else pairs.sets(attack.pipeline)
+      learner = pretrained if pretrained and attack.pretrained else victim
+      row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       rows.append(row)
       say(_line(row, attack))
-      longest = max(longest, time.monotonic() - started)
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
       page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
@@ -144,7 +174,7 @@ def audit_all(
     left = None if ends is None else (ends - time.monotonic()) / (len(outs) - number)
     say(f"{out} ({number + 1} of {len(outs)}):")
     try:
-      if not audit(out, None, passphrase, None, left, threshold, say):
+      if not audit(out, None, passphrase, None, left, threshold, None, say):
         fallen.append(str(out))
     except UserError as error:
       failed.append(str(out))
@@ -177,22 +207,44 @@ def _concluded(audits: list[list[dict[str, Any]]], threshold: float, say: Callab
   return False
 
 
-def _accuracy(pairs: Pairs, learned: Any, originals: Any, defence: str) -> float:
-  """Returns the accuracy in percent of a victim, at its last or its best epoch."""
-  tested, labels = pairs.held_out, pairs.labels
+def _longest(victims: Sequence[Victim]) -> Victim:
+  return max(victims, key=lambda victim: victim.epochs)
+
+
+def _reached(
+  pairs: Pairs, attack: Attack, victim: Victim, originals: np.ndarray, published: np.ndarray
+) -> tuple[float, int]:
+  """Returns what a victim reaches by an attack, and on how many pictures it was tested."""
+  tested = pairs.held_out
+  if attack.pairs:
+    known, tested = _halves(pairs)
+    published = published.copy()
+    published[~pairs.held_out] = purification.restored(
+      published[~pairs.held_out], published[known], originals[known], pairs.choice.seed
+    )
   (row,) = proof.rows_of(
     pairs.choice,
-    max(pairs.choice.victims, key=lambda victim: victim.epochs),
-    {"pictures": learned[~tested]},
-    labels[~tested],
-    (originals[tested], labels[tested]),
-    defences=(defence,),
+    victim,
+    {"pictures": published[~pairs.held_out]},
+    pairs.labels[~pairs.held_out],
+    (originals[tested], pairs.labels[tested]),
+    defences=(attack.defence,),
   )
-  return max(row["test_accuracy"], row["peak_test_accuracy"])
+  # Defences that learn from clean images take them from the test.
+  count = row.get("test_images", int(tested.sum()))
+  return max(row["test_accuracy"], row["peak_test_accuracy"]), count
 
 
-def _row(pairs: Pairs, attack: Attack, clean: float, reached: float) -> dict[str, Any]:
-  count = int(pairs.held_out.sum())
+def _halves(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+  """Returns masks of the two halves of the held-out pictures, bool `[N]`."""
+  held_out = np.flatnonzero(pairs.held_out)
+  chosen = stratified(pairs.labels[held_out], len(held_out) // 2, pairs.choice.seed, Draw.CLEAN)
+  known = np.zeros(len(pairs.labels), bool)
+  known[held_out[chosen]] = True
+  return known, pairs.held_out & ~known
+
+
+def _row(pairs: Pairs, attack: Attack, clean: float, reached: float, count: int) -> dict[str, Any]:
   chance = proof.chance_of(pairs.labels[pairs.held_out])
   low, high = proof.interval(reached, count)
   learned = max(clean - chance, verdict.LEARNS_FROM)

@@ -1,13 +1,14 @@
 """Examines pictures before they are protected: broken files, duplicates, classes."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from miue_jax.owner import load, private
 from miue_jax.owner.choose import FEW, LEAST
-from miue_jax.owner.load import named
+from miue_jax.owner.load import Loaded, named
+from miue_jax.owner.protect_archive import as_folder
 from miue_jax.pictures import survey
 from miue_jax.pictures.key import Key
 
@@ -23,25 +24,43 @@ def examine(
   labels: pathlib.Path | None,
   key: pathlib.Path | None,
   passphrase: str | None,
+  public: pathlib.Path | None,
   say: Callable[[str], None],
 ) -> None:
-  """Prints what an owner should know about a folder of pictures before it is protected.
+  """Prints what an owner should know about pictures before they are protected.
 
   Args:
-    photos: The folder.
+    photos: The folder or archive.
     labels: CSV file of classes, or None.
     key: Key of a published folder: its pictures are recognised.
     passphrase: Passphrase of the key.
+    public: Folder or archive of pictures that anybody can have, or None.
     say: Prints a line.
 
   Raises:
     UserError: There is no such folder, or the key cannot be read.
   """
-  found = survey.survey(photos, labels=labels)
-  say(found.describe())
-  loaded = load.load(photos, found.pictures, _SIDE, _SIDE)
+  with as_folder(photos) as folder:
+    found = survey.survey(folder, labels=labels)
+    say(found.describe())
+    loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for _, reason in loaded.failed:
     say(f"Broken: {reason}")
+  _tell_duplicates(loaded, say)
+  _tell_classes(found.counts(), say)
+  if key:
+    with Key.open(key, passphrase) as secret:
+      pairs = zip(loaded.pictures, loaded.sources, strict=True)
+      known = [picture.path for picture, digest in pairs if secret.find(digest)]
+    said = f"{len(known)} pictures are already protected with this key"
+    say(f"{said}: {named(known)}." if known else f"{said}.")
+  if public:
+    _tell_public(loaded, public, say)
+  private.repeat_about(photos, say)
+
+
+def _tell_duplicates(loaded: Loaded, say: Callable[[str], None]) -> None:
+  """Prints the pictures that are the same, or nearly."""
   groups: dict[bytes, list[survey.Found]] = {}
   for picture, digest in zip(loaded.pictures, loaded.sources, strict=True):
     groups.setdefault(digest, []).append(picture)
@@ -52,7 +71,10 @@ def examine(
   for first, second in near(loaded.small[firsts]):
     pair = [loaded.pictures[firsts[number]] for number in (first, second)]
     say(f"Nearly the same picture{_across(pair)}: {named(found.path for found in pair)}.")
-  counts = found.counts()
+
+
+def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None:
+  """Prints the classes that are small or unequal."""
   for name, count in counts.items():
     if count < FEW:
       what = "nothing can be proved" if count < LEAST else "the proof is uncertain"
@@ -60,16 +82,19 @@ def examine(
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
     most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
     say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
-  if key:
-    with Key.open(key, passphrase) as secret:
-      known = [
-        picture.path
-        for picture, digest in zip(loaded.pictures, loaded.sources, strict=True)
-        if secret.find(digest)
-      ]
-    said = f"{len(known)} pictures are already protected with this key"
-    say(f"{said}: {named(known)}." if known else f"{said}.")
-  private.repeat_about(photos, say)
+
+
+def _tell_public(loaded: Loaded, public: pathlib.Path, say: Callable[[str], None]) -> None:
+  """Prints the pictures that are among public ones, or nearly, and cannot be protected any more."""
+  with as_folder(public) as folder:
+    others = load.load(folder, survey.survey(folder, unlabelled=True).pictures, _SIDE, _SIDE)
+  images = np.concatenate([loaded.small, others.small])
+  count, there = len(loaded.pictures), set(others.sources)
+  known = {number for number, digest in enumerate(loaded.sources) if digest in there}
+  known |= {first for first, second in near(images) if first < count <= second}
+  said = f"{len(known)} of {count} pictures are also in {public}, or nearly"
+  paths = [loaded.pictures[number].path for number in sorted(known)]
+  say(f"{said}, and cannot be protected any more: {named(paths)}." if known else f"{said}.")
 
 
 def _across(group: Sequence[survey.Found]) -> str:

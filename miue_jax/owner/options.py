@@ -62,6 +62,10 @@ Weights = Annotated[
   pathlib.Path | None,
   typer.Option(metavar="FILE.npz", help="Also train from these weights, of --mode=pretrain."),
 ]
+Public = Annotated[
+  pathlib.Path | None,
+  typer.Option(metavar="FOLDER", help="Before protection: name the pictures that are here too."),
+]
 Threshold = Annotated[
   float | None,
   typer.Option(

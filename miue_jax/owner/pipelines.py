@@ -58,14 +58,25 @@ def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
   return load
 
 
+def halved(picture: Picture, size: int) -> np.ndarray:
+  """Returns the whole picture after a site has halved its size, by Lanczos as image servers do."""
+  image = Image.fromarray(decode.srgb(picture))
+  half = image.resize([max(1, side // 2) for side in image.size], Image.Resampling.LANCZOS)
+  return decode.squashed(Picture(np.asarray(half)), size)
+
+
+WHOLE = "the whole picture"
 PIPELINES: dict[str, Callable[[Picture, int], np.ndarray]] = {
-  "the whole picture": squashed,
+  WHOLE: squashed,
   "the centre": centre,
   "a random part": part,
-  "the whole picture after JPEG 90": jpeg(90),
-  "the whole picture after JPEG 75": jpeg(75),
-  "the whole picture after JPEG 50": jpeg(50),
+  f"{WHOLE} after JPEG 90": jpeg(90),
+  f"{WHOLE} after JPEG 75": jpeg(75),
+  f"{WHOLE} after JPEG 50": jpeg(50),
+  f"{WHOLE} at half its size": halved,
 }
+# The loaders of scrapers; the others are attacks.
+USUAL = (WHOLE, "the centre", "a random part", f"{WHOLE} after JPEG 90", f"{WHOLE} after JPEG 75")
 
 
 def loaded(

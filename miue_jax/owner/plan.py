@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from miue_jax.owner import choose, estimate, load, private
 from miue_jax.owner.protect import Request, surveyed
+from miue_jax.owner.protect_archive import as_folder
 
 
 def plan(
@@ -18,7 +19,7 @@ def plan(
   """Prints time, memory, energy and perhaps the cost of a protection.
 
   Args:
-    photos: Folder of the pictures.
+    photos: Folder or archive of the pictures.
     strength: One of `choose.STRENGTHS`; None is the default.
     labels: CSV file of classes, or None.
     watts: Power of this machine.
@@ -28,16 +29,17 @@ def plan(
   Raises:
     UserError: There are too few pictures or classes.
   """
-  found = surveyed(Request(photos, photos.with_name(photos.name + ".public"), labels=labels))
-  say(found.describe())
-  counts = found.counts()
-  side = load.shorter_side(photos, found.pictures)
-  choice = choose.choose(counts, strength or choose.STRENGTH, side, 0)
-  if few := choose.advice(counts):
-    say(few)
-  say("Measuring how long this machine takes ...")
-  estimate.start(choice, len(found.pictures))
-  expected = estimate.estimate(choice, photos, found.pictures, len(counts))
+  with as_folder(photos) as folder:
+    found = surveyed(Request(folder, photos.with_name(photos.name + ".public"), labels=labels))
+    say(found.describe())
+    counts = found.counts()
+    side = load.shorter_side(folder, found.pictures)
+    choice = choose.choose(counts, strength or choose.STRENGTH, side, 0)
+    if few := choose.advice(counts):
+      say(few)
+    say("Measuring how long this machine takes ...")
+    estimate.start(choice, len(found.pictures))
+    expected = estimate.estimate(choice, folder, found.pictures, len(counts))
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"

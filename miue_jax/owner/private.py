@@ -205,14 +205,20 @@ def repeat(out: pathlib.Path, say: Callable[[str], None]) -> None:
 
 
 def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:
-  """Prints the latest verdicts about folders next to `photos` that were published from it."""
+  """Prints the latest verdicts about folders next to `photos` that were published from it.
+
+  Args:
+    photos: A folder of pictures or an archive.
+    say: Prints a line.
+  """
   photos, found = photos.absolute(), []
   with contextlib.suppress(UserError):  # what is next to the pictures may be anything
     found = published_in(photos.parent, deep=False)
   for out in found:
     store = Private(path_of(out))
     with contextlib.suppress(UserError):
-      if files.exists(store.noted) and noted_in(store)["photos"] == str(photos):
+      sources = map(str, (photos, store.rows / photos.name))  # the second one of an archive
+      if files.exists(store.noted) and noted_in(store)["photos"] in sources:
         repeat(out, say)
 
 

@@ -1,5 +1,6 @@
 """Proves a protection: victims learn from the published files as a scraper would load them."""
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from miue_jax import models
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import api
 from miue_jax.machine import files, reading
@@ -17,6 +19,8 @@ from miue_jax.owner.choose import HELD_OUT, LEAST, Choice, Victim
 from miue_jax.owner.private import Private
 from miue_jax.report import verdict
 from miue_jax.report.verdict import Verdict
+from miue_jax.settings.errors import UserError
+from miue_jax.train import pretrained as weights_files
 
 ORIGINALS, PUBLISHED = "originals", "published"
 _CONFIDENCE = 0.95
@@ -174,6 +178,32 @@ def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> l
     Trial(victim.label + sees + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
     for said, column in MOMENTS.items()
   ]
+
+
+def pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Victim, ...]:
+  """Returns the victims of a choice whose networks these weights fit, to start from them.
+
+  Args:
+    choice: The choice.
+    weights: File that `--mode=pretrain` wrote.
+    classes: Number of classes of the pictures.
+
+  Raises:
+    UserError: The file cannot be read, or no victim has such a network.
+  """
+  variables, image, found = weights_files.load(weights), (choice.seen, choice.seen, 3), []
+  for victim in choice.victims:
+    module = models.build(choice.config(victim, LEAST).victim, classes, image)
+    with contextlib.suppress(UserError):  # another network
+      weights_files.check(variables, module, image)
+      found.append(dataclasses.replace(victim, start_from=str(weights)))
+  if not found:
+    networks = sorted({f"{victim.network} of width {victim.width}" for victim in choice.victims})
+    raise UserError(
+      f"{weights} holds the weights of another network: pretrain {' or '.join(networks)} on images "
+      f"of {choice.seen} pixels, with normalise=none."
+    )
+  return tuple(found)
 
 
 def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:

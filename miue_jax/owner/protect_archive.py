@@ -7,7 +7,8 @@ published archive has the same names, shapes, types and labels as the original o
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Mapping
 
 import numpy as np
 
@@ -56,9 +57,36 @@ def protect_archive(
   return verdict
 
 
+@contextlib.contextmanager
+def as_folder(photos: pathlib.Path) -> Generator[pathlib.Path]:
+  """Yields `photos`, or a temporary folder of its images, named by their rows, if it is an archive.
+
+  Raises:
+    UserError: The file is not such an archive, or the folder cannot be written.
+  """
+  if not archive.is_archive(photos):
+    yield photos
+    return
+  content = archive.read(photos)
+  paths = {
+    images: [
+      f"{_part(images)}/{label}/{images}[{row}].png"
+      for row, label in enumerate(content[labels].reshape(-1))
+    ]
+    for images, labels in archive.pairs(content)
+  }
+  with tempfile.TemporaryDirectory(prefix="miue-jax-") as folder:
+    _unpack(content, paths, pathlib.Path(folder))
+    yield pathlib.Path(folder)
+
+
+def _part(images: str) -> str:
+  return next(part for part in archive.PARTS if part in images)
+
+
 def _paths(content: archive.Arrays, images: str, labels: str) -> list[str]:
   """Returns the file of each image: `train/<label>/<content>.png`."""
-  part = next(part for part in archive.PARTS if part in images)
+  part = _part(images)
   seen: dict[str, int] = {}
   paths = []
   for pixels, label in zip(content[images], content[labels].reshape(-1), strict=True):

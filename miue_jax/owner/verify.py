@@ -1,22 +1,14 @@
 """Verifies a protection: several victims, through the loaders of scrapers."""
 
-import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
-from miue_jax import models
 from miue_jax.owner import pipelines, proof, published, torch_victim
-from miue_jax.owner.choose import LEAST, Choice, Victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
 from miue_jax.report.verdict import Verdict
-from miue_jax.settings.errors import UserError
-from miue_jax.train import pretrained
-
-_PIPELINES = tuple(pipelines.PIPELINES)[:5]
 
 
 def verify(
@@ -54,8 +46,8 @@ def verify(
     say(f"Guessing gives {chance:.0f} % of {tested.sum()} held-out pictures.")
     victims, trials = pairs.choice.victims, []
     if weights:
-      victims += _pretrained(pairs.choice, weights, int(labels.max()) + 1)
-    for name in _PIPELINES:
+      victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
+    for name in pipelines.USUAL:
       originals, files = pairs.sets(name)
       for victim in victims:
         found = proof.compared(
@@ -65,23 +57,6 @@ def verify(
       if torch:
         trials += _said(_in_torch(pairs, originals, files, name), say)
     return proof.judged(trials, labels[tested])
-
-
-def _pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Victim, ...]:
-  """Returns the victims of a choice whose networks these weights fit, to start from them."""
-  variables, image, found = pretrained.load(weights), (choice.seen, choice.seen, 3), []
-  for victim in choice.victims:
-    module = models.build(choice.config(victim, LEAST).victim, classes, image)
-    with contextlib.suppress(UserError):  # another network
-      pretrained.check(variables, module, image)
-      found.append(dataclasses.replace(victim, start_from=str(weights)))
-  if not found:
-    networks = sorted({f"{victim.network} of width {victim.width}" for victim in choice.victims})
-    raise UserError(
-      f"{weights} holds the weights of another network: pretrain {' or '.join(networks)} on images "
-      f"of {choice.seen} pixels, with normalise=none."
-    )
-  return tuple(found)
 
 
 def _in_torch(

@@ -146,8 +146,7 @@ def survey(
   """
   root = str(root)
   if not files.is_folder(root):
-    advice = "only protect takes an .npz file" if root.endswith(".npz") else "correct the path"
-    raise UserError(f"{root} is not a folder: {advice}.")
+    raise UserError(f"{root} is not a folder: correct the path.")
   skipped = {os.path.realpath(path) for path in exclude}
   paths, folders, left_out = _walk(root, skipped, follow)
   left_out += _empty(paths, folders)

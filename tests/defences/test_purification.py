@@ -1,5 +1,6 @@
 """Tests purifiers against closed forms of diffusion and rate, and on a tiny poison."""
 
+import dataclasses
 import functools
 
 import jax
@@ -59,6 +60,17 @@ def test_a_poison_is_purified(make, use_devices):
   board = (np.indices((7, 9)).sum(axis=0) % 2 - 0.5)[None, :, :, None]
   left = np.mean((purified.images[:] - clean.images[:].astype(float)) * 2 * board)
   assert abs(left) < 2
+
+
+@pytest.mark.slow
+def test_a_network_learns_from_pairs_to_undo_a_poison(use_devices):
+  use_devices(1)
+  clean, known = smooth(40, 1), smooth(200, 0)
+  images, brief = poisoned(clean).images[:], dataclasses.replace(TINY, steps=100)
+  found = purification.restored(images, poisoned(known).images[:], known.images[:], 0, brief)
+  assert found.dtype == np.uint8
+  assert error(images, clean.images) == pytest.approx(8, abs=0.2)
+  assert error(found, clean.images) < 3
 
 
 def test_noise_levels_are_those_of_ddpm():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from miue_jax.owner import archive
-from miue_jax.pictures import survey
 from miue_jax.settings.errors import UserError
 
 IMAGES = np.zeros((4, 5, 6), np.uint8)
@@ -43,9 +42,3 @@ def test_all_parts_of_both_layouts_are_found(tmp_path):
 def test_what_is_refused(tmp_path, arrays, said):
   with pytest.raises(UserError, match=said):
     archive.read(written(tmp_path / "a.npz", **arrays))
-
-
-def test_other_commands_say_who_takes_an_archive(tmp_path):
-  path = written(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
-  with pytest.raises(UserError, match=r"only protect takes an \.npz file"):
-    survey.survey(path)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from miue_jax.owner import audit, choose, private, protect, torch_victim, verify
+from miue_jax.owner import audit, choose, pipelines, private, protect, torch_victim, verify
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
 
@@ -29,7 +29,7 @@ def published(quick, photos, tmp_path):
 def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos, monkeypatch):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   lines = []
-  held = audit.audit(published, None, None, None, None, 1e6, lines.append)
+  held = audit.audit(published, None, None, None, None, 1e6, None, lines.append)
   folder = private.path_of(published)
   rows = [json.loads(line) for line in (folder / "audits.jsonl").read_text().splitlines()]
   assert [row["attack"] for row in rows] == ["nothing", "JPEG at quality 90"]
@@ -41,7 +41,7 @@ def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos,
   assert all(row["pictures"] == 4 and row["chance"] == 50 for row in rows)
   assert all(row["interval"][0] <= row["published"] <= row["interval"][1] for row in rows)
   assert lines[0].startswith("Nothing: ")
-  assert not audit.audit(published, None, None, None, 1e-9, -1.0, lines.append)
+  assert not audit.audit(published, None, None, None, 1e-9, -1.0, None, lines.append)
   assert "The time is over; not tried: JPEG at quality 90." in lines
   assert len((folder / "audits.jsonl").read_text().splitlines()) == 3
 
@@ -59,7 +59,7 @@ def attempts(monkeypatch):
   """Replaces the audit of one folder: the name of the folder says how it ends."""
   found = []
 
-  def attempt(out, key, passphrase, photos, seconds, threshold, say):
+  def attempt(out, key, passphrase, photos, seconds, threshold, weights, say):
     found.append((out.name, seconds))
     if out.name == "lost":
       raise UserError("There is no key.")
@@ -114,7 +114,7 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
 def test_originals_that_moved_are_asked_for(published, photos):
   moved = photos.rename(photos.with_name("elsewhere"))
   with pytest.raises(UserError, match="name that folder with --photos"):
-    audit.audit(published, None, None, None, None, 75.0, lambda line: None)
+    audit.audit(published, None, None, None, None, 75.0, None, lambda line: None)
   (moved / "a" / "00.png").unlink()
   lines = []
   with pytest.raises(UserError, match="There is no key"):
@@ -123,7 +123,7 @@ def test_originals_that_moved_are_asked_for(published, photos):
 
 @pytest.mark.slow
 def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
-  monkeypatch.setattr(verify, "_PIPELINES", ("the whole picture", "the centre"))
+  monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
   seen, lines = [], []
 
   def train(learned, tested, seed):
@@ -143,16 +143,41 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
 
 
+@pytest.fixture
+def weights(tmp_path):
+  """Returns a file of weights of the victims, which are linear."""
+  path = tmp_path / "linear.npz"
+  kernel, bias = np.zeros((192, 5), np.float32), np.zeros(5, np.float32)
+  np.savez(path, **{"params/classifier/kernel": kernel, "params/classifier/bias": bias})
+  return path
+
+
 @pytest.mark.slow
-def test_verification_trains_from_weights_too(published, tmp_path, monkeypatch):
-  monkeypatch.setattr(verify, "_PIPELINES", ("the whole picture",))
+def test_pairs_and_pretrained_weights_are_attacks(published, weights, monkeypatch):
+  chosen = [audit.ATTACKS[0], *(a for a in audit.ATTACKS if a.pairs or a.pretrained)]
+  monkeypatch.setattr(audit, "ATTACKS", tuple(chosen))
+  seen, lines = [], []
+
+  def restored(images, protected, originals, seed):
+    seen.append((len(images), len(protected), np.abs(protected.astype(int) - originals).max()))
+    return images
+
+  monkeypatch.setattr(audit.purification, "restored", restored)
+  audit.audit(published, None, None, None, None, 1e6, weights, lines.append)
+  assert [(learned, known) for learned, known, _ in seen] == [(16, 2)]
+  assert 0 < seen[0][2] <= 8
+  rows = (private.path_of(published) / "audits.jsonl").read_text().splitlines()
+  assert [json.loads(row)["pictures"] for row in rows] == [4, 4, 2]
+  assert json.loads(rows[1])["attack"] == "starting from pretrained weights"
+
+
+@pytest.mark.slow
+def test_verification_trains_from_weights_too(published, weights, monkeypatch):
+  monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE,))
   with private.opened(published) as store:
     other = store.source  # a small CNN, while the victims are linear
   with pytest.raises(UserError, match="pretrain linear of width 1 on images of 8 pixels"):
     verify.verify(published, None, None, None, False, other, lambda line: None)
-  weights = tmp_path / "linear.npz"
-  kernel, bias = np.zeros((192, 5), np.float32), np.zeros(5, np.float32)
-  np.savez(weights, **{"params/classifier/kernel": kernel, "params/classifier/bias": bias})
   lines = []
   verify.verify(published, None, None, None, False, weights, lines.append)
   assert sum("from pretrained weights, for" in line for line in lines) == 2
@@ -160,7 +185,6 @@ def test_verification_trains_from_weights_too(published, tmp_path, monkeypatch):
 
 def test_attacks_name_known_pipelines_and_defences():
   from miue_jax import defences
-  from miue_jax.owner import pipelines
 
   for attack in audit.ATTACKS:
     assert attack.pipeline in pipelines.PIPELINES

@@ -26,9 +26,27 @@ def test_faults_are_said_by_name(tmp_path):
   Image.fromarray(drawn(3)).save(tmp_path / "dog" / "copy.png", compress_level=1)
   (tmp_path / "dog" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
   lines = []
-  examine.examine(tmp_path, None, None, None, lines.append)
+  examine.examine(tmp_path, None, None, None, None, lines.append)
   said = "\n".join(lines)
   assert "The same picture in different classes: cat/3.png, dog/copy.png." in said
   assert "dog/broken.png" in said
   assert "Class 'dog' has only 1 pictures: nothing can be proved." in said
   assert "The classes are unequal: 8 of 'cat', 1 of 'dog'." in said
+
+
+def test_archives_are_examined_and_public_pictures_are_known(tmp_path):
+  images, labels = np.stack([drawn(seed) for seed in range(6)]), np.array([0, 0, 0, 1, 1, 1])
+  path, web = tmp_path / "data.npz", tmp_path / "web"
+  np.savez(path, x_train=images, y_train=labels, x_test=images[:1], y_test=labels[:1])
+  (web / "deep").mkdir(parents=True)
+  Image.fromarray(images[4]).save(web / "deep" / "renamed.png")
+  Image.fromarray(images[2]).save(web / "recompressed.jpg", quality=85)
+  lines = []
+  examine.examine(path, None, None, None, web, lines.append)
+  assert (
+    "The same picture in different splits: test/0/x_test[0].png, train/0/x_train[0].png." in lines
+  )
+  assert lines[-1] == (
+    f"2 of 7 pictures are also in {web}, or nearly, and cannot be protected any more: "
+    "train/0/x_train[2].png, train/1/x_train[4].png."
+  )

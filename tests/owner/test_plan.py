@@ -1,5 +1,6 @@
 """Tests that a plan states time, energy and cost, and repeats the verdict about the pictures."""
 
+import numpy as np
 import private_folder
 
 from miue_jax.owner import estimate, plan, private
@@ -18,3 +19,14 @@ def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, m
   assert verdict == (
     f"The latest verdict about {tmp_path / 'out'}: NOT protected. It learns.\n  Add pictures."
   )
+
+
+def test_an_archive_is_planned_like_a_folder(quick, tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+  path, lines = tmp_path / "toy.npz", []
+  np.savez(path, x_train=images, y_train=np.arange(20) % 2)
+  store = private.Private(private.path_of(tmp_path / "out"))
+  private_folder.write(store, store.rows / "toy.npz", "protected", "Nothing is learned.")
+  plan.plan(path, None, None, 100.0, None, lines.append)
+  assert "20 pictures in 2 classes:" in lines[0]
+  assert lines[-1] == f"The latest verdict about {tmp_path / 'out'}: Protected. Nothing is learned."
