@@ -30,7 +30,7 @@ SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model 
 LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
 _MANY = 5000  # pictures
 _PASSES = 72_000  # pictures that the source model sees, at least, over all epochs
-_EPOCHS = 16, 150  # least and most epochs of the generation
+_EPOCHS = 16, 50  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
 # Updates of a victim of the proof: after fewer, networks have learned little from any pictures.
 _UPDATES = 1600
