@@ -123,8 +123,8 @@ def init(
     image_shape: Shape (height, width, channel) of the images, as given to `build`.
 
   Returns:
-    Variables float32 under the keys "params" and "batch_stats", which is empty for a network without
-    batch norm.
+    Variables float32 under the keys "params" and "batch_stats"; the latter is empty for a network
+    without batch norm.
   """
   # Inside an outer transformation (`jit` or `eval_shape` of a caller) the compiler options are not
   # ours to choose.
