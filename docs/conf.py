@@ -21,11 +21,11 @@ html_copy_source = False
 
 # Docstrings mark code by single backticks, and types are in the signatures.
 default_role = "code"
-autodoc_default_options = {"show-inheritance": False}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_use_ivar = True
+napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 
 myst_enable_extensions = ["attrs_inline"]
