@@ -65,7 +65,7 @@ class Settings(Method):
   )
   epochs: Count = 50  # passes over the images
   response_steps: Count = 10  # Adam steps to the classifier's best response
-  generator_learning_rate: Positive = 0.1
+  generator_learning_rate: Positive = 0.1  # of the optimiser of the generator
   batch_size: Count = 512  # images that the finished generator perturbs at a time
   checkpoint_every: Count = 5  # epochs between checkpoints
   # The perturbation is zero until the generator makes it, for single images.

@@ -52,7 +52,7 @@ class Settings(AlternatingSettings):
   augment: Augmentation = "crop_flip"
   augment_poisoned: bool = True
   tau: Positive = 0.5  # temperature of the contrast; SimCLR's on CIFAR-10
-  separability_weight: NonNegative = 0.1
+  separability_weight: NonNegative = 0.1  # of the class-wise separability term
   source: Sgd = Sgd(batch_size=512, weight_decay=5e-4, augment="crop_flip")
 
   def __post_init__(self):

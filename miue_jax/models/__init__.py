@@ -123,7 +123,7 @@ def init(
     image_shape: Shape (height, width, channel) of the images, as given to `build`.
 
   Returns:
-    `{"params": ..., "batch_stats": ...}`, all float32; "batch_stats" is empty for a network
+    Variables float32 under the keys "params" and "batch_stats"; the latter is empty for a network
     without batch norm.
   """
   # Inside an outer transformation (`jit` or `eval_shape` of a caller) the compiler options are not

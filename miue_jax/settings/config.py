@@ -82,8 +82,9 @@ class Sgd:
   """The supervised training of a source model or a victim."""
 
   batch_size: Count = 128  # global, over all devices
-  learning_rate: Positive = 0.1
+  learning_rate: Positive = 0.1  # at the start
   final_learning_rate: NonNegative = 1e-6  # of the cosine schedule, which changes once an epoch
+  # Share of the last update in the next one
   momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
   weight_decay: NonNegative = 1e-4  # on all parameters, as PyTorch's SGD does
   augment: Augmentation = "flip"  # crop pads by 4 pixels
@@ -95,7 +96,7 @@ class Sgd:
 class Fit(Sgd):
   """The training of a victim."""
 
-  epochs: Count = 200
+  epochs: Count = 200  # passes over the training images
   checkpoint_every: Count = 10  # epochs between checkpoints
   start_from: str = ""  # file of initial weights, written by --mode=pretrain; empty: random weights
 
@@ -133,6 +134,7 @@ class Evaluate:
   defences: tuple[str, ...] = ("none",)  # see miue_jax.defences; each on every condition and seed
   # Part of the test images that is given to defences which need clean images.
   clean_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
+  # Seeds of initial weights, order and augmentation; one victim each
   seeds: Annotated[tuple[Seed, ...], _some] = (0, 1, 2)
 
   def __post_init__(self):
@@ -174,7 +176,7 @@ class Measure:
   # Number of evenly spaced epochs of generation after which the histogram and the covariance term
   # of the theorem are computed, for methods that alternate between source model and delta; 0: none
   epochs: CountOrZero = 0
-  seed: Seed = 0
+  seed: Seed = 0  # draws images, directions, halves and shuffled pairs
 
 
 @settings
@@ -210,16 +212,16 @@ class Compare:
 class Config:
   """The settings of one experiment."""
 
-  name: str = "digits"
+  name: str = "digits"  # of the experiment, and of its folder in runs/
   seed: Seed = 0  # of the generation: source model, order of images, random draws
   devices: CountOrZero = 0  # 0: all accelerators, or as many CPU cores as divide the batches
-  data: Data = Data()
-  method: Method = Method()
-  victim: Model = Model(normalise="none")
-  victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")
-  evaluate: Evaluate = Evaluate()
-  measure: Measure = Measure()
-  compare: Compare = Compare()
+  data: Data = Data()  # the images
+  method: Method = Method()  # how the poison is made; the class depends on the method
+  victim: Model = Model(normalise="none")  # the network that learns from the images
+  victim_fit: Fit = Fit(learning_rate=0.5, augment="crop_flip")  # how the victim is trained
+  evaluate: Evaluate = Evaluate()  # which victims are trained
+  measure: Measure = Measure()  # how mutual information is estimated
+  compare: Compare = Compare()  # the table of --mode=compare
 
   @property
   def batch_sizes(self) -> tuple[int, ...]:

@@ -1,0 +1,57 @@
+"""Runs the code of pages and notebooks as a reader does, in an empty folder, at toy size."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import pytest
+import snippets
+from program import TINY
+
+# tests/owner/test_folder_tutorial.py runs tutorial-folder.md.
+PAGES = ("files.md", "tutorial-digits.md", "tutorial-features.md")
+NEW = {"api.md", "cli.md", "faq.md", "howto-add.md", "index.md", "settings.md", *PAGES}
+
+
+def toy(line):
+  """Returns a command at toy size; one that continues a workdir takes its settings from there."""
+  if "miue_jax.main" not in line or "--mode" in line:
+    return line
+  flags = [flag for flag in TINY[1:] if ":lsp" not in line or ".method." not in flag]
+  return f"{line} {shlex.join(flags)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
+  names = {}
+  for language, text in snippets.blocks(page):
+    if language == "python":
+      exec(compile(text, page, "exec"), names)
+    else:
+      script = "\n".join(map(toy, text.splitlines()))
+      subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
+  if page == "tutorial-digits.md":
+    assert pathlib.Path("runs/digits/report/index.html").is_file()
+    assert any(pathlib.Path("runs/digits/restored/train").rglob("*.png"))
+  if page == "tutorial-features.md":
+    assert pathlib.Path("mi.json").is_file()
+
+
+def test_no_page_with_code_is_left_out():
+  assert {page for page in NEW if snippets.blocks(page)} == set(PAGES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # those of Jupyter are not ours
+def test_the_notebook_runs(tmp_path):
+  import nbclient
+  import nbformat
+
+  notebook = nbformat.read(snippets.DOCS / "tutorial-arrays.ipynb", 4)
+  place = {"metadata": {"path": str(tmp_path)}}
+  nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
