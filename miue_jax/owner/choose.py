@@ -218,9 +218,10 @@ def advice(counts: Mapping[str, int]) -> str:
   if counts[name] >= FEW:
     return ""
   said = (
-    f"Class {name!r} has only {counts[name]} pictures. With fewer than {FEW} a class, expect little "
-    "or no protection: the perturbation is made in more epochs, but networks that were tried "
-    "learned nearly as much from it as from originals. The verdict states how uncertain it is."
+    f"Class {name!r} has only {counts[name]} pictures. With fewer than {FEW} a class, expect "
+    "little or no protection: the perturbation is made in more epochs, but networks that were "
+    "tried learned nearly as much from it as from originals. The verdict states how uncertain it "
+    "is."
   )
   if counts[name] < LEAST:
     said += f" With fewer than {LEAST} nothing can be proved."
