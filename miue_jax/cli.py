@@ -70,8 +70,10 @@ def protect(
   miue-jax protect pneumoniamnist.npz public
   """  # noqa: D301
   seconds, secret = options.seconds_of(time), options.secret(passphrase)
-  if clusters == 1 or clusters < 0 or (clusters and labels):
-    raise UserError("--clusters takes 2 or more groups, and no --labels beside it.")
+  if clusters == 1 or clusters < 0:
+    raise UserError(f"--clusters {clusters}: make 2 or more groups.")
+  if clusters and labels:
+    raise UserError("--clusters is for pictures without labels: leave it or --labels out.")
   from miue_jax.owner import archive, private
   from miue_jax.owner import protect as work
   from miue_jax.owner.protect_archive import protect_archive
@@ -91,6 +93,8 @@ def protect(
     shareable=shareable,
     clusters=clusters,
   )
+  if not yes:
+    _require_terminal()
   answer = (lambda question: None) if yes else _ask
   make = protect_archive if archive.is_archive(photos) else work.protect
   verdict = make(request, answer, terminal.write)
@@ -213,9 +217,12 @@ def plan(
   work.plan(photos, strength, labels, watts, price, terminal.write)
 
 
-def _ask(question: str) -> None:
+def _require_terminal() -> None:
   if not sys.stdin.isatty():
-    raise UserError("Nobody can answer the question here: add --yes.")
+    raise UserError("Nobody can answer a question here: add --yes.")
+
+
+def _ask(question: str) -> None:
   if not typer.confirm(question, default=True):
     raise typer.Exit(1)
 

@@ -62,7 +62,7 @@ def test_wrong_times_are_one_sentence(text):
   [
     (("protect", "nowhere", "out", "--yes"), "nowhere"),
     (("protect", "nowhere", "out", "--time", "soon"), "--time 'soon' is not a time"),
-    (("restore", "nowhere", "dest"), "There is no key at"),
+    (("restore", "nowhere", "dest"), "There is no folder nowhere"),
     (("verify", "nowhere"), "There is no key at"),
     (("audit", "nowhere"), "nowhere"),
   ],
@@ -74,6 +74,19 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
   assert said in err
   assert err.count("\n") == 1
   assert not list(tmp_path.iterdir())
+
+
+def test_questions_that_nobody_can_answer_are_found_at_once(tmp_path, monkeypatch):
+  monkeypatch.delenv("MIUE_JAX_PASSPHRASE", raising=False)
+  for arguments, said in (
+    (("protect", ".", "out"), "add --yes"),
+    (("protect", ".", "out", "--yes", "--passphrase"), "MIUE_JAX_PASSPHRASE"),
+    (("protect", ".", "out", "--yes", "--clusters", "1"), "make 2 or more groups"),
+    (("protect", ".", "out", "--yes", "--clusters", "2", "--labels", "x"), "leave it or --labels"),
+  ):
+    status, _, err = run(*arguments, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
 
 
 def test_an_audit_of_all_tells_a_job_by_its_status(tmp_path, monkeypatch):

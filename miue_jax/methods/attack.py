@@ -78,7 +78,7 @@ class Attack(Stepwise):
       _keep_step(module, settings, self.objective),
       ("best", "lowest"),
       lambda parts, data, perturbed, size: DeltaPass(
-        parts["source"], data.replace(delta=parts["delta"]), perturbed, size
+        parts["source"], data.replace(delta=parts["delta"]), perturbed, perturbed, size
       ),
     )
     learned, size = ("source_loss", "source_accuracy"), settings.step_size

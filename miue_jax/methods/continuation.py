@@ -3,15 +3,18 @@
   delta <- argmin  L(f(x + delta)),  |delta| <= eps     sign steps on the new images alone
 
 The source model f is frozen. Images of the earlier generation are in the batches, perturbed as they
-were published, because objectives such as that of MI-UE compare the images of a class.
+were published, and are compared but do not move: the objective of MI-UE, for example, compares the
+images of a class, and a single new one has no other to be compared with.
 """
 
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 from miue_jax import budget
+from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import source
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.method import Sizes
@@ -59,7 +62,7 @@ class Continuation(Stepwise):
       parts = source.start(key, module, optimiser, sizes.image, auxiliary)
       params = self.variables["params"]
       model = step.State(params, self.variables["batch_stats"], optimiser.init(params))
-      return parts | {"source": model}
+      return parts | {"source": model, "compared": layout.ids >= 0}
 
     def turn(epoch: int) -> Turn:
       sizes = settings.step_size_start, settings.step_size_end
@@ -73,4 +76,5 @@ class Continuation(Stepwise):
       )
 
     turns = tuple(turn(epoch) for epoch in range(1, self.passes + 1))
-    return Procedure(layout, (move,), turns, ("objective",), start)
+    specs = {"compared": jax.P(AXIS)}
+    return Procedure(layout, (move,), turns, ("objective",), start, specs)

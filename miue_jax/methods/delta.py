@@ -129,12 +129,14 @@ class DeltaPass(flax.struct.PyTreeNode):
     source: The source model, which is frozen; None for methods without one.
     data: The pass over the images.
     perturbed: Rows that are perturbed, bool `[rows]`.
+    compared: Rows that the objective compares, bool `[rows]`.
     step_size: Size of a sign step in [0, 1] pixel units.
   """
 
   source: State | None
   data: Pass
   perturbed: jax.Array
+  compared: jax.Array
   step_size: jax.Array
 
   @staticmethod
@@ -142,7 +144,7 @@ class DeltaPass(flax.struct.PyTreeNode):
     """Returns the partition specs."""
     rows: Any = jax.P(AXIS)
     whole: Any = jax.P()
-    return DeltaPass(whole, pass_spec(Delta.spec(settings)), rows, whole)
+    return DeltaPass(whole, pass_spec(Delta.spec(settings)), rows, rows, whole)
 
 
 def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:

@@ -137,7 +137,7 @@ def sign_step(settings: Any, loss: Loss) -> loops.Step:
     rows, batch = constants.data.batch(index // settings.steps)
     images = batch.images.astype(jnp.float32) / 255
     valid = constants.perturbed[rows]
-    weights = _weights(batch.labels, valid, settings.balanced)
+    weights = _weights(batch.labels, constants.compared[rows], settings.balanced)
     if not settings.augment_poisoned:
       # As in the authors' code, each visit transforms an image once and adds delta afterwards.
       keys = prng.example_keys(constants.data.key, batch.ids)

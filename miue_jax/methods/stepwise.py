@@ -304,7 +304,10 @@ def _phase(procedure: Procedure, stage: Stage, settings: Any, sizes: Sizes) -> P
 
 
 def delta_stage(settings: Any, steps: int, passes: float, sign_step: loops.Step) -> Stage:
-  """Returns the stage that moves delta by sign steps against the source model, part "source"."""
+  """Returns the stage that moves delta by sign steps against the source model, part "source".
+
+  The objective compares the images that are perturbed, or those of part "compared" if it is there.
+  """
   return Stage(
     "delta",
     settings.batch_size,
@@ -312,7 +315,9 @@ def delta_stage(settings: Any, steps: int, passes: float, sign_step: loops.Step)
     passes,
     sign_step,
     ("delta", "sums", "auxiliary"),
-    lambda parts, data, perturbed, size: DeltaPass(parts["source"], data, perturbed, size),
+    lambda parts, data, perturbed, size: DeltaPass(
+      parts["source"], data, perturbed, parts.get("compared", perturbed), size
+    ),
   )
 
 

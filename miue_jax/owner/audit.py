@@ -111,8 +111,8 @@ def audit(
     Whether no attack gave back more than the threshold.
 
   Raises:
-    UserError: There is no key, too few originals are there, or no victim has the network of the
-      weights.
+    UserError: There is no key, too few originals are there, networks learn nothing from them, or
+      no victim has the network of the weights.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:
@@ -125,6 +125,13 @@ def audit(
     started = time.monotonic()
     clean, _ = _reached(pairs, ATTACKS[0], victim, loaded[0], loaded[0])
     plain = time.monotonic() - started
+    chance = proof.chance_of(pairs.labels[pairs.held_out])
+    if clean - chance < verdict.LEARNS_FROM:
+      raise UserError(
+        f"A network that learns from the originals recognises only {clean:.0f} % of "
+        f"{pairs.held_out.sum()} held-out pictures, and guessing gives {chance:.0f} %, so nothing "
+        "can be concluded: add pictures."
+      )
     for number, attack in enumerate(attacks):
       left = None if seconds is None else seconds - (time.monotonic() - began)
       if left is not None and number and left < attack.cost * plain:
@@ -247,7 +254,6 @@ def _halves(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
 def _row(pairs: Pairs, attack: Attack, clean: float, reached: float, count: int) -> dict[str, Any]:
   chance = proof.chance_of(pairs.labels[pairs.held_out])
   low, high = proof.interval(reached, count)
-  learned = max(clean - chance, verdict.LEARNS_FROM)
   return {
     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     "version": __version__,
@@ -256,7 +262,7 @@ def _row(pairs: Pairs, attack: Attack, clean: float, reached: float, count: int)
     "interval": [low, high],
     "originals": clean,
     "chance": chance,
-    "share": max(0.0, (reached - chance) / learned),
+    "share": max(0.0, (reached - chance) / (clean - chance)),
     "pictures": count,
   }
 

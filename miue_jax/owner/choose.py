@@ -36,6 +36,9 @@ _LEAST_EPOCHS = 4  # with little time
 _UPDATES = 1600
 _LONG_EPOCHS = 12, 60  # least and most epochs of a victim that trains long
 _SHORT = 4  # a part of these epochs
+# Members of the ensemble that makes the patterns of gray pictures (docs/medical.md), and updates of
+# each source model.
+_MEMBERS, _MEMBER_UPDATES = 3, 150
 # Batch sizes of victims, and up to how many pictures.
 _VICTIM_BATCHES = {8: 400, 32: 4000}
 _LARGEST_BATCH = 128
@@ -75,12 +78,14 @@ class Choice:
     victims: Victims of the proof.
     seen: Pixels a side of what victims see.
     seed: Seed of every random draw.
+    gray: Whether the pictures are gray, and so is the perturbation.
   """
 
   method: AlternatingSettings
   victims: tuple[Victim, ...]
   seen: int
   seed: int
+  gray: bool = False
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
@@ -97,7 +102,8 @@ class Choice:
       kind = METHODS[values["method"]["name"]].settings
       method = schema.make(kind, values["method"])
       victims = tuple(Victim(**victim) for victim in values["victims"])
-      return cls(method, victims, int(values["seen"]), int(values["seed"]))
+      gray = bool(values.get("gray", False))  # keys of older versions have no such value
+      return cls(method, victims, int(values["seen"]), int(values["seed"]), gray)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -124,7 +130,9 @@ class Choice:
     )
 
 
-def choose(counts: Mapping[str, int], strength: str, side: int, seed: int) -> Choice:
+def choose(
+  counts: Mapping[str, int], strength: str, side: int, seed: int, *, gray: bool = False
+) -> Choice:
   """Returns the choice for classes of so many pictures.
 
   Args:
@@ -132,6 +140,7 @@ def choose(counts: Mapping[str, int], strength: str, side: int, seed: int) -> Ch
     strength: One of `STRENGTHS`.
     side: Shorter side of a usual picture, in pixels.
     seed: Seed of every random draw.
+    gray: Whether the pictures are gray.
 
   Raises:
     UserError: There are too few classes or pictures.
@@ -146,10 +155,10 @@ def choose(counts: Mapping[str, int], strength: str, side: int, seed: int) -> Ch
     raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")
   small, large = PROOF_SIZES
   seen = small if side <= small else large
-  return Choice(_method(total, STRENGTHS[strength]), _victims(total), seen, seed)
+  return Choice(_method(total, STRENGTHS[strength], gray), _victims(total), seen, seed, gray)
 
 
-def _method(total: int, epsilon: float) -> AlternatingSettings:
+def _method(total: int, epsilon: float, gray: bool) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
@@ -166,7 +175,29 @@ def _method(total: int, epsilon: float) -> AlternatingSettings:
     "source": {"batch_size": source, "weight_decay": 5e-4, "augment": "crop_flip"},
     "checkpoint_every": 1,
   }
+  if gray:
+    values |= _patterns(total, source, epsilon)
   return schema.make(METHODS[METHOD].settings, values)
+
+
+def _patterns(total: int, source: int, epsilon: float) -> dict[str, Any]:
+  """Returns the settings of patterns for each class, which differ from those for each picture.
+
+  Radiographs and scans of one class are alike: networks learn them whatever is added to each, but
+  not if all of a class get the same few patterns.
+  """
+  return {
+    "class_wise": True,
+    "balanced": True,
+    "init": "random",
+    "ensemble": _MEMBERS,
+    "epochs": max(4, math.ceil(_MEMBER_UPDATES * source / total)),
+    "step_size_start": epsilon / 8,
+    "step_size_end": epsilon / 8,
+    "augment": "none",
+    "augment_poisoned": False,
+    "model": SMALL,
+  }
 
 
 def _victims(total: int) -> tuple[Victim, ...]:

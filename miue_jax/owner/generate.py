@@ -2,32 +2,35 @@
 
 import functools
 import hashlib
+import pathlib
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
 from miue_jax.experiment import calls
-from miue_jax.machine import files
+from miue_jax.machine import archives, files
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
-from miue_jax.methods import METHODS
+from miue_jax.methods import METHODS, ensemble
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.continuation import Continuation
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.private import Private
+from miue_jax.pictures import carry
 from miue_jax.settings.config import batch_sizes
 from miue_jax.settings.errors import UserError
 from miue_jax.train import pretrained
 
 _PASSES = 8  # delta passes on new pictures
+_REPLACE = "put back the one of this protection, or protect into a new folder"
 _NEW_SEED = 0x6E6577  # parts the seeds of rounds from that of the generation
 
 
 def first(
   choice: Choice, store: Private, small: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
 ) -> np.ndarray:
-  """Returns perturbations int8 `[N, s, s, 3]` of all pictures, and stores the source model.
+  """Returns perturbations int8 `[N, s, s, 3]` of all pictures, and stores what new ones need.
 
   Args:
     choice: The choice.
@@ -36,17 +39,44 @@ def first(
     labels: Their classes, `[N]`.
     classes: Names of the classes.
   """
-  images, numbers = _paired(small, labels)
+  images, numbers = _paired(_channels(choice, small), labels)
   dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
-  method, settings = METHODS[choice.method.name], choice.method
+  settings = choice.method
   # Other pictures are another generation, which starts anew.
   states = store.checkpoints / dataset.fingerprint[:16]
   with calls.on_devices(*batch_sizes(settings)):
-    made = method.generate(dataset, settings, choice.seed, Checkpoints(states), _progress())
-  if made.source is None:
+    made = ensemble.generate(dataset, settings, choice.seed, states, _progress())
+  delta = np.asarray(made.delta)
+  if settings.class_wise:
+    with files.replacing(store.patterns) as file:
+      np.savez(file, patterns=_patterns(delta, numbers, settings.ensemble, len(classes)))
+  elif made.source is None:
     raise UserError(f"The method {settings.name!r} has no source model for new pictures.")
-  pretrained.save(made.source, store.source)
-  return np.asarray(made.delta)[: len(small)]
+  else:
+    pretrained.save(made.source, store.source)
+  return _colours(delta[: len(small)])
+
+
+def _channels(choice: Choice, images: np.ndarray) -> np.ndarray:
+  """Returns the channels that are perturbed: of gray pictures one, in which a network sees them."""
+  return carry.luma(images) if choice.gray else images
+
+
+def _colours(delta: np.ndarray) -> np.ndarray:
+  """Returns a perturbation with three channels, which are equal if it has one."""
+  return np.broadcast_to(delta, (*delta.shape[:3], 3))
+
+
+def _patterns(delta: np.ndarray, labels: np.ndarray, members: int, classes: int) -> np.ndarray:
+  """Returns the pattern of each member of an ensemble for each class, `[m, K, s, s, C]`."""
+  patterns = np.zeros((members, classes, *delta.shape[1:]), np.int8)
+  drawn = np.zeros((members, classes), bool)
+  drawn[np.arange(len(delta)) % members, labels] = True
+  patterns[np.arange(len(delta)) % members, labels] = delta
+  # Where no picture of a class has the pattern of a member, another member's stands.
+  for label in range(classes):
+    patterns[~drawn[:, label], label] = patterns[np.argmax(drawn[:, label]), label]
+  return patterns
 
 
 def further(
@@ -57,7 +87,7 @@ def further(
   company: tuple[np.ndarray, np.ndarray],
   classes: tuple[str, ...],
 ) -> np.ndarray:
-  """Returns perturbations int8 `[n, s, s, 3]` of new pictures, made with the stored source model.
+  """Returns perturbations int8 `[n, s, s, 3]` of new pictures, from what `first` stored.
 
   Args:
     choice: The choice of the first round.
@@ -68,14 +98,19 @@ def further(
     classes: Names of the classes.
 
   Raises:
-    UserError: The source model is lost, or it does not know a class.
+    UserError: What `first` stored is lost or damaged.
   """
-  if not files.exists(store.source):
+  needed = store.patterns if choice.method.class_wise else store.source
+  if not files.exists(needed):
     raise UserError(
-      f"{store.source} is missing, and without it new pictures cannot be protected like the others:"
-      " put it back, or protect into a new folder."
+      f"{needed} is missing, and without it new pictures cannot be protected like the others: put "
+      "it back, or protect into a new folder."
     )
-  images, labels = _paired(*(np.concatenate(pair) for pair in zip(new, company, strict=True)))
+  if choice.method.class_wise:
+    return _colours(_known(needed, new[1], len(classes)))
+  pairs = (np.concatenate(pair) for pair in zip(new, company, strict=True))
+  images, labels = next(pairs), next(pairs)
+  images, labels = _paired(_channels(choice, images), labels)
   moving = np.arange(len(images)) < len(new[0])
   dataset = Dataset("new pictures", Split(Images(images), labels), None, classes)
   settings, seed = choice.method, _seed(choice.seed, number)
@@ -88,7 +123,19 @@ def further(
   continued = Continuation(method, pretrained.load(store.source), moving, _PASSES)
   with calls.on_devices(settings.batch_size):
     made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
-  return np.asarray(made.delta)[: len(new[0])]
+  return _colours(np.asarray(made.delta)[: len(new[0])])
+
+
+def _known(path: pathlib.Path, labels: np.ndarray, classes: int) -> np.ndarray:
+  """Returns the stored patterns of classes, int8 `[n, s, s, C]`.
+
+  Raises:
+    UserError: The file is damaged.
+  """
+  patterns = archives.Archive(path, _REPLACE)["patterns"]
+  if patterns.dtype != np.int8 or patterns.ndim != 5 or patterns.shape[1] != classes:
+    raise UserError(f"{path} is damaged: {_REPLACE}.")
+  return patterns[np.arange(len(labels)) % len(patterns), labels]
 
 
 def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from miue_jax.machine import progress
-from miue_jax.pictures import carry, decode, key
+from miue_jax.pictures import carry, decode
+from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
 
@@ -65,7 +66,7 @@ def load(
       return found.path, str(error)
     weights = np.rint(255 * carry.contrast_weights(picture, size)).astype(np.uint8)
     squashed = (decode.squashed(picture, side) for side in (size, seen))
-    return (key.digest(picture.channels), *squashed, weights)
+    return (digest(picture.channels), *squashed, weights)
 
   results = list(map(read, pictures) if quiet else progress.each_shown(read, pictures, "reading"))
   kept = [i for i, result in enumerate(results) if len(result) > 2]
@@ -79,18 +80,36 @@ def load(
   return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
 
 
-def shorter_side(root: str | os.PathLike, pictures: Sequence[Found]) -> int:
-  """Returns the shorter side of a usual picture in pixels: the median of a few; 0 if none is read.
+def published(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) -> np.ndarray:
+  """Returns the published files of some pictures as a network sees them, uint8 `[n, s, s, 3]`."""
+  entries = {entry.name: entry for entry in secret.entries}
+
+  def read(found: Found) -> np.ndarray:
+    path = entries[found.path].published
+    return decode.squashed(decode.read(pathlib.Path(out) / path, path), size)
+
+  if not loaded.pictures:
+    return np.zeros((0, size, size, 3), np.uint8)
+  return np.stack(list(progress.each_shown(read, loaded.pictures, "checking")))
+
+
+def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> tuple[int, bool]:
+  """Reads a few pictures.
 
   Args:
     root: Folder of the pictures.
     pictures: The pictures.
+
+  Returns:
+    The median of their shorter sides in pixels, 0 if none can be read, and whether all are gray.
   """
-  sides = []
+  sides, gray = [], []
   for found in some(pictures, _FEW):
     with contextlib.suppress(UserError):  # `load` names it
-      sides.append(min(decode.read(pathlib.Path(root) / found.path).channels.shape[:2]))
-  return int(np.median(sides)) if sides else 0
+      channels = decode.read(pathlib.Path(root) / found.path).channels
+      sides.append(min(channels.shape[:2]))
+      gray.append(channels.shape[2] < 3)
+  return (int(np.median(sides)), all(gray)) if sides else (0, False)
 
 
 def some(pictures: Sequence[Found], most: int) -> Sequence[Found]:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -38,7 +39,11 @@ Clusters = Annotated[
 ]
 Key = Annotated[pathlib.Path | None, typer.Option(help="The key; OUT.key if left out.")]
 Passphrase = Annotated[
-  bool, typer.Option("--passphrase", help="Ask for a passphrase, which encrypts the key.")
+  bool,
+  typer.Option(
+    "--passphrase",
+    help="Ask for the passphrase of the key; or take it from MIUE_JAX_PASSPHRASE.",
+  ),
 ]
 KeepMetadata = Annotated[
   bool, typer.Option("--keep-metadata", help="Keep places, times and cameras in the files.")
@@ -75,7 +80,8 @@ Threshold = Annotated[
   ),
 ]
 All = Annotated[
-  bool, typer.Option("--all", help="Audit every protected folder in RUNS again, and its folders.")
+  bool,
+  typer.Option("--all", help="Audit every protected folder in RUNS, also in folders below it."),
 ]
 Watts = Annotated[float, typer.Option(min=0, help="Power of this machine.")]
 Price = Annotated[
@@ -98,7 +104,15 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def secret(wanted: bool) -> str | None:
-  """Asks for a passphrase; MIUE_JAX_PASSPHRASE in the environment answers for programs."""
+  """Asks for a passphrase; MIUE_JAX_PASSPHRASE in the environment answers for programs.
+
+  Raises:
+    UserError: It is not in the environment, and there is no terminal to ask on.
+  """
   if not wanted:
     return None
-  return os.environ.get("MIUE_JAX_PASSPHRASE") or typer.prompt("Passphrase", hide_input=True)
+  if found := os.environ.get("MIUE_JAX_PASSPHRASE"):
+    return found
+  if not sys.stdin.isatty():
+    raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
+  return typer.prompt("Passphrase", hide_input=True)

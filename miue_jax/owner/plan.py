@@ -33,8 +33,8 @@ def plan(
     found = surveyed(Request(folder, photos.with_name(photos.name + ".public"), labels=labels))
     say(found.describe())
     counts = found.counts()
-    side = load.shorter_side(folder, found.pictures)
-    choice = choose.choose(counts, strength or choose.STRENGTH, side, 0)
+    side, gray = load.sampled(folder, found.pictures)
+    choice = choose.choose(counts, strength or choose.STRENGTH, side, 0, gray=gray)
     if few := choose.advice(counts):
       say(few)
     say("Measuring how long this machine takes ...")

@@ -12,7 +12,8 @@ import pydantic
 from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
-from miue_jax.pictures.key import default_path
+from miue_jax.pictures import decode
+from miue_jax.pictures.key import Key, default_path, digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Moderate
@@ -63,6 +64,7 @@ class Noted(TypedDict):
 UNTOUCHED = "nothing"  # the attack that every audit tries first
 _SUFFIX = ".private"
 DIGEST = 32  # bytes of the digest of a picture's pixels
+_LOOKED_AT = 5  # published files that tell whether a key belongs to them
 _PROVE_AGAIN = "delete it, and `protect` proves again"
 
 
@@ -77,6 +79,7 @@ class Private:
   root: pathlib.Path
 
   source = files.member("source.npz", "Weights of the source model.")
+  patterns = files.member("patterns.npz", "Perturbations of the classes of gray pictures.")
   checkpoints = files.member("checkpoints", "States of a generation.")
   rotations = files.member("rotations.npz", "Weights of the network that groups pictures.")
   centres = files.member("centres.npz", "Centres of the groups of pictures.")
@@ -117,6 +120,25 @@ def key_of(out: pathlib.Path, key: pathlib.Path | None) -> pathlib.Path:
   if not files.exists(path):
     raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
   return path
+
+
+def check_key(secret: Key, out: str | os.PathLike) -> None:
+  """Checks that a key belongs to a published folder, by the pixels of a few files.
+
+  Raises:
+    UserError: The folder holds files, and none of those that were looked at is in the key.
+  """
+  place = files_of(out)
+  there = [entry for entry in secret.entries if files.is_file(place / entry.published)]
+  some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
+  for entry in some:
+    with contextlib.suppress(UserError):  # whoever needs the file will say what is wrong with it
+      if digest(decode.read(place / entry.published).channels) == entry.digest:
+        return
+  if some or (secret.entries and files.is_folder(place) and reading.entries(place)):
+    raise UserError(
+      f"The key {secret.path} does not belong to {out}: give the key that was made with it."
+    )
 
 
 def path_of(out: str | os.PathLike) -> pathlib.Path:

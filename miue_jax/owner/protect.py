@@ -14,8 +14,8 @@ from miue_jax.owner import choose, clusters, estimate, generate, load, page, pri
 from miue_jax.owner.choose import SIZE, Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
-from miue_jax.pictures import carry, decode, publish, survey
-from miue_jax.pictures.key import Entry, Key, default_path
+from miue_jax.pictures import carry, publish, survey
+from miue_jax.pictures.key import Key, default_path
 from miue_jax.pictures.survey import Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -90,6 +90,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     raise UserError(f"{request.out} is that of an archive: choose another folder.")
   if files.exists(request.key_path):
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
+      private.check_key(secret, request.out)
       groups = secret.settings.get("clusters", 0)
       found = surveyed(request, bool(groups))
       say(found.describe())
@@ -146,8 +147,8 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
       "pictures. The proof is about these groups, not about classes that a scraper may name."
     )
   seed = secrets.randbits(32) if request.seed is None else request.seed
-  side = load.shorter_side(request.photos, found.pictures)
-  choice = choose.choose(counts, request.strength or choose.STRENGTH, side, seed)
+  side, gray = load.sampled(request.photos, found.pictures)
+  choice = choose.choose(counts, request.strength or choose.STRENGTH, side, seed, gray=gray)
   if few := choose.advice(counts):
     say(few)
   with files.reported("read", request.photos):
@@ -162,7 +163,8 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
     choice, expected = shorter, expected.of_epochs(choice, shorter)
   say(expected.describe())
   if request.seconds is not None and expected.seconds > request.seconds:
-    say("It takes longer than --time, with the fewest epochs that make sense.")
+    takes = estimate.duration(expected.seconds)
+    say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
   ask(
     f"Protect {len(found.pictures)} pictures with strength {request.strength or choose.STRENGTH} "
     f"into {request.out}?"
@@ -171,11 +173,21 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
 
 
 def _check_new(request: Request) -> None:
-  """Raises a UserError if there are published pictures but not their key."""
+  """Checks that there are no published pictures without their key, and where they would be.
+
+  Raises:
+    UserError: The folder is not empty, or it and that of the pictures contain each other.
+  """
+  out, photos = request.out.resolve(), request.photos.resolve()
+  if out.is_relative_to(photos) or photos.is_relative_to(out):
+    raise UserError(
+      f"{request.out} and {request.photos} lie in each other: choose a folder outside of your "
+      "pictures, because that is the one to be published."
+    )
   if files.exists(request.out) and reading.entries(request.out):
     raise UserError(
-      f"{request.out} is not empty, and its key is not at {request.key_path}: choose a new folder, "
-      "or give the key with --key."
+      f"{request.out} is not empty, and there is no key at {request.key_path}: give its key with "
+      "--key, or choose a new folder if the key is lost."
     )
 
 
@@ -214,11 +226,12 @@ def _continued(
     if len(todo):
       files.remove(store.verdict)  # it is not about the new pictures
       _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
-      _publish(request, rounds, secret, loaded, todo, say)
+      bare = _publish(request, rounds, secret, loaded, todo, say)
+      loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
     rounds.published()
     shutil.rmtree(store.checkpoints, ignore_errors=True)
     if (verdict := private.verdict_of(store)) is None:
-      seen = published_as_seen(request.files, secret, loaded, choice.seen)
+      seen = load.published(request.files, secret, loaded, choice.seen)
       labels = _labels(loaded, classes)
       verdict = proof.prove(choice, store, loaded.seen, seen, labels)
     _write_page(request, store, verdict, secret, found, loaded, say)
@@ -304,16 +317,23 @@ def _perturb(
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
-    company = published_as_seen(request.files, secret, loaded.take(chosen), SIZE), labels[chosen]
+    company = load.published(request.files, secret, loaded.take(chosen), SIZE), labels[chosen]
     delta = generate.further(choice, store, len(rounds), new, company, classes)
   rounds.add([loaded.sources[i] for i in missing], delta)
 
 
 def _publish(
   request: Request, rounds: Rounds, secret: Key, loaded: Loaded, todo: np.ndarray, say: Callable
-) -> None:
+) -> list[int]:
+  """Publishes pictures; returns the numbers of those for which no perturbation was found."""
   options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
   out = request.files
+  # They would be published as they are; the same command tries again.
+  bare = [number for number in todo if not rounds[loaded.sources[number]].any()]
+  if bare:
+    paths = named(loaded.pictures[number].path for number in bare)
+    say(f"{len(bare)} pictures are NOT published, because no perturbation was found: {paths}.")
+  todo = np.setdiff1d(todo, bare)
 
   def work(number: int) -> publish.Published:
     delta = rounds[loaded.sources[number]]
@@ -328,16 +348,4 @@ def _publish(
       notes.setdefault(note, []).append(done.path)
   for note, paths in sorted(notes.items()):
     say(f"{note}: {named(paths)}")
-
-
-def published_as_seen(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) -> np.ndarray:
-  """Returns the published files of some pictures as a network sees them, uint8 `[n, s, s, 3]`."""
-  entries: dict[str, Entry] = {entry.name: entry for entry in secret.entries}
-
-  def read(found: survey.Found) -> np.ndarray:
-    path = entries[found.path].published
-    return decode.squashed(decode.read(pathlib.Path(out) / path, path), size)
-
-  if not loaded.pictures:
-    return np.zeros((0, size, size, 3), np.uint8)
-  return np.stack(list(progress.each_shown(read, loaded.pictures, "checking")))
+  return bare

@@ -67,7 +67,10 @@ def opened(
     UserError: There is no key, or too few originals are there.
   """
   path = private.key_of(out, key)
+  if not files.is_folder(private.path_of(out)):
+    raise UserError(f"There is no {private.path_of(out)}: put it back, next to {out}.")
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
+    private.check_key(secret, out)
     choice = Choice.restored(secret.settings.get("choice", {}))
     place = private.files_of(out)
     folder = pathlib.Path(photos or str(secret.settings.get("photos", "")))

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import tqdm
 
+from miue_jax.machine import files
 from miue_jax.owner import archive, private
+from miue_jax.owner.load import named
 from miue_jax.pictures import restore as pictures
 from miue_jax.pictures.key import Key
+from miue_jax.settings.errors import UserError
 
 
 def restore(
@@ -30,6 +33,8 @@ def restore(
   Raises:
     UserError: There is no key, it cannot be read, or the destination cannot be written.
   """
+  if not files.exists(out):
+    raise UserError(f"There is no folder {out}: name that of the published pictures.")
   path = private.key_of(out, key)
   if found := archive.found_in(out):
     with Key.open(path, passphrase) as secret:
@@ -46,12 +51,14 @@ def restore(
       bar.update(done - bar.n)
 
     outcome = pictures.restore(out, destination, secret, tick=tick)
+    if outcome.refused and secret.cut_off:
+      say(f"{path} is cut off, as an incomplete copy is: use a whole copy for what is missing.")
   say(f"{len(outcome.restored)} originals are in {destination}.")
   if outcome.refused:
     say(f"{len(outcome.refused)} files were not restored:")
     say("\n".join(f"  {name}: {reason}" for name, reason in outcome.refused))
   if outcome.missing:
     say(f"{len(outcome.missing)} pictures of the key were not found:")
-    say("\n".join(f"  {name}" for name in outcome.missing))
+    say(f"  {named(outcome.missing)}")
   private.repeat(out, say)
   return not outcome.refused

@@ -87,11 +87,11 @@ def shaped(
   return np.clip(np.rint(result), -limit, limit).astype(np.int8)
 
 
-def luma(delta: np.ndarray) -> np.ndarray:
-  """Returns the luma of a perturbation, int8 `[s, s, 3]` to `[s, s, 1]`; it keeps the budget."""
-  if delta.shape[-1] == 1:
-    return delta
-  return ((delta.astype(np.int32) @ _LUMA + 2**15) >> 16).astype(np.int8)[..., None]
+def luma(values: np.ndarray) -> np.ndarray:
+  """Returns the luma of pictures or perturbations, `[..., 3]` to `[..., 1]`, in their budget."""
+  if values.shape[-1] == 1:
+    return values
+  return ((values.astype(np.int32) @ _LUMA + 2**15) >> 16).astype(values.dtype)[..., None]
 
 
 def carried(delta: np.ndarray, height: int, width: int, depth: int = 8) -> np.ndarray:

@@ -39,7 +39,7 @@ class Cipher:
       UserError: There is no passphrase or a wrong one, or pyrage is missing.
     """
     if not passphrase:
-      raise UserError(f"{path} is encrypted: give its passphrase.")
+      raise UserError(f"{path} is encrypted: give its passphrase, with --passphrase.")
     pyrage = _pyrage()
     try:
       secret = base64.b64decode(json.loads(content)["age"], validate=True)

@@ -61,10 +61,11 @@ class Key:
   Attributes:
     path: The file.
     settings: What the program that made the key wants to find again, such as a seed: JSON values.
+    cut_off: Whether the file ends inside a record, as after a crash or an incomplete copy.
   """
 
   def __init__(self, path: pathlib.Path, file: BinaryIO, append: bool):
-    self.path, self.settings = path, {}
+    self.path, self.settings, self.cut_off = path, {}, False
     self._file, self._append = file, append
     self._cipher: cipher.Cipher | None = None
     self._stack = contextlib.ExitStack()
@@ -162,6 +163,7 @@ class Key:
         raise UserError(f"{self.path} is damaged at byte {place}: copy it again.")
       yield kind, (place + len(head), length), content
       place = end
+    self.cut_off = place < size
     if self._append and place < size:
       with files.reported("write", self.path):
         self._file.truncate(place)

@@ -18,6 +18,8 @@ from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.publish import all_published, clear_leftovers, without
 from miue_jax.settings.errors import UserError
 
+_UNKNOWN = "not in this key, or altered, as by saving as JPEG"
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -111,7 +113,7 @@ def _restore_one(
   if entry is None:
     names = {_normal(entry.published) for entry in key.entries}
     altered = _normal(path) in names
-    return "altered since it was published" if altered else "not in this key"
+    return "altered since it was published" if altered else _UNKNOWN
   content = key.load(entry)
   if content.how == entries.FILE:
     file, name = content.extra, entry.name

@@ -26,6 +26,8 @@ _SYSTEM += ("lost+found", "system volume information")
 _THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
 BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
+_RAW = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw")
+_RAW += (".rw2", ".srw")
 _MOST_LABELS = 2**30  # bytes of a file of labels
 
 
@@ -165,7 +167,8 @@ def survey(
     example = f", such as {escaped(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
     raise UserError(
       f"{root} has no pictures in class folders; {len(left_out)} files and folders are left out"
-      f"{example}: put the pictures of each class in one folder."
+      f"{example}: put the pictures of each class in one folder, or give --labels FILE.csv or "
+      "--clusters NUMBER."
     )
   named.sort(key=lambda item: (item[2] or "", item[1], item[0]))
   stems = published_names([path for path, _, _ in named])
@@ -232,6 +235,8 @@ def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
     return ""
   if suffix in decode.EXTRA_SUFFIXES:
     return f"{suffix} needs a package: run pip install 'miue-jax[{decode.EXTRA_SUFFIXES[suffix]}]'"
+  if suffix in _RAW:
+    return f"raw data of a camera ({suffix}): export it as TIFF or PNG"
   return f"no picture ({suffix or 'no suffix'})"
 
 

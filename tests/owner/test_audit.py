@@ -25,8 +25,23 @@ def published(quick, photos, tmp_path):
   return out
 
 
+@pytest.fixture
+def learned(monkeypatch):
+  """Lets the toy victims, which only guess, seem to have learned from the originals."""
+  monkeypatch.setattr(audit.proof, "chance_of", lambda labels: 0.0)
+
+
+@pytest.mark.slow
+def test_nothing_is_concluded_where_networks_learn_nothing(published):
+  with pytest.raises(
+    UserError, match="of 4 held-out pictures, and guessing gives 50 %, so nothing"
+  ):
+    audit.audit(published, None, None, None, None, 75.0, None, print)
+  assert not private.Private(private.path_of(published)).audits.exists()
+
+
 @pytest.mark.long
-def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos, monkeypatch):
+def test_attacks_are_recorded_in_order_until_the_time_is_over(published, learned, monkeypatch):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   lines = []
   held = audit.audit(published, None, None, None, None, 1e6, None, lines.append)
@@ -38,7 +53,7 @@ def test_attacks_are_recorded_in_order_until_the_time_is_over(published, photos,
   assert f"{strongest['attack']}, gives back {100 * strongest['share']:.0f} %" in lines[-1]
   assert lines[-2].startswith(f"The latest verdict about {published}: ")
   assert "JPEG at quality 90" in (folder / "page" / "index.html").read_text()
-  assert all(row["pictures"] == 4 and row["chance"] == 50 for row in rows)
+  assert all(row["pictures"] == 4 and row["chance"] == 0 for row in rows)
   assert all(row["interval"][0] <= row["published"] <= row["interval"][1] for row in rows)
   assert lines[0].startswith("Nothing: ")
   assert not audit.audit(published, None, None, None, 1e-9, -1.0, None, lines.append)
@@ -153,7 +168,7 @@ def weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_pairs_and_pretrained_weights_are_attacks(published, weights, monkeypatch):
+def test_pairs_and_pretrained_weights_are_attacks(published, learned, weights, monkeypatch):
   chosen = [audit.ATTACKS[0], *(a for a in audit.ATTACKS if a.pairs or a.pretrained)]
   monkeypatch.setattr(audit, "ATTACKS", tuple(chosen))
   seen, lines = [], []

@@ -30,8 +30,13 @@ def test_batches_are_never_larger_than_the_pictures(count):
 
 
 def test_a_choice_survives_the_key():
-  choice = choose.choose({"a": 30, "b": 40}, "high", 32, 7)
-  assert choose.Choice.restored(json.loads(json.dumps(choice.stored()))) == choice
+  for gray in (False, True):
+    choice = choose.choose({"a": 30, "b": 40}, "high", 32, 7, gray=gray)
+    assert choice.method.class_wise == gray
+    stored = json.loads(json.dumps(choice.stored()))
+    assert choose.Choice.restored(stored) == choice
+  del stored["gray"]  # as older versions wrote it
+  assert choose.Choice.restored(stored) == dataclasses.replace(choice, gray=False)
 
 
 @pytest.mark.parametrize("values", [{}, {"method": 3}, {"method": {"name": "none"}}])

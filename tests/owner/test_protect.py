@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from toy_pictures import toy
 
-from miue_jax.owner import private, protect
+from miue_jax.owner import audit, choose, private, protect
 from miue_jax.owner.restore import restore
+from miue_jax.pictures import carry, entries
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
 
@@ -69,21 +70,54 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   out = tmp_path / "out"
   run(photos, out)
   before = files(out)
-  toy(photos, "a", 2, start=10)
+  toy(photos, "a", 1, start=10)  # alone: it is compared with published pictures
   (photos / "bbb" / "00.png").unlink()
   _, said = run(photos, out)
   after = files(out)
   assert {name: after[name] for name in before} == before
-  assert sorted(after.keys() - before.keys()) == ["a/10.png", "a/11.png"]
-  assert "19 pictures are published already and stay as they are; 2 are new." in said
+  assert sorted(after.keys() - before.keys()) == ["a/10.png"]
+  assert "19 pictures are published already and stay as they are; 1 are new." in said
   assert "1 pictures are no longer in" in said
   assert "bbb/00.png" in said
-  for name in ("a/10.png", "a/11.png"):
-    assert 0 < np.abs(pixels(out / name) - pixels(photos / name)).max() <= 8
+  assert 0 < np.abs(pixels(out / "a/10.png") - pixels(photos / "a/10.png")).max() <= 8
   found, said = run(photos, out)
   assert files(out) == after
   assert "0 are new" in said
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
+
+
+@pytest.mark.slow
+def test_gray_pictures_of_a_class_get_few_patterns_and_so_do_new_ones(tmp_path, monkeypatch):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  monkeypatch.setattr(choose, "_MEMBER_UPDATES", 4)
+  monkeypatch.setattr(carry, "shaped", lambda delta, weights, colour_shift: delta)
+
+  def draw(name, numbers):
+    (photos / name).mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+      values = np.random.default_rng([number, len(name)]).integers(60, 190, (8, 8), np.uint8)
+      Image.fromarray(values).save(photos / name / f"{number:02}.png")
+
+  def change(name):
+    return pixels(out / name) - pixels(photos / name)
+
+  for name in ("a", "bbb"):
+    draw(name, range(9))
+  run(photos, out)
+  before = files(out)
+  for name in ("a", "bbb"):
+    patterns = [change(f"{name}/{number:02}.png").tobytes() for number in range(9)]
+    assert patterns[:3] * 3 == patterns
+    assert len(set(patterns)) == 3
+  assert 0 < np.abs(change("a/00.png")).max() <= 8
+  draw("a", (9, 10))
+  run(photos, out)
+  assert {name: files(out)[name] for name in before} == before
+  assert (change("a/09.png") == change("a/00.png")).all()
+  (tmp_path / "out.private" / "patterns.npz").unlink()
+  draw("a", (11,))
+  with pytest.raises(UserError, match=r"patterns\.npz is missing, .* put it back"):
+    run(photos, out)
 
 
 @pytest.mark.slow
@@ -126,6 +160,43 @@ def test_too_little_time_is_said_before_the_work(photos, tmp_path):
   assert not (tmp_path / "out.key").exists()
 
 
+@pytest.mark.parametrize("out", ["photos", "photos/out", "."])
+def test_folders_that_lie_in_each_other_are_refused(photos, tmp_path, out):
+  with pytest.raises(UserError, match="lie in each other: choose a folder outside"):
+    run(photos, tmp_path / out)
+  assert not (tmp_path / "photos.key").exists()
+
+
+@pytest.mark.slow
+def test_what_has_no_perturbation_is_not_published(photos, tmp_path, monkeypatch):
+  first = protect.generate.first
+
+  def without(*arguments):
+    delta = np.array(first(*arguments))
+    delta[3] = 0
+    return delta
+
+  monkeypatch.setattr(protect.generate, "first", without)
+  out = tmp_path / "out"
+  _, said = run(photos, out)
+  assert "1 pictures are NOT published, because no perturbation was found: a/03.png." in said
+  assert sorted(files(out)) == sorted(
+    {f"{c}/{n:02}.png" for c in ("a", "bbb") for n in range(10)} - {"a/03.png"}
+  )
+  _, said = run(photos, out)
+  assert "19 pictures are published already and stay as they are; 1 are new." in said
+  assert (pixels(out / "a/03.png") != pixels(photos / "a/03.png")).any()
+
+
+def toy_key(path, settings):
+  """Makes the key of a picture that is in no folder."""
+  entry = entries.Entry("a/00.png", "a", "a/00.png", bytes(32), bytes(32))
+  content = entries.Content(entries.FILE, (1, 1, 3), 8, None, b"", None, b"")
+  with protect.Key.create(path, settings) as secret:
+    secret.add(entry, content)
+  return path
+
+
 @pytest.mark.slow
 def test_what_stops_a_protection(photos, tmp_path):
   out = tmp_path / "out"
@@ -133,8 +204,20 @@ def test_what_stops_a_protection(photos, tmp_path):
   with pytest.raises(UserError, match="another strength than high"):
     run(photos, out, strength="high")
   (tmp_path / "out.key").rename(tmp_path / "moved.key")
-  with pytest.raises(UserError, match="or give the key with --key"):
+  with pytest.raises(UserError, match="give its key with --key, or choose a new folder"):
     run(photos, out)
+  with protect.Key.open(tmp_path / "moved.key") as secret:
+    settings = secret.settings
+  with protect.Key.create(tmp_path / "out.key", settings):
+    pass  # of no picture, as after an interruption: it may be that of any folder
+  other = toy_key(tmp_path / "other.key", settings)
+  for path in (out, photos):
+    request = protect.Request(photos, path, key=other)
+    with pytest.raises(UserError, match=r"other\.key does not belong to"):
+      protect.protect(request, print, print)
+  with pytest.raises(UserError, match=r"other\.key does not belong to"):
+    audit.audit(out, other, None, None, None, 75.0, None, print)
+  (tmp_path / "out.key").unlink()
   _, said = run(photos, out, key=tmp_path / "moved.key")
   assert "0 are new" in said
 

@@ -123,7 +123,7 @@ def test_renamed_moved_saved_again_and_missing_files(tmp_path, photos):
   assert dict(outcome.refused) == {
     "b/bmp.png": "altered since it was published",
     "bad.png": "cannot be decoded (unknown format): repair or remove it.",
-    "lossy.jpg": "not in this key",
+    "lossy.jpg": restore._UNKNOWN,
   }
   assert len(outcome.missing) == 14
   assert "b/bmp.bmp" not in outcome.missing
@@ -146,7 +146,7 @@ def test_a_key_of_another_folder_restores_nothing_and_says_so(tmp_path, photos):
   with Key.create(tmp_path / "other.key", {}) as other:
     outcome = restore.restore(tmp_path / "out", tmp_path / "back", other)
   assert outcome.restored == ()
-  assert {reason for _, reason in outcome.refused} == {"not in this key"}
+  assert {reason for _, reason in outcome.refused} == {restore._UNKNOWN}
 
 
 def test_restoring_again_makes_nothing_again_and_replaces_nothing(tmp_path, photos):

@@ -85,6 +85,7 @@ def test_everything_else_is_named(tree):
   os.mkfifo(root / "a/pipe.png")
   shutil.copy(root / "a/1.png", root / "b/copy.png")
   (root / "out.key").touch()
+  (root / "a/IMG_1.CR3").touch()
   found = survey.survey(root, exclude=[root / "out", root / "out.key"])
   assert left_out(found) == {
     "loose.png": "a loose picture: it is in no class folder",
@@ -95,6 +96,7 @@ def test_everything_else_is_named(tree):
     "out": "the output",
     "out.key": "a file of this program",
     "a/notes.txt": "no picture (.txt)",
+    "a/IMG_1.CR3": "raw data of a camera (.cr3): export it as TIFF or PNG",
     "a/broken.jpg": "cannot be decoded (unknown format): repair or remove it.",
     "a/empty.png": "cannot be decoded (unknown format): repair or remove it.",
     "a/Thumbs.db": "a file of the system",
