@@ -93,7 +93,7 @@ def test_an_altered_image_is_named_and_the_others_are_restored(workdir, exported
   assert len(list((output / "train").rglob("*.png"))) == 199
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_export_can_be_trained_on_as_a_folder(exported, fork, tmp_path):
   flags = [flag for flag in TINY if not flag.startswith(("--config=", "--config.data"))]
   result = fork(

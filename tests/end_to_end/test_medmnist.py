@@ -21,11 +21,12 @@ def written(path, classes, shape):
   np.savez(path, **arrays)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("classes", "shape"),
   [
-    pytest.param(11, (28, 28), marks=pytest.mark.slow),
-    pytest.param(9, (28, 28, 3), marks=pytest.mark.long),
+    (11, (28, 28)),
+    (9, (28, 28, 3)),
   ],
 )
 def test_a_subset_of_several_classes(fork, tmp_path, classes, shape):

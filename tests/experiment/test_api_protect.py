@@ -82,6 +82,7 @@ def test_the_mesh_and_the_configuration_of_the_caller_stay():
   assert jax.config.jax_default_matmul_precision == precision
 
 
+@pytest.mark.slow
 def test_one_and_two_devices_agree_up_to_rounding():
   deltas = []
   for count in (1, 2):

@@ -22,7 +22,10 @@ def test_gates_have_the_published_number_of_parameters():
   assert oracle.number_of_parameters(module, (32, 32, 3)) == 11_171_146 + 2 * 64 + gates
 
 
-@pytest.mark.parametrize(("stem", "side"), [("small", 16), ("imagenet", 64)])
+@pytest.mark.parametrize(
+  ("stem", "side"),
+  [("small", 16), pytest.param("imagenet", 64, marks=pytest.mark.long)],
+)
 def test_matches_pytorch(stem, side):
   torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
   torch.manual_seed(1)

@@ -39,6 +39,7 @@ def pixels(path):
     return np.asarray(image).astype(int)
 
 
+@pytest.mark.slow
 def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_path):
   out = tmp_path / "out"
   found, said = run(photos, out)
