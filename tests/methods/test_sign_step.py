@@ -45,7 +45,8 @@ def moved(use_devices):
     data = step.Pass(table, None, step.shuffler(8)(key, table.ids), key)
     state = sharding.replicate(step.State({}, {}, ()))
     size = sharding.replicate(np.float32(3 / 255))
-    constants = deltas.DeltaPass(state, data, sharding.shard(layout.ids >= 0), size)
+    rows = sharding.shard(layout.ids >= 0)
+    constants = deltas.DeltaPass(state, data, rows, rows, size)
     start = deltas.first_delta(dataset, settings, layout, 0)
     delta, sums, _ = jax.jit(sign_step.delta_step(Pixels(), settings, objective, adversary))(
       (start, step.Sums.zero(), None), constants, jnp.int32(index)
