@@ -32,7 +32,7 @@ def generate(
   Args:
     dataset: The data; only the training split is used.
     settings: Settings of the method, with its name.
-    seed: Seed of the poison; member `m` of `n` has the seed `seed * n + m`.
+    seed: Seed of the poison; member `m` of `n` has the seed `seed * n + m`, modulo 2**32.
     folder: Folder for checkpoints; None keeps none. A finished member resumes at its end and is not
       made again.
     progress: Makes the reporter of a generation.
@@ -53,9 +53,8 @@ def generate(
   for member in range(count):
     logger.info("Member %d of %d.", member + 1, count)
     checkpoints = Checkpoints(folder and folder / f"member-{member + 1}")
-    made = method.generate(
-      dataset, settings, seed * count + member, checkpoints, progress, observer
-    )
+    own = (seed * count + member) % 2**32
+    made = method.generate(dataset, settings, own, checkpoints, progress, observer)
     if made.delta is not None:
       delta = made.delta if delta is None else delta
       delta[member::count] = made.delta[member::count]
