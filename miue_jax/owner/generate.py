@@ -108,9 +108,7 @@ def further(
     )
   if choice.method.class_wise:
     return _colours(_known(needed, new[1], len(classes)))
-  pairs = (np.concatenate(pair) for pair in zip(new, company, strict=True))
-  images, labels = next(pairs), next(pairs)
-  images, labels = _paired(_channels(choice, images), labels)
+  images, labels = _paired(*(np.concatenate(pair) for pair in zip(new, company, strict=True)))
   moving = np.arange(len(images)) < len(new[0])
   dataset = Dataset("new pictures", Split(Images(images), labels), None, classes)
   settings, seed = choice.method, _seed(choice.seed, number)
@@ -123,7 +121,7 @@ def further(
   continued = Continuation(method, pretrained.load(store.source), moving, _PASSES)
   with calls.on_devices(settings.batch_size):
     made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
-  return _colours(np.asarray(made.delta)[: len(new[0])])
+  return np.asarray(made.delta)[: len(new[0])]
 
 
 def _known(path: pathlib.Path, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -5,15 +5,18 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from miue_jax.machine import progress
+from miue_jax.owner import pipelines
 from miue_jax.pictures import carry, decode
 from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
+
+Item = TypeVar("Item")
 
 _FEW = 5  # pictures that are read for their size
 
@@ -82,15 +85,9 @@ def load(
 
 def published(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) -> np.ndarray:
   """Returns the published files of some pictures as a network sees them, uint8 `[n, s, s, 3]`."""
-  entries = {entry.name: entry for entry in secret.entries}
-
-  def read(found: Found) -> np.ndarray:
-    path = entries[found.path].published
-    return decode.squashed(decode.read(pathlib.Path(out) / path, path), size)
-
-  if not loaded.pictures:
-    return np.zeros((0, size, size, 3), np.uint8)
-  return np.stack(list(progress.each_shown(read, loaded.pictures, "checking")))
+  published = {entry.name: entry.published for entry in secret.entries}
+  paths = [published[found.path] for found in loaded.pictures]
+  return pipelines.loaded(out, paths, pipelines.WHOLE, size, "checking")
 
 
 def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> tuple[int, bool]:
@@ -112,9 +109,9 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> tuple[int, bo
   return (int(np.median(sides)), all(gray)) if sides else (0, False)
 
 
-def some(pictures: Sequence[Found], most: int) -> Sequence[Found]:
-  """Returns at most so many of the pictures, evenly spaced."""
-  return pictures[:: max(1, len(pictures) // most)][:most]
+def some(items: Sequence[Item], most: int) -> Sequence[Item]:
+  """Returns at most so many pictures, or entries of them, evenly spaced."""
+  return items[:: max(1, len(items) // most)][:most]
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

@@ -12,6 +12,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
+from miue_jax.owner import load
 from miue_jax.pictures import decode
 from miue_jax.pictures.key import Key, default_path, digest
 from miue_jax.report.verdict import Verdict
@@ -130,12 +131,11 @@ def check_key(secret: Key, out: str | os.PathLike) -> None:
   """
   place = files_of(out)
   there = [entry for entry in secret.entries if files.is_file(place / entry.published)]
-  some = there[:: max(1, len(there) // _LOOKED_AT)][:_LOOKED_AT]
-  for entry in some:
+  for entry in load.some(there, _LOOKED_AT):
     with contextlib.suppress(UserError):  # whoever needs the file will say what is wrong with it
       if digest(decode.read(place / entry.published).channels) == entry.digest:
         return
-  if some or (secret.entries and files.is_folder(place) and reading.entries(place)):
+  if there or (secret.entries and files.is_folder(place) and reading.entries(place)):
     raise UserError(
       f"The key {secret.path} does not belong to {out}: give the key that was made with it."
     )
