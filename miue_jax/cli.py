@@ -74,6 +74,7 @@ def protect(
     raise UserError(f"--clusters {clusters}: make 2 or more groups.")
   if clusters and labels:
     raise UserError("--clusters is for pictures without labels: leave it or --labels out.")
+  from miue_jax.machine import files
   from miue_jax.owner import archive, private
   from miue_jax.owner import protect as work
   from miue_jax.owner.protect_archive import protect_archive
@@ -93,7 +94,7 @@ def protect(
     shareable=shareable,
     clusters=clusters,
   )
-  if not yes:
+  if not yes and not files.exists(request.key_path):  # only new protections are asked about
     _require_terminal()
   answer = (lambda question: None) if yes else _ask
   make = protect_archive if archive.is_archive(photos) else work.protect
