@@ -1,12 +1,13 @@
 """`miue-jax protect PHOTOS OUT`: the program of people who own pictures.
 
 Exit status: 0 done; 1 something could not be restored, or a question was answered with no; 2
-something you can put right, in one sentence; 4 an audit found too little protection; 128 + signal
-number after SIGINT or SIGTERM: the same command continues.
+something you can put right, in one sentence; 4 the verdict is "NOT protected", or an audit found
+too little protection; 128 + signal number after SIGINT or SIGTERM: the same command continues.
 """
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +15,9 @@ from miue_jax import __version__
 from miue_jax.machine import surroundings, terminal
 from miue_jax.owner import options
 from miue_jax.settings.errors import UserError
+
+if TYPE_CHECKING:
+  from miue_jax.report.verdict import Verdict
 
 app = typer.Typer(
   name="miue-jax",
@@ -75,11 +79,12 @@ def protect(
   if clusters and labels:
     raise UserError("--clusters is for pictures without labels: leave it or --labels out.")
   from miue_jax.machine import files
-  from miue_jax.owner import archive, private
+  from miue_jax.owner import archive
   from miue_jax.owner import protect as work
   from miue_jax.owner.protect_archive import protect_archive
+  from miue_jax.owner.request import Request
 
-  request = work.Request(
+  request = Request(
     photos,
     out,
     strength=strength,
@@ -98,8 +103,7 @@ def protect(
     _require_terminal()
   answer = (lambda question: None) if yes else _ask
   make = protect_archive if archive.is_archive(photos) else work.protect
-  verdict = make(request, answer, terminal.write)
-  terminal.write(private.said(verdict))
+  _conclude(make(request, answer, terminal.write))
 
 
 @app.command()
@@ -139,12 +143,9 @@ def verify(
   miue-jax verify public --torch
   """  # noqa: D301
   secret = options.secret(passphrase)
-  from miue_jax.owner import private
   from miue_jax.owner import verify as work
 
-  terminal.write(
-    private.said(work.verify(out, key, secret, photos, torch, weights, terminal.write))
-  )
+  _conclude(work.verify(out, key, secret, photos, torch, weights, terminal.write))
 
 
 @app.command()
@@ -216,6 +217,16 @@ def plan(
   from miue_jax.owner import plan as work
 
   work.plan(photos, strength, labels, watts, price, terminal.write)
+
+
+def _conclude(found: "Verdict") -> None:
+  """Prints a verdict; a script that would publish pictures next must not go on unprotected."""
+  from miue_jax.owner import private
+  from miue_jax.report import verdict
+
+  terminal.write(private.said(found))
+  if found.judgement == verdict.NOT_PROTECTED:
+    raise typer.Exit(4)
 
 
 def _require_terminal() -> None:

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from miue_jax import __version__, cli
-from miue_jax.owner import options
+from miue_jax.owner import options, protect
+from miue_jax.report.verdict import NOT_PROTECTED, PARTLY, PROTECTED, UNKNOWN, Verdict
 from miue_jax.settings.errors import UserError
 
 
@@ -38,6 +39,15 @@ def test_every_command_has_help_with_an_example():
     done = CliRunner().invoke(cli.app, [name, "--help"])
     assert done.exit_code == 0
     assert f"miue-jax {name} " in done.output
+
+
+@pytest.mark.parametrize("judgement", [PROTECTED, PARTLY, UNKNOWN, NOT_PROTECTED])
+def test_scripts_do_not_go_on_with_unprotected_pictures(judgement, tmp_path, monkeypatch):
+  found = Verdict(judgement, "Networks learn.")
+  monkeypatch.setattr(protect, "protect", lambda request, ask, say: found)
+  done = CliRunner().invoke(cli.app, ["protect", str(tmp_path), str(tmp_path / "out"), "--yes"])
+  assert done.exit_code == (4 if judgement == NOT_PROTECTED else 0)
+  assert done.output.lower() == f"{judgement}. Networks learn.\n".lower()
 
 
 def test_version():

@@ -104,7 +104,7 @@ def test_a_restore_in_part_is_said_and_ends_with_status_1(call, capsys):
   with pytest.raises(SystemExit) as ending:
     call("restore", refused=3)
   assert ending.value.code == 1
-  assert capsys.readouterr().out == "Restored images: DIR; 3 files were not restored.\n"
+  assert capsys.readouterr().out == "Restored images: DIR; not restored: 3 files.\n"
 
 
 @pytest.mark.parametrize(

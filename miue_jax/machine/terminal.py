@@ -16,6 +16,13 @@ def printable(text: str) -> str:
   return "\n".join(map(escaped, text.split("\n")))
 
 
+def counted(number: int, noun: str) -> str:
+  """Returns a number and its noun: "1 file", "2 files"; a noun in -s takes -es."""
+  if number == 1:
+    return f"1 {noun}"
+  return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 class Formatter(logging.Formatter):
   """Makes the text of a log record printable."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from miue_jax.machine.terminal import counted
 from miue_jax.methods import METHODS, AlternatingSettings
 from miue_jax.settings import schema
 from miue_jax.settings.config import Config, Fit, Model
@@ -152,7 +153,7 @@ def choose(
       "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
     )
   if total < 4:
-    raise UserError(f"There are only {total} pictures; at least 4 are needed, 2 in each class.")
+    raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
   small, large = PROOF_SIZES
   seen = small if side <= small else large
   return Choice(_method(total, STRENGTHS[strength], gray), _victims(total), seen, seed, gray)
@@ -249,10 +250,10 @@ def advice(counts: Mapping[str, int]) -> str:
   if counts[name] >= FEW:
     return ""
   said = (
-    f"Class {name!r} has only {counts[name]} pictures. With fewer than {FEW} a class, expect "
-    "little or no protection: the perturbation is made in more epochs, but networks that were "
-    "tried learned nearly as much from it as from originals. The verdict states how uncertain it "
-    "is."
+    f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
+    "expect little or no protection: the perturbation is made in more epochs, but networks that "
+    "were tried learned nearly as much from it as from originals. The verdict states how uncertain "
+    "it is."
   )
   if counts[name] < LEAST:
     said += f" With fewer than {LEAST} nothing can be proved."

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from miue_jax.machine.terminal import counted
 from miue_jax.owner import load, private
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
@@ -52,8 +53,8 @@ def examine(
     with Key.open(key, passphrase) as secret:
       pairs = zip(loaded.pictures, loaded.sources, strict=True)
       known = [picture.path for picture, digest in pairs if secret.find(digest)]
-    said = f"{len(known)} pictures are already protected with this key"
-    say(f"{said}: {named(known)}." if known else f"{said}.")
+    said = f"Protected already with this key: {counted(len(known), 'picture')}"
+    say(f"{said} ({named(known)})." if known else f"{said}.")
   if public:
     _tell_public(loaded, public, say)
   private.repeat_about(photos, say)
@@ -78,7 +79,7 @@ def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None
   for name, count in counts.items():
     if count < FEW:
       what = "nothing can be proved" if count < LEAST else "the proof is uncertain"
-      say(f"Class {name!r} has only {count} pictures: {what}.")
+      say(f"Class {name!r} has only {counted(count, 'picture')}: {what}.")
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
     most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))
     say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
@@ -92,9 +93,9 @@ def _tell_public(loaded: Loaded, public: pathlib.Path, say: Callable[[str], None
   count, there = len(loaded.pictures), set(others.sources)
   known = {number for number, digest in enumerate(loaded.sources) if digest in there}
   known |= {first for first, second in near(images) if first < count <= second}
-  said = f"{len(known)} of {count} pictures are also in {public}, or nearly"
+  said = f"Also in {public}, or nearly the same there: {len(known)} of {counted(count, 'picture')}"
   paths = [loaded.pictures[number].path for number in sorted(known)]
-  say(f"{said}, and cannot be protected any more: {named(paths)}." if known else f"{said}.")
+  say(f"{said}. They cannot be protected any more: {named(paths)}." if known else f"{said}.")
 
 
 def _across(group: Sequence[survey.Found]) -> str:

@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Callable
 
 from miue_jax.owner import choose, estimate, load, private
-from miue_jax.owner.protect import Request, surveyed
+from miue_jax.owner.protect import surveyed
 from miue_jax.owner.protect_archive import as_folder
+from miue_jax.owner.request import Request
 
 
 def plan(

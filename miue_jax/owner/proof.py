@@ -15,6 +15,7 @@ from miue_jax import models
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment import api
 from miue_jax.machine import files, reading
+from miue_jax.machine.terminal import counted
 from miue_jax.owner.choose import HELD_OUT, LEAST, Choice, Victim
 from miue_jax.owner.private import Private
 from miue_jax.report import verdict
@@ -71,8 +72,8 @@ def prove(
   if counts[counts > 0].min() < LEAST:
     found = Verdict(
       verdict.UNKNOWN,
-      f"A class has only {counts[counts > 0].min()} pictures; with fewer than {LEAST} nothing can "
-      "be proved. The pictures are perturbed all the same.",
+      f"A class has only {counted(counts[counts > 0].min(), 'picture')}; with fewer than {LEAST} "
+      "nothing can be proved. The pictures are perturbed all the same.",
     )
     _keep(store, found, [], len(labels))
     return found

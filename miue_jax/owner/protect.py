@@ -1,8 +1,6 @@
 """Protects a folder of pictures, or what is new in it, and proves the protection."""
 
-import dataclasses
 import os
-import pathlib
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,12 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miue_jax.machine import files, progress, reading
+from miue_jax.machine.terminal import counted
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import SIZE, Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
+from miue_jax.owner.request import Request
 from miue_jax.pictures import carry, publish, survey
-from miue_jax.pictures.key import Key, default_path
+from miue_jax.pictures.key import Key
 from miue_jax.pictures.survey import Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -26,51 +26,6 @@ KEY_MATTERS = (
   "The key {key} is all that gives the originals back, together with the published files. Keep it "
   "and {private} private, and make a copy: without the key the published files cannot be undone."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """Holds the wishes of an owner.
-
-  Attributes:
-    photos: Folder of the pictures.
-    out: Folder of the published pictures.
-    strength: One of `choose.STRENGTHS`; None is that of the key, or the default.
-    seconds: Time that making and proving may take; None sets no limit.
-    format: Format of the published files.
-    keep_metadata: Whether to keep all EXIF values.
-    strict: Whether a file that cannot be read is an error.
-    labels: CSV file of classes; None takes folders.
-    key: The key; None is next to `out`.
-    passphrase: Encrypts the key.
-    seed: Seed of every random draw; None draws one.
-    clusters: Number of groups of pictures that have no labels; 0 takes classes.
-    shareable: Whether to write a page without pictures and names as well.
-  """
-
-  photos: pathlib.Path
-  out: pathlib.Path
-  strength: str | None = None
-  seconds: float | None = None
-  format: str = "png"
-  keep_metadata: bool = False
-  strict: bool = False
-  labels: pathlib.Path | None = None
-  key: pathlib.Path | None = None
-  passphrase: str | None = None
-  seed: int | None = None
-  shareable: bool = False
-  clusters: int = 0
-
-  @property
-  def key_path(self) -> pathlib.Path:
-    """Path of the key."""
-    return self.key or default_path(self.out)
-
-  @property
-  def files(self) -> pathlib.Path:
-    """Folder of the published files, from which an archive is packed."""
-    return private.files_of(self.out)
 
 
 def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], None]) -> Verdict:
@@ -165,10 +120,9 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   if request.seconds is not None and expected.seconds > request.seconds:
     takes = estimate.duration(expected.seconds)
     say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
-  ask(
-    f"Protect {len(found.pictures)} pictures with strength {request.strength or choose.STRENGTH} "
-    f"into {request.out}?"
-  )
+  strength = request.strength or choose.STRENGTH
+  pictures = counted(len(found.pictures), "picture")
+  ask(f"Protect {pictures} with strength {strength} into {request.out}?")
   return choice
 
 
@@ -214,7 +168,7 @@ def _continued(
   with private.opened(request.out) as store:
     loaded = load.load(request.photos, found.pictures, SIZE, choice.seen)
     if loaded.failed:
-      say(f"{len(loaded.failed)} files cannot be read and are left out:")
+      say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
       say("\n".join(f"  {reason}" for _, reason in loaded.failed))
     if groups := secret.settings.get("clusters"):
       loaded = clusters.grouped(store, loaded, groups, choice.seed)
@@ -264,8 +218,8 @@ def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
     return loaded
   names = sorted({found.class_name for found in later})
   say(
-    f"{len(later)} pictures are NOT published, because their classes are new ({named(names)}): "
-    "protect these folders into another OUT."
+    f"NOT published, because the class is new ({named(names)}): {counted(len(later), 'picture')}. "
+    "Protect such folders into another OUT."
   )
   kept = [i for i, found in enumerate(loaded.pictures) if found.class_name in classes]
   return loaded.take(kept)
@@ -281,12 +235,12 @@ def _unpublished(request: Request, loaded: Loaded, secret: Key, say: Callable) -
   ]
   done = len(loaded.pictures) - len(todo)
   if done:
-    say(f"{done} pictures are published already and stay as they are; {len(todo)} are new.")
+    say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
   known = {entry.name for entry in secret.entries}
   if gone := sorted(known - {found.path for found in loaded.pictures}):
     say(
-      f"{len(gone)} pictures are no longer in {request.photos} ({named(gone)}); what was published "
-      f"of them stays in {request.out} until you delete it."
+      f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
+      f"published stays in {request.out} until you delete it."
     )
   return np.array(todo, int)
 
@@ -331,8 +285,9 @@ def _publish(
   # They would be published as they are; the same command tries again.
   bare = [number for number in todo if not rounds[loaded.sources[number]].any()]
   if bare:
+    pictures = counted(len(bare), "picture")
     paths = named(loaded.pictures[number].path for number in bare)
-    say(f"{len(bare)} pictures are NOT published, because no perturbation was found: {paths}.")
+    say(f"NOT published, because no perturbation was found: {pictures} ({paths}).")
   todo = np.setdiff1d(todo, bare)
 
   def work(number: int) -> publish.Published:

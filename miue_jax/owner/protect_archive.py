@@ -13,10 +13,11 @@ from collections.abc import Callable, Generator, Mapping
 import numpy as np
 
 from miue_jax.machine import files, progress, reading
+from miue_jax.machine.terminal import counted
 from miue_jax.owner import archive, private, protect
 from miue_jax.owner.load import named
 from miue_jax.owner.private import Private
-from miue_jax.owner.protect import Request
+from miue_jax.owner.request import Request
 from miue_jax.pictures import decode, encode
 from miue_jax.pictures.key import digest
 from miue_jax.report.verdict import Verdict
@@ -125,8 +126,8 @@ def _packed(originals: np.ndarray, paths: list[str], folder: pathlib.Path, name:
   lost = [path for path, image in zip(paths, found, strict=True) if image is None]
   if lost:
     raise UserError(
-      f"{len(lost)} images of {name} are not published ({named(lost)}), so the archive is "
-      "not written: remove them from it, or protect it into another folder."
+      f"{counted(len(lost), 'image')} of {name} could not be published ({named(lost)}), so the "
+      "archive is not written: remove them from it, or protect it into another folder."
     )
   rows = [image for image in found if image is not None]
   return np.stack(rows).reshape(originals.shape)

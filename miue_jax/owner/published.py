@@ -81,7 +81,7 @@ def opened(
     ]
     lost = len(secret.entries) - len(entries)
     if lost:
-      say(f"{lost} of {len(secret.entries)} pictures are left out: original or file is missing.")
+      say(f"Left out, because original or file is missing: {lost} of {len(secret.entries)}.")
     names = [entry.class_name for entry in entries]
     classes = sorted(set(names))
     labels = np.array([classes.index(name) for name in names], np.int32)

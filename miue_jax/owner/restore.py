@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tqdm
 
 from miue_jax.machine import files
+from miue_jax.machine.terminal import counted
 from miue_jax.owner import archive, private
 from miue_jax.owner.load import named
 from miue_jax.pictures import restore as pictures
@@ -53,12 +54,12 @@ def restore(
     outcome = pictures.restore(out, destination, secret, tick=tick)
     if outcome.refused and secret.cut_off:
       say(f"{path} is cut off, as an incomplete copy is: use a whole copy for what is missing.")
-  say(f"{len(outcome.restored)} originals are in {destination}.")
+  say(f"Restored to {destination}: {counted(len(outcome.restored), 'original')}.")
   if outcome.refused:
-    say(f"{len(outcome.refused)} files were not restored:")
+    say(f"Not restored: {counted(len(outcome.refused), 'file')}:")
     say("\n".join(f"  {name}: {reason}" for name, reason in outcome.refused))
   if outcome.missing:
-    say(f"{len(outcome.missing)} pictures of the key were not found:")
+    say(f"Known to the key, but not found: {counted(len(outcome.missing), 'picture')}:")
     say(f"  {named(outcome.missing)}")
   private.repeat(out, say)
   return not outcome.refused

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from miue_jax.machine import files, reading, threads
+from miue_jax.machine.terminal import counted
 from miue_jax.pictures import decode
-from miue_jax.pictures.names import is_plain, published_names
+from miue_jax.pictures.names import published_names
+from miue_jax.pictures.walk import LeftOut, empty, walk
 from miue_jax.settings.errors import UserError, escaped
 
 # Names of split folders, by what they are for; capitals do not matter.
@@ -20,14 +22,6 @@ SPLITS = {
   "test": ("test", "testing"),
   "val": ("val", "valid", "validation", "dev"),
 }
-# Folders that systems and programs put among pictures.
-_SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin")
-_SYSTEM += ("lost+found", "system volume information")
-_THUMBNAILS = ("thumbnails", "thumbs", "_thumbs", "thumb")
-BROKEN_LINK, NO_PICTURES = "a broken link", "a folder without pictures"  # reasons
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
-_RAW = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw")
-_RAW += (".rw2", ".srw")
 _MOST_LABELS = 2**30  # bytes of a file of labels
 
 
@@ -46,19 +40,6 @@ class Found:
   class_name: str
   split: str | None
   published: str
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftOut:
-  """Names one file or folder that is not among the pictures.
-
-  Attributes:
-    path: Path relative to the folder, with "/".
-    reason: Short phrase, such as "a hidden file".
-  """
-
-  path: str
-  reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +73,11 @@ class Survey:
   def describe(self, most: int = 10) -> str:
     """Returns what was found in lines for a terminal; names at most `most` files per reason."""
     counts = self.counts()
-    lines = [f"{len(self.pictures)} pictures in {len(counts)} classes:"]
+    lines = [f"{counted(len(self.pictures), 'picture')} in {counted(len(counts), 'class')}:"]
     lines += [f"  {escaped(name) or 'no class'}: {count}" for name, count in counts.items()]
     lines += self.notes
     if self.duplicates:
-      lines.append(f"{len(self.duplicates)} groups of files are exact duplicates:")
+      lines.append(f"Exact duplicates, {counted(len(self.duplicates), 'group')}:")
       lines += [f"  {' = '.join(map(escaped, group))}" for group in self.duplicates[:most]]
       lines += _more(len(self.duplicates), most)
     return "\n".join([*lines, *self.omissions(most)])
@@ -106,7 +87,7 @@ class Survey:
     by_reason: dict[str, list[str]] = {}
     for item in self.left_out:
       by_reason.setdefault(item.reason, []).append(item.path)
-    lines = [f"{len(self.left_out)} files and folders are left out:"] if by_reason else []
+    lines = [f"Left out ({len(self.left_out)}):"] if by_reason else []
     for reason, paths in by_reason.items():
       lines += [f"  {escaped(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
     return lines
@@ -150,8 +131,8 @@ def survey(
   if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: correct the path.")
   skipped = {os.path.realpath(path) for path in exclude}
-  paths, folders, left_out = _walk(root, skipped, follow)
-  left_out += _empty(paths, folders)
+  paths, folders, left_out = walk(root, skipped, follow)
+  left_out += empty(paths, folders)
   notes: list[str] = []
   if check:
     paths, broken = _checked(root, paths, strict)
@@ -166,7 +147,7 @@ def survey(
   if not named:
     example = f", such as {escaped(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
     raise UserError(
-      f"{root} has no pictures in class folders; {len(left_out)} files and folders are left out"
+      f"{root} has no pictures in class folders; {len(left_out)} files or folders are left out"
       f"{example}: put the pictures of each class in one folder, or give --labels FILE.csv or "
       "--clusters NUMBER."
     )
@@ -178,72 +159,6 @@ def survey(
   )
   same = _duplicates(root, [found.path for found in pictures]) if check else ()
   return Survey(root, pictures, tuple(sorted(left_out, key=lambda x: x.path)), tuple(notes), same)
-
-
-def _walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[str], list[LeftOut]]:
-  """Returns the relative paths of all files with a picture's suffix, all folders, and the rest."""
-  paths, folders, left_out, seen, pending = [], [], [], set(), [""]
-  while pending:
-    prefix = pending.pop()
-    folder = os.path.join(root, prefix)
-    if (real := os.path.realpath(folder)) in seen:
-      continue  # A link may lead outside, but must not make a circle.
-    seen.add(real)
-    for entry in reading.entries(folder):
-      path = prefix + entry.name
-      if reason := _reason(entry, skipped, follow):
-        left_out.append(LeftOut(path, reason))
-      elif entry.kind == "folder":
-        folders.append(path)
-        pending.append(path + "/")
-      else:
-        paths.append(path)
-  return sorted(paths), folders, left_out
-
-
-def _empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
-  """Returns the folders without pictures; those inside of them are not mentioned."""
-  full = {path[:place] for path in paths for place, c in enumerate(path) if c == "/"}
-  empty = {folder for folder in folders if folder not in full}
-  tops = [folder for folder in empty if os.path.dirname(folder) not in empty]
-  return [LeftOut(folder, NO_PICTURES) for folder in sorted(tops)]
-
-
-def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
-  """Returns why an entry is left out; empty if it is a folder or may be a picture."""
-  name, is_folder = entry.name.lower(), entry.kind == "folder"
-  if skipped and os.path.realpath(entry.path) in skipped:
-    return "the output" if is_folder else "a file of this program"
-  if name in _SYSTEM or name in _SYSTEM_FILES:
-    return "a folder of the system" if is_folder else "a file of the system"
-  if name.startswith("."):
-    return f"a hidden {'folder' if is_folder else 'file'}"
-  if not is_plain(entry.name):
-    return "its name holds control characters"
-  if entry.kind == "broken link":
-    return BROKEN_LINK
-  if entry.link and not follow:
-    return "a link"
-  if is_folder and name in _THUMBNAILS:
-    return "a folder of thumbnails"
-  if is_folder:
-    return "a workdir of this program" if _is_workdir(entry.path) else ""
-  if entry.kind != "file":
-    return f"a {entry.kind}"
-  suffix = os.path.splitext(name)[1]
-  if suffix in decode.readable_suffixes():
-    return ""
-  if suffix in decode.EXTRA_SUFFIXES:
-    return f"{suffix} needs a package: run pip install 'miue-jax[{decode.EXTRA_SUFFIXES[suffix]}]'"
-  if suffix in _RAW:
-    return f"raw data of a camera ({suffix}): export it as TIFF or PNG"
-  return f"no picture ({suffix or 'no suffix'})"
-
-
-def _is_workdir(folder: str) -> bool:
-  """Returns whether a folder is a workdir, whose pages and exports hold pictures."""
-  names = {"config.json", "log.txt", "poison"}
-  return sum(files.exists(os.path.join(folder, name)) for name in names) >= 2
 
 
 def _checked(root: str, paths: Sequence[str], strict: bool) -> tuple[list[str], list[LeftOut]]:

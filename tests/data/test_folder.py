@@ -100,7 +100,7 @@ def test_other_and_hidden_files_are_ignored_and_counted(tree, caplog):
   caplog.set_level("INFO", logger="miue_jax")
   assert load(tree).train.files == ("10", "2", "1", "2")
   for line in (
-    "5 files and folders are left out",
+    "Left out (5):",
     "train/a/notes.txt: no picture (.txt)",
     "train/a/Thumbs.db: a file of the system",
     "train/a/.hidden.png: a hidden file",

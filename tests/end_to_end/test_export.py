@@ -87,7 +87,7 @@ def test_an_altered_image_is_named_and_the_others_are_restored(workdir, exported
     *TINY, "--mode=restore", f"--workdir={workdir}", f"--images={exported}",
     f"--output={output}",
   )  # fmt: skip
-  said = f"Restored images: {output}; 1 files were not restored.\n"
+  said = f"Restored images: {output}; not restored: 1 file.\n"
   assert (result.code, result.out) == (1, said), result
   assert str(victim.relative_to(exported)) in result.err
   assert len(list((output / "train").rglob("*.png"))) == 199

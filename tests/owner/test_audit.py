@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from miue_jax.owner import audit, choose, pipelines, private, protect, torch_victim, verify
+from miue_jax.owner.request import Request
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
 
@@ -20,7 +21,7 @@ JUDGEMENTS = (
 @pytest.fixture
 def published(quick, photos, tmp_path):
   out = tmp_path / "out"
-  request = protect.Request(photos, out, seed=1)
+  request = Request(photos, out, seed=1)
   protect.protect(request, lambda question: None, lambda line: None)
   return out
 

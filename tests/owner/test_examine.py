@@ -30,7 +30,7 @@ def test_faults_are_said_by_name(tmp_path):
   said = "\n".join(lines)
   assert "The same picture in different classes: cat/3.png, dog/copy.png." in said
   assert "dog/broken.png" in said
-  assert "Class 'dog' has only 1 pictures: nothing can be proved." in said
+  assert "Class 'dog' has only 1 picture: nothing can be proved." in said
   assert "The classes are unequal: 8 of 'cat', 1 of 'dog'." in said
 
 
@@ -47,6 +47,6 @@ def test_archives_are_examined_and_public_pictures_are_known(tmp_path):
     "The same picture in different splits: test/0/x_test[0].png, train/0/x_train[0].png." in lines
   )
   assert lines[-1] == (
-    f"2 of 7 pictures are also in {web}, or nearly, and cannot be protected any more: "
+    f"Also in {web}, or nearly the same there: 2 of 7 pictures. They cannot be protected any more: "
     "train/0/x_train[2].png, train/1/x_train[4].png."
   )

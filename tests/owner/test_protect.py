@@ -10,6 +10,7 @@ from PIL import Image
 from toy_pictures import toy
 
 from miue_jax.owner import audit, choose, private, protect
+from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
 from miue_jax.pictures import carry, entries
 from miue_jax.report import verdict
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 def run(photos, out, **changes):
   lines = []
   changes = {"seed": 1} | changes
-  request = protect.Request(photos, out, **changes)
+  request = Request(photos, out, **changes)
   found = protect.protect(request, lambda question: lines.append(question), lines.append)
   return found, "\n".join(lines)
 
@@ -77,13 +78,12 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   after = files(out)
   assert {name: after[name] for name in before} == before
   assert sorted(after.keys() - before.keys()) == ["a/10.png"]
-  assert "19 pictures are published already and stay as they are; 1 are new." in said
-  assert "1 pictures are no longer in" in said
-  assert "bbb/00.png" in said
+  assert "Published already, and left unchanged: 19 pictures; new: 1." in said
+  assert f"No longer in {photos}: 1 picture (bbb/00.png)." in said
   assert 0 < np.abs(pixels(out / "a/10.png") - pixels(photos / "a/10.png")).max() <= 8
   found, said = run(photos, out)
   assert files(out) == after
-  assert "0 are new" in said
+  assert "new: 0." in said
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
 
 
@@ -126,7 +126,7 @@ def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   run(photos, tmp_path / "out")
   toy(photos, "cc", 3)
   _, said = run(photos, tmp_path / "out")
-  assert "3 pictures are NOT published, because their classes are new (cc)" in said
+  assert "NOT published, because the class is new (cc): 3 pictures." in said
   assert not (tmp_path / "out" / "cc").exists()
 
 
@@ -154,7 +154,7 @@ def test_too_little_time_is_said_before_the_work(photos, tmp_path):
   def refuse(question):
     raise UserError(question)
 
-  request = protect.Request(photos, tmp_path / "out", seconds=1.0)
+  request = Request(photos, tmp_path / "out", seconds=1.0)
   with pytest.raises(UserError, match="Protect 20 pictures"):
     protect.protect(request, refuse, lines.append)
   assert lines[-1].startswith("It takes longer than --time")
@@ -180,12 +180,12 @@ def test_what_has_no_perturbation_is_not_published(photos, tmp_path, monkeypatch
   monkeypatch.setattr(protect.generate, "first", without)
   out = tmp_path / "out"
   _, said = run(photos, out)
-  assert "1 pictures are NOT published, because no perturbation was found: a/03.png." in said
+  assert "NOT published, because no perturbation was found: 1 picture (a/03.png)." in said
   assert sorted(files(out)) == sorted(
     {f"{c}/{n:02}.png" for c in ("a", "bbb") for n in range(10)} - {"a/03.png"}
   )
   _, said = run(photos, out)
-  assert "19 pictures are published already and stay as they are; 1 are new." in said
+  assert "Published already, and left unchanged: 19 pictures; new: 1." in said
   assert (pixels(out / "a/03.png") != pixels(photos / "a/03.png")).any()
 
 
@@ -213,14 +213,14 @@ def test_what_stops_a_protection(photos, tmp_path):
     pass  # of no picture, as after an interruption: it may be that of any folder
   other = toy_key(tmp_path / "other.key", settings)
   for path in (out, photos):
-    request = protect.Request(photos, path, key=other)
+    request = Request(photos, path, key=other)
     with pytest.raises(UserError, match=r"other\.key does not belong to"):
       protect.protect(request, print, print)
   with pytest.raises(UserError, match=r"other\.key does not belong to"):
     audit.audit(out, other, None, None, None, 75.0, None, print)
   (tmp_path / "out.key").unlink()
   _, said = run(photos, out, key=tmp_path / "moved.key")
-  assert "0 are new" in said
+  assert "new: 0." in said
 
 
 @pytest.mark.slow

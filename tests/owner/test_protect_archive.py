@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from miue_jax.owner import private, protect, protect_archive, published
+from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
 from miue_jax.settings.errors import UserError
 
@@ -26,7 +27,7 @@ def toy(path, shape=(12, 14), more=0):
 
 def run(path, out, **changes):
   lines = []
-  request = protect.Request(path, out, **{"seed": 1} | changes)
+  request = Request(path, out, **{"seed": 1} | changes)
   protect_archive.protect_archive(request, lines.append, lines.append)
   return "\n".join(lines)
 
@@ -104,7 +105,7 @@ def test_interrupted_work_continues_and_new_images_are_added(tmp_path, monkeypat
   for name in ("train_images", "train_labels"):
     grown[name] = np.concatenate([grown[name][-2:], original[name]])
   np.savez(tmp_path / "toy.npz", **grown)
-  assert "26 pictures are published already and stay as they are; 2 are new." in run(
+  assert "Published already, and left unchanged: 26 pictures; new: 2." in run(
     tmp_path / "toy.npz", out
   )
   public = read(out / "toy.npz")
@@ -126,7 +127,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   with pytest.raises(UserError, match=r"belongs to other pictures than other\.npz"):
     run(tmp_path / "other.npz", out)
   with pytest.raises(UserError, match="is that of an archive"):
-    protect.protect(protect.Request(tmp_path, out), print, print)
+    protect.protect(Request(tmp_path, out), print, print)
   rows = private.Private(private.path_of(out)).rows / "toy.npz"
   (rows / "val" / "0" / "strange.png").write_bytes(b"junk")
   (tmp_path / "other.npz").rename(tmp_path / "toy.npz")
