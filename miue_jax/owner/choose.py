@@ -16,7 +16,10 @@ from miue_jax.settings.errors import UserError
 # The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
 # docs/protect.md has the measurements behind it.
 METHOD = "miue"
-SIZE = 32  # pixels a side of the perturbation before it is carried to the size of a picture
+# Pixels a side of the perturbation before it is carried to the size of a picture, at most. Small
+# pictures get one of their own size: from a larger one they would lose the finest detail.
+SIZE = 32
+_SMALLEST = 8
 STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
 # Colour of low frequency does most of the work: without it nothing was left (docs/protect.md).
@@ -80,6 +83,7 @@ class Choice:
     seen: Pixels a side of what victims see.
     seed: Seed of every random draw.
     gray: Whether the pictures are gray, and so is the perturbation.
+    size: Pixels a side of the perturbation before it is carried to the size of a picture.
   """
 
   method: AlternatingSettings
@@ -87,6 +91,7 @@ class Choice:
   seen: int
   seed: int
   gray: bool = False
+  size: int = SIZE
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
@@ -103,8 +108,10 @@ class Choice:
       kind = METHODS[values["method"]["name"]].settings
       method = schema.make(kind, values["method"])
       victims = tuple(Victim(**victim) for victim in values["victims"])
-      gray = bool(values.get("gray", False))  # keys of older versions have no such value
-      return cls(method, victims, int(values["seen"]), int(values["seed"]), gray)
+      seen, seed = int(values["seen"]), int(values["seed"])
+      # Keys of older versions do not have the following values.
+      gray, size = bool(values.get("gray", False)), int(values.get("size", SIZE))
+      return cls(method, victims, seen, seed, gray, size)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -156,7 +163,8 @@ def choose(
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
   small, large = PROOF_SIZES
   seen = small if side <= small else large
-  return Choice(_method(total, STRENGTHS[strength], gray), _victims(total), seen, seed, gray)
+  size = min(max(side, _SMALLEST), SIZE)
+  return Choice(_method(total, STRENGTHS[strength], gray), _victims(total), seen, seed, gray, size)
 
 
 def _method(total: int, epsilon: float, gray: bool) -> AlternatingSettings:

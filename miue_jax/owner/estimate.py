@@ -14,7 +14,7 @@ import jax
 
 from miue_jax.machine import files, meshes
 from miue_jax.owner import choose, load
-from miue_jax.owner.choose import SIZE, Choice
+from miue_jax.owner.choose import Choice
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -95,7 +95,7 @@ def estimate(
   count, learning = len(pictures), choose.learning(len(pictures))
   config = choice.config(choice.victims[0], learning)
   # A program needs one full batch; how many steps there are is counted apart.
-  making = Sizes((SIZE, SIZE, 3), max(count, *config.batch_sizes), 1, classes)
+  making = Sizes((choice.size, choice.size, 3), max(count, *config.batch_sizes), 1, classes)
   proving = dataclasses.replace(making, image=(choice.seen, choice.seen, 3))
   built, timings = programs.build(config, making), {}
   for name in programs.generation(built):
@@ -111,7 +111,7 @@ def estimate(
     steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
     compiling += timings["source"].compile * len(_CONDITIONS)
     proof += len(_CONDITIONS) * steps * ratio * timings["source"].step
-  pixels = count * 3 * 4 * (SIZE**2 + choice.seen**2)
+  pixels = count * 3 * 4 * (choice.size**2 + choice.seen**2)
   memory = _peak_memory() + pixels + _VICTIMS
   return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)
 
@@ -126,7 +126,7 @@ def _reading(root: str | os.PathLike, pictures: Sequence[Found], choice: Choice)
   """Returns the seconds of reading, publishing and reading again, from a few pictures."""
   sample = load.some(pictures, _SAMPLE)
   began = time.monotonic()
-  load.load(root, sample, SIZE, choice.seen, quiet=True)
+  load.load(root, sample, choice.size, choice.seen, quiet=True)
   return 4 * (time.monotonic() - began) * len(pictures) / len(sample)
 
 

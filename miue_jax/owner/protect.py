@@ -10,7 +10,7 @@ import numpy as np
 from miue_jax.machine import files, progress, reading
 from miue_jax.machine.terminal import counted
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
-from miue_jax.owner.choose import SIZE, Choice
+from miue_jax.owner.choose import Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request
@@ -166,7 +166,7 @@ def _continued(
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   with private.opened(request.out) as store:
-    loaded = load.load(request.photos, found.pictures, SIZE, choice.seen)
+    loaded = load.load(request.photos, found.pictures, choice.size, choice.seen)
     if loaded.failed:
       say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
       say("\n".join(f"  {reason}" for _, reason in loaded.failed))
@@ -271,8 +271,9 @@ def _perturb(
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
-    company = load.published(request.files, secret, loaded.take(chosen), SIZE), labels[chosen]
-    delta = generate.further(choice, store, len(rounds), new, company, classes)
+    company = load.published(request.files, secret, loaded.take(chosen), choice.size)
+    known = company, labels[chosen]
+    delta = generate.further(choice, store, len(rounds), new, known, classes)
   rounds.add([loaded.sources[i] for i in missing], delta)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from toy_pictures import toy
 
-from miue_jax.owner import choose, estimate, protect
+from miue_jax.owner import choose, estimate
 
 
 @pytest.fixture
@@ -23,8 +23,7 @@ def quick(monkeypatch, quick_compiler):
   monkeypatch.setattr(choose, "_EPOCHS", (2, 2))
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
   monkeypatch.setattr(choose, "PROOF_SIZES", (8, 8))
-  for module in (choose, protect, estimate):
-    monkeypatch.setattr(module, "SIZE", 8, raising=False)
+  monkeypatch.setattr(choose, "SIZE", 8)
   victims = tuple(choose.Victim("a linear model", "linear", 1, epochs) for epochs in (1, 2))
   monkeypatch.setattr(choose, "_victims", lambda total: victims)
   monkeypatch.setattr(

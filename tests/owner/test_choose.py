@@ -31,12 +31,17 @@ def test_batches_are_never_larger_than_the_pictures(count):
 
 def test_a_choice_survives_the_key():
   for gray in (False, True):
-    choice = choose.choose({"a": 30, "b": 40}, "high", 32, 7, gray=gray)
+    choice = choose.choose({"a": 30, "b": 40}, "high", 28, 7, gray=gray)
     assert choice.method.class_wise == gray
     stored = json.loads(json.dumps(choice.stored()))
     assert choose.Choice.restored(stored) == choice
-  del stored["gray"]  # as older versions wrote it
-  assert choose.Choice.restored(stored) == dataclasses.replace(choice, gray=False)
+  del stored["gray"], stored["size"]  # as older versions wrote it
+  assert choose.Choice.restored(stored) == dataclasses.replace(choice, gray=False, size=32)
+
+
+@pytest.mark.parametrize(("side", "size"), [(0, 8), (28, 28), (4000, 32)])
+def test_small_pictures_get_a_perturbation_of_their_own_size(side, size):
+  assert choose.choose({"a": 9, "b": 9}, "medium", side, 0).size == size
 
 
 @pytest.mark.parametrize("values", [{}, {"method": 3}, {"method": {"name": "none"}}])
