@@ -88,8 +88,9 @@ class Sgd:
   momentum: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.9
   weight_decay: NonNegative = 1e-4  # on all parameters, as PyTorch's SGD does
   augment: Augmentation = "flip"  # crop pads by 4 pixels
-  # steps: learning_rate, divided by 10 at 40 % and again at 80 % of the epochs
-  schedule: Literal["cosine", "steps"] = "cosine"
+  # steps: learning_rate, divided by 10 at 40 % and again at 80 % of the epochs. onecycle: rises
+  # from a 25th of learning_rate over 30 % of the steps and falls to nearly 0, changing every step
+  schedule: Literal["cosine", "steps", "onecycle"] = "cosine"
 
 
 @settings

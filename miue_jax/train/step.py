@@ -140,13 +140,17 @@ def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def sgd(config: Sgd, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-  """Returns SGD with momentum and weight decay as in PyTorch; the rate changes between epochs.
+  """Returns SGD with momentum and weight decay as in PyTorch.
 
   Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` (schedule `cosine`), or r
-  and a tenth of it after 40 % and again after 80 % of the epochs (`steps`).
+  and a tenth of it after 40 % and again after 80 % of the epochs (`steps`). `onecycle` changes the
+  rate in every step (Smith and Topin, 2018): it rises from r / 25 to r and falls to r / 250,000.
   """
+  one_cycle = optax.cosine_onecycle_schedule(max(1, epochs * steps_per_epoch), config.learning_rate)
 
   def schedule(count):
+    if config.schedule == "onecycle":
+      return one_cycle(count)
     epoch = count // steps_per_epoch
     if config.schedule == "steps":
       drops = sum((epoch >= share * epochs).astype(jnp.float32) for share in (0.4, 0.8))

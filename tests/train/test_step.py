@@ -55,6 +55,15 @@ def test_the_learning_rate_of_adversarial_training_drops_at_40_and_80_percent():
   np.testing.assert_allclose(rates[80:], 0.001, rtol=1e-6)
 
 
+def test_one_cycle_rises_for_30_percent_of_the_steps_and_then_falls():
+  rates = learning_rates(Sgd(momentum=0.0, learning_rate=0.2, schedule="onecycle"), 10, 10)
+  np.testing.assert_allclose(rates[0], 0.2 / 25, rtol=1e-5)
+  np.testing.assert_allclose(rates[30], 0.2, rtol=1e-5)
+  np.testing.assert_allclose(rates[65], 0.1, rtol=1e-3)  # half way down a cosine
+  assert (jnp.diff(rates[:31]) > 0).all()
+  assert (jnp.diff(rates[30:]) < 0).all()
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "steps"])
 def test_optimiser_is_pytorchs(schedule):
   torch = pytest.importorskip("torch")
