@@ -25,6 +25,11 @@ STRENGTH = "medium"
 # Colour of low frequency does most of the work: without it nothing was left (docs/protect.md).
 COLOUR_SHIFT = True
 
+# Part of the perturbation's strength that smooth areas get, because changes are seen there first.
+# Less than all costs protection (docs/protect.md), so small pictures keep all of it, and so do gray
+# ones, whose patterns must stay whole.
+_SMOOTH_AREAS = 0.5
+_SMALL_SIDE = 64  # pixels
 # Pixels a side of what the victims of the proof see; small pictures are not enlarged for them.
 PROOF_SIZES = 32, 64
 FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
@@ -84,6 +89,7 @@ class Choice:
     seed: Seed of every random draw.
     gray: Whether the pictures are gray, and so is the perturbation.
     size: Pixels a side of the perturbation before it is carried to the size of a picture.
+    floor: Strength of the perturbation in smooth areas, as a part of the whole.
   """
 
   method: AlternatingSettings
@@ -92,6 +98,7 @@ class Choice:
   seed: int
   gray: bool = False
   size: int = SIZE
+  floor: float = _SMOOTH_AREAS
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
@@ -111,7 +118,8 @@ class Choice:
       seen, seed = int(values["seen"]), int(values["seed"])
       # Keys of older versions do not have the following values.
       gray, size = bool(values.get("gray", False)), int(values.get("size", SIZE))
-      return cls(method, victims, seen, seed, gray, size)
+      floor = float(values.get("floor", _SMOOTH_AREAS))
+      return cls(method, victims, seen, seed, gray, size, floor)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -163,8 +171,15 @@ def choose(
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
   small, large = PROOF_SIZES
   seen = small if side <= small else large
-  size = min(max(side, _SMALLEST), SIZE)
-  return Choice(_method(total, STRENGTHS[strength], gray), _victims(total), seen, seed, gray, size)
+  return Choice(
+    _method(total, STRENGTHS[strength], gray),
+    _victims(total),
+    seen,
+    seed,
+    gray,
+    size=min(max(side, _SMALLEST), SIZE),
+    floor=1.0 if gray or side <= _SMALL_SIDE else _SMOOTH_AREAS,
+  )
 
 
 def _method(total: int, epsilon: float, gray: bool) -> AlternatingSettings:

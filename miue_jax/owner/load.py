@@ -50,7 +50,13 @@ class Loaded:
 
 
 def load(
-  root: str | os.PathLike, pictures: Sequence[Found], size: int, seen: int, *, quiet: bool = False
+  root: str | os.PathLike,
+  pictures: Sequence[Found],
+  size: int,
+  seen: int,
+  *,
+  floor: float = 0.5,
+  quiet: bool = False,
 ) -> Loaded:
   """Reads pictures.
 
@@ -59,6 +65,7 @@ def load(
     pictures: The pictures.
     size: Side of what the source model sees, in pixels.
     seen: Side of what victims see.
+    floor: Least weight, of smooth areas.
     quiet: Whether to show no progress.
   """
 
@@ -67,7 +74,7 @@ def load(
       picture = decode.read(pathlib.Path(root) / found.path, found.path)
     except UserError as error:
       return found.path, str(error)
-    weights = np.rint(255 * carry.contrast_weights(picture, size)).astype(np.uint8)
+    weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
     squashed = (decode.squashed(picture, side) for side in (size, seen))
     return (digest(picture.channels), *squashed, weights)
 

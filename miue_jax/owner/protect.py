@@ -166,7 +166,7 @@ def _continued(
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   with private.opened(request.out) as store:
-    loaded = load.load(request.photos, found.pictures, choice.size, choice.seen)
+    loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
     if loaded.failed:
       say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
       say("\n".join(f"  {reason}" for _, reason in loaded.failed))

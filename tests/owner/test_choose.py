@@ -31,12 +31,15 @@ def test_batches_are_never_larger_than_the_pictures(count):
 
 def test_a_choice_survives_the_key():
   for gray in (False, True):
-    choice = choose.choose({"a": 30, "b": 40}, "high", 28, 7, gray=gray)
+    choice = choose.choose({"a": 30, "b": 40}, "high", 28 if gray else 100, 7, gray=gray)
     assert choice.method.class_wise == gray
+    assert choice.floor == (1.0 if gray else 0.5)
     stored = json.loads(json.dumps(choice.stored()))
     assert choose.Choice.restored(stored) == choice
-  del stored["gray"], stored["size"]  # as older versions wrote it
-  assert choose.Choice.restored(stored) == dataclasses.replace(choice, gray=False, size=32)
+  del stored["gray"], stored["size"], stored["floor"]  # as older versions wrote it
+  assert choose.Choice.restored(stored) == dataclasses.replace(
+    choice, gray=False, size=32, floor=0.5
+  )
 
 
 @pytest.mark.parametrize(("side", "size"), [(0, 8), (28, 28), (4000, 32)])
