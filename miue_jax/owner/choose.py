@@ -208,7 +208,8 @@ def _patterns(total: int, source: int, epsilon: float) -> dict[str, Any]:
   """Returns the settings of patterns for each class, which differ from those for each picture.
 
   Radiographs and scans of one class are alike: networks learn them whatever is added to each, but
-  not if all of a class get the same few patterns.
+  not if all of a class get the same few patterns. These are cropped and flipped as victims do it:
+  patterns that are not made so protect from victims that do not crop only (docs/protect.md).
   """
   return {
     "class_wise": True,
@@ -218,8 +219,6 @@ def _patterns(total: int, source: int, epsilon: float) -> dict[str, Any]:
     "epochs": max(4, math.ceil(_MEMBER_UPDATES * source / total)),
     "step_size_start": epsilon / 8,
     "step_size_end": epsilon / 8,
-    "augment": "none",
-    "augment_poisoned": False,
     "model": SMALL,
   }
 
