@@ -34,7 +34,7 @@ _THRESHOLD = 75.0  # percent
 
 @app.callback(invoke_without_command=True)
 def _start(context: typer.Context, version: options.Version = False) -> None:
-  """Protects folders of pictures from being learned, proves it, and restores them with a key.
+  """Protects folders of pictures from being learned, tests it, and restores them with a key.
 
   \b
   miue-jax protect PHOTOS OUT               publish OUT; keep OUT.key and OUT.private
@@ -65,7 +65,7 @@ def protect(
   passphrase: options.Passphrase = False,
   seed: options.Seed = None,
 ) -> None:
-  """Protects all pictures of PHOTOS, or those that are new, and proves the protection.
+  """Protects all pictures of PHOTOS, or those that are new, and tests the protection.
 
   \b
   miue-jax protect photos public
@@ -73,7 +73,7 @@ def protect(
   miue-jax protect flat public --labels classes.csv --format webp
   miue-jax protect pneumoniamnist.npz public
   """  # noqa: D301
-  seconds, secret = options.seconds_of(time), options.secret(passphrase)
+  seconds = options.seconds_of(time)
   if clusters == 1 or clusters < 0:
     raise UserError(f"--clusters {clusters}: make 2 or more groups.")
   if clusters and labels:
@@ -83,7 +83,11 @@ def protect(
   from miue_jax.owner import protect as work
   from miue_jax.owner.protect_archive import protect_archive
   from miue_jax.owner.request import Request
+  from miue_jax.pictures.key import default_path
 
+  new = not files.exists(key or default_path(out))
+  if new and not yes:  # only new protections are asked about
+    _require_terminal()
   request = Request(
     photos,
     out,
@@ -94,13 +98,11 @@ def protect(
     strict=strict,
     labels=labels,
     key=key,
-    passphrase=secret,
+    passphrase=options.secret(passphrase, new=new),
     seed=seed,
     shareable=shareable,
     clusters=clusters,
   )
-  if not yes and not files.exists(request.key_path):  # only new protections are asked about
-    _require_terminal()
   answer = (lambda question: None) if yes else _ask
   make = protect_archive if archive.is_archive(photos) else work.protect
   _conclude(make(request, answer, terminal.write))

@@ -1,5 +1,6 @@
 """Tests the command line of owners of pictures: help, errors, exit status."""
 
+import io
 import subprocess
 import sys
 import time
@@ -125,3 +126,14 @@ def test_a_mistaken_option_is_found_quickly():
   assert status == 2
   assert "huge" in err
   assert time.monotonic() - began < 20  # a busy machine; jax alone takes seconds
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_passphrase_of_a_new_key_is_asked_for_twice(new, monkeypatch):
+  asked = []
+  monkeypatch.delenv("MIUE_JAX_PASSPHRASE", raising=False)
+  monkeypatch.setattr("sys.stdin", io.StringIO())
+  monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+  monkeypatch.setattr(options.typer, "prompt", lambda text, **how: asked.append(how) or "secret")
+  assert options.secret(True, new=new) == "secret"
+  assert asked == [{"hide_input": True, "confirmation_prompt": new}]

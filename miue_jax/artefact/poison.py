@@ -200,7 +200,8 @@ class Poison:
       Images of the same kind and shape.
 
     Raises:
-      UserError: These are not the images that `apply` made.
+      UserError: Type or shape differ, or a pixel would leave 0..255. Smaller changes of the images
+        cannot be noticed.
     """
     return self._changed(images, -1)
 

@@ -17,7 +17,7 @@ _OLD = "old"
 
 @contextlib.contextmanager
 def private_folder(path: pathlib.Path) -> Generator[pathlib.Path]:
-  """Yields a new folder beside `path` that only this user can read; it is removed at the end.
+  """Yields a new folder next to `path` that only this user can read; it is removed at the end.
 
   Folders for the same path that programs of this host left when they were killed are removed.
 

@@ -165,7 +165,8 @@ def choose(
   if len(counts) < 2:
     raise UserError(
       "All pictures are in one class, and a network learns from differences between classes: sort "
-      "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
+      "them into one folder for each class, or give --labels FILE.csv, or --clusters NUMBER to "
+      "`protect`."
     )
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")

@@ -18,7 +18,8 @@ Photos = Annotated[
 Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
 Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
 Either = Annotated[
-  pathlib.Path, typer.Argument(help="OUT of a protection, PHOTOS before it, or RUNS.")
+  pathlib.Path,
+  typer.Argument(help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS."),
 ]
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
@@ -65,7 +66,9 @@ Torch = Annotated[
 ]
 Weights = Annotated[
   pathlib.Path | None,
-  typer.Option(metavar="FILE.npz", help="Also train from these weights, of --mode=pretrain."),
+  typer.Option(
+    metavar="FILE.npz", help="Train also from weights that miue_jax.main --mode=pretrain wrote."
+  ),
 ]
 Public = Annotated[
   pathlib.Path | None,
@@ -76,14 +79,15 @@ Threshold = Annotated[
   typer.Option(
     min=0,
     max=100,
-    help="Percent of what the originals teach: exit status 4 if an attack gives back more; 75.",
+    help="Percent of what the originals teach (75) that an attack may give back before the exit "
+    "status is 4.",
   ),
 ]
 All = Annotated[
   bool,
   typer.Option("--all", help="Audit every protected folder in RUNS, also in folders below it."),
 ]
-Watts = Annotated[float, typer.Option(min=0, help="Power of this machine.")]
+Watts = Annotated[float, typer.Option(min=0, help="Power of this machine in watts.")]
 Price = Annotated[
   float | None, typer.Option(min=0, help="Price of one kilowatt-hour; adds the cost.")
 ]
@@ -103,8 +107,13 @@ def seconds_of(text: str | None) -> float | None:
   return float(found[1]) * _UNITS[found[2]]
 
 
-def secret(wanted: bool) -> str | None:
+def secret(wanted: bool, *, new: bool = False) -> str | None:
   """Asks for a passphrase; MIUE_JAX_PASSPHRASE in the environment answers for programs.
+
+  Args:
+    wanted: Whether there is a passphrase.
+    new: Whether it is for a new key; it is then asked for twice, because a typing error would lose
+      the originals.
 
   Raises:
     UserError: It is not in the environment, and there is no terminal to ask on.
@@ -115,4 +124,4 @@ def secret(wanted: bool) -> str | None:
     return found
   if not sys.stdin.isatty():
     raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
-  return typer.prompt("Passphrase", hide_input=True)
+  return typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)

@@ -148,8 +148,8 @@ def survey(
     example = f", such as {escaped(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
     raise UserError(
       f"{root} has no pictures in class folders; {len(left_out)} files or folders are left out"
-      f"{example}: put the pictures of each class in one folder, or give --labels FILE.csv or "
-      "--clusters NUMBER."
+      f"{example}: put the pictures of each class in one folder, or give --labels FILE.csv, or "
+      "--clusters NUMBER to `protect`."
     )
   named.sort(key=lambda item: (item[2] or "", item[1], item[0]))
   stems = published_names([path for path, _, _ in named])
