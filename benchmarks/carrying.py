@@ -146,11 +146,11 @@ def large(megapixels: int = 24) -> list[str]:
     timed("squash to 64", lambda: decode.squashed(picture, CELLS))
     changed, lost = timed("carry and add", lambda: carry.apply(picture.channels, delta))
     timed("restore the pixels", lambda: carry.remove(changed, delta, lost))
-    for kind in encode.FORMATS:
+    for kind in encode.SUFFIX:
       timed(f"encode {kind}", lambda kind=kind: encode.encode(Picture(changed), kind))
     found = survey.survey(root / "in").pictures[0]
     sizes = [f"The original has {file.stat().st_size:,} bytes."]
-    for kind in encode.FORMATS:
+    for kind in encode.SUFFIX:
       path, out, options = root / f"{kind}.key", root / kind, publish.Options(kind)
       with Key.create(path, {}) as key:
         before = path.stat().st_size

@@ -70,7 +70,7 @@ def perturbed(way: Way, photos: pathlib.Path, loaded: Loaded, delta: np.ndarray)
     if way.floor < 1:
       picture = decode.read(photos / found.path)
       weights = carry.contrast_weights(picture, choose.SIZE, floor=way.floor)
-    shaped = carry.shaped(change, weights, colour_shift=choose.COLOUR_SHIFT)
+    shaped = carry.shaped(change, weights)
     rows.append(np.clip(pixels.astype(np.int16) + shaped, 0, 255).astype(np.uint8))
   if way.quality:
     recompressed = pipelines.jpeg(way.quality)

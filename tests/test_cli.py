@@ -101,8 +101,9 @@ def test_questions_that_nobody_can_answer_are_found_at_once(tmp_path, monkeypatc
 
 
 def test_a_continuation_asks_nothing_and_needs_no_terminal(tmp_path):
+  (tmp_path / "photos").mkdir()
   (tmp_path / "out.key").write_bytes(b"junk")
-  status, _, err = run("protect", ".", "out", cwd=tmp_path, stdin=subprocess.DEVNULL)
+  status, _, err = run("protect", "photos", "out", cwd=tmp_path, stdin=subprocess.DEVNULL)
   assert status == 2
   assert "out.key is not a key of this version" in err
 

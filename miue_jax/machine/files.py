@@ -184,7 +184,7 @@ def appended(path: Path) -> Generator[BinaryIO]:
   Raises:
     UserError: The path is a link or no regular file, or it cannot be written.
   """
-  with open_to_append(path) as file, reported("write", path):
+  with reported("write", path), open_to_append(path) as file:
     yield file
 
 

@@ -17,13 +17,11 @@ from miue_jax.settings.errors import UserError
 # docs/protect.md has the measurements behind it.
 METHOD = "miue"
 # Pixels a side of the perturbation before it is carried to the size of a picture, at most. Small
-# pictures get one of their own size: from a larger one they would lose the finest detail.
+# pictures get one as large as they are: from a larger one they would lose the finest detail.
 SIZE = 32
 _SMALLEST = 8
 STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
-# Colour of low frequency does most of the work: without it nothing was left (docs/protect.md).
-COLOUR_SHIFT = True
 
 # Part of the perturbation's strength that smooth areas get, because changes are seen there first.
 # Less than all costs protection (docs/protect.md), so small pictures keep all of it, and so do gray

@@ -77,8 +77,8 @@ def start(choice: Choice, count: int) -> None:
   Compiled programs are kept in the user's cache: compiling takes longer than a small protection.
   """
   if not getattr(jax.config, "jax_compilation_cache_dir", None):
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, RuntimeError):  # no home, or it cannot be written
+      root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
       folder = pathlib.Path(root) / "miue-jax"
       files.make_folder(folder)
       jax.config.update("jax_compilation_cache_dir", str(folder))

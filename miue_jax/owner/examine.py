@@ -62,13 +62,14 @@ def examine(
 
 def _tell_duplicates(loaded: Loaded, say: Callable[[str], None]) -> None:
   """Prints the pictures that are the same, or nearly."""
-  groups: dict[bytes, list[survey.Found]] = {}
-  for picture, digest in zip(loaded.pictures, loaded.sources, strict=True):
-    groups.setdefault(digest, []).append(picture)
-  for group in groups.values():
-    if len(group) > 1:
+  groups: dict[bytes, list[int]] = {}
+  for number, digest in enumerate(loaded.sources):
+    groups.setdefault(digest, []).append(number)
+  for numbers in groups.values():
+    if len(numbers) > 1:
+      group = [loaded.pictures[number] for number in numbers]
       say(f"The same picture{_across(group)}: {named(found.path for found in group)}.")
-  firsts = [loaded.pictures.index(group[0]) for group in groups.values()]
+  firsts = [numbers[0] for numbers in groups.values()]
   for first, second in near(loaded.small[firsts]):
     pair = [loaded.pictures[firsts[number]] for number in (first, second)]
     say(f"Nearly the same picture{_across(pair)}: {named(found.path for found in pair)}.")

@@ -31,7 +31,7 @@ def plan(
     UserError: There are too few pictures or classes.
   """
   with as_folder(photos) as folder:
-    found = surveyed(Request(folder, photos.with_name(photos.name + ".public"), labels=labels))
+    found = surveyed(Request(folder, private.path_of(photos), labels=labels))
     say(found.describe())
     counts = found.counts()
     side, gray = load.sampled(folder, found.pictures)

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
 from miue_jax.owner import load
-from miue_jax.pictures import decode
+from miue_jax.pictures import decode, names
 from miue_jax.pictures.key import Key, default_path, digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -35,7 +35,7 @@ class Audit(TypedDict):
 
 
 class Tried(TypedDict):
-  """What a victim of the proof learned; accuracies in percent."""
+  """Holds what a victim of the proof learned; accuracies in percent."""
 
   victim: str
   published: Moderate
@@ -143,8 +143,7 @@ def check_key(secret: Key, out: str | os.PathLike) -> None:
 
 def path_of(out: str | os.PathLike) -> pathlib.Path:
   """Returns the private folder of a published folder."""
-  out = pathlib.Path(out).absolute()
-  return out.with_name(out.name + _SUFFIX)
+  return names.next_to(out, _SUFFIX)
 
 
 def files_of(out: str | os.PathLike) -> pathlib.Path:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from miue_jax.machine import files, progress, reading
+from miue_jax.machine import files, progress
 from miue_jax.machine.terminal import counted
 from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
-from miue_jax.owner.request import Request
-from miue_jax.pictures import carry, publish, survey
+from miue_jax.owner.request import Request, check_new, check_places
+from miue_jax.pictures import carry, names, publish, survey
 from miue_jax.pictures.key import Key
-from miue_jax.pictures.survey import Survey
+from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 
@@ -40,6 +40,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     UserError: The request cannot be met, or a file cannot be read or written.
     KeyboardInterrupt: A signal came; the same command continues.
   """
+  check_places(request)
   store = private.Private(private.path_of(request.out))
   if request.files != request.out and not request.photos.is_relative_to(store.rows):
     raise UserError(f"{request.out} is that of an archive: choose another folder.")
@@ -51,9 +52,12 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       say(found.describe())
       choice = Choice.restored(secret.settings.get("choice", {}))
       _check_same(request, choice, groups)
+      if secret.settings.get("photos") != (place := str(request.photos.absolute())):
+        secret.update(secret.settings | {"photos": place})
       estimate.start(choice, len(found.pictures))
-      return _continued(request, found, secret, choice, say)
-  _check_new(request)
+      with private.opened(request.out) as store:
+        return _continued(request, store, found, secret, choice, say)
+  check_new(request)
   found = surveyed(request, bool(request.clusters))
   say(found.describe())
   choice = _planned(request, found, ask, say)
@@ -63,9 +67,12 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     "clusters": request.clusters,
     "photos": str(request.photos.absolute()),
   }
-  with Key.create(request.key_path, settings, request.passphrase) as secret:
-    say(KEY_MATTERS.format(key=request.key_path, private=private.path_of(request.out)))
-    return _continued(request, found, secret, choice, say)
+  with (
+    private.opened(request.out) as store,
+    Key.create(request.key_path, settings, request.passphrase) as secret,
+  ):
+    say(KEY_MATTERS.format(key=request.key_path, private=store.root))
+    return _continued(request, store, found, secret, choice, say)
 
 
 def surveyed(request: Request, unlabelled: bool = False) -> Survey:
@@ -126,25 +133,6 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   return choice
 
 
-def _check_new(request: Request) -> None:
-  """Checks that there are no published pictures without their key, and where they would be.
-
-  Raises:
-    UserError: The folder is not empty, or it and that of the pictures contain each other.
-  """
-  out, photos = request.out.resolve(), request.photos.resolve()
-  if out.is_relative_to(photos) or photos.is_relative_to(out):
-    raise UserError(
-      f"{request.out} and {request.photos} lie in each other: choose a folder outside of your "
-      "pictures, because that is the one to be published."
-    )
-  if files.exists(request.out) and reading.entries(request.out):
-    raise UserError(
-      f"{request.out} is not empty, and there is no key at {request.key_path}: give its key with "
-      "--key, or choose a new folder if the key is lost."
-    )
-
-
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
   epsilon = choice.method.epsilon
   if request.strength:
@@ -162,34 +150,39 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
 
 
 def _continued(
-  request: Request, found: Survey, secret: Key, choice: Choice, say: Callable
+  request: Request, store: Private, found: Survey, secret: Key, choice: Choice, say: Callable
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
-  with private.opened(request.out) as store:
-    loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
-    if loaded.failed:
-      say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
-      say("\n".join(f"  {reason}" for _, reason in loaded.failed))
-    if groups := secret.settings.get("clusters"):
-      loaded = clusters.grouped(store, loaded, groups, choice.seed)
-    classes = tuple(secret.settings.get("classes", found.class_names))
-    loaded = _known(loaded, classes, say)
-    todo = _unpublished(request, loaded, secret, say)
-    publish.clear_leftovers(request.files)
-    rounds = Rounds(store.rounds)
-    if len(todo):
-      files.remove(store.verdict)  # it is not about the new pictures
-      _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
-      bare = _publish(request, rounds, secret, loaded, todo, say)
-      loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
-    rounds.published()
-    shutil.rmtree(store.checkpoints, ignore_errors=True)
-    if (verdict := private.verdict_of(store)) is None:
-      seen = load.published(request.files, secret, loaded, choice.seen)
-      labels = _labels(loaded, classes)
-      verdict = proof.prove(choice, store, loaded.seen, seen, labels)
-    _write_page(request, store, verdict, secret, found, loaded, say)
-    return verdict
+  loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
+  if loaded.failed:
+    say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
+    say("\n".join(f"  {reason}" for _, reason in loaded.failed))
+  if groups := secret.settings.get("clusters"):
+    loaded = clusters.grouped(store, loaded, groups, choice.seed)
+  classes = tuple(secret.settings.get("classes", found.class_names))
+  loaded = _known(loaded, classes, say)
+  if not loaded.pictures:
+    raise UserError(
+      f"No picture in {request.photos} can be read and has a known class: repair the files, or "
+      "give the same --labels."
+    )
+  todo = _unpublished(request, found, loaded, secret, say)
+  publish.clear_leftovers(request.files)
+  rounds = Rounds(store.rounds)
+  if len(todo):
+    files.remove(store.verdict)  # it is not about the new pictures
+    _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
+    bare = _publish(request, rounds, secret, loaded, todo, say)
+    loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
+  rounds.published()
+  _tell_strangers(request, secret, say)
+  shutil.rmtree(store.checkpoints, ignore_errors=True)
+  if (verdict := private.verdict_of(store)) is None:
+    seen = load.published(request.files, secret, loaded, choice.seen)
+    labels = _labels(loaded, classes)
+    verdict = proof.prove(choice, store, loaded.seen, seen, labels)
+  _write_page(request, store, verdict, secret, found, loaded, say)
+  return verdict
 
 
 def _write_page(
@@ -225,19 +218,21 @@ def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
   return loaded.take(kept)
 
 
-def _unpublished(request: Request, loaded: Loaded, secret: Key, say: Callable) -> np.ndarray:
+def _unpublished(
+  request: Request, found: Survey, loaded: Loaded, secret: Key, say: Callable
+) -> np.ndarray:
   """Returns the numbers of the pictures to publish, and says what changed."""
   out = request.files
   todo = [
-    i
-    for i, (found, source) in enumerate(zip(loaded.pictures, loaded.sources, strict=True))
-    if not publish.is_published(found, out, secret, source)
+    number
+    for number, picture in enumerate(loaded.pictures)
+    if not publish.is_published(picture, out, secret, loaded.sources[number])
   ]
   done = len(loaded.pictures) - len(todo)
   if done:
     say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
   known = {entry.name for entry in secret.entries}
-  if gone := sorted(known - {found.path for found in loaded.pictures}):
+  if gone := sorted(known - {picture.path for picture in found.pictures}):
     say(
       f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
       f"published stays in {request.out} until you delete it."
@@ -282,26 +277,37 @@ def _publish(
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
   options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
-  out = request.files
-  # They would be published as they are; the same command tries again.
-  bare = [number for number in todo if not rounds[loaded.sources[number]].any()]
-  if bare:
-    pictures = counted(len(bare), "picture")
-    paths = named(loaded.pictures[number].path for number in bare)
-    say(f"NOT published, because no perturbation was found: {pictures} ({paths}).")
-  todo = np.setdiff1d(todo, bare)
+  places = publish.free_places([loaded.pictures[number] for number in todo], secret)
 
-  def work(number: int) -> publish.Published:
-    delta = rounds[loaded.sources[number]]
+  def work(item: tuple[int, Found]) -> publish.Published | None:
+    number, found = item
     weights = loaded.weights[number].astype(np.float32) / 255
-    found = loaded.pictures[number]
-    shaped = carry.shaped(delta, weights, colour_shift=choose.COLOUR_SHIFT)
-    return publish.publish(request.photos, found, shaped, out, secret, options)
+    shaped = carry.shaped(rounds[loaded.sources[number]], weights)
+    return publish.publish(request.photos, found, shaped, request.files, secret, options)
 
   notes: dict[str, list[str]] = {}
-  for done in progress.each_shown(work, todo, "publishing"):
+  bare, items = [], list(zip(todo.tolist(), places, strict=True))
+  for (number, _), done in zip(items, progress.each_shown(work, items, "publishing"), strict=True):
+    if done is None:  # the same command tries again
+      bare.append(number)
+      continue
     for note in done.notes:
       notes.setdefault(note, []).append(done.path)
   for note, paths in sorted(notes.items()):
     say(f"{note}: {named(paths)}")
+  if bare:
+    pictures = counted(len(bare), "picture")
+    paths = named(loaded.pictures[number].path for number in bare)
+    say(f"NOT published, because no perturbation was found: {pictures} ({paths}).")
   return bare
+
+
+def _tell_strangers(request: Request, secret: Key, say: Callable) -> None:
+  """Names the pictures in the folder that are not protected, because they came another way."""
+  known = {names.same(entry.published) for entry in secret.entries}
+  others = [path for path in publish.all_published(request.files) if names.same(path) not in known]
+  if others:
+    say(
+      f"NOT protected, although in {request.out}: {counted(len(others), 'picture')} "
+      f"({named(others)}). This program did not publish them: move them away."
+    )

@@ -17,7 +17,7 @@ from miue_jax.machine.terminal import counted
 from miue_jax.owner import archive, private, protect
 from miue_jax.owner.load import named
 from miue_jax.owner.private import Private
-from miue_jax.owner.request import Request
+from miue_jax.owner.request import Request, check_new, check_places
 from miue_jax.pictures import decode, encode
 from miue_jax.pictures.key import digest
 from miue_jax.report.verdict import Verdict
@@ -34,6 +34,7 @@ def protect_archive(
   Raises:
     UserError: The file is not such an archive, or the folder holds something else.
   """
+  check_places(request)
   name = request.photos.name
   if request.labels or request.clusters or request.keep_metadata or request.format != "png":
     raise UserError(
@@ -44,6 +45,8 @@ def protect_archive(
   held = [entry.name for entry in reading.entries(store.rows)] if files.exists(store.rows) else []
   if held not in ([], [name]) or (files.exists(request.key_path) and not held):
     raise UserError(f"{request.out} belongs to other pictures than {name}: choose another folder.")
+  if not files.exists(request.key_path):
+    check_new(request)
   content = archive.read(request.photos)
   paths = {images: _paths(content, images, labels) for images, labels in archive.pairs(content)}
   files.make_private(store.root)

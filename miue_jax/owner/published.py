@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.owner import estimate, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.private import Private
@@ -73,7 +73,10 @@ def opened(
     private.check_key(secret, out)
     choice = Choice.restored(secret.settings.get("choice", {}))
     place = private.files_of(out)
-    folder = pathlib.Path(photos or str(secret.settings.get("photos", "")))
+    rows = reading.entries(store.rows) if files.exists(store.rows) else []
+    # The images of an archive are in the private folder, wherever that is now.
+    place_then = store.rows / rows[0].name if rows else secret.settings.get("photos", "")
+    folder = pathlib.Path(photos or str(place_then))
     entries = [
       entry
       for entry in secret.entries

@@ -1,10 +1,12 @@
-"""Holds what an owner asks for."""
+"""Holds what an owner asks for, and checks where it is to be."""
 
 import dataclasses
 import pathlib
 
+from miue_jax.machine import files, reading
 from miue_jax.owner import private
 from miue_jax.pictures.key import default_path
+from miue_jax.settings.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +52,43 @@ class Request:
   def files(self) -> pathlib.Path:
     """Folder of the published files, from which an archive is packed."""
     return private.files_of(self.out)
+
+
+def check_places(request: Request) -> None:
+  """Checks that pictures, published files and the key are apart.
+
+  Raises:
+    UserError: The folders of pictures and of published files contain each other, or the key or the
+      private folder would be published.
+  """
+  out, photos = request.out.resolve(), request.photos.resolve()
+  if out.is_relative_to(photos) or photos.is_relative_to(out):
+    raise UserError(
+      f"{request.out} and {request.photos} lie in each other: choose a folder outside of your "
+      "pictures, because that is the one to be published."
+    )
+  if request.key_path.resolve().is_relative_to(out):
+    raise UserError(
+      f"{request.key_path} would be published: choose a key outside of {request.out}."
+    )
+  for folder in out.parents:
+    if folder.name and files.is_folder(private.path_of(folder)):
+      raise UserError(f"{request.out} lies in {folder}, which is published: choose another folder.")
+
+
+def check_new(request: Request) -> None:
+  """Checks that no other protection is where a new one would be.
+
+  Raises:
+    UserError: The folder is not empty, or its private folder is left from another protection.
+  """
+  if files.exists(request.out) and reading.entries(request.out):
+    raise UserError(
+      f"{request.out} is not empty, and there is no key at {request.key_path}: give its key with "
+      "--key, or choose a new folder if the key is lost."
+    )
+  store = private.Private(private.path_of(request.out))
+  if any(map(files.exists, (store.rounds, store.source, store.patterns, store.centres))):
+    raise UserError(
+      f"{store.root} is left from another protection: delete it, or choose another folder."
+    )

@@ -36,6 +36,8 @@ def restore(
   """
   if not files.exists(out):
     raise UserError(f"There is no folder {out}: name that of the published pictures.")
+  if out.is_dir() and destination.resolve().is_relative_to(out.resolve()):
+    raise UserError(f"{destination} lies in {out}: choose a folder outside of it.")
   path = private.key_of(out, key)
   if found := archive.found_in(out):
     with Key.open(path, passphrase) as secret:
@@ -62,4 +64,4 @@ def restore(
     say(f"Known to the key, but not found: {counted(len(outcome.missing), 'picture')}:")
     say(f"  {named(outcome.missing)}")
   private.repeat(out, say)
-  return not outcome.refused
+  return bool(outcome.restored) and not outcome.refused

@@ -1,10 +1,10 @@
 """Reads, changes, publishes and restores picture files at their own resolution.
 
-    found = survey.survey(photos, out=out)            # which pictures, classes, what is left out
+    found = survey.survey(photos, exclude=[out])  # pictures, classes, what is left out
     picture = decode.read(root / name)                # stored pixels, profile, metadata
     small = decode.squashed(picture, size)            # uint8 [size, size, 3]: what networks see
-    delta = carry.shaped(delta, carry.contrast_weights(picture, size), limit)
-    with key.Key.create(path, settings) as secret:
+    delta = carry.shaped(delta, carry.contrast_weights(picture, size))
+    with Key.create(path, settings) as secret:
       publish.publish(root, found.pictures[i], delta, out, secret, publish.Options())
       outcome = restore.restore(out, destination, secret)
 

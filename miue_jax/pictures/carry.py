@@ -20,7 +20,6 @@ _BITS = 8  # of the weights between two cells, along each axis
 _STRIP_VALUES = 2**18
 _SMOOTH = 3.0  # 255ths of local contrast at which a perturbation has half of its strength
 _WINDOW = 5  # pixels at least, along each axis, that local contrast is measured over
-_LOW = 16  # cells of low frequency: blurred over a 16th of the picture
 _LUMA = np.array([19595, 38470, 7471], np.int32)  # 65536ths, as Pillow converts RGB to gray
 
 
@@ -62,29 +61,17 @@ def _window(cell: float) -> int:
   return 1 + 2 * int(np.ceil(max(0.0, _WINDOW - cell) / (2 * cell)))
 
 
-def shaped(
-  delta: np.ndarray, weights: np.ndarray | None, *, colour_shift: bool = False
-) -> np.ndarray:
-  """Reshapes a perturbation so that it is less visible; its largest value never grows.
+def shaped(delta: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+  """Returns a perturbation that is fainter where a picture is smooth, and so less visible.
 
   Args:
     delta: Perturbation int8 `[s, s, 3]` in 255ths.
-    weights: What `contrast_weights` returns, `[s, s]`, or None.
-    colour_shift: Whether to keep colour differences of low frequency, which change the hue of whole
-      areas. If not, the blurred difference from gray is subtracted.
+    weights: What `contrast_weights` returns, `[s, s]`; None changes nothing.
 
   Returns:
     Perturbation int8 `[s, s, 3]`.
   """
-  limit = np.abs(delta.astype(np.int16)).max(initial=0)
-  result = delta.astype(np.float32)
-  if not colour_shift:
-    sigma = len(delta) / _LOW
-    chroma = result - luma(delta)
-    result = result - ndimage.gaussian_filter(chroma, (sigma, sigma, 0), mode="nearest")
-  if weights is not None:
-    result = result * weights[..., None]
-  return np.clip(np.rint(result), -limit, limit).astype(np.int8)
+  return delta if weights is None else np.rint(delta * weights[..., None]).astype(np.int8)
 
 
 def luma(values: np.ndarray) -> np.ndarray:

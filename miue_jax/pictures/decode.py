@@ -91,6 +91,11 @@ def readable_suffixes() -> tuple[str, ...]:
   return SUFFIXES + extra + ((dicom.SUFFIX,) if dicom.is_readable() else ())
 
 
+def known_suffixes() -> tuple[str, ...]:
+  """Returns the suffixes of pictures, also of those that need a package that is not installed."""
+  return (*readable_suffixes(), *EXTRA_SUFFIXES)
+
+
 def load(path: str | os.PathLike) -> bytes:
   """Returns the content of a picture file; refuses pipes, devices and huge files.
 

@@ -10,9 +10,9 @@ from miue_jax.pictures import deep, metadata
 from miue_jax.pictures.decode import Picture, as_image
 
 SUFFIX = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-FORMATS = tuple(SUFFIX)
-
 _WEBP_SIDE, _JPEG_SIDE = 16383, 65500  # pixels
+_JPEG_QUALITY = 95
+_JPEG_EXIF = 65533  # bytes at most
 
 
 def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
@@ -34,9 +34,7 @@ def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
   return wanted, None
 
 
-def encode(
-  picture: Picture, kind: str = "png", *, keep_metadata: bool = False, quality: int = 95
-) -> bytes:
+def encode(picture: Picture, kind: str = "png", *, keep_metadata: bool = False) -> bytes:
   """Returns the file of a picture.
 
   Author, copyright and colour profile are kept. Places, times, cameras and serial numbers are
@@ -44,17 +42,18 @@ def encode(
 
   Args:
     picture: The picture.
-    kind: One of `FORMATS`; PNG and WebP are lossless.
+    kind: A key of `SUFFIX`; PNG and WebP are lossless.
     keep_metadata: Whether to keep all EXIF values.
-    quality: Quality of JPEG.
   """
   exif = (keep_metadata and picture.exif) or metadata.credited(picture.credit)
+  if kind == "jpeg" and len(exif) > _JPEG_EXIF:
+    exif = metadata.credited(picture.credit)
   if kind == "png" and picture.channels.dtype == np.uint16:
     return deep.encode_png(picture.channels, exif, picture.profile)
   options: dict[str, Any] = {
     "png": {"compress_level": 1, "compress_type": zlib.Z_RLE},
     "webp": {"lossless": True, "exact": True, "quality": 20, "method": 1},
-    "jpeg": {"quality": quality, "subsampling": 0},
+    "jpeg": {"quality": _JPEG_QUALITY, "subsampling": 0},
   }[kind]
   if picture.profile:
     options["icc_profile"] = picture.profile

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.pictures import cipher, entries
+from miue_jax.pictures import cipher, entries, names
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.settings.errors import UserError
 
@@ -38,8 +38,7 @@ _MOST_SETTINGS = 2**24  # bytes
 
 def default_path(out: str | os.PathLike) -> pathlib.Path:
   """Returns the default place of the key: `OUT.key` next to `OUT`."""
-  path = pathlib.Path(os.path.abspath(out))
-  return path.with_name(path.name + ".key")
+  return names.next_to(out, ".key")
 
 
 def digest(channels: np.ndarray) -> bytes:
@@ -103,8 +102,8 @@ class Key:
     """Opens a key, which is not trusted.
 
     Raises:
-      UserError: The file is not a key, is damaged, needs another passphrase, or another program
-        appends to it.
+      UserError: The file is not a key, is damaged, needs another passphrase or none, or another
+        program appends to it.
     """
     path = pathlib.Path(path)
     if not files.is_file(path):
@@ -120,6 +119,8 @@ class Key:
         raise UserError(f"{path} is not a key of this version: correct the path.")
       key = cls(path, file, append)
       key._scan(passphrase)
+      if append and passphrase and key._cipher is None:
+        raise UserError(f"{path} is not encrypted: leave --passphrase out.")
       key._stack = stack.pop_all()
     return key
 
@@ -232,8 +233,10 @@ class Key:
     with files.reported("write", self.path):
       place = self._file.seek(0, os.SEEK_END)
       try:
-        self._file.write(record)
-        self._file.flush()
+        # A buffer would keep what a full disk refused, and write it later.
+        rest = memoryview(record)
+        while rest:
+          rest = rest[os.write(self._file.fileno(), rest) :]
         if sync:
           os.fsync(self._file.fileno())
       except OSError:

@@ -248,11 +248,22 @@ def credited(credit: dict[str, str]) -> bytes:
   return exif.tobytes() if exif else b""
 
 
+# Modes of Pillow that a profile of each colour space is for.
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+
+
 @functools.lru_cache(64)
 def profile_space(profile: bytes) -> str:
-  """Returns the colour space of an ICC profile: RGB, GRAY, CMYK, ...; empty if it is damaged."""
+  """Returns the colour space of an ICC profile: RGB, GRAY, CMYK, ...; empty if it is damaged.
+
+  A profile that lacks a part can be opened, but not used.
+  """
   try:
-    return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = opened.profile.xcolor_space.strip()
+    if mode := _MODES.get(space):
+      ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
+    return space
   except Exception:  # LittleCMS refuses damaged profiles in several ways.
     return ""
 

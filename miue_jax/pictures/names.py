@@ -3,8 +3,12 @@
 import collections
 import hashlib
 import os
+import pathlib
 import re
+import unicodedata
 from collections.abc import Sequence
+
+from miue_jax.settings.errors import UserError
 
 _NAME_BYTES = 200  # of a published name: a component of a path has at most 255, with a suffix
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
@@ -22,22 +26,39 @@ def is_plain(path: str) -> bool:
   )
 
 
+def same(name: str) -> str:
+  """Returns a name without what some file systems ignore: capitals and Unicode forms."""
+  return unicodedata.normalize("NFC", name).casefold()
+
+
+def next_to(folder: str | os.PathLike, suffix: str) -> pathlib.Path:
+  """Returns the path next to a folder with its name and a suffix.
+
+  Raises:
+    UserError: The folder is the root of the file system.
+  """
+  path = pathlib.Path(os.path.abspath(folder))
+  if not path.name:
+    raise UserError(f"{path} is the whole file system: name a folder.")
+  return path.with_name(path.name + suffix)
+
+
 def distinct_names(names: Sequence[str]) -> list[str]:
   """Removes the suffixes of relative paths, unless two files would then share a name.
 
   `a.png` becomes `"a"`, but `"a_png"` if there is also `a.jpg`.
   """
   parts = [name.rpartition(".") for name in names]
-  count = collections.Counter(stem for stem, _, _ in parts)
+  count = collections.Counter(same(stem) for stem, _, _ in parts)
   taken = {stem for stem in count if count[stem] == 1}
   result = []
   for stem, _, suffix in parts:
     name = stem
-    if count[stem] > 1:
+    if count[same(stem)] > 1:
       name = f"{stem}_{suffix}"
-      while name in taken:
+      while same(name) in taken:
         name += "_"
-      taken.add(name)
+      taken.add(same(name))
     result.append(name)
   return result
 

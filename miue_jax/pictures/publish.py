@@ -4,16 +4,15 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.pictures import carry, decode, encode, entries, packing, quality
+from miue_jax.pictures import carry, decode, encode, entries, names, packing
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
-from miue_jax.pictures.quality import Quality
 from miue_jax.pictures.survey import Found
 
 
@@ -24,14 +23,10 @@ class Options:
   Attributes:
     format: `png`, `webp` or `jpeg`.
     keep_metadata: Whether to keep all EXIF values.
-    jpeg_quality: Quality of JPEG.
-    measure: Whether to measure the visible difference of every picture.
   """
 
   format: str = "png"
   keep_metadata: bool = False
-  jpeg_quality: int = 95
-  measure: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +36,10 @@ class Published:
   Attributes:
     path: Path relative to the output, with its suffix.
     notes: Phrases about what was done: "the first of 12 frames", "as PNG: JPEG has no alpha".
-    quality: Visible difference, if it was measured.
   """
 
   path: str
   notes: tuple[str, ...]
-  quality: Quality | None
 
 
 def publish(
@@ -56,8 +49,10 @@ def publish(
   out: str | os.PathLike,
   key: Key,
   options: Options,
-) -> Published:
-  """Publishes one picture; may be called from several threads.
+) -> Published | None:
+  """Publishes one picture, unless the perturbation changes none of its pixels.
+
+  It may be called from several threads.
 
   The entry of the key is on the disk before the published file gets its name, so that a program
   that is killed leaves no file that the key does not know.
@@ -70,6 +65,9 @@ def publish(
     key: A key that is open for appending.
     options: How to publish.
 
+  Returns:
+    What was published; None if nothing, because the picture would be unprotected.
+
   Raises:
     UserError: The picture cannot be decoded, or a file cannot be written.
   """
@@ -78,10 +76,10 @@ def publish(
   kind, why = encode.format_for(picture, options.format)
   path = found.published + encode.SUFFIX[kind]
   changed, corrections = carry.apply(picture.channels, delta)
+  if np.array_equal(changed, picture.channels):
+    return None
   public = dataclasses.replace(picture, channels=changed)
-  file = encode.encode(
-    public, kind, keep_metadata=options.keep_metadata, quality=options.jpeg_quality
-  )
+  file = encode.encode(public, kind, keep_metadata=options.keep_metadata)
   if kind == "jpeg":
     public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
     how, extra = _from_jpeg(picture, public, delta, original)
@@ -106,7 +104,7 @@ def publish(
   with files.replacing(target) as stream:
     stream.write(file)
   notes = (*picture.notes, *([f"published as {why}"] if why else []))
-  return Published(path, notes, quality.compare(picture, public) if options.measure else None)
+  return Published(path, notes)
 
 
 def _from_jpeg(
@@ -119,6 +117,19 @@ def _from_jpeg(
   if len(difference) + len(entries.deflated(delta)) < len(original):
     return entries.DIFFERENCE, difference
   return entries.FILE, original
+
+
+def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
+  """Returns pictures whose published files replace none of another picture, in their order."""
+  taken = {names.same(os.path.splitext(e.published)[0]): e.name for e in key.entries}
+  placed = []
+  for found in pictures:
+    place = found.published
+    while taken.get(names.same(place), found.path) != found.path:
+      place += "_"
+    taken[names.same(place)] = found.path
+    placed.append(dataclasses.replace(found, published=place))
+  return placed
 
 
 def without(channels: np.ndarray, delta: np.ndarray) -> np.ndarray:

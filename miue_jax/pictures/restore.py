@@ -1,5 +1,6 @@
 """Restores the originals of published pictures, which are known by their pixels."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from miue_jax.machine import files, threads
+from miue_jax.machine import files, reading, threads
 from miue_jax.pictures import carry, decode, encode, entries
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
@@ -114,35 +115,49 @@ def _restore_one(
     names = {_normal(entry.published) for entry in key.entries}
     altered = _normal(path) in names
     return "altered since it was published" if altered else _UNKNOWN
-  content = key.load(entry)
-  if content.how == entries.FILE:
-    file, name = content.extra, entry.name
-    original = decode.decode(file, entry.name)
-  else:
-    channels = original_pixels(public.channels, content)
-    original = Picture(channels, content.profile, content.exif)
-    file, name = b"", os.path.splitext(entry.published)[0] + ".png"
-  if digest(original.channels) != entry.source:
-    return "its entry in the key is damaged"
+  try:
+    file, name = _original(public.channels, key.load(entry), entry)
+  except UserError as error:
+    return str(error)
   target = destination / name
   if files.exists(target):
-    if _is(target, entry):
+    if _is(target, entry, file):
       return entry, name
     return f"{target} exists and is another picture"
   files.make_folder(target.parent)
   if not target.parent.resolve().is_relative_to(destination.resolve()):
     return f"{target.parent} is a link that leaves {destination}"
   with files.replacing(target) as stream:
-    stream.write(file or encode.encode(original, "png", keep_metadata=True))
+    stream.write(file)
   return entry, name
 
 
-def _is(target: pathlib.Path, entry: Entry) -> bool:
+def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[bytes, str]:
+  """Returns the file of an original, and its path.
+
+  Raises:
+    UserError: The key is damaged.
+  """
+  if content.how == entries.FILE:
+    # It is not decoded: that may need a package. Its bytes have their checksum in the key.
+    if os.path.splitext(entry.name)[1].lower() not in decode.known_suffixes():
+      raise UserError("its entry in the key is damaged")
+    return content.extra, entry.name
+  original = Picture(original_pixels(channels, content), content.profile, content.exif)
+  if digest(original.channels) != entry.source:
+    raise UserError("its entry in the key is damaged")
+  file = encode.encode(original, "png", keep_metadata=True)
+  return file, os.path.splitext(entry.published)[0] + ".png"
+
+
+def _is(target: pathlib.Path, entry: Entry, file: bytes) -> bool:
   """Returns whether a file holds the original of an entry."""
-  try:
+  with contextlib.suppress(UserError):  # it is larger
+    if reading.read_bytes(target, len(file)) == file:
+      return True
+  with contextlib.suppress(UserError):
     return digest(decode.read(target).channels) == entry.source
-  except UserError:
-    return False
+  return False
 
 
 def known_pixels(channels: np.ndarray, key: Key) -> np.ndarray | None:

@@ -22,6 +22,7 @@ SPLITS = {
   "test": ("test", "testing"),
   "val": ("val", "valid", "validation", "dev"),
 }
+_NAMED = 10  # files at most, for each reason
 _MOST_LABELS = 2**30  # bytes of a file of labels
 
 
@@ -32,7 +33,7 @@ class Found:
   Attributes:
     path: Path relative to the folder, with "/" and with its suffix.
     class_name: Name of its class; empty if the folder has no classes.
-    split: Name of the split folder as it is written (`"Training"`), or None.
+    split: Name of the split folder as the folder spells it (`"Training"`), or None.
     published: Path without a suffix, distinct among all pictures: where the picture is published.
   """
 
@@ -70,31 +71,31 @@ class Survey:
     counts = collections.Counter(found.class_name for found in self.pictures)
     return {name: counts[name] for name in self.class_names}
 
-  def describe(self, most: int = 10) -> str:
-    """Returns what was found in lines for a terminal; names at most `most` files per reason."""
+  def describe(self) -> str:
+    """Returns what was found in lines for a terminal; names a few files per reason."""
     counts = self.counts()
     lines = [f"{counted(len(self.pictures), 'picture')} in {counted(len(counts), 'class')}:"]
     lines += [f"  {escaped(name) or 'no class'}: {count}" for name, count in counts.items()]
     lines += self.notes
     if self.duplicates:
       lines.append(f"Exact duplicates, {counted(len(self.duplicates), 'group')}:")
-      lines += [f"  {' = '.join(map(escaped, group))}" for group in self.duplicates[:most]]
-      lines += _more(len(self.duplicates), most)
-    return "\n".join([*lines, *self.omissions(most)])
+      lines += [f"  {' = '.join(map(escaped, group))}" for group in self.duplicates[:_NAMED]]
+      lines += _more(len(self.duplicates))
+    return "\n".join([*lines, *self.omissions()])
 
-  def omissions(self, most: int = 10) -> list[str]:
-    """Returns lines that say what is left out; they name at most `most` files per reason."""
+  def omissions(self) -> list[str]:
+    """Returns lines that say what is left out; they name a few files per reason."""
     by_reason: dict[str, list[str]] = {}
     for item in self.left_out:
       by_reason.setdefault(item.reason, []).append(item.path)
     lines = [f"Left out ({len(self.left_out)}):"] if by_reason else []
     for reason, paths in by_reason.items():
-      lines += [f"  {escaped(path)}: {reason}" for path in paths[:most]] + _more(len(paths), most)
+      lines += [f"  {escaped(path)}: {reason}" for path in paths[:_NAMED]] + _more(len(paths))
     return lines
 
 
-def _more(count: int, most: int) -> list[str]:
-  return [f"  and {count - most} more"] if count > most else []
+def _more(count: int) -> list[str]:
+  return [f"  and {count - _NAMED} more"] if count > _NAMED else []
 
 
 def survey(

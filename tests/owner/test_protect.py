@@ -91,7 +91,7 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
 def test_gray_pictures_of_a_class_get_few_patterns_and_so_do_new_ones(tmp_path, monkeypatch):
   photos, out = tmp_path / "photos", tmp_path / "out"
   monkeypatch.setattr(choose, "_MEMBER_UPDATES", 4)
-  monkeypatch.setattr(carry, "shaped", lambda delta, weights, colour_shift: delta)
+  monkeypatch.setattr(carry, "shaped", lambda delta, weights: delta)
 
   def draw(name, numbers):
     (photos / name).mkdir(parents=True, exist_ok=True)
@@ -212,15 +212,22 @@ def test_what_stops_a_protection(photos, tmp_path):
   with protect.Key.create(tmp_path / "out.key", settings):
     pass  # of no picture, as after an interruption: it may be that of any folder
   other = toy_key(tmp_path / "other.key", settings)
-  for path in (out, photos):
-    request = Request(photos, path, key=other)
-    with pytest.raises(UserError, match=r"other\.key does not belong to"):
-      protect.protect(request, print, print)
+  with pytest.raises(UserError, match=r"other\.key does not belong to"):
+    run(photos, out, key=other)
   with pytest.raises(UserError, match=r"other\.key does not belong to"):
     audit.audit(out, other, None, None, None, 75.0, None, print)
   (tmp_path / "out.key").unlink()
-  _, said = run(photos, out, key=tmp_path / "moved.key")
+  photos.rename(tmp_path / "elsewhere")
+  (out / "a" / "stranger.png").write_bytes((out / "a" / "00.png").read_bytes())
+  _, said = run(tmp_path / "elsewhere", out, key=tmp_path / "moved.key")
   assert "new: 0." in said
+  assert f"NOT protected, although in {out}: 1 picture (a/stranger.png)." in said
+  with protect.Key.open(tmp_path / "moved.key") as secret:
+    assert secret.settings["photos"] == str(tmp_path / "elsewhere")
+  for picture in (tmp_path / "elsewhere").rglob("*.png"):
+    picture.write_bytes(picture.read_bytes()[:100])  # only their headers can be read
+  with pytest.raises(UserError, match="can be read and has a known class"):
+    run(tmp_path / "elsewhere", out, key=tmp_path / "moved.key")
 
 
 @pytest.mark.slow

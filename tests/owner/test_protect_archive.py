@@ -127,7 +127,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   with pytest.raises(UserError, match=r"belongs to other pictures than other\.npz"):
     run(tmp_path / "other.npz", out)
   with pytest.raises(UserError, match="is that of an archive"):
-    protect.protect(Request(tmp_path, out), print, print)
+    protect.protect(Request(tmp_path / "photos", out), print, print)
   rows = private.Private(private.path_of(out)).rows / "toy.npz"
   (rows / "val" / "0" / "strange.png").write_bytes(b"junk")
   (tmp_path / "other.npz").rename(tmp_path / "toy.npz")

@@ -146,22 +146,12 @@ def test_contrast_weights_of_any_size(shape):
   assert weights.max() <= 1
 
 
-def test_shaped_removes_the_shift_of_hue_unless_asked():
-  delta = np.zeros((32, 32, 3), np.int8)
-  delta[..., 0], delta[..., 2] = 8, -8
-  assert np.ptp(carry.shaped(delta, None), axis=-1).max() == 0
-  np.testing.assert_array_equal(carry.shaped(delta, None, colour_shift=True), delta)
-
-
-def test_shaped_keeps_fine_patterns_and_the_budget():
+def test_shaped_weakens_a_perturbation_by_the_weights():
   delta = (8 * (2 * (np.indices((32, 32)).sum(0) % 2) - 1)).astype(np.int8)
   delta = np.stack([delta, -delta, delta], axis=-1)
-  result = carry.shaped(delta, None)
-  assert np.abs(result - delta)[4:-4, 4:-4].max() <= 1
+  np.testing.assert_array_equal(carry.shaped(delta, None), delta)
   half = carry.shaped(delta, np.full((32, 32), 0.5, np.float32))
-  assert np.abs(half).max() <= 5
-  noise = samples.delta(np.random.default_rng(0), 32)
-  assert np.abs(carry.shaped(noise, None)).max() <= 8
+  np.testing.assert_array_equal(half, delta // 2)
 
 
 def test_what_a_network_sees_of_a_carried_perturbation_resembles_it():

@@ -184,6 +184,9 @@ def test_srgb_and_damaged_profiles_change_nothing():
   srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
   picture = decode.decode(samples.encoded(Image.fromarray(RGB), icc_profile=srgb), "x")
   np.testing.assert_array_equal(decode.srgb(picture), RGB)
+  whole = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+  cut = samples.encoded(Image.fromarray(RGB), icc_profile=whole[: len(whole) // 2])
+  assert decode.decode(cut, "x").profile is None  # it can be opened, but not used
   bad = decode.decode(samples.encoded(Image.fromarray(RGB), icc_profile=b"x" * 200), "x")
   np.testing.assert_array_equal(decode.srgb(bad), RGB)
   assert bad.profile is None

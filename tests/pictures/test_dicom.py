@@ -97,7 +97,6 @@ def test_what_comes_back_is_the_windowed_picture_with_its_window(tmp_path):
   delta = carry.shaped(
     np.random.default_rng(2).integers(-8, 9, (8, 8, 3)).astype(np.int8),
     np.ones((8, 8), np.float32),
-    colour_shift=True,
   )
   out = tmp_path / "out"
   with key.Key.create(tmp_path / "out.key", {}) as secret:

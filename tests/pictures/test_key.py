@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import resource
 import struct
 import zlib
 
@@ -187,6 +188,32 @@ def test_a_bomb_is_refused(tmp_path):
   hostile(tmp_path / "k", FIELDS | {"sizes": [len(bomb), 0, 0]}, bomb)
   with Key.open(tmp_path / "k") as opened, pytest.raises(UserError, match="is damaged"):
     opened.load(opened.entries[0])
+
+
+def test_a_full_disk_leaves_the_key_as_it_was(tmp_path):
+  path = tmp_path / "out.key"
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with Key.create(path, {"seed": 1}) as made:
+    made.add(*picture(0))
+    before = path.read_bytes()
+    try:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))
+      with pytest.raises(UserError, match=r"out\.key"):
+        made.add(*picture(1))
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    made.add(*picture(2))
+  with Key.open(path) as opened:
+    assert [entry.name for entry in opened.entries] == [picture(n)[0].name for n in (0, 2)]
+    assert same(opened.load(picture(2)[0]), picture(2)[1])
+
+
+def test_a_passphrase_for_a_key_without_one_is_refused(tmp_path):
+  path = tmp_path / "out.key"
+  Key.create(path, {}).close()
+  with pytest.raises(UserError, match="is not encrypted"):
+    Key.open(path, "secret", append=True)
 
 
 def test_create_never_replaces_a_key(tmp_path):

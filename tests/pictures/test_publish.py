@@ -16,8 +16,9 @@ import pytest
 import samples
 from PIL import Image
 
-from miue_jax.pictures import decode, encode, key, publish, restore, survey
+from miue_jax.pictures import decode, encode, entries, key, publish, restore, survey
 from miue_jax.pictures.decode import Picture
+from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
 
@@ -70,9 +71,9 @@ def assert_same_pixels(photos, back, paths):
     assert again.profile == original.profile
 
 
-@pytest.mark.parametrize("kind", encode.FORMATS)
+@pytest.mark.parametrize("kind", sorted(encode.SUFFIX))
 def test_every_mode_in_every_format_comes_back_bit_for_bit(tmp_path, photos, kind):
-  publish_all(photos, tmp_path / "out", tmp_path / "out.key", publish.Options(kind, measure=True))
+  publish_all(photos, tmp_path / "out", tmp_path / "out.key", publish.Options(kind))
   outcome = restored(tmp_path)
   assert len(outcome.restored) == 18
   assert outcome.refused == outcome.missing == ()
@@ -159,6 +160,58 @@ def test_restoring_again_makes_nothing_again_and_replaces_nothing(tmp_path, phot
   assert next(reason for _, reason in again.refused).endswith("exists and is another picture")
   changed = {p for p in before if p.stat().st_mtime_ns != before[p]}
   assert changed == {tmp_path / "back/b/gif.png"}
+
+
+def test_no_published_file_replaces_that_of_another_picture(tmp_path):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  (photos / "a").mkdir(parents=True)
+  (photos / "b").mkdir()
+  for name in ("a/x.jpg", "b/y.png"):
+    Image.fromarray(np.full((9, 9, 3), 90, np.uint8)).save(photos / name)
+  publish_all(photos, out, tmp_path / "out.key")
+  (photos / "a" / "x.jpg").unlink()
+  Image.fromarray(np.full((9, 9, 3), 150, np.uint8)).save(photos / "a" / "X.png")
+  (found, _) = survey.survey(photos).pictures
+  assert found.path == "a/X.png"
+  with Key.open(tmp_path / "out.key") as secret:
+    (placed,) = publish.free_places([found], secret)
+  assert placed.published == "a/X_"
+
+
+def test_a_picture_that_would_not_change_is_not_published(tmp_path):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  (photos / "a").mkdir(parents=True)
+  Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(photos / "a" / "black.png")
+  (found,) = survey.survey(photos, unlabelled=True).pictures
+  delta = np.full((8, 8, 3), -8, np.int8)
+  with Key.create(tmp_path / "out.key", {}) as secret:
+    assert publish.publish(photos, found, delta, out, secret, publish.Options()) is None
+    assert not secret.entries
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "comes_back"), [("a/x.heic", True), ("a/x.sh", False)])
+def test_an_original_that_is_stored_whole_is_not_decoded(tmp_path, name, comes_back):
+  pixels = np.full((9, 9, 3), 90, np.uint8)
+  (tmp_path / "out" / "a").mkdir(parents=True)
+  Image.fromarray(pixels).save(tmp_path / "out" / "a" / "x.png")
+  entry = Entry(name, "a", "a/x.png", key.digest(pixels), bytes(32))
+  content = Content(entries.FILE, (9, 9, 3), 8, None, b"what a package decodes", None, b"")
+  with Key.create(tmp_path / "out.key", {}) as secret:
+    secret.add(entry, content)
+  for _ in range(2):  # the second time it is there
+    outcome = restored(tmp_path)
+    assert outcome.restored == ((name,) if comes_back else ()), outcome
+  assert (tmp_path / "back" / name).exists() == comes_back
+  if comes_back:
+    assert (tmp_path / "back" / name).read_bytes() == b"what a package decodes"
+
+
+def test_exif_that_is_too_long_for_jpeg_is_reduced_to_author_and_copyright(tmp_path):
+  picture = decode.Picture(np.full((9, 9, 3), 90, np.uint8), exif=b"Exif\0\0" + bytes(70000))
+  file = encode.encode(picture, "jpeg", keep_metadata=True)
+  assert len(file) < 70000
+  assert decode.decode(file, "x.jpg").channels.shape == (9, 9, 3)
 
 
 def test_the_destination_must_be_outside(tmp_path, photos):
