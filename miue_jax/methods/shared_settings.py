@@ -62,6 +62,12 @@ class AlternatingSettings(Sourced):
   step_size_start: Positive = 0.2 / 255  # of the first epoch, in [0, 1] pixel units
   step_size_end: Positive = 0.4 / 255  # the step size moves linearly towards this
   class_wise: bool = False  # one perturbation for each class instead of one for each image
+  tile: CountOrZero = 0  # pixels a side of a perturbation of a class, which repeats; 0: the image
+
+  def __post_init__(self):
+    """Checks fields against each other."""
+    super().__post_init__()
+    require(self.class_wise or not self.tile, "tile", self.tile, "0 unless class_wise=True")
 
 
 @settings

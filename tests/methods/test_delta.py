@@ -87,6 +87,38 @@ def test_chosen_rows_are_fetched_from_any_device(use_devices, class_wise):
   np.testing.assert_array_equal(delta.fetch(rows, labels), budget.unpack(expected, delta.parts))
 
 
+@pytest.mark.parametrize("tile", [4, 6, 9])
+def test_a_tile_repeats_over_the_image_and_gets_the_gradient_of_all_places(use_devices, tile):
+  use_devices(2)
+  dataset = make_dataset()
+  settings = AlternatingSettings(init="random", class_wise=True, tile=tile)
+  layout = lanes.lay_out(COUNT, (8,), 0)
+  delta = deltas.first_delta(dataset, settings, layout, 3)
+  side = min(tile, 6)
+  assert delta.stored.shape == (CLASSES, side * side)
+  labels = np.array([2, 0], np.int32)
+  shown = np.asarray(delta.rows(np.array([5, 1], np.int32), labels))
+  entries = np.asarray(delta.variable(labels))
+  assert shown.shape == (2, 6, 6, 1)
+  for row in range(6):
+    for column in range(6):
+      expected = entries[labels, row % side, column % side]
+      np.testing.assert_array_equal(shown[:, row, column], expected)
+  np.testing.assert_allclose(delta.fetch(labels, labels), shown, rtol=1e-6)
+  weights = np.random.default_rng(0).standard_normal((2, 6, 6, 1)).astype(np.float32)
+  gradient = jax.grad(lambda x: (weights * delta.of_images(x, labels)).sum())(entries)
+  expected = np.zeros_like(entries)
+  for row in range(6):
+    for column in range(6):
+      expected[labels, row % side, column % side] += weights[:, row, column]
+  np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_only_perturbations_of_classes_have_tiles():
+  with pytest.raises(UserError, match="0 unless class_wise=True"):
+    AlternatingSettings(tile=4)
+
+
 def test_fewer_images_than_a_source_batch_are_refused():
   with pytest.raises(UserError, match="7 training images do not fill one source batch of 8"):
     deltas.lay_out(7, AlternatingSettings(source=Sgd(batch_size=8)), 0)
