@@ -30,7 +30,7 @@ _SMOOTH_AREAS = 0.5
 _SMALL_SIDE = 64  # pixels
 # Pixels a side of what the victims of the proof see; small pictures are not enlarged for them.
 PROOF_SIZES = 32, 64
-FEW = 100  # pictures a class; below, little can be proved and the generation takes more epochs
+FEW = 200  # pictures a class; fewer were not protected (docs/protect.md), and prove little
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures

@@ -70,8 +70,8 @@ def test_time_is_divided_in_proportion():
 
 
 def test_advice_names_the_smallest_class():
-  assert choose.advice({"a": 100, "b": 200}) == ""
-  assert "'b' has only 30 pictures" in choose.advice({"a": 100, "b": 30})
+  assert choose.advice({"a": 200, "b": 300}) == ""
+  assert "'b' has only 30 pictures" in choose.advice({"a": 200, "b": 30})
   assert "nothing can be proved" in choose.advice({"a": 4, "b": 30})
 
 
