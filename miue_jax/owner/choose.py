@@ -46,6 +46,7 @@ _SHORT = 4  # a part of these epochs
 # Members of the ensemble that makes the patterns of gray pictures (docs/medical.md), and updates of
 # each source model.
 _MEMBERS, _MEMBER_UPDATES = 3, 150
+_TILE = 4  # pixels a side of such a pattern, which repeats
 # Batch sizes of victims, and up to how many pictures.
 _VICTIM_BATCHES = {8: 400, 32: 4000}
 _LARGEST_BATCH = 128
@@ -207,11 +208,13 @@ def _patterns(total: int, source: int, epsilon: float) -> dict[str, Any]:
   """Returns the settings of patterns for each class, which differ from those for each picture.
 
   Radiographs and scans of one class are alike: networks learn them whatever is added to each, but
-  not if all of a class get the same few patterns. These are cropped and flipped as victims do it:
-  patterns that are not made so protect from victims that do not crop only (docs/protect.md).
+  not if all of a class get the same few patterns. A small pattern that repeats looks the same to a
+  network wherever the picture is cropped; larger ones protect only from networks that do not crop,
+  or that are like the source model (docs/protect.md).
   """
   return {
     "class_wise": True,
+    "tile": _TILE,
     "balanced": True,
     "init": "random",
     "ensemble": _MEMBERS,
