@@ -68,11 +68,16 @@ def _colours(delta: np.ndarray) -> np.ndarray:
 
 
 def _patterns(delta: np.ndarray, labels: np.ndarray, members: int, classes: int) -> np.ndarray:
-  """Returns the pattern of each member of an ensemble for each class, `[m, K, s, s, C]`."""
+  """Returns the pattern of each member of an ensemble for each class, `[m, K, s, s, C]`.
+
+  A black or white pixel shows only a part of it, so the largest value of all pictures counts.
+  """
   patterns = np.zeros((members, classes, *delta.shape[1:]), np.int8)
   drawn = np.zeros((members, classes), bool)
-  drawn[np.arange(len(delta)) % members, labels] = True
-  patterns[np.arange(len(delta)) % members, labels] = delta
+  for number, (row, label) in enumerate(zip(delta, labels, strict=True)):
+    pattern = patterns[number % members, label]
+    np.copyto(pattern, row, where=np.abs(row) > np.abs(pattern))
+    drawn[number % members, label] = True
   # Where no picture of a class has the pattern of a member, another member's stands.
   for label in range(classes):
     patterns[~drawn[:, label], label] = patterns[np.argmax(drawn[:, label]), label]
