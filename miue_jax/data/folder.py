@@ -11,7 +11,7 @@ from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
 from miue_jax.machine import files
-from miue_jax.pictures import names, survey, walk
+from miue_jax.pictures import listing, names, survey
 from miue_jax.pictures.survey import Found
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
@@ -41,9 +41,9 @@ def load(data: config.Data) -> Dataset:
   found = survey.survey(root, follow=True, check=False)
   for item in found.left_out:
     path = os.path.join(root, item.path)
-    if item.reason == walk.BROKEN_LINK:
+    if item.reason == listing.BROKEN_LINK:
       raise UserError(f"{path} is a broken link, not a file: repair or remove it.")
-    if item.reason == walk.NO_PICTURES and survey.role(item.path):
+    if item.reason == listing.NO_PICTURES and survey.role(item.path):
       raise UserError(f"{path} has no images in class folders: add some or remove the folder.")
   for line in (*found.notes, *found.omissions()):
     logger.warning("%s: %s", root, line)

@@ -36,7 +36,7 @@ def restore(
   """
   if not files.exists(out):
     raise UserError(f"There is no folder {out}: name that of the published pictures.")
-  if out.is_dir() and destination.resolve().is_relative_to(out.resolve()):
+  if files.is_folder(out) and destination.resolve().is_relative_to(out.resolve()):
     raise UserError(f"{destination} lies in {out}: choose a folder outside of it.")
   path = private.key_of(out, key)
   if found := archive.found_in(out):

@@ -12,8 +12,8 @@ from typing import Any, cast
 from miue_jax.machine import files, reading, threads
 from miue_jax.machine.terminal import counted
 from miue_jax.pictures import decode
+from miue_jax.pictures.listing import LeftOut, empty, listed
 from miue_jax.pictures.names import published_names
-from miue_jax.pictures.walk import LeftOut, empty, walk
 from miue_jax.settings.errors import UserError, escaped
 
 # Names of split folders, by what they are for; capitals do not matter.
@@ -132,7 +132,7 @@ def survey(
   if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: correct the path.")
   skipped = {os.path.realpath(path) for path in exclude}
-  paths, folders, left_out = walk(root, skipped, follow)
+  paths, folders, left_out = listed(root, skipped, follow)
   left_out += empty(paths, folders)
   notes: list[str] = []
   if check:

@@ -31,7 +31,9 @@ class LeftOut:
   reason: str
 
 
-def walk(root: str, skipped: set[str], follow: bool) -> tuple[list[str], list[str], list[LeftOut]]:
+def listed(
+  root: str, skipped: set[str], follow: bool
+) -> tuple[list[str], list[str], list[LeftOut]]:
   """Returns the relative paths of all files with a picture's suffix, all folders, and the rest."""
   paths, folders, left_out, seen, pending = [], [], [], set(), [""]
   while pending:
