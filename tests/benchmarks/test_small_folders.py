@@ -13,7 +13,7 @@ def test_psnr_of_a_change_by_one():
   assert small_folders.psnr(images, images + 1) == pytest.approx(20 * np.log10(255))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_for_each_way(tmp_path, capsys, monkeypatch, quick_compiler):
   monkeypatch.setattr(choose, "SIZE", 8)
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})

@@ -84,7 +84,7 @@ def test_images_are_known_by_their_pixels(tmp_path):
   assert (restored[2] == images[2]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interrupted_work_continues_and_new_images_are_added(tmp_path, monkeypatch):
   original, out = toy(tmp_path / "toy.npz"), tmp_path / "out"
   run(tmp_path / "toy.npz", tmp_path / "whole")
@@ -131,7 +131,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   rows = private.Private(private.path_of(out)).rows / "toy.npz"
   (rows / "val" / "0" / "strange.png").write_bytes(b"junk")
   (tmp_path / "other.npz").rename(tmp_path / "toy.npz")
-  assert "0 are new" in run(tmp_path / "toy.npz", out)
+  assert "new: 0." in run(tmp_path / "toy.npz", out)
 
 
 def test_options_for_folders_are_refused(tmp_path):
