@@ -36,8 +36,8 @@ def restore(
   """
   if not files.exists(out):
     raise UserError(f"There is no folder {out}: name that of the published pictures.")
-  if files.is_folder(out) and destination.resolve().is_relative_to(out.resolve()):
-    raise UserError(f"{destination} lies in {out}: choose a folder outside of it.")
+  if files.is_folder(out):
+    pictures.check_apart(out, destination)
   path = private.key_of(out, key)
   if found := archive.found_in(out):
     with Key.open(path, passphrase) as secret:

@@ -58,8 +58,7 @@ def restore(
   published, destination = pathlib.Path(published), pathlib.Path(destination)
   if not files.is_folder(published):
     raise UserError(f"{published} is not a folder: name the folder of published pictures.")
-  if destination.resolve().is_relative_to(published.resolve()):
-    raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
+  check_apart(published, destination)
   files.make_folder(destination)
   clear_leftovers(destination)
   paths = all_published(published)
@@ -76,6 +75,16 @@ def restore(
   named = {known.get(_normal(path)) for path, _ in refused}
   missing = [e.name for e in key.entries if e.name not in restored and e.name not in named]
   return Outcome(tuple(sorted(set(restored.values()))), tuple(refused), tuple(sorted(missing)))
+
+
+def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:
+  """Checks that originals are not restored into the published folder.
+
+  Raises:
+    UserError: The destination lies in the folder.
+  """
+  if destination.resolve().is_relative_to(published.resolve()):
+    raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
 
 
 def _normal(path: str) -> str:
@@ -116,24 +125,26 @@ def _restore_one(
     altered = _normal(path) in names
     return "altered since it was published" if altered else _UNKNOWN
   try:
-    file, name = _original(public.channels, key.load(entry), entry)
+    original, name = _original(public.channels, key.load(entry), entry)
   except UserError as error:
     return str(error)
   target = destination / name
   if files.exists(target):
-    if _is(target, entry, file):
+    if _is(target, entry, original):
       return entry, name
     return f"{target} exists and is another picture"
   files.make_folder(target.parent)
   if not target.parent.resolve().is_relative_to(destination.resolve()):
     return f"{target.parent} is a link that leaves {destination}"
   with files.replacing(target) as stream:
-    stream.write(file)
+    if isinstance(original, Picture):
+      original = encode.encode(original, "png", keep_metadata=True)
+    stream.write(original)
   return entry, name
 
 
-def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[bytes, str]:
-  """Returns the file of an original, and its path.
+def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[Picture | bytes, str]:
+  """Returns an original, or its file if the key holds that, and its path.
 
   Raises:
     UserError: The key is damaged.
@@ -146,15 +157,15 @@ def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[byt
   original = Picture(original_pixels(channels, content), content.profile, content.exif)
   if digest(original.channels) != entry.source:
     raise UserError("its entry in the key is damaged")
-  file = encode.encode(original, "png", keep_metadata=True)
-  return file, os.path.splitext(entry.published)[0] + ".png"
+  return original, os.path.splitext(entry.published)[0] + ".png"
 
 
-def _is(target: pathlib.Path, entry: Entry, file: bytes) -> bool:
+def _is(target: pathlib.Path, entry: Entry, original: Picture | bytes) -> bool:
   """Returns whether a file holds the original of an entry."""
-  with contextlib.suppress(UserError):  # it is larger
-    if reading.read_bytes(target, len(file)) == file:
-      return True
+  if isinstance(original, bytes):
+    with contextlib.suppress(UserError):  # it is larger
+      if reading.read_bytes(target, len(original)) == original:
+        return True
   with contextlib.suppress(UserError):
     return digest(decode.read(target).channels) == entry.source
   return False
