@@ -6,7 +6,7 @@ import pathlib
 import re
 import shutil
 import socket
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 
 from miue_jax.machine import exits
 
@@ -49,6 +49,20 @@ def _runs(process: int) -> bool:
   except (OSError, OverflowError):
     pass  # It belongs to somebody else.
   return True
+
+
+def is_half(name: str, suffixes: Collection[str], *, shared: bool) -> bool:
+  """Returns whether a file is half-written, by `files.replacing` for a name with such a suffix.
+
+  Args:
+    name: Name of the file.
+    suffixes: Suffixes in lower case, with their dots.
+    shared: Whether files of programs that still run on this host do not count.
+  """
+  stem, _, number = name.rpartition(".")
+  if not _REPLACED.fullmatch(name) or os.path.splitext(stem)[1].lower() not in suffixes:
+    return False
+  return not (shared and _runs(int(number)))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request, check_new, check_places
 from miue_jax.pictures import carry, names, publish, survey
-from miue_jax.pictures.key import Key
+from miue_jax.pictures.key import Entry, Key
 from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -170,12 +170,15 @@ def _continued(
   publish.clear_leftovers(request.files)
   rounds = Rounds(store.rounds)
   if len(todo):
-    files.remove(store.verdict)  # it is not about the new pictures
-    _perturb(request, store, rounds, secret, choice, loaded, todo, classes)
-    bare = _publish(request, rounds, secret, loaded, todo, say)
+    kept = _kept(loaded, todo, secret)
+    if len(kept) < len(todo):
+      files.remove(store.verdict)  # it is not about the new pictures
+      new = np.setdiff1d(todo, list(kept))
+      _perturb(request, store, rounds, secret, choice, loaded, new, classes)
+    bare = _publish(request, rounds, kept, secret, loaded, todo, say)
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
   rounds.published()
-  _tell_strangers(request, secret, say)
+  _tell_unprotected(request, secret, say)
   shutil.rmtree(store.checkpoints, ignore_errors=True)
   if (verdict := private.verdict_of(store)) is None:
     seen = load.published(request.files, secret, loaded, choice.seen)
@@ -245,6 +248,21 @@ def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
   return np.array([number[found.class_name] for found in loaded.pictures], np.int32)
 
 
+def _kept(loaded: Loaded, todo: np.ndarray, secret: Key) -> dict[int, np.ndarray]:
+  """Returns the perturbations that the key has of pictures whose published file was lost.
+
+  With the same perturbation the file is the same again, and copies of the lost one can be restored.
+  """
+  kept = {}
+  for number in todo:
+    entry = secret.get(loaded.pictures[number].path)
+    if entry and entry.source == loaded.sources[number]:
+      delta = secret.load(entry).delta
+      if delta is not None:  # the key has the original file instead
+        kept[int(number)] = delta
+  return kept
+
+
 def _perturb(
   request: Request,
   store: Private,
@@ -273,7 +291,13 @@ def _perturb(
 
 
 def _publish(
-  request: Request, rounds: Rounds, secret: Key, loaded: Loaded, todo: np.ndarray, say: Callable
+  request: Request,
+  rounds: Rounds,
+  kept: dict[int, np.ndarray],
+  secret: Key,
+  loaded: Loaded,
+  todo: np.ndarray,
+  say: Callable,
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
   options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
@@ -281,8 +305,10 @@ def _publish(
 
   def work(item: tuple[int, Found]) -> publish.Published | None:
     number, found = item
-    weights = loaded.weights[number].astype(np.float32) / 255
-    shaped = carry.shaped(rounds[loaded.sources[number]], weights)
+    shaped = kept.get(number)
+    if shaped is None:
+      weights = loaded.weights[number].astype(np.float32) / 255
+      shaped = carry.shaped(rounds[loaded.sources[number]], weights)
     return publish.publish(request.photos, found, shaped, request.files, secret, options)
 
   notes: dict[str, list[str]] = {}
@@ -302,12 +328,23 @@ def _publish(
   return bare
 
 
-def _tell_strangers(request: Request, secret: Key, say: Callable) -> None:
-  """Names the pictures in the folder that are not protected, because they came another way."""
+def _tell_unprotected(request: Request, secret: Key, say: Callable) -> None:
+  """Names the pictures in the folder that this program did not publish, or not like this."""
   known = {names.same(entry.published) for entry in secret.entries}
   others = [path for path in publish.all_published(request.files) if names.same(path) not in known]
   if others:
     say(
       f"NOT protected, although in {request.out}: {counted(len(others), 'picture')} "
       f"({named(others)}). This program did not publish them: move them away."
+    )
+
+  def check(entry: Entry) -> bool:
+    return publish.is_altered(entry, request.files)
+
+  checked = zip(secret.entries, progress.each_shown(check, secret.entries, "checking"), strict=True)
+  if altered := [entry.published for entry, is_altered in checked if is_altered]:
+    say(
+      f"NOT protected any more: {counted(len(altered), 'picture')} in {request.out} "
+      f"({named(altered)}). They were altered: delete them, and the same command publishes them "
+      "again."
     )

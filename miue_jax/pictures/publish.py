@@ -3,17 +3,17 @@
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from miue_jax.machine import files, reading
+from miue_jax.machine import files, leftovers, reading
 from miue_jax.pictures import carry, decode, encode, entries, names, packing
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found
+from miue_jax.settings.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,17 @@ def is_published(found: Found, out: str | os.PathLike, key: Key, source: bytes) 
   )
 
 
+def is_altered(entry: Entry, out: str | os.PathLike) -> bool:
+  """Returns whether a published file is there, with other pixels than were published."""
+  path = pathlib.Path(out) / entry.published
+  if not files.is_file(path):
+    return False
+  try:
+    return digest(decode.read(path, entry.published).channels) != entry.digest
+  except UserError:
+    return True
+
+
 def all_published(out: str | os.PathLike) -> list[str]:
   """Returns the paths of all pictures in a published folder, relative to it, with "/", sorted.
 
@@ -176,16 +187,22 @@ def _below(root: str | os.PathLike) -> Iterator[str]:
         yield prefix + entry.name
 
 
-def clear_leftovers(out: str | os.PathLike) -> int:
-  """Removes the half-written files of a program that was killed; returns their number.
+def clear_leftovers(out: str | os.PathLike, *, shared: bool = False) -> int:
+  """Removes the half-written files of programs that were killed; returns their number.
 
-  Call it only while no other program writes to the folder, for example while this program
-  holds the lock of the key.
+  Args:
+    out: The folder.
+    shared: Whether another program may write to the folder, whose files then stay. Otherwise this
+      program must be the only one, for example because it holds the lock of the key.
   """
   if not files.is_folder(out):
     return 0
-  half = re.compile(r"\..+\.(png|webp|jpg)\.[0-9]+")
-  found = [path for path in _below(out) if half.fullmatch(path.rpartition("/")[2])]
+  suffixes = decode.known_suffixes()
+  found = [
+    path
+    for path in _below(out)
+    if leftovers.is_half(path.rpartition("/")[2], suffixes, shared=shared)
+  ]
   for path in found:
     files.remove(pathlib.Path(out) / path)
   return len(found)

@@ -60,7 +60,7 @@ def restore(
     raise UserError(f"{published} is not a folder: name the folder of published pictures.")
   check_apart(published, destination)
   files.make_folder(destination)
-  clear_leftovers(destination)
+  clear_leftovers(destination, shared=True)
   paths = all_published(published)
   claims = _Claims(key)
   refused, restored = [], {}

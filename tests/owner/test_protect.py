@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -239,12 +240,20 @@ def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
 
 
-@pytest.mark.long
-def test_a_lost_file_is_published_again(photos, tmp_path):
-  run(photos, tmp_path / "out")
-  (tmp_path / "out" / "a" / "03.png").unlink()
-  run(photos, tmp_path / "out")
-  assert (tmp_path / "out" / "a" / "03.png").exists()
+@pytest.mark.slow
+def test_a_lost_or_altered_file_is_named_and_published_again(photos, tmp_path):
+  out = tmp_path / "out"
+  run(photos, out)
+  before = files(out)
+  shutil.copy(photos / "a" / "03.png", out / "a" / "03.png")
+  (out / "bbb" / "04.png").write_bytes(b"junk")
+  _, said = run(photos, out)
+  assert f"NOT protected any more: 2 pictures in {out} (a/03.png, bbb/04.png)." in said
+  for name in ("a/03.png", "bbb/04.png"):
+    (out / name).unlink()
+  _, said = run(photos, out)
+  assert "any more" not in said
+  assert files(out) == before
 
 
 @pytest.mark.slow

@@ -325,7 +325,12 @@ def test_two_programs_cannot_write_one_key(tmp_path, photos):
 
 def test_leftovers_of_a_dead_program_are_removed(tmp_path):
   (tmp_path / "a").mkdir()
-  for name in (".x.png.123", ".y.jpg.9", ".keep", "z.png"):
+  with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+    pass
+  running = f".v.png.{os.getppid()}"
+  for name in (f".x.png.{dead.pid}", f".y.HEIC.{dead.pid}", running, ".keep.1", ".keep", "z.png"):
     (tmp_path / "a" / name).touch()
-  assert publish.clear_leftovers(tmp_path) == 2
-  assert sorted(os.listdir(tmp_path / "a")) == [".keep", "z.png"]
+  assert publish.clear_leftovers(tmp_path, shared=True) == 2
+  assert sorted(os.listdir(tmp_path / "a")) == [".keep", ".keep.1", running, "z.png"]
+  assert publish.clear_leftovers(tmp_path) == 1
+  assert sorted(os.listdir(tmp_path / "a")) == [".keep", ".keep.1", "z.png"]
