@@ -88,6 +88,14 @@ def test_the_comments_agree(text, job, pod):
   assert f"--max-log-requests {job['completions']}" in text
 
 
+def test_the_image_has_the_program_and_its_recipes(launch):
+  lines = (launch / "Dockerfile").read_text().splitlines()
+  copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+  assert all((launch.parent / name).exists() for name in copied)
+  assert {"miue_jax", VALUES["CONFIG"].partition("/")[0]} <= set(copied)
+  assert lines[-1] == "RUN pip install --no-cache-dir -e '.[tpu]'"
+
+
 def test_a_preempted_host_restarts_all_and_a_broken_program_not_forever(jobset, job, pod):
   assert pod["restartPolicy"] == "Never"  # podFailurePolicy demands it
   assert job["backoffLimit"] == 0  # the first lost Pod fails the Job, which restarts the JobSet
@@ -120,6 +128,7 @@ def test_the_program(pod):
   # The workdir is on the volume that outlives the Pods.
   (mount,) = container["volumeMounts"]
   assert flags["workdir"] == f"{mount['mountPath']}/{VALUES['NAME']}"
+  assert flags["config.data.path"] == f"{mount['mountPath']}/data"
   (volume,) = pod["volumes"]
   assert volume["name"] == mount["name"]
   assert volume["persistentVolumeClaim"] == {"claimName": VALUES["CLAIM"]}
