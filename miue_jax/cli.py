@@ -74,10 +74,7 @@ def protect(
   miue-jax protect pneumoniamnist.npz public
   """  # noqa: D301
   seconds = options.seconds_of(time)
-  if clusters == 1 or clusters < 0:
-    raise UserError(f"--clusters {clusters}: make 2 or more groups.")
-  if clusters and labels:
-    raise UserError("--clusters is for pictures without labels: leave it or --labels out.")
+  options.check_clusters(clusters, labels)
   from miue_jax.machine import files
   from miue_jax.owner import archive
   from miue_jax.owner import protect as work
@@ -85,6 +82,8 @@ def protect(
   from miue_jax.owner.request import Request
   from miue_jax.pictures.key import default_path
 
+  if not files.exists(photos):
+    raise UserError(f"There is no folder or archive {photos}: correct the path.")
   new = not files.exists(key or default_path(out))
   if new and not yes:  # only new protections are asked about
     _require_terminal()
@@ -159,6 +158,7 @@ def audit(
   photos: options.Originals = None,
   weights: options.Weights = None,
   labels: options.Labels = None,
+  clusters: options.Clusters = 0,
   public: options.Public = None,
   key: options.Key = None,
   passphrase: options.Passphrase = False,
@@ -170,9 +170,11 @@ def audit(
   miue-jax audit --all runs --time 2h  all protected folders in runs, every month
   miue-jax audit photos                broken files, duplicates, small classes
   miue-jax audit photos --public web   which of them are public already
+  miue-jax audit photos --key out.key  which of them are protected already
   """  # noqa: D301
   seconds, limit = options.seconds_of(time), _THRESHOLD if threshold is None else threshold
-  if all and (photos or labels or key or weights or public):
+  options.check_clusters(clusters, labels)
+  if all and (photos or labels or clusters or key or weights or public):
     raise UserError("--all takes --time, --threshold and --passphrase: leave the others out.")
   from miue_jax.machine import files
   from miue_jax.owner import private
@@ -192,10 +194,14 @@ def audit(
       )
     from miue_jax.owner import examine
 
-    examine.examine(folder, labels, key, options.secret(passphrase), public, terminal.write)
+    secret = options.secret(passphrase)
+    unlabelled = clusters > 0
+    examine.examine(folder, labels, key, secret, public, terminal.write, unlabelled=unlabelled)
     return
-  if labels or public:
-    raise UserError("--labels and --public are for pictures before protection: leave them out.")
+  if labels or clusters or public:
+    raise UserError(
+      "--labels, --clusters and --public are for pictures before protection: leave them out."
+    )
   from miue_jax.owner import audit as work
 
   secret = options.secret(passphrase)
@@ -208,6 +214,7 @@ def plan(
   photos: options.Photos,
   strength: options.Strength = None,
   labels: options.Labels = None,
+  clusters: options.Clusters = 0,
   watts: options.Watts = 65.0,
   price: options.Price = None,
 ) -> None:
@@ -216,9 +223,10 @@ def plan(
   \b
   miue-jax plan photos --watts 90 --price 0.30
   """  # noqa: D301
+  options.check_clusters(clusters, labels)
   from miue_jax.owner import plan as work
 
-  work.plan(photos, strength, labels, watts, price, terminal.write)
+  work.plan(photos, strength, labels, clusters, watts, price, terminal.write)
 
 
 def _conclude(found: "Verdict") -> None:

@@ -64,6 +64,8 @@ def _image_remedy(array: np.ndarray) -> str:
     low, high = array.min(), array.max()  # NaN fails the comparison
     if not (low >= 0 and high <= 255):
       return f" and values from {low:g} to {high:g}: scale them to 0..255"
+    if array.dtype.kind in "iu" and high <= 1:  # a mask, or all black
+      return " and no value above 1: scale them to 0..255"
     steps = f"numpy.rint({'255 * ' if high <= 1 else ''}{steps}).astype(numpy.uint8)"
   return f": convert with {steps}" if steps != "images" else ""
 

@@ -232,8 +232,10 @@ def first_delta(
   entry = _entry(settings, image)
 
   def noise(ids: np.ndarray) -> np.ndarray:
-    uniform = _uniform(ids, entry, seed)
-    packed = budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
+    drawn = 2 * _uniform(ids, entry, seed) - 1
+    if settings.init == "signs":
+      drawn = np.where(drawn < 0, np.float32(-1), np.float32(1))
+    packed = budget.pack(np.float32(settings.epsilon) * drawn, parts)
     return packed.reshape(len(ids), -1)
 
   shape = rows, math.prod(entry)

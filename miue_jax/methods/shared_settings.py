@@ -15,7 +15,7 @@ from miue_jax.settings.schema import (
   settings,
 )
 
-Init = Literal["zeros", "random"]
+Init = Literal["zeros", "random", "signs"]
 Norm = Literal["linf", "l2", "none"]
 Draws = Annotated[Count, at_most(1000)]
 
@@ -26,7 +26,7 @@ class SignSteps(Method):
 
   batch_size: Count = 512  # of the delta pass, global
   steps: Count = 10  # sign steps on each batch
-  init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]
+  init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]; signs: -epsilon or epsilon
   balanced: bool = False  # batches weigh every class the same (for imbalanced data)
   checkpoint_every: Count = 5  # epochs between checkpoints
 

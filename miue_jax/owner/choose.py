@@ -28,8 +28,9 @@ STRENGTH = "medium"
 # ones, whose patterns must stay whole.
 _SMOOTH_AREAS = 0.5
 _SMALL_SIDE = 64  # pixels
-# Pixels a side of what the victims of the proof see; small pictures are not enlarged for them.
-PROOF_SIZES = 32, 64
+# Pixels a side of what the victims of the proof see. Pictures of up to `SIZE` pixels are seen at their
+# own size, as those who collect such pictures use them.
+PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/protect.md), and prove little
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
@@ -169,15 +170,14 @@ def choose(
     )
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
-  small, large = PROOF_SIZES
-  seen = small if side <= small else large
+  size = min(max(side, _SMALLEST), SIZE)
   return Choice(
     _method(total, STRENGTHS[strength], gray),
     _victims(total),
-    seen,
+    size if side <= SIZE else PROOF_SIZE,
     seed,
     gray,
-    size=min(max(side, _SMALLEST), SIZE),
+    size=size,
     floor=1.0 if gray or side <= _SMALL_SIDE else _SMOOTH_AREAS,
   )
 
@@ -268,8 +268,23 @@ def within(choice: Choice, making: float, proving: float, seconds: float) -> Cho
   return dataclasses.replace(choice, method=method, victims=tuple(dict.fromkeys(victims)))
 
 
-def advice(counts: Mapping[str, int]) -> str:
-  """Returns what can and cannot be done with few pictures; empty where there are enough."""
+def advice(counts: Mapping[str, int], *, narrow: bool = False) -> list[str]:
+  """Returns what can and cannot be done with such pictures, a sentence or more each.
+
+  Args:
+    counts: Numbers of pictures, by the names of the classes.
+    narrow: Whether pictures of 16 bits use less than a quarter of their range.
+  """
+  found = [few] if (few := _few(counts)) else []
+  if narrow:
+    found.append(
+      "Pictures of 16 bits use less than a quarter of their range. The budget is a part of the "
+      "whole range, so that the change will be strong: stretch them to all 16 bits first."
+    )
+  return found
+
+
+def _few(counts: Mapping[str, int]) -> str:
   name = min(counts, key=lambda name: counts[name])
   if counts[name] >= FEW:
     return ""

@@ -19,6 +19,7 @@ from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress
 from miue_jax.owner.load import Loaded
 from miue_jax.owner.private import Private
+from miue_jax.pictures.survey import Survey
 from miue_jax.settings.config import Fit, Model
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, prediction, pretrained, step
@@ -34,6 +35,11 @@ _STARTS = 10  # of k-means
 def names(count: int) -> tuple[str, ...]:
   """Returns the names of so many groups."""
   return tuple(f"group {number + 1}" for number in range(count))
+
+
+def counts(found: Survey, groups: int) -> dict[str, int]:
+  """Returns the pictures of each class; in each of so many groups they are about equally many."""
+  return dict.fromkeys(names(groups), len(found.pictures) // groups) if groups else found.counts()
 
 
 def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:

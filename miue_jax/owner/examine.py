@@ -27,6 +27,8 @@ def examine(
   passphrase: str | None,
   public: pathlib.Path | None,
   say: Callable[[str], None],
+  *,
+  unlabelled: bool = False,
 ) -> None:
   """Prints what an owner should know about pictures before they are protected.
 
@@ -37,18 +39,20 @@ def examine(
     passphrase: Passphrase of the key.
     public: Folder or archive of pictures that anybody can have, or None.
     say: Prints a line.
+    unlabelled: Whether the pictures have no classes.
 
   Raises:
     UserError: There is no such folder, or the key cannot be read.
   """
   with as_folder(photos) as folder:
-    found = survey.survey(folder, labels=labels)
+    found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
     say(found.describe())
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for _, reason in loaded.failed:
     say(f"Broken: {reason}")
   _tell_duplicates(loaded, say)
-  _tell_classes(found.counts(), say)
+  if not unlabelled:
+    _tell_classes(found.counts(), say)
   if key:
     with Key.open(key, passphrase) as secret:
       pairs = zip(loaded.pictures, loaded.sources, strict=True)
@@ -79,7 +83,9 @@ def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None
   """Prints the classes that are small or unequal."""
   for name, count in counts.items():
     if count < FEW:
-      what = "nothing can be proved" if count < LEAST else "the proof is uncertain"
+      what = f"with fewer than {FEW}, expect little or no protection"
+      if count < LEAST:
+        what += ", and nothing can be proved"
       say(f"Class {name!r} has only {counted(count, 'picture')}: {what}.")
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
     most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))

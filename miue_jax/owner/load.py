@@ -19,6 +19,7 @@ from miue_jax.settings.errors import UserError
 Item = TypeVar("Item")
 
 _FEW = 5  # pictures that are read for their size
+_NARROW = 2**14  # values: a quarter of 16 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,23 +98,36 @@ def published(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) ->
   return pipelines.loaded(out, paths, pipelines.WHOLE, size, "checking")
 
 
-def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> tuple[int, bool]:
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+  """What a few of the pictures are like.
+
+  Attributes:
+    side: Median of their shorter sides in pixels; 0 if none can be read.
+    gray: Whether all are gray.
+    narrow: Whether one of 16 bits uses less than a quarter of its range, as 12 bits do.
+  """
+
+  side: int
+  gray: bool
+  narrow: bool
+
+
+def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
   """Reads a few pictures.
 
   Args:
     root: Folder of the pictures.
     pictures: The pictures.
-
-  Returns:
-    The median of their shorter sides in pixels, 0 if none can be read, and whether all are gray.
   """
-  sides, gray = [], []
+  sides, gray, narrow = [], [], False
   for found in some(pictures, _FEW):
     with contextlib.suppress(UserError):  # `load` names it
       channels = decode.read(pathlib.Path(root) / found.path).channels
       sides.append(min(channels.shape[:2]))
       gray.append(channels.shape[2] < 3)
-  return (int(np.median(sides)), all(gray)) if sides else (0, False)
+      narrow |= channels.dtype == np.uint16 and int(channels.max()) < _NARROW
+  return Sampled(int(np.median(sides)) if sides else 0, bool(sides) and all(gray), bool(narrow))
 
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:

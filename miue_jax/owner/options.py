@@ -15,7 +15,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Photos = Annotated[
   pathlib.Path, typer.Argument(help="Pictures, in a folder for each class; or an .npz file.")
 ]
-Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
+Out = Annotated[
+  pathlib.Path, typer.Argument(help="Folder of the published pictures, or archive.")
+]
 Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
 Either = Annotated[
   pathlib.Path,
@@ -79,8 +81,8 @@ Threshold = Annotated[
   typer.Option(
     min=0,
     max=100,
-    help="Percent of what the originals teach (75) that an attack may give back before the exit "
-    "status is 4.",
+    help="Percent of what the originals teach that an attack may give back before the exit status "
+    "is 4; 75 if left out.",
   ),
 ]
 All = Annotated[
@@ -89,8 +91,21 @@ All = Annotated[
 ]
 Watts = Annotated[float, typer.Option(min=0, help="Power of this machine in watts.")]
 Price = Annotated[
-  float | None, typer.Option(min=0, help="Price of one kilowatt-hour; adds the cost.")
+  float | None,
+  typer.Option(min=0, help="Price of a kilowatt-hour in any currency; adds the cost."),
 ]
+
+
+def check_clusters(clusters: int, labels: pathlib.Path | None) -> None:
+  """Checks the number of groups.
+
+  Raises:
+    UserError: It makes no groups, or the pictures have labels.
+  """
+  if clusters == 1 or clusters < 0:
+    raise UserError(f"--clusters {clusters}: make 2 or more groups.")
+  if clusters and labels:
+    raise UserError("--clusters is for pictures without labels: leave it or --labels out.")
 
 
 def seconds_of(text: str | None) -> float | None:

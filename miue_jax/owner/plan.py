@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-from miue_jax.owner import choose, estimate, load, private
+from miue_jax.owner import choose, clusters, estimate, load, private
 from miue_jax.owner.protect import surveyed
 from miue_jax.owner.protect_archive import as_folder
 from miue_jax.owner.request import Request
@@ -13,6 +13,7 @@ def plan(
   photos: pathlib.Path,
   strength: str | None,
   labels: pathlib.Path | None,
+  groups: int,
   watts: float,
   price: float | None,
   say: Callable[[str], None],
@@ -23,6 +24,7 @@ def plan(
     photos: Folder or archive of the pictures.
     strength: One of `choose.STRENGTHS`; None is the default.
     labels: CSV file of classes, or None.
+    groups: Number of groups of pictures that have no labels; 0 takes classes.
     watts: Power of this machine.
     price: Price of one kilowatt-hour, in any currency; None leaves the cost out.
     say: Prints a line.
@@ -31,13 +33,13 @@ def plan(
     UserError: There are too few pictures or classes.
   """
   with as_folder(photos) as folder:
-    found = surveyed(Request(folder, private.path_of(photos), labels=labels))
+    found = surveyed(Request(folder, private.path_of(photos), labels=labels), bool(groups))
     say(found.describe())
-    counts = found.counts()
-    side, gray = load.sampled(folder, found.pictures)
-    choice = choose.choose(counts, strength or choose.STRENGTH, side, 0, gray=gray)
-    if few := choose.advice(counts):
-      say(few)
+    counts = clusters.counts(found, groups)
+    like = load.sampled(folder, found.pictures)
+    choice = choose.choose(counts, strength or choose.STRENGTH, like.side, 0, gray=like.gray)
+    for advice in choose.advice(counts, narrow=like.narrow):
+      say(advice)
     say("Measuring how long this machine takes ...")
     estimate.start(choice, len(found.pictures))
     expected = estimate.estimate(choice, folder, found.pictures, len(counts))

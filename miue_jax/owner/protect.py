@@ -100,19 +100,18 @@ def surveyed(request: Request, unlabelled: bool = False) -> Survey:
 
 
 def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> Choice:
-  counts = found.counts()
+  counts = clusters.counts(found, request.clusters)
   if request.clusters:
-    each_group = len(found.pictures) // request.clusters
-    counts = dict.fromkeys(clusters.names(request.clusters), each_group)
     say(
       f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
       "pictures. The proof is about these groups, not about classes that a scraper may name."
     )
   seed = secrets.randbits(32) if request.seed is None else request.seed
-  side, gray = load.sampled(request.photos, found.pictures)
-  choice = choose.choose(counts, request.strength or choose.STRENGTH, side, seed, gray=gray)
-  if few := choose.advice(counts):
-    say(few)
+  like = load.sampled(request.photos, found.pictures)
+  strength = request.strength or choose.STRENGTH
+  choice = choose.choose(counts, strength, like.side, seed, gray=like.gray)
+  for advice in choose.advice(counts, narrow=like.narrow):
+    say(advice)
   with files.reported("read", request.photos):
     size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
   files.require_space(request.out, size)
@@ -127,7 +126,6 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   if request.seconds is not None and expected.seconds > request.seconds:
     takes = estimate.duration(expected.seconds)
     say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
-  strength = request.strength or choose.STRENGTH
   pictures = counted(len(found.pictures), "picture")
   ask(f"Protect {pictures} with strength {strength} into {request.out}?")
   return choice

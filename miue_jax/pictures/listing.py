@@ -5,8 +5,9 @@ import os
 from collections.abc import Sequence
 
 from miue_jax.machine import files, reading
-from miue_jax.pictures import decode
+from miue_jax.pictures import decode, dicom
 from miue_jax.pictures.names import is_plain
+from miue_jax.settings.errors import UserError
 
 # Folders that systems and programs put among pictures.
 _SYSTEM = ("@eadir", "@tmp", "__macosx", "#recycle", "$recycle.bin")
@@ -90,7 +91,18 @@ def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
     return f"{suffix} needs a package: run pip install 'miue-jax[{decode.EXTRA_SUFFIXES[suffix]}]'"
   if suffix in _RAW:
     return f"raw data of a camera ({suffix}): export it as TIFF or PNG"
+  if not suffix and _is_dicom(entry.path):
+    return "a DICOM file without a suffix: rename it to end in .dcm"
   return f"no picture ({suffix or 'no suffix'})"
+
+
+def _is_dicom(path: str) -> bool:
+  """Returns whether a file is DICOM; archives and discs name such files without a suffix."""
+  try:
+    with reading.opened(path) as file:
+      return dicom.is_dicom(file)
+  except UserError:
+    return False
 
 
 def _is_workdir(folder: str) -> bool:

@@ -146,11 +146,13 @@ def survey(
     named, problems = _by_folder(root, paths, notes)
   left_out += problems
   if not named:
-    example = f", such as {escaped(left_out[0].path)} ({left_out[0].reason})" if left_out else ""
+    example = ""
+    if left_out:
+      first = left_out[0]
+      example = f" ({len(left_out)} left out, such as {escaped(first.path)}: {first.reason})"
     raise UserError(
-      f"{root} has no pictures in class folders; {len(left_out)} files or folders are left out"
-      f"{example}: put the pictures of each class in one folder, or give --labels FILE.csv, or "
-      "--clusters NUMBER to `protect`."
+      f"{root} has no pictures in class folders{example}: put the pictures of each class in one "
+      "folder, or give --labels FILE.csv or --clusters NUMBER."
     )
   named.sort(key=lambda item: (item[2] or "", item[1], item[0]))
   stems = published_names([path for path, _, _ in named])

@@ -44,6 +44,12 @@ def test_the_advice_about_images_gives_the_images(value):
   np.testing.assert_array_equal(arrays.images(converted, "Images"), IMAGES)
 
 
+@pytest.mark.parametrize("value", [np.zeros((2, 4, 4), np.uint16), IMAGES.astype(int) // 255])
+def test_no_advice_about_images_that_may_be_on_another_scale(value):
+  with pytest.raises(UserError, match=r"no value above 1: scale them to 0\.\.255\."):
+    arrays.images(value, "Images")
+
+
 @pytest.mark.parametrize(
   "value",
   [np.eye(3)[LABELS], np.array(list("abc"))[LABELS], LABELS * 1.0, np.eye(3, dtype=int)[LABELS]],

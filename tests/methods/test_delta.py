@@ -55,11 +55,12 @@ def test_a_choice_of_no_image_is_an_error():
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
-def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
+@pytest.mark.parametrize("init", ["random", "signs"])
+def test_a_random_start_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise, init):
   use_devices(2)
   monkeypatch.setattr(budget, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
   dataset = make_dataset()
-  settings = AlternatingSettings(init="random", class_wise=class_wise, epsilon=1 / 255)
+  settings = AlternatingSettings(init=init, class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
   delta = deltas.first_delta(dataset, settings, layout, 3)
   stored = delta.stored
@@ -69,7 +70,8 @@ def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeyp
   found = budget.unpack(stored, delta.parts).reshape(-1, 6, 6, 1)
   count = CLASSES if class_wise else COUNT
   noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
-  expected = np.float32(1 / 255) * (2 * noise - 1)
+  drawn = np.sign(noise - 0.5) if init == "signs" else 2 * noise - 1
+  expected = np.float32(1 / 255) * drawn
   # The draws are float32 and stored in parts of a 255th.
   np.testing.assert_allclose(found, expected, rtol=0, atol=0.51 / delta.parts / 255)
 

@@ -3,9 +3,12 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from miue_jax.owner import choose
+from miue_jax.owner import choose, load
+from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
 
 
@@ -70,9 +73,22 @@ def test_time_is_divided_in_proportion():
 
 
 def test_advice_names_the_smallest_class():
-  assert choose.advice({"a": 200, "b": 300}) == ""
-  assert "'b' has only 30 pictures" in choose.advice({"a": 200, "b": 30})
-  assert "nothing can be proved" in choose.advice({"a": 4, "b": 30})
+  assert choose.advice({"a": 200, "b": 300}) == []
+  (few,) = choose.advice({"a": 200, "b": 30})
+  assert "'b' has only 30 pictures" in few
+  few, narrow = choose.advice({"a": 4, "b": 30}, narrow=True)
+  assert "nothing can be proved" in few
+  assert "stretch them to all 16 bits first" in narrow
+
+
+def test_a_few_pictures_tell_side_colour_and_range(tmp_path):
+  for name, low, high in (("a", 0, 4095), ("b", 0, 60000)):
+    values = np.linspace(low, high, 12 * 20).reshape(12, 20).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"{name}.png")
+  found = [Found(f"{name}.png", "", None, name) for name in "ab"]
+  assert load.sampled(tmp_path, found) == load.Sampled(12, True, True)
+  assert load.sampled(tmp_path, found[1:]) == load.Sampled(12, True, False)
+  assert load.sampled(tmp_path, []) == load.Sampled(0, False, False)
 
 
 def test_another_method_is_one_constant(monkeypatch):

@@ -30,8 +30,16 @@ def test_faults_are_said_by_name(tmp_path):
   said = "\n".join(lines)
   assert "The same picture in different classes: cat/3.png, dog/copy.png." in said
   assert "dog/broken.png" in said
-  assert "Class 'dog' has only 1 picture: nothing can be proved." in said
+  assert "Class 'dog' has only 1 picture: with fewer than 200, expect little or no" in said
   assert "The classes are unequal: 8 of 'cat', 1 of 'dog'." in said
+
+
+def test_pictures_without_classes_are_examined(tmp_path):
+  for number in (0, 1, 1):
+    Image.fromarray(drawn(number)).save(tmp_path / f"{len(list(tmp_path.iterdir()))}.png")
+  lines = []
+  examine.examine(tmp_path, None, None, None, None, lines.append, unlabelled=True)
+  assert lines[1:] == ["The same picture: 1.png, 2.png."]
 
 
 def test_archives_are_examined_and_public_pictures_are_known(tmp_path):

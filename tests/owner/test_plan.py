@@ -2,6 +2,7 @@
 
 import numpy as np
 import private_folder
+import toy_pictures
 
 from miue_jax.owner import estimate, plan, private
 
@@ -12,7 +13,7 @@ def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, m
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, photos, "NOT protected", "It learns.", "Add pictures.")
   lines = []
-  plan.plan(photos, None, None, 100.0, 0.30, lines.append)
+  plan.plan(photos, None, None, 0, 100.0, 0.30, lines.append)
   assert any(line.startswith("Protecting takes about 2 hours. ") for line in lines)
   energy, verdict = lines[-2:]
   assert energy.startswith("At 100 watts, that is 200 watt-hours of energy and cost 0.06;")
@@ -21,12 +22,19 @@ def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, m
   )
 
 
+def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path):
+  toy_pictures.toy(tmp_path, "loose", 12)
+  lines = []
+  plan.plan(tmp_path / "loose", None, None, 3, 100.0, None, lines.append)
+  assert "'group 1' has only 4 pictures" in lines[1]
+
+
 def test_an_archive_is_planned_like_a_folder(quick, tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
   path, lines = tmp_path / "toy.npz", []
   np.savez(path, x_train=images, y_train=np.arange(20) % 2)
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, store.rows / "toy.npz", "protected", "Nothing is learned.")
-  plan.plan(path, None, None, 100.0, None, lines.append)
+  plan.plan(path, None, None, 0, 100.0, None, lines.append)
   assert "20 pictures in 2 classes:" in lines[0]
   assert lines[-1] == f"The latest verdict about {tmp_path / 'out'}: Protected. Nothing is learned."

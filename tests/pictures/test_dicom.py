@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miue_jax.pictures import carry, decode, key, publish, restore, survey
+from miue_jax.pictures import carry, decode, key, listing, publish, restore, survey
 from miue_jax.settings.errors import UserError
 
 pydicom = pytest.importorskip("pydicom")
@@ -190,6 +190,17 @@ def test_every_file_of_pydicom_is_read_or_refused_in_one_line():
 def test_a_dicom_file_without_pixels_is_one_sentence():
   with pytest.raises(UserError, match="it holds no pixels"):
     decode.read(bundled("rtplan.dcm"))
+
+
+def test_a_dicom_file_without_a_suffix_is_named(tmp_path):
+  (tmp_path / "a").mkdir()
+  made(tmp_path / "a" / "IM000001")
+  (tmp_path / "a" / "README").write_text("no picture")
+  _, _, left_out = listing.listed(str(tmp_path), set(), follow=False)
+  assert {item.path: item.reason for item in left_out} == {
+    "a/IM000001": "a DICOM file without a suffix: rename it to end in .dcm",
+    "a/README": "no picture (no suffix)",
+  }
 
 
 def test_a_picture_that_is_no_dicom_is_not_taken_for_one():

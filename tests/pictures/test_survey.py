@@ -152,7 +152,7 @@ def test_pictures_without_classes(tree):
 
 
 def test_a_folder_without_classes_is_refused(tree):
-  with pytest.raises(UserError, match=r"no pictures in class folders; 2 .*1.png"):
+  with pytest.raises(UserError, match=r"no pictures in class folders \(2 left .*1.png"):
     survey.survey(tree("1.png", "2.png"))
   with pytest.raises(UserError, match="is not a folder"):
     survey.survey(tree() / "absent")
