@@ -114,7 +114,7 @@ def restore(
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Restores the originals of published pictures, bit for bit.
+  """Restores the original pixels of published pictures, bit for bit, as PNG files.
 
   Pictures are known by their pixels: they may have other names, and some may be missing.
 

@@ -28,8 +28,8 @@ STRENGTH = "medium"
 # ones, whose patterns must stay whole.
 _SMOOTH_AREAS = 0.5
 _SMALL_SIDE = 64  # pixels
-# Pixels a side of what the victims of the proof see. Pictures of up to `SIZE` pixels are seen at their
-# own size, as those who collect such pictures use them.
+# Pixels a side of what the victims of the proof see. Pictures of up to `SIZE` pixels are seen at
+# their own size, as those who collect such pictures use them.
 PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/protect.md), and prove little
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
