@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import resource
+import threading
 from collections.abc import Generator
 
 from typing_extensions import TypedDict
@@ -72,3 +73,27 @@ def limit() -> int:
       taken = page * int(reading.read_bytes(_SIZES, _FEW).split()[0])
     found.append(max(0, allowed - taken))
   return min(found)
+
+
+class Room:
+  """Memory that threads share: one that needs more than is left waits for the others.
+
+  A thread that needs more than there is goes on alone.
+  """
+
+  def __init__(self, size: float):
+    """Makes room for so many bytes."""
+    self._size, self._taken, self._changed = size, 0, threading.Condition()
+
+  @contextlib.contextmanager
+  def take(self, size: int) -> Generator[None]:
+    """Takes so many bytes during the block."""
+    with self._changed:
+      self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._size)
+      self._taken += size
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._taken -= size
+        self._changed.notify_all()

@@ -71,13 +71,15 @@ def load(
   """
 
   def read(found: Found) -> Any:
-    try:
-      picture = decode.read(pathlib.Path(root) / found.path, found.path)
-    except UserError as error:
-      return found.path, str(error)
-    weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
-    squashed = (decode.squashed(picture, side) for side in (size, seen))
-    return (digest(picture.channels), *squashed, weights)
+    path = pathlib.Path(root) / found.path
+    with decode.room(path):
+      try:
+        picture = decode.read(path, found.path)
+      except UserError as error:
+        return found.path, str(error)
+      weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
+      squashed = (decode.squashed(picture, side) for side in (size, seen))
+      return (digest(picture.channels), *squashed, weights)
 
   results = list(map(read, pictures) if quiet else progress.each_shown(read, pictures, "reading"))
   kept = [i for i, result in enumerate(results) if len(result) > 2]
@@ -127,7 +129,7 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
       sides.append(min(channels.shape[:2]))
       gray.append(channels.shape[2] < 3)
       narrow |= channels.dtype == np.uint16 and int(channels.max()) < _NARROW
-  return Sampled(int(np.median(sides)) if sides else 0, bool(sides) and all(gray), bool(narrow))
+  return Sampled(int(np.median(sides)) if sides else 0, bool(sides) and all(gray), narrow)
 
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:

@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from miue_jax.machine import reading
+from miue_jax.machine import memory, reading
 from miue_jax.pictures import deep, dicom, metadata
 from miue_jax.settings.errors import UserError, first_line
 
@@ -28,6 +28,7 @@ _EXTRA_FORMATS = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
 GRAY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
 
 _LARGEST_FILE = 2**31  # bytes
+_BYTES = 48  # of memory for each pixel that is decoded, changed and encoded (docs/pictures.md)
 _RGB = ("RGB", "RGBA", "P", "PA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 # The limit on pixels is checked below, with a sentence.
@@ -140,6 +141,22 @@ def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Head
       stream.seek(0)
       with _opened(metadata.split(stream.read(_LARGEST_FILE))[0], name) as image:
         return Header(image.height, image.width, image.mode in GRAY_MODES)
+
+
+@functools.cache
+def _room() -> memory.Room:
+  return memory.Room(memory.limit() / 2)
+
+
+@contextlib.contextmanager
+def room(path: str | os.PathLike) -> Generator[None]:
+  """Waits until there is memory to work on a picture, and takes it during the block."""
+  pixels = 0
+  with contextlib.suppress(UserError):  # whoever reads the file says so
+    found = header(path)
+    pixels = found.height * found.width
+  with _room().take(_BYTES * pixels):
+    yield
 
 
 def decode(content: bytes, name: str) -> Picture:

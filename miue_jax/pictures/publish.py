@@ -71,7 +71,20 @@ def publish(
   Raises:
     UserError: The picture cannot be decoded, or a file cannot be written.
   """
-  original = decode.load(os.path.join(root, found.path))
+  path = os.path.join(root, found.path)
+  with decode.room(path):
+    return _publish(path, found, delta, out, key, options)
+
+
+def _publish(
+  source: str,
+  found: Found,
+  delta: np.ndarray,
+  out: str | os.PathLike,
+  key: Key,
+  options: Options,
+) -> Published | None:
+  original = decode.load(source)
   picture = decode.decode(original, found.path)
   kind, why = encode.format_for(picture, options.format)
   path = found.published + encode.SUFFIX[kind]

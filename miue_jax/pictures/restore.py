@@ -115,6 +115,13 @@ def _restore_one(
   published: pathlib.Path, destination: pathlib.Path, key: Key, claims: _Claims, path: str
 ) -> tuple[Entry, str] | str:
   """Restores one picture; returns its entry and path, or why it cannot be restored."""
+  with decode.room(published / path):
+    return _restored(published, destination, key, claims, path)
+
+
+def _restored(
+  published: pathlib.Path, destination: pathlib.Path, key: Key, claims: _Claims, path: str
+) -> tuple[Entry, str] | str:
   try:
     public = decode.read(published / path, path)
   except UserError as error:

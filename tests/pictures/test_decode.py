@@ -241,3 +241,20 @@ def test_header_reads_size_and_kind(tmp_path):
   path.write_bytes(samples.encoded(Image.fromarray(GRAY[..., 0])))
   assert decode.header(path) == decode.Header(40, 60, True)
   assert decode.header(io.BytesIO(samples.encoded(Image.fromarray(RGB)))).gray is False
+
+
+def test_large_pictures_wait_for_memory(tmp_path, monkeypatch):
+  taken = []
+
+  class Room:
+    def take(self, size):
+      taken.append(size)
+      return contextlib.nullcontext()
+
+  monkeypatch.setattr(decode, "_room", Room)
+  Image.fromarray(RGB).save(tmp_path / "x.png")
+  (tmp_path / "broken.png").write_bytes(b"junk")
+  for name in ("x.png", "broken.png", "absent.png"):
+    with decode.room(tmp_path / name):
+      pass
+  assert taken == [decode._BYTES * RGB.shape[0] * RGB.shape[1], 0, 0]
