@@ -39,7 +39,9 @@ def protect(
   """Makes a perturbation that keeps models from learning the images.
 
   A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the
-  batches. A batch that is larger than the data becomes as large as the data.
+  batches. A device of a CPU uses little more than one core: set the environment variable
+  `JAX_NUM_CPU_DEVICES` to the number of cores before jax is imported. A batch that is larger than
+  the data becomes as large as the data.
 
   Args:
     images: Training images, uint8 `[N, H, W]` or `[N, H, W, C]` with one or three channels.
