@@ -26,18 +26,16 @@ class Delta(flax.struct.PyTreeNode):
 
   Attributes:
     stored: int16, in `parts` of a 255th: one entry for each row of the table
-      (`[rows, H * W * C]`, sharded) or for each class (`[classes, h * w * C]`, replicated).
+      (`[rows, H * W * C]`, sharded) or for each class (`[classes, H * W * C]`, replicated).
     parts: Number of parts of a 255th.
     class_wise: Whether there is one perturbation for each class.
     image: Height, width, channels.
-    entry: Height, width and channels of an entry, which repeats over the image if it is smaller.
   """
 
   stored: jax.Array
   parts: int = flax.struct.field(pytree_node=False)
   class_wise: bool = flax.struct.field(pytree_node=False)
   image: tuple[int, ...] = flax.struct.field(pytree_node=False)
-  entry: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
   @staticmethod
   def spec(settings: Any) -> jax.P:
@@ -48,13 +46,12 @@ class Delta(flax.struct.PyTreeNode):
   def zeros(cls, settings: Any, rows: int, classes: int, image: tuple[int, ...]) -> "Delta":
     """Returns a traceable perturbation of zeros."""
     count = classes if settings.class_wise else rows
-    entry = _entry(settings, image)
-    stored = jnp.zeros((count, math.prod(entry)), jnp.int16)
-    return cls(stored, budget.resolution(settings.epsilon), settings.class_wise, image, entry)
+    stored = jnp.zeros((count, math.prod(image)), jnp.int16)
+    return cls(stored, budget.resolution(settings.epsilon), settings.class_wise, image)
 
   def entries(self, at: jax.Array | slice) -> jax.Array:
-    """Returns stored entries, int16 `[n, h, w, C]`."""
-    return self.stored[at].reshape(-1, *self.entry)
+    """Returns stored entries, int16 `[n, H, W, C]`."""
+    return self.stored[at].reshape(-1, *self.image)
 
   def put(self, rows: jax.Array, entries: jax.Array) -> "Delta":
     """Returns the perturbation with other entries, int16 `[n, H, W, C]`, in some rows."""
@@ -62,8 +59,7 @@ class Delta(flax.struct.PyTreeNode):
 
   def rows(self, rows: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the perturbations of images, float32 `[batch, H, W, C]` in [0, 1] pixel units."""
-    entries = self.entries(labels if self.class_wise else rows)
-    return budget.unpack(_repeated(entries, self.image), self.parts)
+    return budget.unpack(self.entries(labels if self.class_wise else rows), self.parts)
 
   def variable(self, rows: jax.Array) -> jax.Array:
     """Returns the entries that a step on these rows moves, as float32."""
@@ -71,7 +67,7 @@ class Delta(flax.struct.PyTreeNode):
 
   def of_images(self, variable: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the perturbation of every image, from what `variable` returned."""
-    return _repeated(variable, self.image)[labels] if self.class_wise else variable
+    return variable[labels] if self.class_wise else variable
 
   def added(self, images: jax.Array, perturbation: jax.Array) -> jax.Array:
     """Returns perturbed images; a perturbation of a class fits no single image and is clipped."""
@@ -110,24 +106,7 @@ class Delta(flax.struct.PyTreeNode):
       stored = sharding.fetch(self.stored)[labels]
     else:
       stored = sharding.fetch(_gathered(self.stored, sharding.replicate(rows)))
-    return budget.unpack(_repeated(stored.reshape(-1, *self.entry), self.image), self.parts)
-
-
-def _entry(settings: Any, image: tuple[int, ...]) -> tuple[int, ...]:
-  """Returns height, width and channels of what is stored for an image or a class."""
-  if not (settings.class_wise and settings.tile):
-    return image
-  return min(settings.tile, image[0]), min(settings.tile, image[1]), image[2]
-
-
-def _repeated(entries: Any, image: tuple[int, ...]) -> Any:
-  """Returns entries `[n, h, w, C]` repeated over an image, `[n, H, W, C]`."""
-  if entries.shape[1:] == image:
-    return entries
-  rows, columns = (
-    np.arange(full) % part for full, part in zip(image[:2], entries.shape[1:3], strict=True)
-  )
-  return entries[:, rows[:, None], columns]
+    return budget.unpack(stored.reshape(-1, *self.image), self.parts)
 
 
 @jax.jit
@@ -229,16 +208,12 @@ def first_delta(
   rows = dataset.num_classes if settings.class_wise else len(layout.ids)
   parts = budget.resolution(settings.epsilon)
 
-  entry = _entry(settings, image)
-
   def noise(ids: np.ndarray) -> np.ndarray:
-    drawn = 2 * _uniform(ids, entry, seed) - 1
-    if settings.init == "signs":
-      drawn = np.where(drawn < 0, np.float32(-1), np.float32(1))
-    packed = budget.pack(np.float32(settings.epsilon) * drawn, parts)
+    uniform = _uniform(ids, image, seed)
+    packed = budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
     return packed.reshape(len(ids), -1)
 
-  shape = rows, math.prod(entry)
+  shape = rows, math.prod(image)
   if settings.init == "zeros":
     stored = sharding.zeros(shape, np.int16, spec)
   elif settings.class_wise:
@@ -246,7 +221,7 @@ def first_delta(
   else:
     ids = np.maximum(layout.ids, 0)
     stored = sharding.shard_rows(lambda part: noise(ids[part]), shape)
-  return Delta(stored, parts, settings.class_wise, image, entry)
+  return Delta(stored, parts, settings.class_wise, image)
 
 
 def _uniform(ids: np.ndarray, shape: tuple[int, ...], seed: int | tuple[int, ...]) -> np.ndarray:
@@ -271,10 +246,7 @@ def quantised(
   Every process must call this. It frees the images of the table and delta, since later stages need
   their memory.
   """
-  patterns = None
-  if delta.class_wise:
-    patterns = _repeated(sharding.fetch(delta.stored).reshape(-1, *delta.entry), table.image)
-    patterns = patterns.reshape(len(patterns), -1)
+  patterns = sharding.fetch(delta.stored) if delta.class_wise else None
 
   def change(rows) -> np.ndarray:
     images, labels, chosen, stored = rows

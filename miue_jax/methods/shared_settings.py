@@ -15,7 +15,7 @@ from miue_jax.settings.schema import (
   settings,
 )
 
-Init = Literal["zeros", "random", "signs"]
+Init = Literal["zeros", "random"]
 Norm = Literal["linf", "l2", "none"]
 Draws = Annotated[Count, at_most(1000)]
 
@@ -26,7 +26,7 @@ class SignSteps(Method):
 
   batch_size: Count = 512  # of the delta pass, global
   steps: Count = 10  # sign steps on each batch
-  init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]; signs: -epsilon or epsilon
+  init: Init = "zeros"  # random: uniform in [-epsilon, epsilon]
   balanced: bool = False  # batches weigh every class the same (for imbalanced data)
   checkpoint_every: Count = 5  # epochs between checkpoints
 
@@ -62,12 +62,6 @@ class AlternatingSettings(Sourced):
   step_size_start: Positive = 0.2 / 255  # of the first epoch, in [0, 1] pixel units
   step_size_end: Positive = 0.4 / 255  # the step size moves linearly towards this
   class_wise: bool = False  # one perturbation for each class instead of one for each image
-  tile: CountOrZero = 0  # pixels a side of a perturbation of a class, which repeats; 0: the image
-
-  def __post_init__(self):
-    """Checks fields against each other."""
-    super().__post_init__()
-    require(self.class_wise or not self.tile, "tile", self.tile, "0 unless class_wise=True")
 
 
 @settings

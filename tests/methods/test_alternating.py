@@ -103,16 +103,6 @@ def test_the_source_model_sees_the_poison(generate):
 
 
 @pytest.mark.slow
-def test_a_tile_repeats_up_to_clipping(generate):
-  made, clean = generate(class_wise=True, tile=2), DATASET.train.images[:].astype(int)
-  inside = (clean >= 8) & (clean <= 247)
-  both = inside[:, 2:] & inside[:, :-2]
-  assert both.any()
-  assert (made.delta[:, 2:] == made.delta[:, :-2])[both].all()
-  assert made.delta.any()
-
-
-@pytest.mark.slow
 def test_a_class_has_one_pattern_up_to_clipping(generate):
   made, images, labels = generate(class_wise=True), DATASET.train.images, DATASET.train.labels
   patterns = []

@@ -55,12 +55,11 @@ def test_a_choice_of_no_image_is_an_error():
 
 
 @pytest.mark.parametrize("class_wise", [False, True])
-@pytest.mark.parametrize("init", ["random", "signs"])
-def test_a_random_start_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise, init):
+def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
   use_devices(2)
   monkeypatch.setattr(budget, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
   dataset = make_dataset()
-  settings = AlternatingSettings(init=init, class_wise=class_wise, epsilon=1 / 255)
+  settings = AlternatingSettings(init="random", class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
   delta = deltas.first_delta(dataset, settings, layout, 3)
   stored = delta.stored
@@ -70,8 +69,7 @@ def test_a_random_start_is_one_stream_in_example_order(use_devices, monkeypatch,
   found = budget.unpack(stored, delta.parts).reshape(-1, 6, 6, 1)
   count = CLASSES if class_wise else COUNT
   noise = np.random.default_rng(3).random((count, 6, 6, 1), np.float32)
-  drawn = np.sign(noise - 0.5) if init == "signs" else 2 * noise - 1
-  expected = np.float32(1 / 255) * drawn
+  expected = np.float32(1 / 255) * (2 * noise - 1)
   # The draws are float32 and stored in parts of a 255th.
   np.testing.assert_allclose(found, expected, rtol=0, atol=0.51 / delta.parts / 255)
 
@@ -87,38 +85,6 @@ def test_chosen_rows_are_fetched_from_any_device(use_devices, class_wise):
   labels = dataset.train.labels[np.maximum(layout.ids[rows], 0)]
   expected = jax.device_get(delta.stored)[labels if class_wise else rows].reshape(-1, 6, 6, 1)
   np.testing.assert_array_equal(delta.fetch(rows, labels), budget.unpack(expected, delta.parts))
-
-
-@pytest.mark.parametrize("tile", [4, 6, 9])
-def test_a_tile_repeats_over_the_image_and_gets_the_gradient_of_all_places(use_devices, tile):
-  use_devices(2)
-  dataset = make_dataset()
-  settings = AlternatingSettings(init="random", class_wise=True, tile=tile)
-  layout = lanes.lay_out(COUNT, (8,), 0)
-  delta = deltas.first_delta(dataset, settings, layout, 3)
-  side = min(tile, 6)
-  assert delta.stored.shape == (CLASSES, side * side)
-  labels = np.array([2, 0], np.int32)
-  shown = np.asarray(delta.rows(np.array([5, 1], np.int32), labels))
-  entries = np.asarray(delta.variable(labels))
-  assert shown.shape == (2, 6, 6, 1)
-  for row in range(6):
-    for column in range(6):
-      expected = entries[labels, row % side, column % side]
-      np.testing.assert_array_equal(shown[:, row, column], expected)
-  np.testing.assert_allclose(delta.fetch(labels, labels), shown, rtol=1e-6)
-  weights = np.random.default_rng(0).standard_normal((2, 6, 6, 1)).astype(np.float32)
-  gradient = jax.grad(lambda x: (weights * delta.of_images(x, labels)).sum())(entries)
-  expected = np.zeros_like(entries)
-  for row in range(6):
-    for column in range(6):
-      expected[labels, row % side, column % side] += weights[:, row, column]
-  np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_only_perturbations_of_classes_have_tiles():
-  with pytest.raises(UserError, match="0 unless class_wise=True"):
-    AlternatingSettings(tile=4)
 
 
 def test_fewer_images_than_a_source_batch_are_refused():
