@@ -27,7 +27,7 @@ def get_config(method: str = "miue") -> ml_collections.ConfigDict:
     },
   )
   if method == "miue":
-    c.method.update(epochs=20, step_size_start=1 / 255, step_size_end=1 / 255)
+    c.method.update(epochs=32, step_size_start=1.6 / 255, step_size_end=0.6 / 255)
 
   c.victim_fit.epochs = 15
   c.victim_fit.weight_decay = 1e-4

@@ -44,10 +44,6 @@ _LEAST_EPOCHS = 4  # with little time
 _UPDATES = 1600
 _LONG_EPOCHS = 12, 60  # least and most epochs of a victim that trains long
 _SHORT = 4  # a part of these epochs
-# Members of the ensemble that makes the patterns of gray pictures (docs/medical.md), and updates of
-# each source model.
-_MEMBERS, _MEMBER_UPDATES = 3, 150
-_TILE = 4  # pixels a side of such a pattern, which repeats
 # Batch sizes of victims, and up to how many pictures.
 _VICTIM_BATCHES = {8: 400, 32: 4000}
 _LARGEST_BATCH = 128
@@ -87,7 +83,8 @@ class Choice:
     victims: Victims of the proof.
     seen: Pixels a side of what victims see.
     seed: Seed of every random draw.
-    gray: Whether the pictures are gray, and so is the perturbation.
+    gray: Whether the pictures are gray, which get patterns of their classes (`owner.patterns`)
+      with the budget of `method`, without its source model.
     size: Pixels a side of the perturbation before it is carried to the size of a picture.
     floor: Strength of the perturbation in smooth areas, as a part of the whole.
   """
@@ -172,7 +169,7 @@ def choose(
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
   size = min(max(side, _SMALLEST), SIZE)
   return Choice(
-    _method(total, STRENGTHS[strength], gray),
+    _method(total, STRENGTHS[strength]),
     _victims(total),
     size if side <= SIZE else PROOF_SIZE,
     seed,
@@ -182,7 +179,7 @@ def choose(
   )
 
 
-def _method(total: int, epsilon: float, gray: bool) -> AlternatingSettings:
+def _method(total: int, epsilon: float) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
@@ -199,30 +196,7 @@ def _method(total: int, epsilon: float, gray: bool) -> AlternatingSettings:
     "source": {"batch_size": source, "weight_decay": 5e-4, "augment": "crop_flip"},
     "checkpoint_every": 1,
   }
-  if gray:
-    values |= _patterns(total, source, epsilon)
   return schema.make(METHODS[METHOD].settings, values)
-
-
-def _patterns(total: int, source: int, epsilon: float) -> dict[str, Any]:
-  """Returns the settings of patterns for each class, which differ from those for each picture.
-
-  Radiographs and scans of one class are alike: networks learn them whatever is added to each, but
-  not if all of a class get the same few patterns. A small pattern that repeats looks the same to a
-  network wherever the picture is cropped; larger ones protect only from networks that do not crop,
-  or that are like the source model (docs/protect.md).
-  """
-  return {
-    "class_wise": True,
-    "tile": _TILE,
-    "balanced": True,
-    "init": "random",
-    "ensemble": _MEMBERS,
-    "epochs": max(4, math.ceil(_MEMBER_UPDATES * source / total)),
-    "step_size_start": epsilon / 8,
-    "step_size_end": epsilon / 8,
-    "model": SMALL,
-  }
 
 
 def _victims(total: int) -> tuple[Victim, ...]:

@@ -1,29 +1,30 @@
-"""Makes perturbations: of all pictures with a new source model, or of new ones with the old one."""
+"""Makes perturbations: of all pictures with a new source model, or of new ones with the old one.
+
+Gray pictures get patterns of their classes instead, which need no network (`owner.patterns`).
+"""
 
 import functools
 import hashlib
-import pathlib
 
 import numpy as np
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
 from miue_jax.experiment import calls
-from miue_jax.machine import archives, files
+from miue_jax.machine import files
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Progress, Reporter
-from miue_jax.methods import METHODS, ensemble
+from miue_jax.methods import METHODS
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.continuation import Continuation
+from miue_jax.owner import patterns
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.private import Private
-from miue_jax.pictures import carry
 from miue_jax.settings.config import batch_sizes
 from miue_jax.settings.errors import UserError
 from miue_jax.train import pretrained
 
 _PASSES = 8  # delta passes on new pictures
-_REPLACE = "put back the one of this protection, or protect into a new folder"
 _NEW_SEED = 0x6E6577  # parts the seeds of rounds from that of the generation
 
 
@@ -39,49 +40,21 @@ def first(
     labels: Their classes, `[N]`.
     classes: Names of the classes.
   """
-  images, numbers = _paired(_channels(choice, small), labels)
+  if choice.gray:
+    return patterns.perturbations(choice, labels, len(classes))
+  images, numbers = _paired(small, labels)
   dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
   settings = choice.method
   # Other pictures are another generation, which starts anew.
   states = store.checkpoints / dataset.fingerprint[:16]
   with calls.on_devices(*batch_sizes(settings)):
-    made = ensemble.generate(dataset, settings, choice.seed, states, _progress())
-  delta = np.asarray(made.delta)
-  if settings.class_wise:
-    with files.replacing(store.patterns) as file:
-      np.savez(file, patterns=_patterns(delta, numbers, settings.ensemble, len(classes)))
-  elif made.source is None:
+    made = METHODS[settings.name].generate(
+      dataset, settings, choice.seed, Checkpoints(states), _progress()
+    )
+  if made.source is None:
     raise UserError(f"The method {settings.name!r} has no source model for new pictures.")
-  else:
-    pretrained.save(made.source, store.source)
-  return _colours(delta[: len(small)])
-
-
-def _channels(choice: Choice, images: np.ndarray) -> np.ndarray:
-  """Returns the channels that are perturbed: of gray pictures one, in which a network sees them."""
-  return carry.luma(images) if choice.gray else images
-
-
-def _colours(delta: np.ndarray) -> np.ndarray:
-  """Returns a perturbation with three channels, which are equal if it has one."""
-  return np.broadcast_to(delta, (*delta.shape[:3], 3))
-
-
-def _patterns(delta: np.ndarray, labels: np.ndarray, members: int, classes: int) -> np.ndarray:
-  """Returns the pattern of each member of an ensemble for each class, `[m, K, s, s, C]`.
-
-  A black or white pixel shows only a part of it, so the largest value of all pictures counts.
-  """
-  patterns = np.zeros((members, classes, *delta.shape[1:]), np.int8)
-  drawn = np.zeros((members, classes), bool)
-  for number, (row, label) in enumerate(zip(delta, labels, strict=True)):
-    pattern = patterns[number % members, label]
-    np.copyto(pattern, row, where=np.abs(row) > np.abs(pattern))
-    drawn[number % members, label] = True
-  # Where no picture of a class has the pattern of a member, another member's stands.
-  for label in range(classes):
-    patterns[~drawn[:, label], label] = patterns[np.argmax(drawn[:, label]), label]
-  return patterns
+  pretrained.save(made.source, store.source)
+  return np.asarray(made.delta)[: len(small)]
 
 
 def further(
@@ -103,16 +76,15 @@ def further(
     classes: Names of the classes.
 
   Raises:
-    UserError: What `first` stored is lost or damaged.
+    UserError: The source model is lost or damaged.
   """
-  needed = store.patterns if choice.method.class_wise else store.source
-  if not files.exists(needed):
+  if choice.gray:
+    return patterns.perturbations(choice, new[1], len(classes))
+  if not files.exists(store.source):
     raise UserError(
-      f"{needed} is missing, and without it new pictures cannot be protected like the others: put "
-      "it back, or protect into a new folder."
+      f"{store.source} is missing, and without it new pictures cannot be protected like the "
+      "others: put it back, or protect into a new folder."
     )
-  if choice.method.class_wise:
-    return _colours(_known(needed, new[1], len(classes)))
   images, labels = _paired(*(np.concatenate(pair) for pair in zip(new, company, strict=True)))
   moving = np.arange(len(images)) < len(new[0])
   dataset = Dataset("new pictures", Split(Images(images), labels), None, classes)
@@ -127,18 +99,6 @@ def further(
   with calls.on_devices(settings.batch_size):
     made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
   return np.asarray(made.delta)[: len(new[0])]
-
-
-def _known(path: pathlib.Path, labels: np.ndarray, classes: int) -> np.ndarray:
-  """Returns the stored patterns of classes, int8 `[n, s, s, C]`.
-
-  Raises:
-    UserError: The file is damaged.
-  """
-  patterns = archives.Archive(path, _REPLACE)["patterns"]
-  if patterns.dtype != np.int8 or patterns.ndim != 5 or patterns.shape[1] != classes:
-    raise UserError(f"{path} is damaged: {_REPLACE}.")
-  return patterns[np.arange(len(labels)) % len(patterns), labels]
 
 
 def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -80,7 +80,6 @@ class Private:
   root: pathlib.Path
 
   source = files.member("source.npz", "Weights of the source model.")
-  patterns = files.member("patterns.npz", "Perturbations of the classes of gray pictures.")
   checkpoints = files.member("checkpoints", "States of a generation.")
   rotations = files.member("rotations.npz", "Weights of the network that groups pictures.")
   centres = files.member("centres.npz", "Centres of the groups of pictures.")

@@ -88,7 +88,7 @@ def check_new(request: Request) -> None:
       "--key, or choose a new folder if the key is lost."
     )
   store = private.Private(private.path_of(request.out))
-  left = store.checkpoints, store.rounds, store.source, store.patterns, store.centres
+  left = store.checkpoints, store.rounds, store.source, store.centres
   if any(map(files.exists, left)):
     raise UserError(
       f"{store.root} is left from another protection: delete it, or choose another folder."

@@ -21,7 +21,6 @@ def photos(tmp_path):
 def quick(monkeypatch, quick_compiler):
   """Makes generation and proof tiny."""
   monkeypatch.setattr(choose, "_EPOCHS", (2, 2))
-  monkeypatch.setattr(choose, "_MEMBER_UPDATES", 1)
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
   monkeypatch.setattr(choose, "PROOF_SIZE", 8)
   monkeypatch.setattr(choose, "SIZE", 8)

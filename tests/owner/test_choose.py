@@ -35,7 +35,6 @@ def test_batches_are_never_larger_than_the_pictures(count):
 def test_a_choice_survives_the_key():
   for gray in (False, True):
     choice = choose.choose({"a": 30, "b": 40}, "high", 28 if gray else 100, 7, gray=gray)
-    assert choice.method.class_wise == gray
     assert choice.floor == (1.0 if gray else 0.5)
     stored = json.loads(json.dumps(choice.stored()))
     assert choose.Choice.restored(stored) == choice
