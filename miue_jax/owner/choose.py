@@ -269,7 +269,7 @@ def _few(counts: Mapping[str, int]) -> str:
     "it is."
   )
   if counts[name] < LEAST:
-    said += f" With fewer than {LEAST} nothing can be proved."
+    said += f" With fewer than {LEAST} nothing can be tested."
   return said
 
 

@@ -65,7 +65,7 @@ class Estimate:
   def describe(self) -> str:
     """Returns the estimate in words."""
     return (
-      f"Making the perturbation takes {duration(self.making)}, the proof {duration(self.proving)}, "
+      f"Making the perturbation takes {duration(self.making)}, the test {duration(self.proving)}, "
       f"compiling programs {duration(self.compiling)}, reading and writing {duration(self.files)}; "
       f"memory: up to {self.memory / 1e9:.1f} GB."
     )

@@ -85,7 +85,7 @@ def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None
     if count < FEW:
       what = f"with fewer than {FEW}, expect little or no protection"
       if count < LEAST:
-        what += ", and nothing can be proved"
+        what += ", and nothing can be tested"
       say(f"Class {name!r} has only {counted(count, 'picture')}: {what}.")
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
     most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))

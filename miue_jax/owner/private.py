@@ -66,7 +66,7 @@ UNTOUCHED = "nothing"  # the attack that every audit tries first
 _SUFFIX = ".private"
 DIGEST = 32  # bytes of the digest of a picture's pixels
 _LOOKED_AT = 5  # published files that tell whether a key belongs to them
-_PROVE_AGAIN = "delete it, and `protect` proves again"
+_PROVE_AGAIN = "delete it, and `protect` tests again"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def prove(
     found = Verdict(
       verdict.UNKNOWN,
       f"A class has only {counted(counts[counts > 0].min(), 'picture')}; with fewer than {LEAST} "
-      "nothing can be proved. The pictures are perturbed all the same.",
+      "nothing can be tested. The pictures are perturbed all the same.",
     )
     _keep(store, found, [], len(labels))
     return found

@@ -104,7 +104,7 @@ def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> C
   if request.clusters:
     say(
       f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
-      "pictures. The proof is about these groups, not about classes that a scraper may name."
+      "pictures. The test is about these groups, not about classes that a scraper may name."
     )
   seed = secrets.randbits(32) if request.seed is None else request.seed
   like = load.sampled(request.photos, found.pictures)

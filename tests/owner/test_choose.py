@@ -76,7 +76,7 @@ def test_advice_names_the_smallest_class():
   (few,) = choose.advice({"a": 200, "b": 30})
   assert "'b' has only 30 pictures" in few
   few, narrow = choose.advice({"a": 4, "b": 30}, narrow=True)
-  assert "nothing can be proved" in few
+  assert "nothing can be tested" in few
   assert "stretch them to all 16 bits first" in narrow
 
 
