@@ -142,7 +142,7 @@ def large(megapixels: int = 24) -> list[str]:
     Image.fromarray(photo).save(file, quality=92)
     del photo
     picture = timed("decode JPEG", lambda: decode.read(file))
-    timed("contrast weights", lambda: carry.contrast_weights(picture, CELLS))
+    timed("contrast weights", lambda: carry.contrast_weights(picture, CELLS, floor=0.5))
     timed("squash to 64", lambda: decode.squashed(picture, CELLS))
     changed, lost = timed("carry and add", lambda: carry.apply(picture.channels, delta))
     timed("restore the pixels", lambda: carry.remove(changed, delta, lost))

@@ -5,6 +5,7 @@ something you can put right, in one sentence; 4 the verdict is "NOT protected", 
 too little protection; 128 + signal number after SIGINT or SIGTERM: the same command continues.
 """
 
+import dataclasses
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -80,13 +81,9 @@ def protect(
   from miue_jax.owner import protect as work
   from miue_jax.owner.protect_archive import protect_archive
   from miue_jax.owner.request import Request
-  from miue_jax.pictures.key import default_path
 
   if not files.exists(photos):
     raise UserError(f"There is no folder or archive {photos}: correct the path.")
-  new = not files.exists(key or default_path(out))
-  if new and not yes:  # only new protections are asked about
-    _require_terminal()
   request = Request(
     photos,
     out,
@@ -97,11 +94,14 @@ def protect(
     strict=strict,
     labels=labels,
     key=key,
-    passphrase=options.secret(passphrase, new=new),
     seed=seed,
     shareable=shareable,
     clusters=clusters,
   )
+  new = not files.exists(request.key_path)
+  if new and not yes:  # only new protections are asked about
+    _require_terminal()
+  request = dataclasses.replace(request, passphrase=options.secret(passphrase, new=new))
   answer = (lambda question: None) if yes else _ask
   make = protect_archive if archive.is_archive(photos) else work.protect
   _conclude(make(request, answer, terminal.write))

@@ -56,7 +56,7 @@ def load(
   size: int,
   seen: int,
   *,
-  floor: float = 0.5,
+  floor: float = 1.0,
   quiet: bool = False,
 ) -> Loaded:
   """Reads pictures.
@@ -66,7 +66,7 @@ def load(
     pictures: The pictures.
     size: Side of what the source model sees, in pixels.
     seen: Side of what victims see.
-    floor: Least weight, of smooth areas.
+    floor: Least weight, of smooth areas; 1 weights nothing.
     quiet: Whether to show no progress.
   """
 

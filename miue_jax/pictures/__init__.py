@@ -3,7 +3,7 @@
     found = survey.survey(photos, exclude=[out])  # pictures, classes, what is left out
     picture = decode.read(root / name)                # stored pixels, profile, metadata
     small = decode.squashed(picture, size)            # uint8 [size, size, 3]: what networks see
-    delta = carry.shaped(delta, carry.contrast_weights(picture, size))
+    delta = carry.shaped(delta, carry.contrast_weights(picture, size, floor=0.5))
     with Key.create(path, settings) as secret:
       publish.publish(root, found.pictures[i], delta, out, secret, publish.Options())
       outcome = restore.restore(out, destination, secret)

@@ -23,7 +23,7 @@ _WINDOW = 5  # pixels at least, along each axis, that local contrast is measured
 _LUMA = np.array([19595, 38470, 7471], np.int32)  # 65536ths, as Pillow converts RGB to gray
 
 
-def contrast_weights(picture: Picture, size: int, floor: float = 0.5) -> np.ndarray:
+def contrast_weights(picture: Picture, size: int, floor: float) -> np.ndarray:
   """Returns weights that are low where a picture is smooth, because changes are seen there first.
 
   The contrast of a cell is the standard deviation of its gray values in the full-size picture, and
