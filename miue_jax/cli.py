@@ -109,12 +109,12 @@ def protect(
 
 @app.command()
 def restore(
-  out: options.Out,
+  out: options.Published,
   dest: options.Destination,
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Restores the original pixels of published pictures, bit for bit, as PNG files.
+  """Restores the original pixels of published pictures, bit for bit.
 
   Pictures are known by their pixels: they may have other names, and some may be missing.
 

@@ -8,7 +8,7 @@ import numpy as np
 from miue_jax.data import arrays, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
-from miue_jax.machine import archives, files, memory
+from miue_jax.machine import archives, files, room
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
 
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike, name: str = "", size: int = 0) -> Dataset:
 def _split(
   path: str | os.PathLike, archive: archives.Archive, x: str, y: str, name: str, size: int
 ) -> Split:
-  size_of, free = archive.header(x).bytes, memory.limit()
+  size_of, free = archive.header(x).bytes, room.limit()
   if _COPIES * size_of > free:
     raise UserError(
       f"{x} of {path} takes {size_of:,} bytes in memory, of which {free:,} are left for "

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from miue_jax.machine import files, memory, reading
+from miue_jax.machine import files, reading, room
 from miue_jax.settings.errors import UserError, first_line
 
 _PLAIN_ARRAYS = "write it with numpy.savez from plain arrays, without Python objects"
@@ -203,7 +203,7 @@ def _header(stream: IO[bytes], size: int, name: str) -> Header:
 
 def _read(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
   """Reads the values that follow a header."""
-  size, free = header.bytes, memory.limit()
+  size, free = header.bytes, room.limit()
   if size > free:
     raise MemoryError(
       f"{files.shown(name[:100])} takes {size:,} bytes, but there are only {free:,}"

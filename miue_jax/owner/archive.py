@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from miue_jax.data import arrays as checks
-from miue_jax.machine import archives, files, memory, reading
+from miue_jax.machine import archives, files, reading, room
 from miue_jax.pictures import restore
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
@@ -100,7 +100,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       f"{path} holds {others[0]}, which is neither images nor labels and would be published as it "
       "is: remove it."
     )
-  size, free = sum(archive.header(name).bytes for name in archive), memory.limit()
+  size, free = sum(archive.header(name).bytes for name in archive), room.limit()
   if _COPIES * size > free:
     raise UserError(
       f"{path} takes {_COPIES} times {size:,} bytes in memory, and {free:,} are left: make smaller "

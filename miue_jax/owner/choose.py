@@ -109,13 +109,17 @@ class Choice:
       UserError: The values are not those of a choice.
     """
     try:
-      kind = METHODS[values["method"]["name"]].settings
-      method = schema.make(kind, values["method"])
+      settings = dict(values["method"])
+      if not settings.get("tile"):  # of development versions
+        settings.pop("tile", None)
+      method = schema.make(METHODS[settings["name"]].settings, settings)
       victims = tuple(Victim(**victim) for victim in values["victims"])
       seen, seed = int(values["seen"]), int(values["seed"])
       # Keys of older versions do not have the following values.
       gray, size = bool(values.get("gray", False)), int(values.get("size", SIZE))
       floor = float(values.get("floor", _SMOOTH_AREAS))
+      if gray and method.class_wise:
+        raise UserError("it has other patterns of gray pictures")
       return cls(method, victims, seen, seed, gray, size, floor)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
@@ -162,8 +166,7 @@ def choose(
   if len(counts) < 2:
     raise UserError(
       "All pictures are in one class, and a network learns from differences between classes: sort "
-      "them into one folder for each class, or give --labels FILE.csv, or --clusters NUMBER to "
-      "`protect`."
+      "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
     )
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")

@@ -38,8 +38,18 @@ def names(count: int) -> tuple[str, ...]:
 
 
 def counts(found: Survey, groups: int) -> dict[str, int]:
-  """Returns the pictures of each class; in each of so many groups they are about equally many."""
-  return dict.fromkeys(names(groups), len(found.pictures) // groups) if groups else found.counts()
+  """Returns the pictures of each class; in each of so many groups they are about equally many.
+
+  Raises:
+    UserError: There are fewer than two pictures for each group.
+  """
+  if not groups:
+    return found.counts()
+  if len(found.pictures) < 2 * groups:
+    raise UserError(
+      f"--clusters {groups}: {len(found.pictures)} pictures are too few, make fewer groups."
+    )
+  return dict.fromkeys(names(groups), len(found.pictures) // groups)
 
 
 def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:

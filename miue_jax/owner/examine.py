@@ -55,8 +55,11 @@ def examine(
     _tell_classes(found.counts(), say)
   if key:
     with Key.open(key, passphrase) as secret:
+      originals = {entry.source for entry in secret.entries}
       pairs = zip(loaded.pictures, loaded.sources, strict=True)
-      known = [picture.path for picture, digest in pairs if secret.find(digest)]
+      known = [
+        picture.path for picture, digest in pairs if digest in originals or secret.find(digest)
+      ]
     said = f"Protected already with this key: {counted(len(known), 'picture')}"
     say(f"{said} ({named(known)})." if known else f"{said}.")
   if public:
@@ -85,7 +88,7 @@ def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None
     if count < FEW:
       what = f"with fewer than {FEW}, expect little or no protection"
       if count < LEAST:
-        what += ", and nothing can be tested"
+        what += f", and with fewer than {LEAST} nothing can be tested"
       say(f"Class {name!r} has only {counted(count, 'picture')}: {what}.")
   if counts and max(counts.values()) > _IMBALANCE * min(counts.values()):
     most, least = (pick(counts, key=lambda name: counts[name]) for pick in (max, min))

@@ -29,7 +29,8 @@ class Loaded:
   Attributes:
     pictures: The pictures that could be read.
     sources: Digests of their pixels.
-    small: What the source model sees, uint8 `[N, s, s, 3]`.
+    small: Pictures at the size of the perturbation, as a source model sees them, uint8
+      `[N, s, s, 3]`.
     seen: What victims see, uint8 `[N, v, v, 3]`.
     weights: Local contrast as `carry.contrast_weights` returns it, in 255ths, uint8 `[N, s, s]`.
     failed: Path and reason of every picture that could not be read.
@@ -77,7 +78,9 @@ def load(
         picture = decode.read(path, found.path)
       except UserError as error:
         return found.path, str(error)
-      weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
+      weights = np.full((size, size), 255, np.uint8)
+      if floor < 1:
+        weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
       squashed = (decode.squashed(picture, side) for side in (size, seen))
       return (digest(picture.channels), *squashed, weights)
 
@@ -125,10 +128,10 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
   sides, gray, narrow = [], [], False
   for found in some(pictures, _FEW):
     with contextlib.suppress(UserError):  # `load` names it
-      channels = decode.read(pathlib.Path(root) / found.path).channels
-      sides.append(min(channels.shape[:2]))
-      gray.append(channels.shape[2] < 3)
-      narrow |= channels.dtype == np.uint16 and int(channels.max()) < _NARROW
+      colour = decode.read(pathlib.Path(root) / found.path).colour
+      sides.append(min(colour.shape[:2]))
+      gray.append(colour.shape[2] < 3)
+      narrow |= colour.dtype == np.uint16 and int(colour.max()) < _NARROW
   return Sampled(int(np.median(sides)) if sides else 0, bool(sides) and all(gray), narrow)
 
 

@@ -15,7 +15,10 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Photos = Annotated[
   pathlib.Path, typer.Argument(help="Pictures, in a folder for each class; or an .npz file.")
 ]
-Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures, or archive.")]
+Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
+Published = Annotated[
+  pathlib.Path, typer.Argument(help="Folder of published pictures, or a published archive.")
+]
 Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
 Either = Annotated[
   pathlib.Path,

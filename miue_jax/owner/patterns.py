@@ -6,6 +6,7 @@ looks the same wherever a network crops, and one that no network made depends on
 (docs/protect.md compares them).
 """
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -14,6 +15,8 @@ from miue_jax import budget
 from miue_jax.owner.choose import Choice
 
 _SIDE = 4  # pixels
+_FEW = 12  # classes; of more, 4 x 4 pixels have too few patterns that are unlike each other
+_LARGER = 8  # pixels
 _ALIKE = 0.5  # correlation of two patterns, at most, however they are shifted or mirrored
 _TRIES = 200
 
@@ -26,40 +29,48 @@ def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarra
     labels: Classes of the pictures, `[N]`.
     classes: Number of classes.
   """
-  strength = budget.budget(choice.method.epsilon)
-  repeats = -(-choice.size // _SIDE)
-  whole = np.tile(strength * drawn(classes, choice.seed), (1, repeats, repeats))
+  patterns = drawn(classes, choice.seed)
+  repeats = -(-choice.size // patterns.shape[1])
+  whole = np.tile(budget.budget(choice.method.epsilon) * patterns, (1, repeats, repeats))
   whole = whole[:, : choice.size, : choice.size, None].astype(np.int8)
   return np.broadcast_to(whole, (*whole.shape[:3], 3))[labels]
 
 
 def drawn(classes: int, seed: int) -> np.ndarray:
-  """Returns patterns of -1 and 1, `[classes, 4, 4]`, as many of each, which no shift makes alike.
+  """Returns patterns of -1 and 1, `[classes, h, h]`, as many of each, which no shift makes alike.
 
-  With very many classes some are more alike: the least alike of the drawn ones is then taken.
+  Pictures are added in later years, and must then get the pattern of their class: a change of this
+  function needs another name in the settings of the key.
   """
-  rng = np.random.default_rng(seed)
-  half = np.repeat([-1, 1], _SIDE**2 // 2)
-  found = np.empty((0, _SIDE, _SIDE), int)
+  side = _SIDE if classes <= _FEW else _LARGER
+  found = np.empty((0, side, side), int)
   while len(found) < classes:
     tried = []
-    for _ in range(_TRIES):
-      pattern = rng.permutation(half).reshape(_SIDE, _SIDE)
-      tried.append((_likeness(pattern, found), pattern))
+    for number in range(_TRIES):
+      pattern = _signs(side, f"{seed} {len(found)} {number}")
+      tried.append((_likeness(pattern, found), number))
       if tried[-1][0] <= _ALIKE:
         break
-    best = min(tried, key=lambda pair: pair[0])[1]
+    best = _signs(side, f"{seed} {len(found)} {min(tried)[1]}")
     found = np.concatenate([found, best[None]])
   return found
+
+
+def _signs(side: int, text: str) -> np.ndarray:
+  """Returns as many -1 as 1, `[side, side]`, in an order that a hash decides."""
+  draws = np.frombuffer(hashlib.shake_256(text.encode()).digest(8 * side**2), "<u8")
+  signs = np.where(np.arange(side**2) % 2, 1, -1)
+  return signs[np.argsort(draws, kind="stable")].reshape(side, side)
 
 
 def _likeness(pattern: np.ndarray, others: np.ndarray) -> float:
   """Returns the largest correlation of a pattern, shifted or mirrored, with one of the others."""
   if not len(others):
     return 0.0
+  side = len(pattern)
   moved = [
-    np.roll(mirrored, shift, axis=(0, 1))
+    np.roll(mirrored, shift, axis=(0, 1)).ravel()
     for mirrored in (pattern, pattern[:, ::-1])
-    for shift in itertools.product(range(_SIDE), repeat=2)
+    for shift in itertools.product(range(side), repeat=2)
   ]
-  return float(np.abs(np.einsum("mij,nij->mn", np.stack(moved), others)).max() / _SIDE**2)
+  return float(np.abs(np.stack(moved) @ others.reshape(len(others), -1).T).max() / side**2)

@@ -90,7 +90,9 @@ def loaded(
   load = PIPELINES[pipeline]
 
   def read(path: str) -> np.ndarray:
-    return load(decode.read(pathlib.Path(root) / path, path), size)
+    file = pathlib.Path(root) / path
+    with decode.room(file):
+      return load(decode.read(file, path), size)
 
   if not paths:
     return np.zeros((0, size, size, 3), np.uint8)

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
 from miue_jax.owner import load
-from miue_jax.pictures import decode, names
+from miue_jax.pictures import decode, names, publish
 from miue_jax.pictures.key import Key, default_path, digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -123,20 +123,22 @@ def key_of(out: pathlib.Path, key: pathlib.Path | None) -> pathlib.Path:
 
 
 def check_key(secret: Key, out: str | os.PathLike) -> None:
-  """Checks that a key belongs to a published folder, by the pixels of a few files.
+  """Checks that a key belongs to a published folder, by the pixels of its files.
 
   Raises:
-    UserError: The folder holds files, and none of those that were looked at is in the key.
+    UserError: The folder holds pictures, and the key knows none of them.
   """
   place = files_of(out)
   there = [entry for entry in secret.entries if files.is_file(place / entry.published)]
-  for entry in load.some(there, _LOOKED_AT):
+  for entry in (*load.some(there, _LOOKED_AT), *there):  # a few suffice, unless all were altered
     with contextlib.suppress(UserError):  # whoever needs the file will say what is wrong with it
       if digest(decode.read(place / entry.published).channels) == entry.digest:
         return
-  if there or (secret.entries and files.is_folder(place) and reading.entries(place)):
+  strangers = not there and files.is_folder(place) and publish.all_published(place)
+  if secret.entries and (there or strangers):
     raise UserError(
-      f"The key {secret.path} does not belong to {out}: give the key that was made with it."
+      f"The key {secret.path} does not belong to {out}, or every file there was altered: give the "
+      "key that was made with it, or put back the published files."
     )
 
 

@@ -1,6 +1,8 @@
 """Protects a folder of pictures, or what is new in it, and proves the protection."""
 
+import dataclasses
 import os
+import pathlib
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,13 +11,23 @@ import numpy as np
 
 from miue_jax.machine import files, progress
 from miue_jax.machine.terminal import counted
-from miue_jax.owner import choose, clusters, estimate, generate, load, page, private, proof
+from miue_jax.owner import (
+  choose,
+  clusters,
+  estimate,
+  generate,
+  load,
+  page,
+  private,
+  proof,
+  unprotected,
+)
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request, check_new, check_places
-from miue_jax.pictures import carry, names, publish, survey
-from miue_jax.pictures.key import Entry, Key
+from miue_jax.pictures import carry, encode, publish, survey
+from miue_jax.pictures.key import Key
 from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -170,20 +182,20 @@ def _continued(
   if len(todo):
     kept = _kept(loaded, todo, secret)
     if len(kept) < len(todo):
+      _perturb(request, store, rounds, secret, choice, loaded, todo, kept, classes)
       files.remove(store.verdict)  # it is not about the new pictures
-      new = np.setdiff1d(todo, list(kept))
-      _perturb(request, store, rounds, secret, choice, loaded, new, classes)
     bare = _publish(request, rounds, kept, secret, loaded, todo, say)
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
   rounds.published()
-  _tell_unprotected(request, secret, say)
+  originals = {picture.path for picture in loaded.pictures}
+  bad = unprotected.tell(request, secret, originals, say)
   shutil.rmtree(store.checkpoints, ignore_errors=True)
   if (verdict := private.verdict_of(store)) is None:
     seen = load.published(request.files, secret, loaded, choice.seen)
     labels = _labels(loaded, classes)
     verdict = proof.prove(choice, store, loaded.seen, seen, labels)
   _write_page(request, store, verdict, secret, found, loaded, say)
-  return verdict
+  return unprotected.judged(verdict, bad)
 
 
 def _write_page(
@@ -228,6 +240,8 @@ def _unpublished(
     number
     for number, picture in enumerate(loaded.pictures)
     if not publish.is_published(picture, out, secret, loaded.sources[number])
+    # Nobody but this program puts the images of an archive there.
+    or (out != request.out and _is_altered(picture, out, secret))
   ]
   done = len(loaded.pictures) - len(todo)
   if done:
@@ -239,6 +253,11 @@ def _unpublished(
       f"published stays in {request.out} until you delete it."
     )
   return np.array(todo, int)
+
+
+def _is_altered(picture: Found, out: pathlib.Path, secret: Key) -> bool:
+  entry = secret.get(picture.path)
+  return entry is not None and publish.is_altered(entry, out)
 
 
 def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
@@ -269,10 +288,11 @@ def _perturb(
   choice: Choice,
   loaded: Loaded,
   todo: np.ndarray,
+  kept: dict[int, np.ndarray],
   classes: tuple[str, ...],
 ) -> None:
   """Makes the perturbations that are missing, and stores them as a round."""
-  missing = np.array([i for i in todo if loaded.sources[i] not in rounds], int)
+  missing = np.array([i for i in todo if i not in kept and loaded.sources[i] not in rounds], int)
   if not len(missing):
     return
   labels = _labels(loaded, classes)
@@ -282,6 +302,7 @@ def _perturb(
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
+    chosen = chosen[:0] if choice.gray else chosen  # patterns are compared with nothing
     company = load.published(request.files, secret, loaded.take(chosen), choice.size)
     known = company, labels[chosen]
     delta = generate.further(choice, store, len(rounds), new, known, classes)
@@ -298,15 +319,17 @@ def _publish(
   say: Callable,
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
-  options = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
+  wanted = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
   places = publish.free_places([loaded.pictures[number] for number in todo], secret)
 
   def work(item: tuple[int, Found]) -> publish.Published | None:
     number, found = item
-    shaped = kept.get(number)
+    options, shaped = wanted, kept.get(number)
     if shaped is None:
       weights = loaded.weights[number].astype(np.float32) / 255
       shaped = carry.shaped(rounds[loaded.sources[number]], weights)
+    elif entry := secret.get(found.path):  # The file becomes what it was.
+      options = dataclasses.replace(options, format=encode.kind_of(entry.published))
     return publish.publish(request.photos, found, shaped, request.files, secret, options)
 
   notes: dict[str, list[str]] = {}
@@ -324,25 +347,3 @@ def _publish(
     paths = named(loaded.pictures[number].path for number in bare)
     say(f"NOT published, because no perturbation was found: {pictures} ({paths}).")
   return bare
-
-
-def _tell_unprotected(request: Request, secret: Key, say: Callable) -> None:
-  """Names the pictures in the folder that this program did not publish, or not like this."""
-  known = {names.same(entry.published) for entry in secret.entries}
-  others = [path for path in publish.all_published(request.files) if names.same(path) not in known]
-  if others:
-    say(
-      f"NOT protected, although in {request.out}: {counted(len(others), 'picture')} "
-      f"({named(others)}). This program did not publish them: move them away."
-    )
-
-  def check(entry: Entry) -> bool:
-    return publish.is_altered(entry, request.files)
-
-  checked = zip(secret.entries, progress.each_shown(check, secret.entries, "checking"), strict=True)
-  if altered := [entry.published for entry, is_altered in checked if is_altered]:
-    say(
-      f"NOT protected any more: {counted(len(altered), 'picture')} in {request.out} "
-      f"({named(altered)}). They were altered: delete them, and the same command publishes them "
-      "again."
-    )

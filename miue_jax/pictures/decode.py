@@ -12,7 +12,8 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from miue_jax.machine import memory, reading
+from miue_jax.machine import reading
+from miue_jax.machine.room import Room, limit
 from miue_jax.pictures import deep, dicom, metadata
 from miue_jax.settings.errors import UserError, first_line
 
@@ -143,9 +144,7 @@ def header(file: str | os.PathLike | IO[bytes], name: str | None = None) -> Head
         return Header(image.height, image.width, image.mode in GRAY_MODES)
 
 
-@functools.cache
-def _room() -> memory.Room:
-  return memory.Room(memory.limit() / 2)
+_ROOM = Room(limit() / 2)
 
 
 @contextlib.contextmanager
@@ -153,9 +152,12 @@ def room(path: str | os.PathLike) -> Generator[None]:
   """Waits until there is memory to work on a picture, and takes it during the block."""
   pixels = 0
   with contextlib.suppress(UserError):  # whoever reads the file says so
-    found = header(path)
-    pixels = found.height * found.width
-  with _room().take(_BYTES * pixels):
+    with reading.opened(path) as file:
+      pixels = dicom.pixel_count(file)
+    if not pixels:
+      found = header(path)
+      pixels = found.height * found.width
+  with _ROOM.take(_BYTES * pixels):
     yield
 
 

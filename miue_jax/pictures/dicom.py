@@ -8,6 +8,7 @@ else of the file is taken: no name, date or identifier of a patient.
 
 import importlib.util
 import math
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -49,6 +50,21 @@ def is_dicom(file: IO[bytes]) -> bool:
   head = file.read(_PREAMBLE + len(_MARK))
   file.seek(0)
   return head[_PREAMBLE:] == _MARK
+
+
+def pixel_count(file: IO[bytes]) -> int:
+  """Returns the number of pixels of a frame without decoding it; 0 if the file is not DICOM."""
+  if not is_dicom(file) or not is_readable():
+    return 0
+  import pydicom
+
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+      return int(found.Rows) * int(found.Columns)
+  except Exception:  # pydicom raises any exception for a damaged file
+    return 0
 
 
 def opened(file: IO[bytes], most: int) -> Image.Image:

@@ -1,6 +1,7 @@
 """Encodes pictures for publication."""
 
 import io
+import os
 import zlib
 from typing import Any
 
@@ -13,6 +14,12 @@ SUFFIX = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
 _WEBP_SIDE, _JPEG_SIDE = 16383, 65500  # pixels
 _JPEG_QUALITY = 95
 _JPEG_EXIF = 65533  # bytes at most
+
+
+def kind_of(path: str) -> str:
+  """Returns the format of a published file, by its suffix."""
+  suffix = os.path.splitext(path)[1]
+  return next((kind for kind in SUFFIX if SUFFIX[kind] == suffix), "png")
 
 
 def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:

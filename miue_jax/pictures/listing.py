@@ -91,8 +91,9 @@ def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
     return f"{suffix} needs a package: run pip install 'miue-jax[{decode.EXTRA_SUFFIXES[suffix]}]'"
   if suffix in _RAW:
     return f"raw data of a camera ({suffix}): export it as TIFF or PNG"
-  if not suffix and _is_dicom(entry.path):
-    return "a DICOM file without a suffix: rename it to end in .dcm"
+  # Names of DICOM files are often numbers, with dots.
+  if (not suffix or suffix[1:].isdecimal()) and name != "dicomdir" and _is_dicom(entry.path):
+    return "a DICOM file without its suffix: rename it to end in .dcm"
   return f"no picture ({suffix or 'no suffix'})"
 
 

@@ -133,11 +133,15 @@ def _from_jpeg(
 
 
 def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
-  """Returns pictures whose published files replace none of another picture, in their order."""
+  """Returns pictures whose published files replace none of another picture, in their order.
+
+  A picture that was published before keeps its place.
+  """
   taken = {names.same(os.path.splitext(e.published)[0]): e.name for e in key.entries}
   placed = []
   for found in pictures:
-    place = found.published
+    entry = key.get(found.path)
+    place = os.path.splitext(entry.published)[0] if entry else found.published
     while taken.get(names.same(place), found.path) != found.path:
       place += "_"
     taken[names.same(place)] = found.path
@@ -168,7 +172,8 @@ def is_altered(entry: Entry, out: str | os.PathLike) -> bool:
   if not files.is_file(path):
     return False
   try:
-    return digest(decode.read(path, entry.published).channels) != entry.digest
+    with decode.room(path):
+      return digest(decode.read(path, entry.published).channels) != entry.digest
   except UserError:
     return True
 

@@ -180,7 +180,7 @@ def test_class_names_that_are_no_text(tmp_path):
 
 
 def test_a_small_file_of_many_zeros_is_refused_before_it_is_read(tmp_path, monkeypatch):
-  monkeypatch.setattr("miue_jax.machine.memory.limit", lambda: 10**6)
+  monkeypatch.setattr("miue_jax.machine.room.limit", lambda: 10**6)
   zeros = np.zeros((1000, 32, 32, 3), np.uint8)
   np.savez_compressed(tmp_path / "x.npz", x_train=zeros, y_train=np.arange(1000) % 2)
   np.savez_compressed(tmp_path / "y.npz", x=zeros.reshape(1000, -1))

@@ -26,7 +26,7 @@ def test_images_that_are_not_chosen_stay_clean_for_the_source_model(class_wise):
   shape = (CLASSES if class_wise else 6, 6 * 6 * 1)
   parts = budget.resolution(settings.epsilon)
   stored = budget.pack(jnp.full(shape, 5 / 255), parts)
-  delta = Delta(stored, parts, class_wise, image=(6, 6, 1), entry=(6, 6, 1))
+  delta = Delta(stored, parts, class_wise, image=(6, 6, 1))
   table = lanes.Table(jnp.array(images), labels, jnp.arange(6), (6, 6, 1))
   keys = jax.random.split(jax.random.key(0), 6)
   seen = 255 * inputs(table, (delta, jnp.array(perturbed)), jnp.arange(6), keys)

@@ -46,7 +46,9 @@ def test_a_choice_survives_the_key():
 
 @pytest.mark.parametrize(("side", "size"), [(0, 8), (28, 28), (4000, 32)])
 def test_small_pictures_get_a_perturbation_of_their_own_size(side, size):
-  assert choose.choose({"a": 9, "b": 9}, "medium", side, 0).size == size
+  choice = choose.choose({"a": 9, "b": 9}, "medium", side, 0)
+  assert choice.size == size
+  assert choice.seen == (choose.PROOF_SIZE if side > 32 else size)
 
 
 @pytest.mark.parametrize("values", [{}, {"method": 3}, {"method": {"name": "none"}}])

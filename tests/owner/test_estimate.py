@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from toy_pictures import toy
 
-from miue_jax.machine import memory
+from miue_jax.machine import room
 from miue_jax.owner import choose, estimate
 from miue_jax.pictures import survey
 
@@ -47,7 +47,7 @@ def test_an_estimate_grows_with_epochs_and_pixels(tmp_path, quick_compiler, monk
   estimate.start(choice, 16)
   found = estimate.estimate(choice, tmp_path / "photos", pictures, 2)
   assert min(found.making, found.proving, found.compiling, found.files) > 0
-  assert 1e8 < found.memory < memory.limit()
+  assert 1e8 < found.memory < room.limit()
   twice = tuple(dataclasses.replace(v, epochs=20) for v in victims)
   more = found.of_epochs(choice, dataclasses.replace(choice, victims=twice))
   assert more.proving == pytest.approx(2 * found.proving)

@@ -8,7 +8,7 @@ import pytest
 from miue_jax.owner import choose, patterns
 
 
-@pytest.mark.parametrize("classes", [2, 5, 11])
+@pytest.mark.parametrize("classes", [2, 5, 12])
 def test_patterns_are_balanced_and_no_shift_makes_two_alike(classes):
   found = patterns.drawn(classes, 3)
   assert found.shape == (classes, 4, 4)
@@ -20,8 +20,19 @@ def test_patterns_are_balanced_and_no_shift_makes_two_alike(classes):
       assert abs((moved * other).sum()) <= 8
 
 
-def test_many_classes_have_different_patterns():
-  assert len(np.unique(patterns.drawn(100, 0), axis=0)) == 100
+@pytest.mark.parametrize("classes", [13, 200])
+def test_many_classes_have_larger_patterns_that_all_differ(classes):
+  found = patterns.drawn(classes, 0)
+  assert found.shape == (classes, 8, 8)
+  assert (found.sum((1, 2)) == 0).all()
+  assert len(np.unique(found, axis=0)) == classes
+
+
+def test_keys_of_today_draw_the_same_patterns_for_ever():
+  assert patterns.drawn(2, 0).tolist() == [
+    [[-1, -1, 1, 1], [1, -1, -1, -1], [1, 1, 1, 1], [-1, -1, 1, -1]],
+    [[1, -1, 1, 1], [1, 1, -1, 1], [1, -1, -1, -1], [-1, -1, 1, -1]],
+  ]
 
 
 @pytest.mark.parametrize(("side", "strength"), [(28, 8), (30, 4), (32, 16)])

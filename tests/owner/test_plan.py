@@ -2,9 +2,11 @@
 
 import numpy as np
 import private_folder
+import pytest
 import toy_pictures
 
 from miue_jax.owner import estimate, plan, private
+from miue_jax.settings.errors import UserError
 
 
 def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, monkeypatch):
@@ -27,6 +29,8 @@ def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path):
   lines = []
   plan.plan(tmp_path / "loose", None, None, 3, 100.0, None, lines.append)
   assert "'group 1' has only 4 pictures" in lines[1]
+  with pytest.raises(UserError, match="12 pictures are too few, make fewer groups"):
+    plan.plan(tmp_path / "loose", None, None, 7, 100.0, None, lines.append)
 
 
 def test_an_archive_is_planned_like_a_folder(quick, tmp_path):

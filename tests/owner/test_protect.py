@@ -240,13 +240,44 @@ def test_a_lost_or_altered_file_is_named_and_published_again(photos, tmp_path):
   before = files(out)
   shutil.copy(photos / "a" / "03.png", out / "a" / "03.png")
   (out / "bbb" / "04.png").write_bytes(b"junk")
-  _, said = run(photos, out)
-  assert f"NOT protected any more: 2 pictures in {out} (a/03.png, bbb/04.png)." in said
+  found, said = run(photos, out)
+  assert "NOT protected any more: 2 pictures were altered" in said
+  assert f"published into {out} (a/03.png, bbb/04.png). Delete them" in said
+  assert found.judgement == verdict.NOT_PROTECTED
+  assert found.sentence.startswith("2 pictures among the published ones")
   for name in ("a/03.png", "bbb/04.png"):
     (out / name).unlink()
-  _, said = run(photos, out)
+  (photos / "a" / "03.jpg").write_bytes((photos / "a" / "04.png").read_bytes())  # takes its name
+  found, said = run(photos, out, format="webp")
   assert "any more" not in said
-  assert files(out) == before
+  assert found.judgement != verdict.NOT_PROTECTED or "named above" not in found.sentence
+  after = files(out)
+  assert sorted(after.keys() - before.keys()) == ["a/03_jpg.webp"]
+  assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.slow
+def test_an_altered_file_without_its_original_is_not_to_be_deleted(photos, tmp_path):
+  out = tmp_path / "out"
+  run(photos, out)
+  (photos / "a" / "03.png").rename(out / "a" / "03.png")
+  found, said = run(photos, out)
+  assert "(a/03.png). Their originals are not there" in said
+  assert "Delete them" not in said
+  assert found.judgement == verdict.NOT_PROTECTED
+
+
+@pytest.mark.slow
+def test_lost_jpegs_are_made_again_beside_new_pictures(photos, tmp_path):
+  out = tmp_path / "out"
+  run(photos, out, format="jpeg")
+  before = files(out)
+  for name in ("a/03.jpg", "bbb/04.jpg"):
+    (out / name).unlink()
+  toy(photos, "a", 1, start=10)
+  run(photos, out, format="jpeg")
+  assert files(out).keys() == before.keys() | {"a/10.jpg"}
+  assert restore(out, tmp_path / "back", None, None, lambda line: None)
 
 
 @pytest.mark.slow

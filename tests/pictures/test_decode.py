@@ -251,7 +251,7 @@ def test_large_pictures_wait_for_memory(tmp_path, monkeypatch):
       taken.append(size)
       return contextlib.nullcontext()
 
-  monkeypatch.setattr(decode, "_room", Room)
+  monkeypatch.setattr(decode, "_ROOM", Room())
   Image.fromarray(RGB).save(tmp_path / "x.png")
   (tmp_path / "broken.png").write_bytes(b"junk")
   for name in ("x.png", "broken.png", "absent.png"):

@@ -192,15 +192,32 @@ def test_a_dicom_file_without_pixels_is_one_sentence():
     decode.read(bundled("rtplan.dcm"))
 
 
-def test_a_dicom_file_without_a_suffix_is_named(tmp_path):
+def test_a_dicom_file_without_its_suffix_is_named(tmp_path):
   (tmp_path / "a").mkdir()
-  made(tmp_path / "a" / "IM000001")
+  for name in ("IM000001", "1.2.840.17", "DICOMDIR"):
+    made(tmp_path / "a" / name)
   (tmp_path / "a" / "README").write_text("no picture")
   _, _, left_out = listing.listed(str(tmp_path), set(), follow=False)
+  named, other = (
+    "a DICOM file without its suffix: rename it to end in .dcm",
+    "no picture (no suffix)",
+  )
   assert {item.path: item.reason for item in left_out} == {
-    "a/IM000001": "a DICOM file without a suffix: rename it to end in .dcm",
-    "a/README": "no picture (no suffix)",
+    "a/IM000001": named,
+    "a/1.2.840.17": named,
+    "a/DICOMDIR": other,
+    "a/README": other,
   }
+
+
+def test_pixels_are_counted_without_decoding(tmp_path):
+  made(tmp_path / "x.dcm")
+  with open(tmp_path / "x.dcm", "rb") as file:
+    assert decode.dicom.pixel_count(file) == VALUES.size
+  with io.BytesIO(b"no DICOM") as file:
+    assert decode.dicom.pixel_count(file) == 0
+  with io.BytesIO(bytes(128) + b"DICM" + bytes(40)) as file:
+    assert decode.dicom.pixel_count(file) == 0
 
 
 def test_a_picture_that_is_no_dicom_is_not_taken_for_one():

@@ -1,0 +1,71 @@
+"""Names pictures among the published ones that are not protected: foreign and altered files."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+
+from miue_jax.machine import progress
+from miue_jax.machine.terminal import counted
+from miue_jax.owner.load import named
+from miue_jax.owner.request import Request
+from miue_jax.pictures import names, publish
+from miue_jax.pictures.entries import Entry
+from miue_jax.pictures.key import Key
+from miue_jax.report import verdict
+from miue_jax.report.verdict import Verdict
+
+
+def tell(
+  request: Request, secret: Key, originals: Collection[str], say: Callable[[str], None]
+) -> int:
+  """Names the pictures in the folder that are not protected, and returns their number.
+
+  Args:
+    request: What was asked for.
+    secret: The key.
+    originals: Paths of the originals that are still there.
+    say: Prints a line.
+  """
+  known = {names.same(entry.published) for entry in secret.entries}
+  others = [path for path in publish.all_published(request.files) if names.same(path) not in known]
+  if others:
+    say(
+      f"NOT protected, although in {request.files}: {counted(len(others), 'picture')} "
+      f"({named(others)}). This program did not publish them: move them away."
+    )
+  altered = _altered(request, secret.entries)
+  again = [entry.published for entry in altered if entry.name in originals]
+  lost = [entry.published for entry in altered if entry.name not in originals]
+  said = f"were altered since they were published into {request.files}"
+  if again:
+    say(
+      f"NOT protected any more: {counted(len(again), 'picture')} {said} ({named(again)}). Delete "
+      "them, and the same command publishes them again."
+    )
+  if lost:
+    say(
+      f"NOT protected any more: {counted(len(lost), 'picture')} {said} ({named(lost)}). Their "
+      "originals are not there, so that they cannot be made again: put back copies of the "
+      "published files, or move them away."
+    )
+  return len(others) + len(altered)
+
+
+def _altered(request: Request, entries: Collection[Entry]) -> list[Entry]:
+  checked = progress.each_shown(
+    lambda entry: publish.is_altered(entry, request.files), list(entries), "checking"
+  )
+  return [entry for entry, altered in zip(entries, checked, strict=True) if altered]
+
+
+def judged(found: Verdict, count: int) -> Verdict:
+  """Returns a verdict that also counts pictures among the published ones without protection."""
+  if not count:
+    return found
+  said = (
+    f"{counted(count, 'picture')} among the published ones, named above, must not be published."
+  )
+  return dataclasses.replace(
+    found,
+    judgement=verdict.NOT_PROTECTED,
+    sentence=f"{said} The others: {found.judgement}. {found.sentence}",
+  )
