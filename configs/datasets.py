@@ -19,10 +19,10 @@ DATASETS = {
     "compare": {
       "shared": {
         "source": {"augment": "crop", "weight_decay": 1e-4},
-        "epochs": 20,
+        "epochs": 32,
         "batch_size": 128,
-        "step_size_start": 1 / 255,
-        "step_size_end": 1 / 255,
+        "step_size_start": 1.6 / 255,
+        "step_size_end": 0.6 / 255,
         "augment": "crop",
         "augment_poisoned": True,
       },

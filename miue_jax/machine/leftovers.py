@@ -52,7 +52,7 @@ def _runs(process: int) -> bool:
 
 
 def is_half(name: str, suffixes: Collection[str], *, shared: bool) -> bool:
-  """Returns whether a file is half-written, by `files.replacing` for a name with such a suffix.
+  """Returns whether a file is a temporary one of `files.replacing`, for a name with such a suffix.
 
   Args:
     name: Name of the file.

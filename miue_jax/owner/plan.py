@@ -3,10 +3,11 @@
 import pathlib
 from collections.abc import Callable
 
-from miue_jax.owner import choose, clusters, estimate, load, private
+from miue_jax.owner import archive, choose, clusters, estimate, load, private
 from miue_jax.owner.protect import surveyed
 from miue_jax.owner.protect_archive import as_folder
 from miue_jax.owner.request import Request
+from miue_jax.settings.errors import UserError
 
 
 def plan(
@@ -30,8 +31,10 @@ def plan(
     say: Prints a line.
 
   Raises:
-    UserError: There are too few pictures or classes.
+    UserError: There are too few pictures or classes, or an archive is to be grouped.
   """
+  if groups and archive.is_archive(photos):
+    raise UserError(f"{photos} has labels: leave --clusters out.")
   with as_folder(photos) as folder:
     found = surveyed(Request(folder, private.path_of(photos), labels=labels), bool(groups))
     say(found.describe())

@@ -18,7 +18,7 @@ from miue_jax.owner import archive, private, protect
 from miue_jax.owner.load import named
 from miue_jax.owner.private import Private
 from miue_jax.owner.request import Request, check_new, check_places
-from miue_jax.pictures import decode, encode
+from miue_jax.pictures import decode, encode, entries
 from miue_jax.pictures.key import digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -119,10 +119,11 @@ def _unpack(content: archive.Arrays, paths: Mapping[str, list[str]], folder: pat
 
 def _packed(originals: np.ndarray, paths: list[str], folder: pathlib.Path, name: str) -> np.ndarray:
   """Returns the published images of an array."""
+  channels = 3 if originals.ndim == 4 and originals.shape[3] == 3 else 1
 
   def read(path: str) -> np.ndarray | None:
-    with contextlib.suppress(UserError):
-      return decode.read(folder / path, path).channels
+    with contextlib.suppress(UserError, ValueError):
+      return entries.expanded(decode.read(folder / path, path).channels, channels, 8)
     return None
 
   found = list(progress.each_shown(read, paths, "packing"))

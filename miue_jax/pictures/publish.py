@@ -210,8 +210,8 @@ def clear_leftovers(out: str | os.PathLike, *, shared: bool = False) -> int:
 
   Args:
     out: The folder.
-    shared: Whether another program may write to the folder, whose files then stay. Otherwise this
-      program must be the only one, for example because it holds the lock of the key.
+    shared: Whether another program of this host may write to the folder, whose files then stay.
+      Otherwise this program must be the only one, for example because it holds the lock of the key.
   """
   if not files.is_folder(out):
     return 0
