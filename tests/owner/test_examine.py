@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from miue_jax.owner import examine
+from miue_jax.pictures import key, publish, survey
 
 
 def drawn(seed):
@@ -40,6 +41,23 @@ def test_pictures_without_classes_are_examined(tmp_path):
   lines = []
   examine.examine(tmp_path, None, None, None, None, lines.append, unlabelled=True)
   assert lines[1:] == ["The same picture: 1.png, 2.png."]
+
+
+def test_originals_and_published_files_of_a_key_are_recognised(tmp_path):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  for name in ("a", "b"):
+    (photos / name).mkdir(parents=True)
+    for number in range(2):
+      Image.fromarray(drawn(7 * number + ord(name))).save(photos / name / f"{number}.png")
+  Image.fromarray(drawn(99)).save(photos / "a" / "new.png")
+  found = next(x for x in survey.survey(photos).pictures if x.path == "b/1.png")
+  delta = np.full((8, 8, 3), 8, np.int8)
+  with key.Key.create(tmp_path / "out.key", {}) as secret:
+    publish.publish(photos, found, delta, out, secret, publish.Options())
+  (out / "b" / "1.png").rename(photos / "a" / "came back.png")
+  lines = []
+  examine.examine(photos, None, tmp_path / "out.key", None, None, lines.append)
+  assert "Protected already with this key: 2 pictures (a/came back.png, b/1.png)." in lines
 
 
 def test_archives_are_examined_and_public_pictures_are_known(tmp_path):
