@@ -90,9 +90,10 @@ def test_the_comments_agree(text, job, pod):
 
 def test_the_image_has_the_program_and_its_recipes(launch):
   lines = (launch / "Dockerfile").read_text().splitlines()
-  copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
-  assert all((launch.parent / name).exists() for name in copied)
-  assert {"miue_jax", VALUES["CONFIG"].partition("/")[0]} <= set(copied)
+  copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+  assert {"miue_jax", VALUES["CONFIG"].partition("/")[0]} <= copied
+  # The package may be installed instead of standing next to its tests.
+  assert all((launch.parent / name).exists() for name in copied - {"miue_jax"})
   assert lines[-1] == "RUN pip install --no-cache-dir -e '.[tpu]'"
 
 
