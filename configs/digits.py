@@ -3,7 +3,7 @@
 There is no download. 1,438 images for training and 359 for testing, gray, enlarged to 32x32.
 Measured (3 seeds): 98.8 % clean, 98.4 % random noise, 14.1 % MI-UE. The delta step crops the
 poisoned images, which data this small and easy need. With 20 epochs and constant steps of 1/255,
-MI-UE leaves 20 to 29 %.
+MI-UE leaves 20 to 29 %. Poisons of seeds 1 and 2 leave 25.5 and 33.3 %.
 
     python -m miue_jax.main --config=configs/digits.py
 """
