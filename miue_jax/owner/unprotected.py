@@ -35,17 +35,17 @@ def tell(
   altered = _altered(request, secret.entries)
   again = [entry.published for entry in altered if entry.name in originals]
   lost = [entry.published for entry in altered if entry.name not in originals]
-  said = f"were altered since they were published into {request.files}"
+  said = "NOT protected any more, because altered:"
   if again:
     say(
-      f"NOT protected any more: {counted(len(again), 'picture')} {said} ({named(again)}). Delete "
-      "them, and the same command publishes them again."
+      f"{said} {counted(len(again), 'picture')} in {request.files} ({named(again)}). Delete what "
+      "is altered, and the same command publishes it again."
     )
   if lost:
     say(
-      f"NOT protected any more: {counted(len(lost), 'picture')} {said} ({named(lost)}). Their "
-      "originals are not there, so that they cannot be made again: put back copies of the "
-      "published files, or move them away."
+      f"{said} {counted(len(lost), 'picture')} in {request.files} ({named(lost)}). Without its "
+      "original a picture cannot be made again: put back a copy of the published file, or move it "
+      "away."
     )
   return len(others) + len(altered)
 
