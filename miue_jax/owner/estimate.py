@@ -102,8 +102,9 @@ def estimate(
   for name in ("source",) if choice.gray else programs.generation(built):
     watch = Stopwatch(built[name])
     timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
-  made = sum(built[name].total * timing.step for name, timing in timings.items())
-  made = 0.0 if choice.gray else made
+  made = 0.0
+  if not choice.gray:
+    made = sum(built[name].total * timing.step for name, timing in timings.items())
   compiling = sum(timing.compile for timing in timings.values())
   # Victims train as the source model does; their arithmetic tells how much longer they take.
   source, proof = built["source"], 0.0

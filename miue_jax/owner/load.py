@@ -105,7 +105,7 @@ def published(out: str | os.PathLike, secret: Key, loaded: Loaded, size: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-  """What a few of the pictures are like.
+  """Describes what a few of the pictures are like.
 
   Attributes:
     side: Median of their shorter sides in pixels; 0 if none can be read.

@@ -48,10 +48,10 @@ def drawn(classes: int, seed: int) -> np.ndarray:
     tried = []
     for number in range(_TRIES):
       pattern = _signs(side, f"{seed} {len(found)} {number}")
-      tried.append((_likeness(pattern, found), number))
+      tried.append((_likeness(pattern, found), number, pattern))
       if tried[-1][0] <= _ALIKE:
         break
-    best = _signs(side, f"{seed} {len(found)} {min(tried)[1]}")
+    *_, best = min(tried)  # numbers differ, so that patterns are not compared
     found = np.concatenate([found, best[None]])
   return found
 

@@ -71,53 +71,42 @@ def publish(
   Raises:
     UserError: The picture cannot be decoded, or a file cannot be written.
   """
-  path = os.path.join(root, found.path)
-  with decode.room(path):
-    return _publish(path, found, delta, out, key, options)
-
-
-def _publish(
-  source: str,
-  found: Found,
-  delta: np.ndarray,
-  out: str | os.PathLike,
-  key: Key,
-  options: Options,
-) -> Published | None:
-  original = decode.load(source)
-  picture = decode.decode(original, found.path)
-  kind, why = encode.format_for(picture, options.format)
-  path = found.published + encode.SUFFIX[kind]
-  changed, corrections = carry.apply(picture.channels, delta)
-  if np.array_equal(changed, picture.channels):
-    return None
-  public = dataclasses.replace(picture, channels=changed)
-  file = encode.encode(public, kind, keep_metadata=options.keep_metadata)
-  if kind == "jpeg":
-    public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
-    how, extra = _from_jpeg(picture, public, delta, original)
-  else:
-    how, extra = entries.DELTA, corrections
-  entry = Entry(
-    found.path, found.class_name, path, digest(public.channels), digest(picture.channels)
-  )
-  if key.get(found.path) != entry:  # An interrupted run may have noted it already.
-    content = Content(
-      how,
-      picture.channels.shape,
-      8 * picture.channels.dtype.itemsize,
-      None if how == entries.FILE else delta,
-      extra,
-      picture.profile,
-      picture.exif,
+  source = os.path.join(root, found.path)
+  with decode.room(source):
+    original = decode.load(source)
+    picture = decode.decode(original, found.path)
+    kind, why = encode.format_for(picture, options.format)
+    path = found.published + encode.SUFFIX[kind]
+    changed, corrections = carry.apply(picture.channels, delta)
+    if np.array_equal(changed, picture.channels):
+      return None
+    public = dataclasses.replace(picture, channels=changed)
+    file = encode.encode(public, kind, keep_metadata=options.keep_metadata)
+    if kind == "jpeg":
+      public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
+      how, extra = _from_jpeg(picture, public, delta, original)
+    else:
+      how, extra = entries.DELTA, corrections
+    entry = Entry(
+      found.path, found.class_name, path, digest(public.channels), digest(picture.channels)
     )
-    key.add(entry, content)
-  target = pathlib.Path(out) / path
-  files.make_folder(target.parent)
-  with files.replacing(target) as stream:
-    stream.write(file)
-  notes = (*picture.notes, *([f"published as {why}"] if why else []))
-  return Published(path, notes)
+    if key.get(found.path) != entry:  # An interrupted run may have noted it already.
+      content = Content(
+        how,
+        picture.channels.shape,
+        8 * picture.channels.dtype.itemsize,
+        None if how == entries.FILE else delta,
+        extra,
+        picture.profile,
+        picture.exif,
+      )
+      key.add(entry, content)
+    target = pathlib.Path(out) / path
+    files.make_folder(target.parent)
+    with files.replacing(target) as stream:
+      stream.write(file)
+    notes = (*picture.notes, *([f"published as {why}"] if why else []))
+    return Published(path, notes)
 
 
 def _from_jpeg(

@@ -116,38 +116,32 @@ def _restore_one(
 ) -> tuple[Entry, str] | str:
   """Restores one picture; returns its entry and path, or why it cannot be restored."""
   with decode.room(published / path):
-    return _restored(published, destination, key, claims, path)
-
-
-def _restored(
-  published: pathlib.Path, destination: pathlib.Path, key: Key, claims: _Claims, path: str
-) -> tuple[Entry, str] | str:
-  try:
-    public = decode.read(published / path, path)
-  except UserError as error:
-    return str(error).removeprefix(path).strip()
-  entry = claims.take(digest(public.channels), path)
-  if entry is None:
-    names = {_normal(entry.published) for entry in key.entries}
-    altered = _normal(path) in names
-    return "altered since it was published" if altered else _UNKNOWN
-  try:
-    original, name = _original(public.channels, key.load(entry), entry)
-  except UserError as error:
-    return str(error)
-  target = destination / name
-  if files.exists(target):
-    if _is(target, entry, original):
-      return entry, name
-    return f"{target} exists and is another picture"
-  files.make_folder(target.parent)
-  if not target.parent.resolve().is_relative_to(destination.resolve()):
-    return f"{target.parent} is a link that leaves {destination}"
-  with files.replacing(target) as stream:
-    if isinstance(original, Picture):
-      original = encode.encode(original, "png", keep_metadata=True)
-    stream.write(original)
-  return entry, name
+    try:
+      public = decode.read(published / path, path)
+    except UserError as error:
+      return str(error).removeprefix(path).strip()
+    entry = claims.take(digest(public.channels), path)
+    if entry is None:
+      names = {_normal(entry.published) for entry in key.entries}
+      altered = _normal(path) in names
+      return "altered since it was published" if altered else _UNKNOWN
+    try:
+      original, name = _original(public.channels, key.load(entry), entry)
+    except UserError as error:
+      return str(error)
+    target = destination / name
+    if files.exists(target):
+      if _is(target, entry, original):
+        return entry, name
+      return f"{target} exists and is another picture"
+    files.make_folder(target.parent)
+    if not target.parent.resolve().is_relative_to(destination.resolve()):
+      return f"{target.parent} is a link that leaves {destination}"
+    with files.replacing(target) as stream:
+      if isinstance(original, Picture):
+        original = encode.encode(original, "png", keep_metadata=True)
+      stream.write(original)
+    return entry, name
 
 
 def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[Picture | bytes, str]:
