@@ -28,8 +28,8 @@ SOURCES = {
 def source(name: str) -> Image.Image:
   """Returns one of the shipped photographs in colour."""
   if name == "grace_hopper":
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-      return Image.open(file).convert("RGB")
+    path = str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    return Image.open(path).convert("RGB")
   if name in ("china", "flower"):
     return Image.fromarray(datasets.load_sample_image(f"{name}.jpg"))
   if name == "motorcycle":
