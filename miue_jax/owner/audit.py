@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -143,6 +144,7 @@ def audit(
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       rows.append(row)
       say(_line(row, attack))
+    shutil.rmtree(pairs.store.auditing, ignore_errors=True)
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
       page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
@@ -229,6 +231,8 @@ def _reached(
     published[~pairs.held_out] = purification.restored(
       published[~pairs.held_out], published[known], originals[known], pairs.choice.seed
     )
+  content = proof.content_of(originals, published, pairs.labels)
+  place = pairs.store.auditing / content / ("pairs" if attack.pairs else attack.defence)
   (row,) = proof.rows_of(
     pairs.choice,
     victim,
@@ -236,6 +240,7 @@ def _reached(
     pairs.labels[~pairs.held_out],
     (originals[tested], pairs.labels[tested]),
     defences=(attack.defence,),
+    workdir=None if victim.start_from else place,
   )
   # Defences that learn from clean images take them from the test.
   count = row.get("test_images", int(tested.sum()))

@@ -78,8 +78,7 @@ def prove(
     _keep(store, found, [], len(labels))
     return found
   tested = held_out(labels, choice.seed)
-  content = hashlib.sha256(originals.tobytes() + published.tobytes() + labels.tobytes())
-  folder = store.proof / content.hexdigest()[:16]
+  folder = store.proof / content_of(originals, published, labels)
   found_by = []
   for number, victim in enumerate(choice.victims):
     place = folder / str(number)
@@ -90,6 +89,11 @@ def prove(
     if other.name != folder.name:
       shutil.rmtree(store.proof / other.name, ignore_errors=True)
   return found
+
+
+def content_of(*arrays: np.ndarray) -> str:
+  """Returns a short name for what victims learn from, by which interrupted work is found again."""
+  return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def compared(

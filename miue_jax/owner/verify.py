@@ -1,6 +1,7 @@
 """Verifies a protection: several victims, through the loaders of scrapers."""
 
 import pathlib
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -48,14 +49,23 @@ def verify(
     if weights:
       victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
     for name in pipelines.USUAL:
-      originals, files = pairs.sets(name)
-      for victim in victims:
+      originals, published_files = pairs.sets(name)
+      folder = pairs.store.verifying / proof.content_of(originals, published_files, labels)
+      for number, victim in enumerate(victims):
         found = proof.compared(
-          pairs.choice, victim, originals, files, labels, tested, sees=f" and sees {name}"
+          pairs.choice,
+          victim,
+          originals,
+          published_files,
+          labels,
+          tested,
+          sees=f" and sees {name}",
+          workdir=None if victim.start_from else folder / f"{number}",
         )
         trials += _said(found, say)
       if torch:
-        trials += _said(_in_torch(pairs, originals, files, name), say)
+        trials += _said(_in_torch(pairs, originals, published_files, name), say)
+    shutil.rmtree(pairs.store.verifying, ignore_errors=True)
     return proof.judged(trials, labels[tested])
 
 

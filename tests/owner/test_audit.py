@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from miue_jax.experiment import victims
 from miue_jax.owner import audit, choose, pipelines, private, protect, torch_victim, verify
 from miue_jax.owner.request import Request
 from miue_jax.report import verdict
@@ -157,6 +158,32 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
     "from originals."
   ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
+
+
+@pytest.mark.slow
+def test_interrupted_verification_trains_no_victim_twice(published, monkeypatch):
+  monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
+  whole, lines, trained = [], [], []
+  verify.verify(published, None, None, None, False, None, whole.append)
+  train = victims.train
+
+  def counted(*args, **kwargs):
+    trained.append(kwargs["name"])
+    return train(*args, **kwargs)
+
+  def stop(line):
+    if "the centre" in line:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(victims, "train", counted)
+  with pytest.raises(KeyboardInterrupt):
+    verify.verify(published, None, None, None, False, None, stop)
+  before = len(trained)
+  verify.verify(published, None, None, None, False, None, lines.append)
+  assert lines == whole
+  assert len(trained) == 2 * 2 * 2  # pipelines, sets of pictures, victims
+  assert 0 < before < len(trained)
+  assert not private.Private(private.path_of(published)).verifying.exists()
 
 
 @pytest.fixture
