@@ -14,7 +14,7 @@ from miue_jax.settings.config import Config, Fit, Model
 from miue_jax.settings.errors import UserError
 
 # The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
-# docs/protect.md has the measurements behind it.
+# docs/folders.md has the measurements behind it.
 METHOD = "miue"
 # Pixels a side of the perturbation before it is carried to the size of a picture, at most. Small
 # pictures get one as large as they are: from a larger one they would lose the finest detail.
@@ -24,14 +24,14 @@ STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
 
 # Part of the perturbation's strength that smooth areas get, because changes are seen there first.
-# Less than all costs protection (docs/protect.md), so small pictures keep all of it, and so do gray
+# Less than all costs protection (docs/folders.md), so small pictures keep all of it, and so do gray
 # ones, whose patterns must stay whole.
 _SMOOTH_AREAS = 0.5
 _SMALL_SIDE = 64  # pixels
 # Pixels a side of what the victims of the proof see. Pictures of up to `SIZE` pixels are seen at
 # their own size, as those who collect such pictures use them.
 PROOF_SIZE = 64
-FEW = 200  # pictures a class; fewer were not protected (docs/protect.md), and prove little
+FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and prove little
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures

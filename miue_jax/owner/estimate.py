@@ -26,7 +26,7 @@ _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
 _CONDITIONS = ("originals", "published")
 # Bytes that the compilation of the victims takes on top of that of the source model
-# (docs/protect.md); compiling them here would take longer than many a protection.
+# (docs/folders.md); compiling them here would take longer than many a protection.
 _VICTIMS = 6e8
 
 

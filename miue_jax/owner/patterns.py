@@ -3,7 +3,7 @@
 Radiographs and scans of one class are alike: networks learn them whatever is added to each, but not
 if all of a class get one pattern that they notice first. A pattern that repeats every few pixels
 looks the same wherever a network crops, and one that no network made depends on none of them
-(docs/protect.md compares them).
+(docs/folders.md compares them).
 """
 
 import hashlib
@@ -15,10 +15,11 @@ from miue_jax import budget
 from miue_jax.owner.choose import Choice
 
 _SIDE = 4  # pixels
-_FEW = 12  # classes; of more, 4 x 4 pixels have too few patterns that are unlike each other
+_FEW = 80  # classes; of more, 4 x 4 pixels have too few patterns that networks tell apart
 _LARGER = 8  # pixels
-_ALIKE = 0.5  # correlation of two patterns, at most, however they are shifted or mirrored
-_TRIES = 200
+_TRIES = 1000
+# Shifts within the window of two convolutions of 3 x 3 pixels.
+_NEAR = np.array(list(itertools.product(range(-2, 3), repeat=2)))
 
 
 def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -37,40 +38,39 @@ def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def drawn(classes: int, seed: int) -> np.ndarray:
-  """Returns patterns of -1 and 1, `[classes, h, h]`, as many of each, which no shift makes alike.
+  """Returns patterns of -1 and 1, `[classes, h, h]`, as many of each, that networks tell apart.
+
+  Of many draws, a class gets the one whose autocorrelation over near pixels differs most from those
+  of the other classes and from none.
 
   Pictures are added in later years, and must then get the pattern of their class: a change of this
   function needs another name in the settings of the key.
   """
   side = _SIDE if classes <= _FEW else _LARGER
-  found = np.empty((0, side, side), int)
-  while len(found) < classes:
-    tried = []
-    for number in range(_TRIES):
-      pattern = _signs(side, f"{seed} {len(found)} {number}")
-      tried.append((_likeness(pattern, found), number, pattern))
-      if tried[-1][0] <= _ALIKE:
-        break
-    *_, best = min(tried)  # numbers differ, so that patterns are not compared
-    found = np.concatenate([found, best[None]])
-  return found
+  found, known = [], [np.zeros(len(_NEAR))]
+  for number in range(classes):
+    tried = _signs(side, f"{seed} {number}")
+    near = _autocorrelation(tried)
+    distances = np.min([np.linalg.norm(near - other, axis=1) for other in known], axis=0)
+    best = int(distances.round(6).argmax())  # rounding must not decide between equal ones
+    found.append(tried[best])
+    known.append(near[best])
+  return np.stack(found)
 
 
 def _signs(side: int, text: str) -> np.ndarray:
-  """Returns as many -1 as 1, `[side, side]`, in an order that a hash decides."""
-  draws = np.frombuffer(hashlib.shake_256(text.encode()).digest(8 * side**2), "<u8")
-  signs = np.where(np.arange(side**2) % 2, 1, -1)
-  return signs[np.argsort(draws, kind="stable")].reshape(side, side)
+  """Returns patterns of as many -1 as 1, `[tries, side, side]`, in orders that a hash decides."""
+  draws = hashlib.shake_256(text.encode()).digest(8 * _TRIES * side**2)
+  orders = np.frombuffer(draws, "<u8").reshape(_TRIES, -1).argsort(axis=1, kind="stable")
+  return np.where(np.arange(side**2) % 2, 1, -1)[orders].reshape(_TRIES, side, side)
 
 
-def _likeness(pattern: np.ndarray, others: np.ndarray) -> float:
-  """Returns the largest correlation of a pattern, shifted or mirrored, with one of the others."""
-  if not len(others):
-    return 0.0
-  side = len(pattern)
-  moved = [
-    np.roll(mirrored, shift, axis=(0, 1)).ravel()
-    for mirrored in (pattern, pattern[:, ::-1])
-    for shift in itertools.product(range(side), repeat=2)
-  ]
-  return float(np.abs(np.stack(moved) @ others.reshape(len(others), -1).T).max() / side**2)
+def _autocorrelation(patterns: np.ndarray) -> np.ndarray:
+  """Returns the autocorrelation of repeating patterns, mean of both mirror images, at near shifts.
+
+  The filters of untrained networks respond to a pattern by no more than it, wherever they look.
+  """
+  power = np.abs(np.fft.fft2(patterns)) ** 2
+  found = np.fft.ifft2(power).real / patterns[0].size
+  rows, columns = _NEAR.T
+  return (found[:, rows, columns] + found[:, rows, -columns]) / 2
