@@ -11,7 +11,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import bindings, calls, checks, recipes, stages, table
+from miue_jax.experiment import bindings, calls, checks, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
@@ -103,8 +103,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."
     )
-  values = recipes.merged(dataclasses.asdict(settings), changes)
-  return schema.make(kind, values | {"name": name})
+  return schema.changed(settings, {**changes, "name": name})
 
 
 def _fitting(settings: Method, count: int) -> Method:
@@ -214,7 +213,7 @@ def _config(
       raise UserError(schema.unknown(key, sorted(fields[Fit] | fields[Model])))
   fit, model = ({k: v for k, v in recipe.items() if k in known} for known in fields.values())
   default = Config()
-  made = schema.make(Fit, dataclasses.asdict(default.victim_fit) | fit)
+  made = schema.changed(default.victim_fit, fit)
   made = dataclasses.replace(made, batch_size=min(made.batch_size, count))
   compare = schema.make(
     Compare,
@@ -228,7 +227,7 @@ def _config(
     raise UserError("Setting victims is (); it must have at least one entry.")
   for name in compare.defences:
     known_defences.build(name)
-  victim = schema.make(Model, dataclasses.asdict(default.victim) | model)
+  victim = schema.changed(default.victim, model)
   return Config(name=_NAME, victim=victim, victim_fit=made, compare=compare)
 
 

@@ -62,38 +62,48 @@ def settings(cls: _Class) -> _Class:
 
 
 def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-  """Makes a settings dataclass, and those inside it, from plain values.
+  """Makes a settings dataclass from plain values, as `changed` changes its defaults."""
+  return changed(kind(), values, prefix)
+
+
+def changed(given: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+  """Returns settings with some fields changed, also those of the settings inside them.
 
   Args:
-    kind: The settings dataclass.
-    values: Values by field; a field that is left out keeps its default. Lists become tuples, and
-      NumPy scalars become Python numbers.
+    given: An object of a settings dataclass.
+    changes: New values by field. A mapping changes only the keys that it names, in settings and in
+      dictionaries. Lists become tuples, and NumPy scalars become Python numbers.
     prefix: Prefix of the fields' names in messages, such as `"method."`.
 
   Raises:
     UserError: A field is unknown, or a value has the wrong type or is out of range. The message
       names all such fields.
   """
-  defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-  for key in values:
-    if key not in defaults:
-      raise UserError(unknown(key, defaults, prefix))
-  result: Any = None
+  known = names(type(given))
+  for key in changes:
+    if key not in known:
+      raise UserError(unknown(key, known, prefix))
   made, problems = {}, []
-  for key, value in values.items():
-    inside = dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)
+  for key, value in changes.items():
+    inside = dataclasses.is_dataclass(old := getattr(given, key)) and isinstance(value, Mapping)
     try:
-      made[key] = make(type(defaults[key]), value, f"{prefix}{key}.") if inside else value
-    except SettingError as error:  # goes on with the default, so that all problems are found
+      made[key] = changed(old, value, f"{prefix}{key}.") if inside else merged(old, value)
+    except SettingError as error:  # goes on without the change, so that all problems are found
       problems += error.problems
-  result = None
   try:
-    result = kind(**made)
+    given = dataclasses.replace(given, **made)
   except SettingError as error:
     problems += [(prefix + key, problem) for key, problem in error.problems]
   if problems:
     raise SettingError(*problems)
-  return result
+  return given
+
+
+def merged(old: Any, new: Any) -> Any:
+  """Returns `new`, or the keys of both where both are mappings."""
+  if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+    return new
+  return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
 def require(fine: bool, key: str, value: Any, allowed: str) -> None:
