@@ -16,7 +16,7 @@ from miue_jax.experiment.workdir import Workdir, stored_in
 from miue_jax.machine import documents, files, processes, reading
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
-from miue_jax.settings.schema import flat
+from miue_jax.settings.schema import flat, short
 
 _TRAINING, _TEST = "training images", "test images"
 _VICTIM = ("victim.", "victim_fit.", "evaluate.clean_fraction", "data.seed")
@@ -121,7 +121,7 @@ def check(
       "them back, or choose another --workdir."
     )
   shown = ", ".join(
-    f"{key} ({_short(old)} there, {_short(new)} here)"
+    f"{key} ({short(old)} there, {short(new)} here)"
     for key, (old, new) in sorted(differing.items())
   )
   again = ""
@@ -131,11 +131,6 @@ def check(
     f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or use "
     f"the settings of this one{again}."
   )
-
-
-def _short(value: Any) -> str:
-  text = repr(value)
-  return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | None:

@@ -179,7 +179,7 @@ def _sentence(problem: Mapping[str, Any]) -> str:
   """Returns what is wrong with a value, to follow "Setting KEY"."""
   value, context = problem["input"], problem.get("ctx", {})
   if problem["type"] == "setting":
-    return f"is {_short(context['value'])}; it must be {context['allowed']}."
+    return f"is {short(context['value'])}; it must be {context['allowed']}."
   allowed = problem["msg"].replace("Input should", "it must").replace("String should", "it must")
   allowed = allowed.replace("'", '"')
   allowed = allowed.replace("greater than or equal to", "at least")
@@ -187,10 +187,11 @@ def _sentence(problem: Mapping[str, Any]) -> str:
   if problem["type"] == "too_short":
     allowed = "it must have at least one entry"
   if problem["type"].endswith("_type"):
-    return f"is {_short(value)} ({type(value).__name__}); {allowed}."
-  return f"is {_short(value)}; {allowed}."
+    return f"is {short(value)} ({type(value).__name__}); {allowed}."
+  return f"is {short(value)}; {allowed}."
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+  """Returns the text of a value for a message, at most about 100 characters."""
   text = repr(value)
   return text if len(text) <= 100 else f"{text[:100]}..."
