@@ -11,7 +11,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import bindings, calls, checks, stages, table
+from miue_jax.experiment import bindings, calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
@@ -76,7 +76,7 @@ def protect(
   made = _fitting(_method(method, settings, changes), len(pixels))
   config = dataclasses.replace(schema.make(Config, {"name": _NAME, "seed": seed}), method=made)
   with calls.on_devices(*batch_sizes(made)):
-    checks.check_method(made, dataset)
+    stages.check_method(made, dataset)
     bar = calls.shows_bar(progress)
     if workdir is None:
       reporter = Experiment(config, None, dataset, bar=bar).progress

@@ -11,7 +11,6 @@ from miue_jax import defences, models, report
 from miue_jax.artefact import external
 from miue_jax.experiment import (
   bindings,
-  checks,
   explain,
   poisons,
   recipes,
@@ -136,7 +135,7 @@ def _started(config: Config, workdir: Workdir, command: str) -> Experiment:
   problems = batch_problems(config, count, ("compare",), devices)
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
-    checks.check_method(made.method, dataset)
+    stages.check_method(made.method, dataset)
     problems += [
       f"{problem} (method {name!r})"
       for problem in batch_problems(made, count, ("generate",), devices)
