@@ -315,7 +315,7 @@ def test_an_objective_without_terms_is_refused():
     freeze(values)
 
 
-@pytest.mark.parametrize("name", ["report", "a/b", "..", ""])
+@pytest.mark.parametrize("name", ["report", "a/b", "a b", "-x", "..", ""])
 def test_data_sets_of_a_table_have_names_of_folders(name):
   with pytest.raises(UserError, match=r"Setting compare\.datasets is .*; it must be of letters"):
     freeze(changed("compare.datasets", {name: {}}))
