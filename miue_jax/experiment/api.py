@@ -15,7 +15,7 @@ from miue_jax.experiment import bindings, calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
-from miue_jax.experiment.workdir import Experiment, Workdir
+from miue_jax.experiment.workdir import Experiment
 from miue_jax.methods import METHODS, ensemble
 from miue_jax.settings import schema
 from miue_jax.settings.config import Compare, Config, Fit, Method, Model, batch_sizes
@@ -77,17 +77,16 @@ def protect(
   config = dataclasses.replace(schema.make(Config, {"name": _NAME, "seed": seed}), method=made)
   with calls.on_devices(*batch_sizes(made)):
     stages.check_method(made, dataset)
-    bar = calls.shows_bar(progress)
-    if workdir is None:
-      reporter = Experiment(config, None, dataset, bar=bar).progress
-      found = ensemble.generate(dataset, made, config.seed, None, reporter)
-      return stages.poison_of(found, config, dataset)
-    folder, stage = workdirs.open_workdir(workdir), ("generate",)
+    folder = None if workdir is None else workdirs.open_workdir(workdir)
+    experiment = Experiment(config, folder, dataset, bar=calls.shows_bar(progress))
+    if folder is None:
+      found = ensemble.generate(dataset, made, config.seed, None, experiment.progress)
+      return stages.poison_of(found, experiment)
     images = bindings.fingerprints(dataset)
     with workdirs.occupied(folder, alone=True):
-      bindings.check(folder, config, _NAME, images, stage)
-      bindings.record(folder, config, _NAME, images, stage)
-      stages.generate(Experiment(config, folder, dataset, bar=bar))
+      bindings.check(experiment, images, ("generate",))
+      bindings.record(experiment, images, ("generate",))
+      stages.generate(experiment)
       return Poison.load(folder.poison, dataset)
 
 
@@ -179,7 +178,7 @@ def evaluate(
     )
     made.check()
     if folder:
-      _bind(folder, config, datasets)
+      _bind(made.experiment, datasets)
     table.fill([made])
     return made.rows()
 
@@ -231,16 +230,16 @@ def _config(
   return Config(name=_NAME, victim=victim, victim_fit=made, compare=compare)
 
 
-def _bind(folder: Workdir, config: Config, datasets: Mapping[str, Dataset]) -> None:
+def _bind(experiment: Experiment, datasets: Mapping[str, Dataset]) -> None:
   """Ties a folder to the settings and the test images, and a part of it to each named set."""
-  any_set = next(iter(datasets.values()))
-  tests = {"test images": dataclasses.replace(any_set, train=any_set.test_set).fingerprint}
-  places = [(folder, _NAME, tests, "compare")]
+  data = experiment.dataset
+  tests = {"test images": dataclasses.replace(data, train=data.test_set).fingerprint}
+  places = [(experiment, tests, ("compare",))]
   for name, dataset in datasets.items():
-    root = folder.root / "sets" / urllib.parse.quote(name, safe="")
-    images = {"training images": dataset.fingerprint}
-    places.append((workdirs.open_workdir(root), name, images, "set"))
-  for place, name, images, stage in places:
-    bindings.check(place, config, name, images, (stage,))
-  for place, name, images, stage in places:
-    bindings.record(place, config, name, images, (stage,))
+    root = experiment.workdir.root / "sets" / urllib.parse.quote(name, safe="")
+    part = dataclasses.replace(experiment, folder=workdirs.open_workdir(root), dataset=dataset)
+    places.append((part, {"training images": dataset.fingerprint}, ("set",)))
+  for place in places:
+    bindings.check(*place)
+  for place in places:
+    bindings.record(*place)

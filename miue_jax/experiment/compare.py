@@ -58,9 +58,7 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
     with _named(experiment.workdir, workdir):
       tables.append(_table(experiment))
   for experiment in experiments:
-    images = bindings.fingerprints(experiment.dataset)
-    place = experiment.config, experiment.dataset.name, images, ("compare",)
-    bindings.record(experiment.workdir, *place)
+    bindings.record(experiment, bindings.fingerprints(experiment.dataset), ("compare",))
   missing, total = sum(len(t.missing()) for t in tables), sum(len(t.axes.cells()) for t in tables)
   _logger.info("Comparison: %d of %d victims are still to be trained.", missing, total)
 

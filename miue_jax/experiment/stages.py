@@ -71,14 +71,14 @@ def start(
     size = math.prod(dataset.train.images.shape)  # delta has a byte for each value
     workdir.on_lead(lambda: files.require_space(workdir.root, size))
   images = bindings.fingerprints(dataset)
-  bindings.check(workdir, config, dataset.name, images, checked)
   experiment = Experiment(config, workdir, dataset, command)
+  bindings.check(experiment, images, checked)
   if "measure" in made:
     check_layers(experiment)
   meshes.start(config.devices, config.batch_sizes)
   victims.check(config, dataset)
   if made:
-    bindings.record(workdir, config, dataset.name, images, made)
+    bindings.record(experiment, images, made)
   return experiment
 
 
@@ -142,7 +142,7 @@ def generate(experiment: Experiment) -> None:
   else:
     alternates = isinstance(config.method, AlternatingSettings)
     observed = bool(config.measure.epochs) and alternates
-    observer = observation.Observer(dataset, config, workdir) if observed else None
+    observer = observation.Observer(experiment) if observed else None
     made = ensemble.generate(
       dataset, config.method, config.seed, states, experiment.progress, observer
     )
@@ -151,8 +151,9 @@ def generate(experiment: Experiment) -> None:
   Checkpoints(states).delete()
 
 
-def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
+def poison_of(made: Generated, experiment: Experiment) -> Poison:
   """Returns the poison of a finished generation."""
+  config, dataset = experiment.config, experiment.dataset
   assert made.delta is not None, "only the lead process holds the perturbation"
   extra: dict[str, Any] = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
@@ -176,7 +177,7 @@ def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
 def _keep(made: Generated, experiment: Experiment) -> None:
   """Writes the poison."""
   workdir = experiment.workdir
-  poison = poison_of(made, experiment.config, experiment.dataset)
+  poison = poison_of(made, experiment)
   poison.save(workdir.poison)
   _logger.info(
     "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
