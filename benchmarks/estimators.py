@@ -9,6 +9,7 @@ import argparse
 import functools
 import statistics
 import time
+import typing
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,16 +17,10 @@ import numpy as np
 from benchmarks import estimator_speed, tables
 from benchmarks.tasks import TASKS, Task
 from miue_jax.information import ESTIMATORS
+from miue_jax.settings.config import Estimator
 
-COLUMNS = {
-  "histogram": functools.partial(ESTIMATORS["histogram"], correction="miller_madow"),
-  "kde": ESTIMATORS["kde"],
-  "knn": ESTIMATORS["knn"],
-  "gaussian": ESTIMATORS["gaussian"],
-  "mine": ESTIMATORS["mine"],
-  "infonce": ESTIMATORS["infonce"],
-  "nwj": ESTIMATORS["nwj"],
-}
+COLUMNS = {name: ESTIMATORS[name] for name in typing.get_args(Estimator)}
+COLUMNS["histogram"] = functools.partial(ESTIMATORS["histogram"], correction="miller_madow")
 
 # A histogram of more features than these, x and y together, has more cells than samples.
 _HISTOGRAM_FEATURES = 4

@@ -21,7 +21,6 @@ from benchmarks.steps import PEERS, Settings
 from benchmarks.tables import markdown
 from miue_jax import command_line
 from miue_jax.machine import files, meshes, terminal
-from miue_jax.plan import plan
 from miue_jax.plan.sizes import image_shape
 from miue_jax.settings.errors import UserError
 
@@ -106,9 +105,8 @@ def main() -> None:
   sizes = steps.sizes_for(config, values.images, image_shape(values.image_shape), values.classes)
   logging.set_verbosity(logging.WARNING)  # libraries log at INFO, which is not a result
 
-  if values.plots:
-    plan.offer_cpu_devices(max(scaling.DEVICES))
-  meshes.start(config.devices, config.batch_sizes)
+  offered = max(scaling.DEVICES) if values.plots else 0
+  meshes.start(config.devices, config.batch_sizes, offered)
   results = steps.run(config, sizes, settings)
   if values.check_plan:
     results["plan"] = steps.check_plan(config, sizes)

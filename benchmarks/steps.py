@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -128,10 +129,7 @@ def check_plan(config: Config, sizes: Sizes) -> dict[str, float]:
   dataset = Dataset("random", Split(Images(images), labels), None, names)
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
-
-    def progress(name: str, steps: int, epochs: int, start: int) -> Progress:
-      return Progress(root / "tensorboard", name, steps, epochs, start)
-
+    progress = functools.partial(Progress, root / "tensorboard")
     began = time.perf_counter()
     ensemble.generate(dataset, config.method, config.seed, root / "states", progress)
     measured = time.perf_counter() - began

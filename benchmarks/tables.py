@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from miue_jax.report import tables
+
 
 def spread(values: Sequence[float]) -> dict[str, float]:
   """Returns the median and the range of repeated measurements as `median`, `low` and `high`."""
@@ -22,14 +24,6 @@ def cell(value: Any) -> str:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Returns an aligned Markdown table of one or more rows with the same columns."""
-  names = list(rows[0])
-  cells = [[cell(value) for value in row.values()] for row in rows]
-  widths = [max(3, *map(len, column)) for column in zip(names, *cells, strict=True)]
-  rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-  def line(texts: Sequence[str]) -> str:
-    numbers = (text.rjust(width) for text, width in zip(texts[1:], widths[1:], strict=True))
-    return f"| {' | '.join([texts[0].ljust(widths[0]), *numbers])} |"
-
-  return "\n".join(map(line, [names, rule, *cells]))
+  """Returns an aligned Markdown table of rows; all columns but the first hold numbers."""
+  columns = [(name, place > 0) for place, name in enumerate(rows[0])]
+  return tables.markdown(columns, [[cell(value) for value in row.values()] for row in rows])

@@ -115,14 +115,21 @@ def evaluate(call: Call) -> str:
 
 def measure(call: Call) -> str:
   """Estimates the mutual information that victims retain, or that of two files of features."""
-  from miue_jax.experiment import stages
+  from miue_jax import report
+  from miue_jax.experiment import measure, stages
+  from miue_jax.machine import files
 
   features, released = call.flags.features, call.flags.released
   if features and released:
     if call.flags.workdir:
       raise UserError("--workdir is not used with --features and --released: leave it out.")
     absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is not a result
-    return stages.measure_files(features, released, call.config.measure, call.output)
+    if call.output:
+      files.require_new(call.output, "--output")
+    found = measure.between_files(features, released, call.config.measure)
+    if call.output:
+      files.write_json(call.output, found)
+    return report.information_table(found)
   if features or released:
     raise UserError("--features and --released belong together: give both.")
   if call.output:

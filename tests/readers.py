@@ -149,7 +149,8 @@ def enter(root: pathlib.Path) -> None:
   workdir = workdirs.open_workdir(root)
   with workdirs.occupied(workdir, alone=False):
     images = {"training images": STORED["fingerprint"]}
-    bindings.check(workdir, Config(), "tiny", images, ("generate", "evaluate", "measure"))
+    experiment = workdirs.Experiment(Config(), workdir, DATA)
+    bindings.check(experiment, images, ("generate", "evaluate", "measure"))
 
 
 def _begun(path: pathlib.Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from miue_jax.artefact import release
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import stages
+from miue_jax.experiment import workdir as workdirs
 from miue_jax.machine import files
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS, Pattern
@@ -34,7 +35,7 @@ def made(dataset, name, **changes):
   """Returns the poison of a method that draws a pattern, as `generate` makes it."""
   settings = METHODS[name].settings(**changes)
   found = METHODS[name].generate(dataset, settings, 0, Checkpoints(None), None)
-  return stages.poison_of(found, Config(method=settings), dataset)
+  return stages.poison_of(found, workdirs.Experiment(Config(method=settings), None, dataset))
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
 from miue_jax.data.dataset import Dataset, Split, checked
 from miue_jax.data.images import Images
-from miue_jax.experiment import bindings, calls, checks, recipes, stages, table
+from miue_jax.experiment import bindings, calls, stages, table
 from miue_jax.experiment import workdir as workdirs
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.table import Axes, Table
-from miue_jax.experiment.workdir import Experiment, Workdir
+from miue_jax.experiment.workdir import Experiment
 from miue_jax.methods import METHODS, ensemble
 from miue_jax.settings import schema
 from miue_jax.settings.config import Compare, Config, Fit, Method, Model, batch_sizes
@@ -76,18 +76,17 @@ def protect(
   made = _fitting(_method(method, settings, changes), len(pixels))
   config = dataclasses.replace(schema.make(Config, {"name": _NAME, "seed": seed}), method=made)
   with calls.on_devices(*batch_sizes(made)):
-    checks.check_method(made, dataset)
-    bar = calls.shows_bar(progress)
-    if workdir is None:
-      reporter = Experiment(config, None, dataset, bar=bar).progress
-      found = ensemble.generate(dataset, made, config.seed, None, reporter)
-      return stages.poison_of(found, config, dataset)
-    folder, stage = workdirs.open_workdir(workdir), ("generate",)
+    stages.check_method(made, dataset)
+    folder = None if workdir is None else workdirs.open_workdir(workdir)
+    experiment = Experiment(config, folder, dataset, bar=calls.shows_bar(progress))
+    if folder is None:
+      found = ensemble.generate(dataset, made, config.seed, None, experiment.progress)
+      return stages.poison_of(found, experiment)
     images = bindings.fingerprints(dataset)
     with workdirs.occupied(folder, alone=True):
-      bindings.check(folder, config, _NAME, images, stage)
-      bindings.record(folder, config, _NAME, images, stage)
-      stages.generate(Experiment(config, folder, dataset, bar=bar))
+      bindings.check(experiment, images, ("generate",))
+      bindings.record(experiment, images, ("generate",))
+      stages.generate(experiment)
       return Poison.load(folder.poison, dataset)
 
 
@@ -103,8 +102,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."
     )
-  values = recipes.merged(dataclasses.asdict(settings), changes)
-  return schema.make(kind, values | {"name": name})
+  return schema.changed(settings, {**changes, "name": name})
 
 
 def _fitting(settings: Method, count: int) -> Method:
@@ -180,7 +178,7 @@ def evaluate(
     )
     made.check()
     if folder:
-      _bind(folder, config, datasets)
+      _bind(made.experiment, datasets)
     table.fill([made])
     return made.rows()
 
@@ -214,7 +212,7 @@ def _config(
       raise UserError(schema.unknown(key, sorted(fields[Fit] | fields[Model])))
   fit, model = ({k: v for k, v in recipe.items() if k in known} for known in fields.values())
   default = Config()
-  made = schema.make(Fit, dataclasses.asdict(default.victim_fit) | fit)
+  made = schema.changed(default.victim_fit, fit)
   made = dataclasses.replace(made, batch_size=min(made.batch_size, count))
   compare = schema.make(
     Compare,
@@ -228,20 +226,20 @@ def _config(
     raise UserError("Setting victims is (); it must have at least one entry.")
   for name in compare.defences:
     known_defences.build(name)
-  victim = schema.make(Model, dataclasses.asdict(default.victim) | model)
+  victim = schema.changed(default.victim, model)
   return Config(name=_NAME, victim=victim, victim_fit=made, compare=compare)
 
 
-def _bind(folder: Workdir, config: Config, datasets: Mapping[str, Dataset]) -> None:
+def _bind(experiment: Experiment, datasets: Mapping[str, Dataset]) -> None:
   """Ties a folder to the settings and the test images, and a part of it to each named set."""
-  any_set = next(iter(datasets.values()))
-  tests = {"test images": dataclasses.replace(any_set, train=any_set.test_set).fingerprint}
-  places = [(folder, _NAME, tests, "compare")]
+  data = experiment.dataset
+  tests = {"test images": dataclasses.replace(data, train=data.test_set).fingerprint}
+  places = [(experiment, tests, ("compare",))]
   for name, dataset in datasets.items():
-    root = folder.root / "sets" / urllib.parse.quote(name, safe="")
-    images = {"training images": dataset.fingerprint}
-    places.append((workdirs.open_workdir(root), name, images, "set"))
-  for place, name, images, stage in places:
-    bindings.check(place, config, name, images, (stage,))
-  for place, name, images, stage in places:
-    bindings.record(place, config, name, images, (stage,))
+    root = experiment.workdir.root / "sets" / urllib.parse.quote(name, safe="")
+    part = dataclasses.replace(experiment, folder=workdirs.open_workdir(root), dataset=dataset)
+    places.append((part, {"training images": dataset.fingerprint}, ("set",)))
+  for place in places:
+    bindings.check(*place)
+  for place in places:
+    bindings.record(*place)

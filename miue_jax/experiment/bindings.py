@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miue_jax.data.dataset import Dataset
-from miue_jax.experiment.workdir import Workdir, stored_in
+from miue_jax.experiment.workdir import Experiment, Workdir, stored_in
 from miue_jax.machine import documents, files, processes, reading
 from miue_jax.settings.config import Config
 from miue_jax.settings.errors import UserError
-from miue_jax.settings.schema import flat
+from miue_jax.settings.schema import flat, short
 
 _TRAINING, _TEST = "training images", "test images"
 _VICTIM = ("victim.", "victim_fit.", "evaluate.clean_fraction", "data.seed")
@@ -77,19 +77,11 @@ def _selected(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
   return found
 
 
-def check(
-  workdir: Workdir,
-  config: Config,
-  name: str,
-  images: Mapping[str, str],
-  stages: Sequence[str],
-) -> None:
+def check(experiment: Experiment, images: Mapping[str, str], stages: Sequence[str]) -> None:
   """Checks that finished or begun stages used the same settings and images.
 
   Args:
-    workdir: The folder.
-    config: The settings.
-    name: Name of the data, for messages.
+    experiment: The settings, the folder, and the data, whose name is for messages.
     images: Fingerprints of the images, by their names in messages.
     stages: The stages.
 
@@ -101,6 +93,7 @@ def check(
     {f"the {key}": value for key, value in images.items()},
     "give all processes the same files and data settings",
   )
+  workdir, config = experiment.workdir, experiment.config
   differing: dict[str, tuple[Any, Any]] = {}
   refusing: set[str] = set()
   for stage in stages:
@@ -117,11 +110,11 @@ def check(
     differing |= workdir.on_lead(lambda: _changed_data(workdir, config))
   if parts and not differing:
     raise UserError(
-      f"The {' and '.join(parts)} of {name} changed since {workdir.root} was made: put "
-      "them back, or choose another --workdir."
+      f"The {' and '.join(parts)} of {experiment.dataset.name} changed since {workdir.root} was "
+      "made: put them back, or choose another --workdir."
     )
   shown = ", ".join(
-    f"{key} ({_short(old)} there, {_short(new)} here)"
+    f"{key} ({short(old)} there, {short(new)} here)"
     for key, (old, new) in sorted(differing.items())
   )
   again = ""
@@ -131,11 +124,6 @@ def check(
     f"{workdir.root} was made with other settings: {shown}. Choose another --workdir, or use "
     f"the settings of this one{again}."
   )
-
-
-def _short(value: Any) -> str:
-  text = repr(value)
-  return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _bound(workdir: Workdir, config: Config, stage: str) -> dict[str, Any] | None:
@@ -179,13 +167,7 @@ def _changed_data(workdir: Workdir, config: Config) -> dict[str, tuple[Any, Any]
   return {f"data.{key}": (old[key], new[key]) for key in changed}
 
 
-def record(
-  workdir: Workdir,
-  config: Config,
-  name: str,
-  images: Mapping[str, str],
-  stages: Sequence[str],
-) -> None:
+def record(experiment: Experiment, images: Mapping[str, str], stages: Sequence[str]) -> None:
   """Stores the settings, and what some stages use, before their work begins.
 
   The arguments are those of `check`.
@@ -193,12 +175,13 @@ def record(
   Raises:
     UserError: The workdir cannot be written, or a process does not see it.
   """
+  workdir, config = experiment.workdir, experiment.config
 
   def write() -> None:
     stored = stored_in(workdir) or {}
     content = {
       "config": dataclasses.asdict(config),
-      "dataset": name,
+      "dataset": experiment.dataset.name,
       "fingerprint": next(iter(images.values())),
       "stages": stored.get("stages", {}) | {s: _used(s, config, images) for s in stages},
     }

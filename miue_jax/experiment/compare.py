@@ -11,7 +11,6 @@ from miue_jax import defences, models, report
 from miue_jax.artefact import external
 from miue_jax.experiment import (
   bindings,
-  checks,
   explain,
   poisons,
   recipes,
@@ -59,9 +58,7 @@ def run(config: Config, workdir: Workdir, command: str) -> str:
     with _named(experiment.workdir, workdir):
       tables.append(_table(experiment))
   for experiment in experiments:
-    images = bindings.fingerprints(experiment.dataset)
-    place = experiment.config, experiment.dataset.name, images, ("compare",)
-    bindings.record(experiment.workdir, *place)
+    bindings.record(experiment, bindings.fingerprints(experiment.dataset), ("compare",))
   missing, total = sum(len(t.missing()) for t in tables), sum(len(t.axes.cells()) for t in tables)
   _logger.info("Comparison: %d of %d victims are still to be trained.", missing, total)
 
@@ -136,7 +133,7 @@ def _started(config: Config, workdir: Workdir, command: str) -> Experiment:
   problems = batch_problems(config, count, ("compare",), devices)
   for name in config.compare.methods:
     made = recipes.for_method(config, name)
-    checks.check_method(made.method, dataset)
+    stages.check_method(made.method, dataset)
     problems += [
       f"{problem} (method {name!r})"
       for problem in batch_problems(made, count, ("generate",), devices)

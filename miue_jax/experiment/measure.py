@@ -14,7 +14,7 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.experiment.results import Row
 from miue_jax.experiment.workdir import Experiment
 from miue_jax.information import OPTIONS, measurement, separability
-from miue_jax.machine import sharding
+from miue_jax.machine import files, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.settings.config import Measure
 from miue_jax.settings.errors import UserError
@@ -94,14 +94,12 @@ def measured(
   }
 
 
-def between_files(
-  features: tuple[pathlib.Path, str], released: tuple[pathlib.Path, str], settings: Measure
-) -> dict[str, Any]:
-  """Measures features that are read from two files.
+def between_files(features: str, released: str, settings: Measure) -> dict[str, Any]:
+  """Measures two files of features; needs neither a dataset nor one of our models.
 
   Args:
-    features: `.npz` file with features of the clean images, `[samples, dx]`, and the name of the
-      array, which may be empty where the file holds only one.
+    features: `FILE.npz`, or `FILE.npz:ARRAY` if it holds several arrays; features of the clean
+      images, `[samples, dx]`.
     released: The same for features of the released images, `[samples, dy]`, in the same order.
     settings: The settings; at most `samples` rows are used, chosen by `seed`; 0 uses all.
 
@@ -111,10 +109,11 @@ def between_files(
   Raises:
     UserError: The files or the features cannot be measured.
   """
-  x, y = feature_files.load(*features), feature_files.load(*released)
+  (x_path, x_name), (y_path, y_name) = _array(features), _array(released)
+  x, y = feature_files.load(x_path, x_name), feature_files.load(y_path, y_name)
   if len(x) != len(y):
     raise UserError(
-      f"{features[0]} has {len(x)} rows and {released[0]} has {len(y)}: row i of both must belong "
+      f"{x_path} has {len(x)} rows and {y_path} has {len(y)}: row i of both must belong "
       "to the same image."
     )
   count = len(x)
@@ -124,8 +123,8 @@ def between_files(
     x, y = x[chosen], y[chosen]
   return {
     "settings": {
-      "features": str(features[0]),
-      "released": str(released[0]),
+      "features": str(x_path),
+      "released": str(y_path),
       "samples": len(x),
       "of": count,
       "seed": settings.seed,
@@ -134,6 +133,15 @@ def between_files(
     },
     "rows": measurement.estimates(x, y, options(settings)),
   }
+
+
+def _array(text: str) -> tuple[pathlib.Path, str]:
+  """Returns the two parts of `FILE.npz:ARRAY`; the name of a file may contain a colon."""
+  path = pathlib.Path(text)
+  if files.exists(path) or ":" not in text:
+    return path, ""
+  name, _, key = text.rpartition(":")
+  return pathlib.Path(name), key
 
 
 def transferred(dataset: Dataset, released: Split, seed: int) -> Split:

@@ -13,14 +13,13 @@ import numpy as np
 import threadpoolctl
 
 from miue_jax import budget, models
-from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.experiment.workdir import Workdir
+from miue_jax.experiment.workdir import Experiment
 from miue_jax.information import ESTIMATORS, theory
 from miue_jax.methods import AlternatingSettings
 from miue_jax.methods.delta import Delta, chosen_images
-from miue_jax.settings.config import Config, Measure
+from miue_jax.settings.config import Measure
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, prediction
 from miue_jax.train.step import State
@@ -71,17 +70,13 @@ class Observer:
 
   names: tuple[str, ...] = ("information", "half_log_det")
 
-  def __init__(self, dataset: Dataset, config: Config, workdir: Workdir):
-    """Reads the images.
-
-    Args:
-      dataset: The data; only the training split is used.
-      config: The settings; `method`, `seed`, and `measure` for images, epochs and estimates.
-      workdir: The folder of the experiment; its lead process computes the estimates.
+  def __init__(self, experiment: Experiment):
+    """Reads the training images; the lead process will compute the estimates.
 
     Raises:
       UserError: There are fewer images than the estimates need.
     """
+    dataset, config = experiment.dataset, experiment.config
     train, measure, method = dataset.train, config.measure, config.method
     assert isinstance(method, AlternatingSettings), "other methods have no alternating source model"
     count = min(measure.samples or len(train), len(train))
@@ -94,7 +89,7 @@ class Observer:
       )
     self.epochs = epochs(measure.epochs, method.epochs)
     self._method, self._measure, self._chosen = method, measure, chosen
-    self._workdir = workdir
+    self._workdir = experiment.workdir
     self._labels, self._clean = labels, train.images[chosen]
     self._perturbed = chosen_images(train.labels, method, config.seed)[chosen]
     self._module = models.build(method.model, dataset.num_classes, train.images.shape[1:])

@@ -67,7 +67,7 @@ class Poisons:
       for seed in seeds(config):
         made = generation(experiment, name, seed)
         workdirs.open_workdir(made.workdir.root)
-        bindings.check(made.workdir, made.config, made.dataset.name, self._images, ("generate",))
+        bindings.check(made, self._images, ("generate",))
 
   def _kept(self, name: str, path: Any) -> Poison:
     """Returns an external poison, which it also keeps in the workdir."""
@@ -107,8 +107,7 @@ class Poisons:
         raise Busy
       try:
         if not made.workdir.has_poison():
-          stage = ("generate",)
-          bindings.record(made.workdir, made.config, made.dataset.name, self._images, stage)
+          bindings.record(made, self._images, ("generate",))
           with memory.recorded(made.workdir.memory):
             stages.generate(made)
         return Poison.load(made.workdir.poison, made.dataset)

@@ -32,11 +32,7 @@ def for_dataset(config: Config, name: str) -> Config:
       )
     _require_dict(f"{prefix}.{section}", changes[section], "a dict of settings")
   made = {
-    section: schema.make(
-      type(getattr(named, section)),
-      merged(dataclasses.asdict(getattr(named, section)), values),
-      f"{prefix}.{section}.",
-    )
+    section: schema.changed(getattr(named, section), values, f"{prefix}.{section}.")
     for section, values in changes.items()
   }
   changed = dataclasses.replace(named, **made)
@@ -63,20 +59,10 @@ def for_method(config: Config, name: str) -> Config:
     known = ", ".join(sorted(METHODS))
     raise UserError(f"Unknown method {method!r} in compare.methods; known: {known}.")
   kind = METHODS[method].settings
-  defaults = dataclasses.asdict(kind())
-  shared = {key: value for key, value in compare.shared.items() if key in defaults}
-  values = merged(merged(defaults, shared), recipe) | {"name": method}
-  return dataclasses.replace(config, method=schema.make(kind, values, f"{prefix}."))
-
-
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns nested settings with changes in place of their values."""
-  return dict(values) | {
-    key: merged(values[key], value)
-    if isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
-    else value
-    for key, value in changes.items()
-  }
+  own = schema.names(kind)
+  shared = {key: value for key, value in compare.shared.items() if key in own}
+  changes = schema.merged(shared, recipe) | {"name": method}
+  return dataclasses.replace(config, method=schema.make(kind, changes, f"{prefix}."))
 
 
 def _require_dict(key: str, value: Any, allowed: str) -> None:

@@ -17,16 +17,15 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import sources
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.sampling import Draw, stratified
-from miue_jax.experiment import bindings, checks, observation, schemas, table, victims
-from miue_jax.experiment import measure as measuring
+from miue_jax.experiment import bindings, observation, schemas, table, victims
 from miue_jax.experiment.results import Row, Rows
 from miue_jax.experiment.table import Axes, Table
 from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine import documents, files, leftovers, meshes, sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.methods import METHODS, AlternatingSettings, Pattern, ensemble
-from miue_jax.methods.method import Generated
-from miue_jax.settings.config import Config, Measure, batch_problems
+from miue_jax.methods.method import Generated, check_classes
+from miue_jax.settings.config import Config, Method, batch_problems
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, layer_features, pretrained
 
@@ -65,21 +64,21 @@ def start(
   if needs_poison:
     workdir.on_lead(lambda: manifests.read(workdir.poison / "manifest.json") and None)
   dataset = bindings.named(workdir, config, sources.load(config.data, need_test=need_test))
-  checks.check_method(config.method, dataset)
+  check_method(config.method, dataset)
   if problems := batch_problems(config, len(dataset.train), made, config.devices):
     raise UserError(f"{'; '.join(problems)}: change these settings.")
   if "generate" in made and not workdir.has_poison():
     size = math.prod(dataset.train.images.shape)  # delta has a byte for each value
     workdir.on_lead(lambda: files.require_space(workdir.root, size))
   images = bindings.fingerprints(dataset)
-  bindings.check(workdir, config, dataset.name, images, checked)
   experiment = Experiment(config, workdir, dataset, command)
+  bindings.check(experiment, images, checked)
   if "measure" in made:
     check_layers(experiment)
   meshes.start(config.devices, config.batch_sizes)
-  victims.check(config.victim, config, dataset)
+  victims.check(config, dataset)
   if made:
-    bindings.record(workdir, config, dataset.name, images, made)
+    bindings.record(experiment, images, made)
   return experiment
 
 
@@ -94,6 +93,13 @@ NEEDS: dict[str, dict[str, Any]] = {
   "export": {"checked": ("generate",), "need_test": False, "needs_poison": True},
   "pretrain": {"checked": ("pretrain",), "made": ("pretrain",)},
 }
+
+
+def check_method(method: Method, dataset: Dataset) -> None:
+  """Raises a UserError if a method's classes or source model do not fit the data."""
+  check_classes(method, dataset.name, dataset.num_classes)
+  if model := getattr(method, "model", None):
+    models.build(model, dataset.num_classes, dataset.train.images.shape[1:])
 
 
 def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathlib.Path, float]:
@@ -136,7 +142,7 @@ def generate(experiment: Experiment) -> None:
   else:
     alternates = isinstance(config.method, AlternatingSettings)
     observed = bool(config.measure.epochs) and alternates
-    observer = observation.Observer(dataset, config, workdir) if observed else None
+    observer = observation.Observer(experiment) if observed else None
     made = ensemble.generate(
       dataset, config.method, config.seed, states, experiment.progress, observer
     )
@@ -145,8 +151,9 @@ def generate(experiment: Experiment) -> None:
   Checkpoints(states).delete()
 
 
-def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
+def poison_of(made: Generated, experiment: Experiment) -> Poison:
   """Returns the poison of a finished generation."""
+  config, dataset = experiment.config, experiment.dataset
   assert made.delta is not None, "only the lead process holds the perturbation"
   extra: dict[str, Any] = {"num_classes": dataset.num_classes, "history": made.history}
   if made.perturbed is not None:
@@ -170,7 +177,7 @@ def poison_of(made: Generated, config: Config, dataset: Dataset) -> Poison:
 def _keep(made: Generated, experiment: Experiment) -> None:
   """Writes the poison."""
   workdir = experiment.workdir
-  poison = poison_of(made, experiment.config, experiment.dataset)
+  poison = poison_of(made, experiment)
   poison.save(workdir.poison)
   _logger.info(
     "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
@@ -230,37 +237,6 @@ def _measurement(workdir: Workdir) -> dict[str, Any] | None:
   if not files.exists(workdir.measurement):
     return None
   return documents.read_json(workdir.measurement, schema=schemas.Measurement)
-
-
-def measure_files(
-  features: str, released: str, settings: Measure, output: pathlib.Path | None
-) -> str:
-  """Measures two files of features; needs neither a dataset nor one of our models.
-
-  Args:
-    features: `FILE.npz` or `FILE.npz:ARRAY`, features of the clean images.
-    released: The same for the released images.
-    settings: Settings of the estimators.
-    output: A new JSON file, or None.
-
-  Returns:
-    The table to print.
-  """
-  if output:
-    files.require_new(output, "--output")
-  found = measuring.between_files(_array(features), _array(released), settings)
-  if output:
-    files.write_json(output, found)
-  return report.information_table(found)
-
-
-def _array(text: str) -> tuple[pathlib.Path, str]:
-  """Returns the two parts of `FILE.npz:ARRAY`; the name of a file may contain a colon."""
-  path = pathlib.Path(text)
-  if files.exists(path) or ":" not in text:
-    return path, ""
-  name, _, key = text.rpartition(":")
-  return pathlib.Path(name), key
 
 
 def write_report(experiment: Experiment) -> str:

@@ -134,7 +134,7 @@ class Table:
     """Raises a UserError if victims or defences do not fit the data."""
     config, dataset = self.experiment.config, self.experiment.dataset
     for name in self.axes.victims:
-      victims.check(self._config_of(name).victim, config, dataset)
+      victims.check(self._config_of(name), dataset)
     if any(defences.build(name).needs_clean for name in self.axes.defences):
       victims.clean_share(dataset.test_set, config)
 

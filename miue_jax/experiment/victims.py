@@ -17,7 +17,7 @@ from miue_jax.defences.defence import Defence
 from miue_jax.machine import sharding
 from miue_jax.machine.checkpoint import Checkpoints
 from miue_jax.machine.progress import Reporter
-from miue_jax.settings.config import Config, Fit, Model
+from miue_jax.settings.config import Config, Fit
 from miue_jax.settings.errors import UserError
 from miue_jax.train import fit, prediction, pretrained
 
@@ -31,14 +31,10 @@ def name_of(network: str, recipe: Fit) -> str:
   return f"{network} from {start}" if start else network
 
 
-def check(victim: Model, config: Config, dataset: Dataset) -> None:
-  """Checks a victim's network against the images and against its initial weights.
-
-  Raises:
-    UserError: The images do not fit the network, or the weights are those of another network.
-  """
+def check(config: Config, dataset: Dataset) -> None:
+  """Raises a UserError if the victim's network does not fit the images or its initial weights."""
   image = dataset.train.images.shape[1:]
-  module = models.build(victim, dataset.num_classes, image)
+  module = models.build(config.victim, dataset.num_classes, image)
   if start := config.victim_fit.start_from:
     pretrained.check(pretrained.load(start), module, image)
 

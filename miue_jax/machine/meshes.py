@@ -5,6 +5,8 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -15,19 +17,26 @@ from miue_jax.settings.errors import UserError, first_line
 AXIS = "data"
 
 
-def start(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
+def start(devices: int, batch_sizes: tuple[int, ...], offered: int = 0) -> jax.sharding.Mesh:
   """Makes a mesh and sets it for the whole program.
 
   A convolution on one CPU device uses little more than one core. jax is therefore asked to make one
   CPU device per core, which must happen before any other use of jax except `processes.together`.
-  Arguments, return value and errors are those of `make`.
+  The other arguments, return value and errors are those of `make`.
+
+  Args:
+    devices: Number of devices of the mesh.
+    batch_sizes: Global batch sizes.
+    offered: Number of CPU devices that jax makes at least, for meshes on which nothing runs.
   """
-  if "JAX_NUM_CPU_DEVICES" not in os.environ:
-    # jax refuses once a backend runs (a second call in one process). It then keeps its devices.
-    with contextlib.suppress(RuntimeError):
-      wanted = min(_wanted_on_cpu(devices, batch_sizes), threads.cores())
-      jax.config.update("jax_num_cpu_devices", wanted)
-  allocator.keep(jax.config.jax_num_cpu_devices)  # pyrefly: ignore[missing-attribute]
+  config: Any = jax.config
+  wanted = min(_wanted_on_cpu(devices, batch_sizes), threads.cores())
+  if "JAX_NUM_CPU_DEVICES" in os.environ:
+    wanted = config.jax_num_cpu_devices
+  # jax refuses once a backend runs (a second call in one process). It then keeps its devices.
+  with contextlib.suppress(RuntimeError):
+    config.update("jax_num_cpu_devices", max(wanted, offered))
+  allocator.keep(config.jax_num_cpu_devices)
   mesh = make(devices, batch_sizes)
   jax.set_mesh(mesh)
   return mesh
@@ -66,9 +75,13 @@ def make(devices: int, batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
       f"The batch sizes {sorted(set(batch_sizes))} must be divisible by the {used} devices; "
       "change method.batch_size, source.batch_size or victim_fit.batch_size, or set devices."
     )
-  return jax.make_mesh(
-    (used,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=available[:used]
-  )
+  return over(available[:used])
+
+
+def over(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+  """Returns a mesh with the axis `data` over these devices."""
+  automatic = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((len(devices),), (AXIS,), axis_types=automatic, devices=devices)
 
 
 def started() -> list[jax.Device]:

@@ -5,10 +5,8 @@ Nothing is trained. The steps are compiled for shapes instead of data: by the co
 devices. Only the hours of this machine come from timing a few steps.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -148,8 +146,7 @@ def make(config: Config, options: Options) -> Plan:
   size = _size(config.data, options)
   if target and target.installed:
     return _compiled(config, options, size, target)
-  offer_cpu_devices(options.chips)
-  here = meshes.start(config.devices, config.batch_sizes)
+  here = meshes.start(config.devices, config.batch_sizes, offered=options.chips)
   timings = calibrate(config, size)
   mesh = pod(options.chips)
   with jax.set_mesh(mesh):
@@ -231,17 +228,7 @@ def pod(count: int) -> jax.sharding.Mesh:
       f"chips={count} but only {len(devices)} CPU devices could be made: unset "
       "JAX_NUM_CPU_DEVICES, or plan for fewer chips."
     )
-  return jax.make_mesh(
-    (count,), (meshes.AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count]
-  )
-
-
-def offer_cpu_devices(count: int) -> None:
-  """Starts jax with `count` CPU devices, or with one for each core if these are more."""
-  # jax refuses the change once it has started; `pod` then raises the error.
-  with contextlib.suppress(RuntimeError):
-    jax.config.update("jax_num_cpu_devices", max(count, min(os.cpu_count() or 1, 8)))
-  meshes.started()  # starts the backend, which fixes the number of devices
+  return meshes.over(devices[:count])
 
 
 def _check(options: Options) -> None:

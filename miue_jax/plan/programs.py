@@ -5,7 +5,6 @@ All functions build for the current mesh.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,35 +25,20 @@ from miue_jax.train import lanes, prediction, step
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-  """One compiled step and its arguments.
+class Program(Phase):
+  """One compiled step and its arguments: a phase of the method, "victim" or "evaluate".
+
+  It differs from a phase in three attributes: `step` is None for "evaluate", and `arguments` and
+  `specs` are those of `function`.
 
   Attributes:
-    name: Name of a phase of the method, "victim" or "evaluate".
-    batch: Number of images that one step reads, padding included.
-    steps: Number of steps of one segment.
-    segments: Number of segments of the whole run, at most.
-    passes: Number of passes of one segment over the training images.
-    step: The step, `(carry, constants, index) -> carry`; None for evaluate.
     function: The step compiled, `function(*arguments)`.
-    rows: Number of images that `arguments` takes.
-    arguments: Makes arguments from images uint8 `[rows, H, W, C]` and labels int32 `[rows]`;
-      traceable.
-    specs: Partition specs of the arguments.
     image: Height, width, channels.
     classes: Number of classes.
   """
 
-  name: str
-  batch: int
-  steps: int
-  segments: int
-  passes: float
-  step: Callable | None
+  step: Any
   function: Any
-  rows: int
-  arguments: Callable[[Any, Any], tuple]
-  specs: tuple
   image: tuple[int, int, int]
   classes: int
 
@@ -119,8 +103,10 @@ def build(config: Config, sizes: Sizes) -> dict[str, Program]:
     raise UserError(f"{'; '.join(problems)}: change these settings.")
   given = TrainSizes(sizes.image, sizes.train, sizes.classes)
   phases = METHODS[config.method.name].phases(config.method, given, config.seed)
-  programs = {phase.name: _of_phase(phase, config, sizes) for phase in phases}
-  return programs | {"victim": _victim(config, sizes), "evaluate": _evaluate(config, sizes)}
+  poisons = config.method.ensemble
+  phases = [dataclasses.replace(each, segments=poisons * each.segments) for each in phases]
+  programs = {each.name: _of_phase(each, sizes) for each in (*phases, _victim(config, sizes))}
+  return programs | {"evaluate": _evaluate(config, sizes)}
 
 
 def generation(programs: dict[str, Program]) -> list[str]:
@@ -141,21 +127,13 @@ def parameters(config: Config, sizes: Sizes) -> dict[str, int]:
   return counts
 
 
-def _of_phase(phase: Phase, config: Config, sizes: Sizes) -> Program:
-  return Program(
-    phase.name,
-    phase.batch,
-    phase.steps,
-    config.method.ensemble * phase.segments,
-    phase.passes,
-    phase.step,
-    jax.jit(phase.step, donate_argnums=0),
-    phase.rows,
-    lambda images, labels: (*phase.arguments(images, labels), jnp.int32(0)),
-    (*phase.specs, jax.P()),
-    sizes.image,
-    sizes.classes,
-  )
+def _of_phase(phase: Phase, sizes: Sizes) -> Program:
+  values: dict[str, Any] = vars(phase) | {
+    "arguments": lambda images, labels: (*phase.arguments(images, labels), jnp.int32(0)),
+    "specs": (*phase.specs, jax.P()),
+    "function": jax.jit(phase.step, donate_argnums=0),
+  }
+  return Program(**values, image=sizes.image, classes=sizes.classes)
 
 
 def _victims(config: Config) -> int:
@@ -164,31 +142,27 @@ def _victims(config: Config) -> int:
   return len(wanted.seeds) * len(wanted.defences) * len(wanted.conditions)
 
 
-def _victim(config: Config, sizes: Sizes) -> Program:
+def _victim(config: Config, sizes: Sizes) -> Phase:
   fit = config.victim_fit
   layout = lanes.lay_out(sizes.train, (fit.batch_size,), 0)
   module = models.build(config.victim, sizes.classes, sizes.image)
   optimiser = step.sgd(fit, fit.epochs, max(sizes.train // fit.batch_size, 1))
-  train = step.train_step(module, optimiser, step.plain_inputs(fit.augment), jax.P(AXIS))
 
   def arguments(images, labels):
     state = step.fresh_state(module, optimiser, jax.random.key(config.seed), sizes.image)
     constants = step.example_pass(layout, images, labels, fit.batch_size, None)
-    return (state, step.Sums.empty()), constants, jnp.int32(0)
+    return (state, step.Sums.empty()), constants
 
-  return Program(
-    "victim",
-    fit.batch_size,
-    layout.steps(fit.batch_size, partial=False),
-    _victims(config) * fit.epochs,
-    1,
-    train,
-    jax.jit(train, donate_argnums=0),
-    len(layout.ids),
-    arguments,
-    (jax.P(), step.pass_spec(jax.P(AXIS)), jax.P()),
-    sizes.image,
-    sizes.classes,
+  return Phase(
+    name="victim",
+    batch=fit.batch_size,
+    steps=layout.steps(fit.batch_size, partial=False),
+    segments=_victims(config) * fit.epochs,
+    passes=1,
+    rows=len(layout.ids),
+    step=step.train_step(module, optimiser, step.plain_inputs(fit.augment), jax.P(AXIS)),
+    arguments=arguments,
+    specs=(jax.P(), step.pass_spec(jax.P(AXIS))),
   )
 
 
@@ -196,23 +170,22 @@ def _evaluate(config: Config, sizes: Sizes) -> Program:
   """Returns the program that tests a victim, after every epoch and once after the last one."""
   module = models.build(config.victim, sizes.classes, sizes.image)
   batch = prediction.evaluation_batch(sizes.test)
-  tests = _victims(config) * (config.victim_fit.epochs + 1)
 
   def arguments(images, labels):
     del labels
     return models.init(module, jax.random.key(config.seed), sizes.image), images
 
   return Program(
-    "evaluate",
-    batch,
-    math.ceil(sizes.test / batch),
-    tests,
-    0,
-    None,
-    prediction.inference(module, jax.sharding.get_mesh()),
-    batch,
-    arguments,
-    (jax.P(), jax.P(AXIS)),
-    sizes.image,
-    sizes.classes,
+    name="evaluate",
+    batch=batch,
+    steps=math.ceil(sizes.test / batch),
+    segments=_victims(config) * (config.victim_fit.epochs + 1),
+    passes=0,
+    rows=batch,
+    step=None,
+    arguments=arguments,
+    specs=(jax.P(), jax.P(AXIS)),
+    function=prediction.inference(module, jax.sharding.get_mesh()),
+    image=sizes.image,
+    classes=sizes.classes,
   )

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from miue_jax.machine.meshes import AXIS
+from miue_jax.machine import meshes
 from miue_jax.plan import traffic
 from miue_jax.plan.chips import CHIPS, Chip
 from miue_jax.plan.cost import Cost, analyse
@@ -124,10 +124,10 @@ def mesh(target: Target) -> jax.sharding.Mesh:
     raise UserError(
       f"The compiler has no slice {target.name} ({first_line(error)}): choose another one."
     ) from error
-  types = (jax.sharding.AxisType.Auto,)
   if target.chip.devices > 1:  # jax orders TPUs of one device for each chip only
-    return jax.sharding.Mesh(np.asarray(devices), (AXIS,), axis_types=types)
-  return jax.make_mesh((len(devices),), (AXIS,), axis_types=types, devices=devices)
+    automatic = (jax.sharding.AxisType.Auto,)
+    return jax.sharding.Mesh(np.asarray(devices), (meshes.AXIS,), axis_types=automatic)
+  return meshes.over(devices)
 
 
 def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost:

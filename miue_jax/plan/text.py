@@ -1,6 +1,7 @@
 """Writes a plan as Markdown and as JSON."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from miue_jax.plan import chips, roofline
@@ -65,26 +66,19 @@ def _work(plan: Plan) -> str:
     f"Parameters: {listed}. Dataset passes: {most}{poison + victims:,}, of which {most}{poison:,} "
     "make the poison.",
   ]
-  cells = [
-    [
-      name,
-      f"{program.total:,}",
-      f"{program.batch:,}",
-      f"{plan.costs[name].flops / program.batch / 1e9:.4g}",
-      f"{plan.flops([name]):.3g}",
-    ]
-    for name, program in plan.programs.items()
-  ]
-  cells.append(["all", "", "", "", f"{plan.flops():.3g}"])
-  columns = (
-    ("step", False),
-    ("steps of a run", True),
-    ("batch", True),
-    ("GFLOP per image", True),
-    ("FLOP of a run", True),
-  )
+  cells = {
+    "step": str,
+    "steps of a run": lambda name: f"{plan.programs[name].total:,}",
+    "batch": lambda name: f"{plan.programs[name].batch:,}",
+    "GFLOP per image": lambda name: (
+      f"{plan.costs[name].flops / plan.programs[name].batch / 1e9:.4g}"
+    ),
+    "FLOP of a run": lambda name: f"{plan.flops([name]):.3g}",
+  }
+  columns, rows = tables.build(plan.programs, cells, text=("step",))
+  rows = [*rows, ["all", "", "", "", f"{plan.flops():.3g}"]]
   note = "FLOPs as XLA counts them; products with the zeros of a padding are left out."
-  return "\n\n".join([*lines, tables.markdown(columns, cells), note])
+  return "\n\n".join([*lines, tables.markdown(columns, rows), note])
 
 
 def _memory(plan: Plan) -> str:
@@ -112,37 +106,26 @@ def _fits(plan: Plan) -> bool:
 
 def _steps(plan: Plan) -> str:
   """Returns what the target's compiler says of every step."""
-  target = plan.target
+  target, costs = plan.target, plan.costs
   assert target is not None
-  cells = []
-  for name, cost in plan.costs.items():
-    least = roofline.bound(cost, target)
-    cells.append(
-      [
-        name,
-        f"{cost.flops / target.devices / 1e9:,.4g}",
-        _megabytes(cost.moved) if cost.fits else tables.MISSING,
-        f"{cost.sent / 1e6:,.3g}" if cost.fits else tables.MISSING,
-        _megabytes(cost.arguments),
-        _megabytes(cost.temporaries),
-        "yes" if cost.fits else "no",
-        f"{cost.seconds:.0f}",
-        f"{1e3 * least.seconds:.3g}" if cost.fits else tables.MISSING,
-        least.by if cost.fits else tables.MISSING,
-      ]
-    )
-  columns = (
-    ("step", False),
-    ("GFLOP", True),
-    ("MB moved", True),
-    ("MB sent", True),
-    ("MB arguments", True),
-    ("MB working memory", True),
-    ("fits", False),
-    ("compiled in s", True),
-    ("ms at least", True),
-    ("bound by", False),
-  )
+  bounds = {name: roofline.bound(cost, target) for name, cost in costs.items()}
+
+  def fitting(write: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda name: write(name) if costs[name].fits else tables.MISSING
+
+  cells = {
+    "step": str,
+    "GFLOP": lambda name: f"{costs[name].flops / target.devices / 1e9:,.4g}",
+    "MB moved": fitting(lambda name: _megabytes(costs[name].moved)),
+    "MB sent": fitting(lambda name: f"{costs[name].sent / 1e6:,.3g}"),
+    "MB arguments": lambda name: _megabytes(costs[name].arguments),
+    "MB working memory": lambda name: _megabytes(costs[name].temporaries),
+    "fits": lambda name: "yes" if costs[name].fits else "no",
+    "compiled in s": lambda name: f"{costs[name].seconds:.0f}",
+    "ms at least": fitting(lambda name: f"{1e3 * bounds[name].seconds:.3g}"),
+    "bound by": fitting(lambda name: bounds[name].by),
+  }
+  table = tables.build(costs, cells, text=("step", "fits", "bound by"))
   chip = target.chip
   device = "chip" if chip.devices == 1 else f"device, of which a chip has {chip.devices}"
   notes = [
@@ -156,7 +139,7 @@ def _steps(plan: Plan) -> str:
   ]
   if proposed := roofline.microbatch(plan):
     notes.append(f"The delta step may fit with --config.method.microbatch={proposed}: plan again.")
-  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+  return f"{tables.markdown(*table)}\n\n{' '.join(notes)}"
 
 
 def _bounds(plan: Plan) -> str:
@@ -165,30 +148,22 @@ def _bounds(plan: Plan) -> str:
   assert target is not None
   if not all(cost.fits for cost in plan.costs.values()):
     return "No hours: a step does not fit the memory of a chip."
-  cells = []
-  for name, part in (("lower bound", 1.0), (f"at {100 * share:g} % of it", share)):
-    spent = roofline.hours(plan, plan.programs) / part
-    cells.append(
-      [
-        name,
-        _amount(roofline.hours(plan, plan.poison) / part),
-        _amount(spent),
-        tables.MISSING if price is None else _amount(spent * target.chips * price),
-      ]
-    )
-  columns = (
-    (f"roofline of {target.name}", False),
-    ("hours, poison", True),
-    ("hours, all", True),
-    ("cost, all", True),
-  )
+  scales = {"lower bound": 1.0, f"at {100 * share:g} % of it": share}
+  poison, spent = roofline.hours(plan, plan.poison), roofline.hours(plan, plan.programs)
+  cells = {
+    f"roofline of {target.name}": str,
+    "hours, poison": lambda name: _amount(poison / scales[name]),
+    "hours, all": lambda name: _amount(spent / scales[name]),
+    "cost, all": lambda name: _cost(spent / scales[name] * target.chips, price),
+  }
+  table = tables.build(scales, cells, text=tuple(cells)[:1])
   notes = [
     "The bound of a step is the longest of arithmetic, memory and links at their peaks. No step "
     "reaches it; the share (--share) is an assumption, and nothing was measured on the chips. "
     "Compilation, reading data and writing checkpoints are left out.",
     *_advice(plan),
   ]
-  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+  return f"{tables.markdown(*table)}\n\n{' '.join(notes)}"
 
 
 def _advice(plan: Plan) -> list[str]:
@@ -215,52 +190,29 @@ def _communication(plan: Plan) -> str:
       cells.append(
         [name, kind, str(len(own)), f"{payload:,}", f"{sent:,.0f}", largest.shapes[0] + more]
       )
-  columns = (
-    ("step", False),
-    ("collective", False),
-    ("number", True),
-    ("bytes of results", True),
-    ("bytes sent by a device", True),
-    ("largest", False),
-  )
+  numbers = (("number", True), ("bytes of results", True), ("bytes sent by a device", True))
+  columns = (("step", False), ("collective", False), *numbers, ("largest", False))
   note = f"In one step on {plan.options.chips} devices; bytes sent as a ring would."
   return f"{tables.markdown(columns, cells)}\n\n{note}"
 
 
 def _hours(plan: Plan) -> str:
   count, share, price = plan.options.chips, plan.options.share, plan.options.price
-  poison, cells = plan.poison, []
-  for chip in chips.CHIPS:
-    spent = hours(plan.flops(), chip, count, share)
-    fits = plan.peak <= chip.memory_gb * 1e9
-    cells.append(
-      [
-        f"{count} x {chip.name}",
-        f"{chip.tflops:g}",
-        f"{chip.memory_gb:g}{'' if fits else ' (too small)'}",
-        _amount(hours(plan.flops(poison), chip, count, share)),
-        _amount(spent),
-        tables.MISSING if price is None else _amount(spent * count * price),
-      ]
-    )
-  cells.append(
-    [
-      f"this machine ({plan.machine})",
-      tables.MISSING,
-      tables.MISSING,
-      _amount(plan.seconds(poison) / 3600),
-      _amount(plan.seconds() / 3600),
-      tables.MISSING,
-    ]
-  )
-  columns = (
-    ("chips", False),
-    ("bf16 TFLOP/s each", True),
-    ("GB each", True),
-    ("hours, poison", True),
-    ("hours, all", True),
-    ("cost, all", True),
-  )
+  poison, everything = plan.flops(plan.poison), plan.flops()
+  cells = {
+    "chips": lambda chip: f"{count} x {chip.name}",
+    "bf16 TFLOP/s each": lambda chip: f"{chip.tflops:g}",
+    "GB each": lambda chip: (
+      f"{chip.memory_gb:g}{'' if plan.peak <= chip.memory_gb * 1e9 else ' (too small)'}"
+    ),
+    "hours, poison": lambda chip: _amount(hours(poison, chip, count, share)),
+    "hours, all": lambda chip: _amount(hours(everything, chip, count, share)),
+    "cost, all": lambda chip: _cost(hours(everything, chip, count, share) * count, price),
+  }
+  columns, rows = tables.build(chips.CHIPS, cells, text=("chips",))
+  here = (_amount(plan.seconds(names) / 3600) for names in (plan.poison, plan.programs))
+  unknown = tables.MISSING
+  rows = [*rows, [f"this machine ({plan.machine})", unknown, unknown, *here, unknown]]
   held = ", ".join(f"{p.batch / count:g} ({name})" for name, p in plan.programs.items())
   notes = [
     f"Chips: an estimate that assumes {100 * share:g} % of the bfloat16 peak and communication "
@@ -273,11 +225,15 @@ def _hours(plan: Plan) -> str:
     + ".",
   ]
   notes += _advice(plan)
-  return f"{tables.markdown(columns, cells)}\n\n{' '.join(notes)}"
+  return f"{tables.markdown(columns, rows)}\n\n{' '.join(notes)}"
 
 
 def _amount(value: float) -> str:
   return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _cost(hours: float, price: float | None) -> str:
+  return tables.MISSING if price is None else _amount(hours * price)
 
 
 def _megabytes(count: int) -> str:

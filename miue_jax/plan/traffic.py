@@ -32,19 +32,15 @@ class _Line:
   text: str
 
 
-def moved(hlo: str, *, loops: bool = True) -> int:
+def moved(hlo: str) -> int:
   """Returns the bytes that one device reads and writes in one run of a scheduled HLO module.
 
   An operation reads its operands and writes its results, and a fusion is one operation. Gathers and
   slices read what they return; updates in place read and write what is new. Memory on the chip and
-  the padding of layouts do not count.
-
-  Args:
-    hlo: Text of the module.
-    loops: Whether the body of a loop counts as often as it runs; otherwise it counts once.
+  the padding of layouts do not count. The body of a loop counts as often as it runs.
   """
   computations, entry = _parsed(hlo)
-  return _of(entry, computations, loops)
+  return _of(entry, computations)
 
 
 def _parsed(hlo: str) -> tuple[dict[str, list[_Line]], str]:
@@ -69,15 +65,14 @@ def _size(kind: str, op: str) -> int:
   return array_bytes(_ON_CHIP.sub("", kind))
 
 
-def _of(name: str, computations: dict[str, list[_Line]], loops: bool) -> int:
+def _of(name: str, computations: dict[str, list[_Line]]) -> int:
   lines, total = computations[name], 0
   sizes = {line.name: line.size for line in lines}
   for line in lines:
     if line.op == "while" and (found := _BODY.search(line.text)):
-      trips = _trips(line, computations[found[1]]) if loops else 1
-      total += trips * _of(found[2], computations, loops)
+      total += _trips(line, computations[found[1]]) * _of(found[2], computations)
     elif line.op in ("call", "conditional") and (found := _CALLED.search(line.text)):
-      total += _of(found[1], computations, loops)
+      total += _of(found[1], computations)
     elif line.op == "fusion" and (found := _CALLED.search(line.text)):
       total += _fused(line, sizes, computations[found[1]])
     elif line.op not in _FREE and not line.op.endswith("-done"):

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.settings.errors import UserError
-
 CONTROLS = ("clean", "random", "restored")
 _RANK = {"clean": 0, "random": 1, "restored": 3}  # Poisons have rank 2.
 IDENTITY = ("dataset", "victim", "defence", "method", "seed")
@@ -112,11 +110,10 @@ def aggregate(
     axes: cells of a comparison: each gets a condition, and rows of other cells do not count. None
       takes the cells from the rows: settings in order of appearance, clean first in each.
     lost: trainings that failed, with `reason`; one that has a row does not count as lost.
-
-  Raises:
-    UserError: a row lacks one of the keys that identify it.
   """
-  found, failed = _by_identity(rows), _by_identity(lost)
+  found, failed = (
+    {tuple(row[key] for key in IDENTITY): row for row in some} for some in (rows, lost)
+  )
   if axes is None:
     settings = list(dict.fromkeys(key[:3] for key in found))
     keys = sorted(found, key=lambda key: (settings.index(key[:3]), _RANK.get(key[3], 2)))
@@ -132,18 +129,6 @@ def aggregate(
   for key in keys:
     cells.setdefault(key[:4], []).append(key)
   return [_condition(cell, cells, found, failed) for cell in cells]
-
-
-def _by_identity(rows: Iterable[Row]) -> dict[tuple, Row]:
-  kept = {}
-  for number, row in enumerate(rows, 1):
-    missing = [key for key in IDENTITY if key not in row]
-    if missing:
-      raise UserError(
-        f"Row {number} of the results has no {missing[0]!r}; delete that row and evaluate again."
-      )
-    kept[tuple(row[key] for key in IDENTITY)] = row
-  return kept
 
 
 def _condition(

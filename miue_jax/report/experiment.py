@@ -138,11 +138,7 @@ class Experiment:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Returns results as an aligned Markdown table with one line for each condition.
-
-  Raises:
-    UserError: a row lacks one of the keys that identify it.
-  """
+  """Returns results as an aligned Markdown table with one line for each condition."""
   return tables.markdown(*results(aggregate(rows))) if rows else _NO_RESULTS
 
 

@@ -1,6 +1,7 @@
 """Cells of tables, and tables as aligned Markdown, CSV and LaTeX."""
 
 import csv
+import html
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -78,9 +79,7 @@ def _readable(key: str, value: Any) -> str:
 
 def escape(text: str) -> str:
   """Escapes markup, cell borders and line breaks for a Markdown cell or sentence."""
-  for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-    text = text.replace(character, entity)
-  return " ".join(text.split())
+  return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
 
 def markdown(columns: Columns, cells: Cells) -> str:

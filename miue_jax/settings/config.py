@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from miue_jax import budget
-from miue_jax.settings.errors import SettingError, UserError
+from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import (
   Count,
   CountOrZero,
@@ -25,8 +25,8 @@ from miue_jax.settings.schema import (
   Positive,
   Seed,
   at_most,
+  changed,
   distinct,
-  make,
   require,
   settings,
 )
@@ -280,21 +280,8 @@ def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Co
   Raises:
     UserError: A key is unknown, or a value has the wrong type or is out of range.
   """
-  section = dict(values.get("method", {}))
-  if (name := section.get("name")) not in methods:
+  if (name := values.get("method", {}).get("name")) not in methods:
     known = ", ".join(sorted(methods))
     raise UserError(f"Setting method.name is {name!r}; it must be one of {known}.")
-  result: Any = None
-  problems, method = [], Method(name=name)
-  try:
-    method = make(methods[name], section, "method.")
-  except SettingError as error:  # goes on, so that the problems of all sections are found
-    problems += error.problems
-  result: Any = None
-  try:
-    result = make(Config, {**values, "method": method})
-  except SettingError as error:
-    problems += error.problems
-  if problems:
-    raise SettingError(*problems)
-  return result
+  # The problems of the method come first.
+  return changed(Config(method=methods[name]()), {"method": {}, **values})

@@ -62,38 +62,48 @@ def settings(cls: _Class) -> _Class:
 
 
 def make(kind: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-  """Makes a settings dataclass, and those inside it, from plain values.
+  """Makes a settings dataclass from plain values, as `changed` changes its defaults."""
+  return changed(kind(), values, prefix)
+
+
+def changed(given: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
+  """Returns settings with some fields changed, also those of the settings inside them.
 
   Args:
-    kind: The settings dataclass.
-    values: Values by field; a field that is left out keeps its default. Lists become tuples, and
-      NumPy scalars become Python numbers.
+    given: An object of a settings dataclass.
+    changes: New values by field. A mapping changes only the keys that it names, in settings and in
+      dictionaries. Lists become tuples, and NumPy scalars become Python numbers.
     prefix: Prefix of the fields' names in messages, such as `"method."`.
 
   Raises:
     UserError: A field is unknown, or a value has the wrong type or is out of range. The message
       names all such fields.
   """
-  defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-  for key in values:
-    if key not in defaults:
-      raise UserError(unknown(key, defaults, prefix))
-  result: Any = None
+  known = names(type(given))
+  for key in changes:
+    if key not in known:
+      raise UserError(unknown(key, known, prefix))
   made, problems = {}, []
-  for key, value in values.items():
-    inside = dataclasses.is_dataclass(defaults[key]) and isinstance(value, Mapping)
+  for key, value in changes.items():
+    inside = dataclasses.is_dataclass(old := getattr(given, key)) and isinstance(value, Mapping)
     try:
-      made[key] = make(type(defaults[key]), value, f"{prefix}{key}.") if inside else value
-    except SettingError as error:  # goes on with the default, so that all problems are found
+      made[key] = changed(old, value, f"{prefix}{key}.") if inside else merged(old, value)
+    except SettingError as error:  # goes on without the change, so that all problems are found
       problems += error.problems
-  result = None
   try:
-    result = kind(**made)
+    given = dataclasses.replace(given, **made)
   except SettingError as error:
     problems += [(prefix + key, problem) for key, problem in error.problems]
   if problems:
     raise SettingError(*problems)
-  return result
+  return given
+
+
+def merged(old: Any, new: Any) -> Any:
+  """Returns `new`, or the keys of both where both are mappings."""
+  if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+    return new
+  return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
 
 
 def require(fine: bool, key: str, value: Any, allowed: str) -> None:
@@ -169,7 +179,7 @@ def _sentence(problem: Mapping[str, Any]) -> str:
   """Returns what is wrong with a value, to follow "Setting KEY"."""
   value, context = problem["input"], problem.get("ctx", {})
   if problem["type"] == "setting":
-    return f"is {_short(context['value'])}; it must be {context['allowed']}."
+    return f"is {short(context['value'])}; it must be {context['allowed']}."
   allowed = problem["msg"].replace("Input should", "it must").replace("String should", "it must")
   allowed = allowed.replace("'", '"')
   allowed = allowed.replace("greater than or equal to", "at least")
@@ -177,10 +187,11 @@ def _sentence(problem: Mapping[str, Any]) -> str:
   if problem["type"] == "too_short":
     allowed = "it must have at least one entry"
   if problem["type"].endswith("_type"):
-    return f"is {_short(value)} ({type(value).__name__}); {allowed}."
-  return f"is {_short(value)}; {allowed}."
+    return f"is {short(value)} ({type(value).__name__}); {allowed}."
+  return f"is {short(value)}; {allowed}."
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+  """Returns the text of a value for a message, at most about 100 characters."""
   text = repr(value)
   return text if len(text) <= 100 else f"{text[:100]}..."

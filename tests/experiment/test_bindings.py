@@ -8,7 +8,7 @@ import pytest
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import bindings
-from miue_jax.experiment.workdir import Workdir
+from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.machine import files
 from miue_jax.methods import METHODS, miue, random
 from miue_jax.settings.config import Compare, Config, Data, Evaluate, Fit, Measure, Model
@@ -25,7 +25,8 @@ def make_dataset(first_pixel=0, first_label=0, first_test=0):
   return Dataset("tiny", Split(images, labels), Split(test, labels), ("a", "b"))
 
 
-IMAGES = bindings.fingerprints(make_dataset())
+DATASET = make_dataset()
+IMAGES = bindings.fingerprints(DATASET)
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def workdir(tmp_path):
 
   def make(*stages, config=CONFIG):
     made = Workdir(tmp_path)
-    bindings.record(made, config, "tiny", IMAGES, stages)
+    record(made, config, stages)
     for stage in stages:
       path = made.root / bindings._MADE[stage][0]
       path.parent.mkdir(exist_ok=True)
@@ -49,7 +50,11 @@ def workdir(tmp_path):
 
 
 def check(workdir, config=CONFIG, images=IMAGES, stages=ALL):
-  bindings.check(workdir, config, "tiny", images, stages)
+  bindings.check(Experiment(config, workdir, DATASET), images, stages)
+
+
+def record(workdir, config, stages):
+  bindings.record(Experiment(config, workdir, DATASET), IMAGES, stages)
 
 
 def changed(**sections):
@@ -107,7 +112,7 @@ def test_a_stage_is_bound_to_the_settings_that_it_used(workdir, stage, change, w
 def test_a_stage_that_made_nothing_is_not_bound(tmp_path, stage, change, words):
   del words
   made = Workdir(tmp_path)
-  bindings.record(made, CONFIG, "tiny", IMAGES, (stage,))
+  record(made, CONFIG, (stage,))
   check(made, changed(**change))
 
 
@@ -183,9 +188,9 @@ def test_a_table_grows_but_its_victims_do_not_change(workdir):
 def test_the_same_settings_write_the_same_bytes(workdir):
   made = workdir(*ALL)
   before = made.config.read_bytes()
-  bindings.record(made, CONFIG, "tiny", IMAGES, ALL)
+  record(made, CONFIG, ALL)
   assert made.config.read_bytes() == before
-  bindings.record(made, changed(measure={"bins": 8}), "tiny", IMAGES, ("measure",))
+  record(made, changed(measure={"bins": 8}), ("measure",))
   stages = json.loads(made.config.read_text())["stages"]
   assert set(stages) == set(ALL)
   assert stages["measure"]["measure.bins"] == 8

@@ -156,10 +156,10 @@ def test_files_are_measured_on_the_same_rows(tmp_path):
   np.savez(paths[0], x)
   np.savez(paths[1], clean=x, released=y)
   settings = Measure(estimators=("gaussian",), samples=300, bootstrap=0, null=0, projections=8)
-  found = measure.between_files((paths[0], ""), (paths[1], "released"), settings)
+  found = measure.between_files(str(paths[0]), f"{paths[1]}:released", settings)
   assert (found["settings"]["samples"], found["settings"]["of"]) == (300, 500)
   # Rows that were drawn apart would be independent.
   assert found["rows"][0]["mi"] == pytest.approx(closed_forms.bivariate_normal(0.9), abs=0.2)
   np.savez(paths[1], y[:-1])
   with pytest.raises(UserError, match="row i of both"):
-    measure.between_files((paths[0], ""), (paths[1], ""), settings)
+    measure.between_files(*map(str, paths), settings)

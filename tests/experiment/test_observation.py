@@ -9,7 +9,7 @@ from tiny import Tiny
 from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.experiment import observation
-from miue_jax.experiment.workdir import Workdir
+from miue_jax.experiment.workdir import Experiment, Workdir
 from miue_jax.information import ESTIMATORS, theory
 from miue_jax.machine import sharding, signals
 from miue_jax.machine.checkpoint import Checkpoints
@@ -55,7 +55,7 @@ def generate(tmp_path, use_devices, monkeypatch, reporter):
     config = dataclasses.replace(CONFIG, method=settings, measure=measure)
     observer = None
     if measure.epochs:
-      observer = observation.Observer(DATASET, config, Workdir(tmp_path))
+      observer = observation.Observer(Experiment(config, Workdir(tmp_path), DATASET))
     return METHODS["miue"].generate(
       DATASET,
       settings,

@@ -6,7 +6,6 @@ import pytest
 
 from miue_jax.experiment import recipes
 from miue_jax.methods import ap, em
-from miue_jax.settings import config as configs
 from miue_jax.settings.config import Compare, Config, Model, Sgd
 from miue_jax.settings.errors import UserError
 
@@ -83,10 +82,3 @@ def test_a_wrong_dataset_is_named(changes, words):
   config = Config(compare=Compare(methods=("em",), datasets={"x": changes}))
   with pytest.raises(UserError, match=words):
     recipes.for_dataset(config, "x")
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "a b", "-x", "report"])
-def test_a_dataset_is_named_as_a_folder_may_be(name):
-  values = {"method": {"name": "em"}, "compare": {"methods": ("em",), "datasets": {name: {}}}}
-  with pytest.raises(UserError, match="letters"):
-    configs.freeze(values, {"em": em.Settings})

@@ -1,6 +1,7 @@
 """Choice of devices, and the mesh over them."""
 
 import os
+from unittest import mock
 
 import jax
 import pytest
@@ -21,6 +22,15 @@ def test_start_makes_one_axis_over_the_devices_asked_for(count):
 def test_start_takes_as_many_cores_as_divide_every_batch(monkeypatch, sizes, cores, count):
   monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
   assert meshes.start(0, sizes).size == count
+
+
+def test_start_offers_devices_of_a_cpu_beyond_those_of_the_environment(monkeypatch):
+  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
+  asked = mock.Mock()
+  monkeypatch.setattr(jax.config, "update", asked)
+  for offered in (16, 2, 0):
+    assert meshes.start(1, (4,), offered).size == 1
+  assert asked.call_args_list == [mock.call("jax_num_cpu_devices", n) for n in (16, 8, 8)]
 
 
 def test_more_devices_than_there_are_is_an_error():

@@ -6,7 +6,6 @@ import statistics
 import pytest
 
 from miue_jax.report.aggregate import Axes, aggregate, mean_curve, statistic
-from miue_jax.settings.errors import UserError
 
 
 def test_mean_and_sample_standard_deviation_over_seeds(make_row):
@@ -57,13 +56,6 @@ def test_the_gap_compares_within_one_victim_and_defence(make_row):
   assert gaps[("small_cnn", "none")] == pytest.approx(70.0)
   assert gaps[("small_cnn", "jpeg")] == pytest.approx(30.0)
   assert gaps[("mlp", "none")] is None
-
-
-def test_a_row_without_a_key_is_an_error_with_its_number(make_row):
-  broken = make_row("clean", 90.0)
-  del broken["victim"]
-  with pytest.raises(UserError, match=r"Row 2 .* no 'victim'"):
-    aggregate([make_row("clean", 90.0), broken])
 
 
 def test_axes_choose_the_cells_and_keep_the_empty_ones(make_row):

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import pathlib
 
-import ml_collections
 import pytest
 
 from miue_jax.information import estimators
@@ -118,9 +117,16 @@ def test_values_are_converted_where_nothing_is_lost(key, value, stored):
 
 
 def test_keys_that_are_left_out_keep_their_defaults():
-  settings = ml_collections.ConfigDict({"method": {"name": "miue", "zeta": 0.5}})
-  method = METHODS["miue"].settings(zeta=0.5)
-  assert freeze(settings.to_dict()) == config.Config(method=method)
+  method = {"name": "rem", "epochs": 5, "source": {"batch_size": 64}}
+  frozen = freeze({"method": method, "victim": {"width": 8}})
+  # These are the defaults of the fields, not those of their types.
+  assert (frozen.method.source.schedule, frozen.victim.normalise) == ("steps", "none")
+  default = METHODS["rem"].settings()
+  source = dataclasses.replace(default.source, batch_size=64)
+  assert frozen == config.Config(
+    method=dataclasses.replace(default, epochs=5, source=source),
+    victim=config.Model(width=8, normalise="none"),
+  )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +315,7 @@ def test_an_objective_without_terms_is_refused():
     freeze(values)
 
 
-@pytest.mark.parametrize("name", ["report", "a/b", "..", ""])
+@pytest.mark.parametrize("name", ["report", "a/b", "a b", "-x", "..", ""])
 def test_data_sets_of_a_table_have_names_of_folders(name):
   with pytest.raises(UserError, match=r"Setting compare\.datasets is .*; it must be of letters"):
     freeze(changed("compare.datasets", {name: {}}))
