@@ -173,7 +173,7 @@ def _victim(config: Config, sizes: Sizes) -> Program:
 
   def arguments(images, labels):
     state = step.fresh_state(module, optimiser, jax.random.key(config.seed), sizes.image)
-    constants = step.example_pass(layout, images, labels, fit.batch_size, None)
+    constants = step.example_pass(layout, images, labels, fit.batch_size)
     return (state, step.Sums.empty()), constants, jnp.int32(0)
 
   return Program(
