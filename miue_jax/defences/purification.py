@@ -86,7 +86,7 @@ def restored(
 ) -> np.ndarray:
   """Returns images from which a network removed what it learned from pairs to remove.
 
-  An adversary who can have images of his own protected gets such pairs. The idea is that of
+  An adversary who can have their own images protected gets such pairs. The idea is that of
   BridgePure (Wang et al., "BridgePure: Limited Protection Leakage Can Break Black-Box Data
   Protection", NeurIPS 2025), whose network is a diffusion bridge, and LightShed (Foerster et al.,
   USENIX Security 2025), whose network is an autoencoder. Here a U-Net predicts the perturbation by

@@ -173,7 +173,8 @@ class Stepwise:
     procedure = self.procedure(settings, sizes, seed)
     table = procedure.layout.place(train)
     chosen = self.chosen(train.labels, settings, seed)
-    perturbed = deltas.perturbed_rows(chosen, procedure.layout)
+    ids = procedure.layout.ids
+    perturbed = sharding.shard((ids >= 0) & chosen[np.maximum(ids, 0)])
     delta = deltas.first_delta(dataset, settings, procedure.layout, seed)
     made = procedure.start(lambda name: prng.stream(seed, name), delta)
     parts = {"delta": delta, **{name: step.Sums.zero() for name in procedure.sums}} | {
