@@ -55,3 +55,15 @@ def noisy_dataset(count, channels=1):
   images = rng.normal(128, 12, (count, 8, 8, channels)).astype(np.uint8)
   labels = rng.permutation(np.arange(count, dtype=np.int32) % 3)
   return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
+
+
+def central_differences(function, x, step=1e-6):
+  """Returns the gradient of a scalar function of an array, in float64."""
+  gradient = np.zeros(x.shape)
+  for at in np.ndindex(x.shape):
+    moved = x.astype(np.float64)
+    moved[at] += step
+    above = function(moved)
+    moved[at] -= 2 * step
+    gradient[at] = (above - function(moved)) / (2 * step)
+  return gradient

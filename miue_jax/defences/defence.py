@@ -9,7 +9,6 @@ import numpy as np
 
 from miue_jax.data.dataset import Split
 from miue_jax.settings.config import Fit
-from miue_jax.settings.errors import UserError
 from miue_jax.train.step import State
 from miue_jax.transforms import hooks as hooks_lib
 
@@ -72,17 +71,3 @@ def each(change: Callable[[np.ndarray], np.ndarray]) -> Preprocess:
     return dataclasses.replace(train, images=train.images.map(lambda ids, block: change(block)))
 
   return preprocess
-
-
-def in_memory(split: Split, name: str) -> Split:
-  """Returns `split` if its images are in memory.
-
-  Raises:
-    UserError: the images are read from their files whenever they are needed.
-  """
-  if not split.images.in_memory:
-    raise UserError(
-      f"Defence {name!r} looks at all training images at once: raise data.memory so that they fit "
-      "in memory, or remove the defence from evaluate.defences."
-    )
-  return split

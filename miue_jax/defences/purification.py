@@ -19,7 +19,7 @@ import optax
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
 from miue_jax.defences import generative
-from miue_jax.defences.defence import Defence, in_memory
+from miue_jax.defences.defence import Defence
 from miue_jax.machine import prng, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
@@ -63,11 +63,9 @@ def variational(training: Training = Training()) -> Defence:
   """
 
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
-    in_memory(train, "vae")
+    _require_in_memory(train, "vae")
     model = generative.Autoencoder(training.width, train.images.shape[1:])
-    start = jnp.zeros((1, *train.images.shape[1:]))
-    key = prng.stream(seed, "purifier")
-    params = jax.jit(model.init)(key, start, jnp.zeros((1, generative.LATENT)))["params"]
+    params = _drawn(model, train.images.shape[1:], (generative.LATENT,), seed)
     params = fit(functools.partial(evidence_loss, model), params, clean, training, seed)
 
     @jax.jit
@@ -88,7 +86,7 @@ def restored(
 ) -> np.ndarray:
   """Returns images from which a network removed what it learned from pairs to remove.
 
-  An adversary who can have images of his own protected gets such pairs. The idea is that of
+  An adversary who can have their own images protected gets such pairs. The idea is that of
   BridgePure (Wang et al., "BridgePure: Limited Protection Leakage Can Break Black-Box Data
   Protection", NeurIPS 2025), whose network is a diffusion bridge, and LightShed (Foerster et al.,
   USENIX Security 2025), whose network is an autoencoder. Here a U-Net predicts the perturbation by
@@ -108,8 +106,7 @@ def restored(
     UserError: The final loss is not finite.
   """
   model = generative.UNet(training.width)
-  start = jnp.zeros((1, *images.shape[1:]))
-  params = jax.jit(model.init)(prng.stream(seed, "purifier"), start, jnp.zeros(1))["params"]
+  params = _drawn(model, images.shape[1:], (), seed)
 
   def removed(params, images):
     # The network is that of the diffusion model, at the level of no noise.
@@ -123,12 +120,23 @@ def restored(
   pairs = _unlabelled(np.concatenate([protected, originals], axis=-1))
   params = fit(loss, params, pairs, training, seed)
   apply = jax.jit(removed)
+  made = _replaced(_unlabelled(images), lambda keys, x: apply(params, x), training, seed)
+  return made.images[:]
 
-  def purify(keys, batch):
-    del keys
-    return apply(params, batch)
 
-  return _replaced(_unlabelled(images), purify, training, seed).images[:]
+def _require_in_memory(split: Split, name: str) -> None:
+  """Raises a UserError if the images are read from their files whenever they are needed."""
+  if not split.images.in_memory:
+    raise UserError(
+      f"Defence {name!r} looks at all training images at once: raise data.memory so that they fit "
+      "in memory, or remove the defence from evaluate.defences."
+    )
+
+
+def _drawn(model: Any, image: tuple[int, ...], other: tuple[int, ...], seed: int) -> Any:
+  """Returns initial parameters for one image and another input, of these shapes."""
+  inputs = jnp.zeros((1, *image)), jnp.zeros((1, *other))
+  return jax.jit(model.init)(prng.stream(seed, "purifier"), *inputs)["params"]
 
 
 def _unlabelled(images: np.ndarray) -> Split:
@@ -159,10 +167,9 @@ def diffusion(level: int, training: Training = Training()) -> Defence:
   name = f"avatar{level}"
 
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
-    in_memory(train, name)
+    _require_in_memory(train, name)
     model = generative.UNet(training.width)
-    start = jnp.zeros((1, *train.images.shape[1:]))
-    params = jax.jit(model.init)(prng.stream(seed, "purifier"), start, jnp.zeros(1))["params"]
+    params = _drawn(model, train.images.shape[1:], (), seed)
 
     def noise_of(params, noisy, levels):
       return model.apply({"params": params}, noisy, levels)

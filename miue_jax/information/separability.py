@@ -123,7 +123,8 @@ def epochs_to_share(train_loss: Sequence[float], share: float = 0.5) -> float | 
   below = np.flatnonzero(loss <= share * loss[0])
   if not len(below):
     return None
-  after = int(below[0])
+  if (after := int(below[0])) == 0:
+    return 1.0
   fall = loss[after - 1] - loss[after]
   return after + float((loss[after - 1] - share * loss[0]) / fall)
 

@@ -203,27 +203,26 @@ def _header(stream: IO[bytes], size: int, name: str) -> Header:
 
 def _read(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
   """Reads the values that follow a header."""
+  name = files.shown(name[:100])
   size, free = header.bytes, room.limit()
   if size > free:
-    raise MemoryError(
-      f"{files.shown(name[:100])} takes {size:,} bytes, but there are only {free:,}"
-    )
+    raise MemoryError(f"{name} takes {size:,} bytes, but there are only {free:,}")
   flat = np.empty(size, np.uint8)
   view, filled = flat.data, 0
   while filled < size:
     part = stream.read(min(size - filled, files.MEBIBYTE))
     if not part:
-      raise ValueError(f"{files.shown(name[:100])} is cut off")
+      raise ValueError(f"{name} is cut off")
     view[filled : filled + len(part)] = part
     filled += len(part)
   if stream.read(1):  # At its end, an archive compares the checksum.
-    raise ValueError(f"{files.shown(name[:100])} has another size than its header says")
+    raise ValueError(f"{name} has another size than its header says")
   order = "F" if header.fortran_order else "C"
   array = np.ndarray(header.shape, header.dtype, flat.data, order=order)
   if header.dtype.kind == "U" and size:
     points = flat.view(np.uint32 if header.dtype.isnative else np.dtype(np.uint32).newbyteorder())
     if points.max() > 0x10FFFF:
-      raise ValueError(f"{files.shown(name[:100])} holds what is not text")
+      raise ValueError(f"{name} holds what is not text")
   return array
 
 

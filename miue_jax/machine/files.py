@@ -177,19 +177,12 @@ def require_space(folder: Path, size: int) -> None:
     )
 
 
-@contextlib.contextmanager
-def appended(path: Path) -> Generator[BinaryIO]:
-  """Opens a regular file for reading and for writes at its end; makes it if it is missing.
+def open_to_append(path: Path) -> BinaryIO:
+  """Returns a regular file for reading and for writes at its end; makes it if it is missing.
 
   Raises:
-    UserError: The path is a link or no regular file, or it cannot be written.
+    UserError: The path is a link or no regular file, or it cannot be opened.
   """
-  with reported("write", path), open_to_append(path) as file:
-    yield file
-
-
-def open_to_append(path: Path) -> BinaryIO:
-  """Returns a file as `appended` does; the caller closes it."""
   flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
   _require_own(path)
   with reported("write", path):
@@ -214,7 +207,7 @@ def append_line(path: Path, line: bytes) -> None:
   Raises:
     UserError: The file cannot be written.
   """
-  with appended(path) as file:
+  with reported("write", path), open_to_append(path) as file:
     end = file.seek(0, os.SEEK_END)
     if end > LONGEST:
       raise UserError(f"{shown(path)} has {end:,} bytes, more than its lines can: remove it.")

@@ -47,7 +47,7 @@ def _runs(process: int) -> bool:
   except ProcessLookupError:
     return False
   except (OSError, OverflowError):
-    pass  # It belongs to somebody else.
+    pass  # It belongs to another user.
   return True
 
 

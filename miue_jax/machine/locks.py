@@ -15,13 +15,9 @@ import pathlib
 import socket
 import warnings
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 from miue_jax.machine import documents, files, processes
 from miue_jax.settings.errors import UserError
-
-if TYPE_CHECKING:
-  import filelock
 
 FOLDER = ".locks"  # in a workdir
 
@@ -56,34 +52,18 @@ class Locks:
       UserError: The folder of the lock files cannot be written to.
     """
     name = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
-    lock: filelock.BaseFileLock | None = None
-
-    def acquire() -> bool:
-      nonlocal lock
-      held, lock = _acquired(self._folder / f"{name}.lock", wait, make=True)
-      return held
-
-    held = processes.from_lead(acquire)
-    try:
-      yield held
-    finally:
-      if lock:
-        lock.release()
+    path = self._folder / f"{name}.lock"
+    with contextlib.ExitStack() as stack:
+      yield processes.from_lead(lambda: stack.enter_context(_held(path, wait=wait, make=True)))
 
 
-@contextlib.contextmanager
-def waited_for(path: pathlib.Path) -> Generator[None]:
+def waited_for(path: pathlib.Path) -> contextlib.AbstractContextManager[bool]:
   """Holds the lock of a file during the block, for this process alone.
 
   Raises:
     UserError: The folder of the locks cannot be written.
   """
-  _, lock = _acquired(path.parent / FOLDER / f"{path.name}.lock", True)
-  try:
-    yield
-  finally:
-    if lock:
-      lock.release()
+  return _held(path.parent / FOLDER / f"{path.name}.lock", wait=True)
 
 
 @contextlib.contextmanager
@@ -105,27 +85,28 @@ def alone(folder: pathlib.Path) -> Generator[None]:
     yield
 
 
-def _acquired(
-  path: pathlib.Path, wait: bool, *, make: bool = False
-) -> tuple[bool, "filelock.BaseFileLock | None"]:
-  """Returns whether this program may go on, and the lock to release; may make the workdir, too."""
+@contextlib.contextmanager
+def _held(path: pathlib.Path, *, wait: bool, make: bool = False) -> Generator[bool]:
+  """Yields whether this program may go on; `make` makes all folders above the lock file."""
   import filelock  # It takes a third of a second, which --help should not cost.
 
-  lock = filelock.FileLock(path, thread_local=False, poll_interval=_WAIT_SECONDS)
+  lock, held = filelock.FileLock(path, thread_local=False, poll_interval=_WAIT_SECONDS), True
   with files.reported("write", path), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # about the marker
     try:
       path.parent.mkdir(parents=make, exist_ok=True)
       lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout:
-      return False, None
+      held = False
     except NotImplementedError:
-      return True, None
+      pass  # There are no locks here.
     except OSError as error:
       if error.errno not in _NO_LOCKS:
         raise
-      return True, None
-  return True, lock
+  try:
+    yield held
+  finally:
+    lock.release()  # It does nothing where the lock is not held.
 
 
 def _sign(holder: pathlib.Path) -> None:

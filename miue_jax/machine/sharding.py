@@ -59,12 +59,6 @@ def _assemble(read: Callable[[Any], np.ndarray], shape: tuple[int, ...], spec: j
   return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
 
 
-def local_rows(x: jax.Array, rows: slice) -> np.ndarray:
-  """Returns the shard of `x` on this process that starts at `rows.start`."""
-  starts = {shard.index[0].indices(len(x))[0]: shard.data for shard in x.addressable_shards}
-  return jax.device_get(starts[rows.start])
-
-
 def fetch(tree: Any) -> Any:
   """Returns NumPy copies of whole arrays on every process; all processes must call this."""
 
@@ -97,8 +91,12 @@ def row_blocks(
   rows = len(leaves[0]) // devices
   size = min(rows, max(1, _BLOCK_BYTES // sum(x.nbytes // rows for x in leaves)))
 
+  def local(x: jax.Array, part: slice) -> np.ndarray:
+    starts = {shard.index[0].indices(len(x))[0]: shard.data for shard in x.addressable_shards}
+    return jax.device_get(starts[part.start])
+
   def results(block: Any, part: slice) -> np.ndarray:
-    return work(jax.tree.map(lambda x: local_rows(x, part), block))
+    return work(jax.tree.map(lambda x: local(x, part), block))
 
   for start in range(0, rows, size):
     # The last block starts early enough to be complete: a second shape would compile again.

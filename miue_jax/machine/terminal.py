@@ -67,13 +67,13 @@ def write(text: str) -> None:
     ) from error
 
 
-def fail(message: str, status: int = 2) -> NoReturn:
-  """Prints a message as one line on stderr and leaves the program."""
+def fail(message: str) -> NoReturn:
+  """Prints a message as one line on stderr and leaves the program with status 2."""
   try:
     print(f"miue-jax: {one_line(message)}", file=sys.stderr, flush=True)
   except OSError:
     _discard(sys.stderr)
-  sys.exit(status)
+  sys.exit(2)
 
 
 def _discard(stream: TextIO) -> None:

@@ -195,11 +195,6 @@ def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   return chosen
 
 
-def perturbed_rows(chosen: np.ndarray, layout: lanes.Layout) -> jax.Array:
-  """Returns a mask of the device rows with a chosen image, bool `[rows]`, from bool `[N]`."""
-  return sharding.shard((layout.ids >= 0) & chosen[np.maximum(layout.ids, 0)])
-
-
 def first_delta(
   dataset: Dataset, settings: Any, layout: lanes.Layout, seed: int | tuple[int, ...]
 ) -> Delta:

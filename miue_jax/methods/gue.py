@@ -83,7 +83,11 @@ class Game(Stepwise):
     """Returns the moves of the game and the perturbation of all images; see `stepwise.Stepwise`."""
     layout = deltas.lay_out(sizes.train, settings, seed)
     steps = layout.steps(settings.source.batch_size, partial=False)
-    networks, rates = _networks(settings, sizes, steps)
+    networks = _networks(settings, sizes)
+    rates = (
+      optax.sgd(settings.generator_learning_rate),
+      step.sgd(settings.source, settings.epochs, steps),
+    )
     play = Stage(
       "game",
       settings.source.batch_size,
@@ -132,12 +136,8 @@ class Game(Stepwise):
     )
 
 
-def _networks(
-  settings: Settings, sizes: Sizes, steps: int
-) -> tuple[
-  tuple[nn.Module, nn.Module], tuple[optax.GradientTransformation, optax.GradientTransformation]
-]:
-  """Returns generator and classifier, and their optimisers."""
+def _networks(settings: Settings, sizes: Sizes) -> tuple[nn.Module, nn.Module]:
+  """Returns generator and classifier."""
   height, width = sizes.image[:2]
   if min(height, width) < unet.MIN_SIDE:
     raise UserError(
@@ -145,12 +145,7 @@ def _networks(
       f"at least {unet.MIN_SIDE}x{unet.MIN_SIDE} (data.size)."
     )
   generator = unet.UNet(settings.model.width, settings.model.dtype)
-  classifier = models.build(settings.model, sizes.classes, sizes.image)
-  rates = (
-    optax.sgd(settings.generator_learning_rate),
-    step.sgd(settings.source, settings.epochs, steps),
-  )
-  return (generator, classifier), rates
+  return generator, models.build(settings.model, sizes.classes, sizes.image)
 
 
 def game_step(

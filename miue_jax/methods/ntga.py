@@ -97,9 +97,8 @@ def _step(settings: Settings, classes: int, blocks: int) -> loops.Step:
   """Returns the sign step on one block."""
 
   def targets(labels):
-    return (
-      jax.nn.one_hot(labels, classes) - 1 / classes
-    )  # an untrained network predicts 0 on average
+    # The mean is 0, which an untrained network predicts.
+    return jax.nn.one_hot(labels, classes) - 1 / classes
 
   def loss(constants, batch, images, weights, index, delta):
     del delta

@@ -76,7 +76,6 @@ def delta_step(
     auxiliary: Adds its term to every view, of which it sees the clean images as well.
     transformation: Input transformation of every poisoned image, before augmentation.
   """
-  on_device = not cpu.in_use()
 
   def loss(constants, batch, images, weights, index, delta):
     total = jax.lax.psum(jnp.sum(weights), AXIS)
@@ -104,11 +103,11 @@ def delta_step(
         key = jax.random.fold_in(constants.data.key, index * settings.draws + draw)
         keys = prng.example_keys(jax.random.fold_in(key, _ADVERSARY), batch.ids)
         inputs = view(variable, key), batch.labels, keys
-        features, logits = in_parts(judged, inputs, settings, on_device)
+        features, logits = in_parts(judged, inputs, settings)
         rowwise = objective(features, logits, batch.labels, weights, settings)
         chex.assert_equal_shape((rowwise, weights))
         if auxiliary:
-          clean, _ = in_parts(source, view(jnp.zeros_like(variable), key), settings, on_device)
+          clean, _ = in_parts(source, view(jnp.zeros_like(variable), key), settings)
           term, state = auxiliary.term(state, clean, features, weights)
           rowwise += term
         losses.append(jax.lax.psum(jnp.sum(weights * rowwise), AXIS) / jnp.maximum(total, 1e-12))
@@ -165,7 +164,7 @@ def sign_step(settings: Any, loss: Loss) -> loops.Step:
 
 
 def in_parts(
-  apply: Callable[[Any], Any], inputs: Any, settings: Any, on_device: bool
+  apply: Callable[[Any], Any], inputs: Any, settings: Any
 ) -> tuple[jax.Array, jax.Array]:
   """Returns `apply(inputs)`, computed for `microbatch` images (of all devices) at a time.
 
@@ -177,7 +176,7 @@ def in_parts(
     return apply(inputs)
   count = settings.batch_size // settings.microbatch
   parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), inputs)
-  if not on_device:
+  if cpu.in_use():
     each = (jax.tree.map(lambda x, n=n: x[n], parts) for n in range(count))
     return jax.tree.map(lambda *x: jnp.concatenate(x), *map(jax.checkpoint(apply), each))
   outputs = jax.lax.map(jax.checkpoint(apply), parts)

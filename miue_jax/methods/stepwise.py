@@ -127,7 +127,7 @@ class Procedure:
   stages: tuple[Stage, ...]
   turns: tuple[Turn, ...]
   names: tuple[str, ...]
-  start: Callable[[Callable[[str], jax.Array], Delta], dict[str, Any]] = lambda key, delta: {}
+  start: Callable[[Callable[[str], jax.Array], Delta], dict[str, Any]]
   specs: Mapping[str, jax.P] = dataclasses.field(default_factory=dict)
   result: str = "delta"
   finished: Callable[[Mapping[str, np.ndarray]], bool] = lambda history: False
@@ -173,7 +173,8 @@ class Stepwise:
     procedure = self.procedure(settings, sizes, seed)
     table = procedure.layout.place(train)
     chosen = self.chosen(train.labels, settings, seed)
-    perturbed = deltas.perturbed_rows(chosen, procedure.layout)
+    ids = procedure.layout.ids
+    perturbed = sharding.shard((ids >= 0) & chosen[np.maximum(ids, 0)])
     delta = deltas.first_delta(dataset, settings, procedure.layout, seed)
     made = procedure.start(lambda name: prng.stream(seed, name), delta)
     parts = {"delta": delta, **{name: step.Sums.zero() for name in procedure.sums}} | {
@@ -282,7 +283,7 @@ def _phase(procedure: Procedure, stage: Stage, settings: Any, sizes: Sizes) -> P
     delta = Delta.zeros(settings, len(images), sizes.classes, sizes.image)
     parts = {"delta": delta, **dict.fromkeys(procedure.sums, step.Sums.empty())}
     parts |= procedure.start(lambda name: jax.random.key(0), delta)
-    data = step.example_pass(procedure.layout, images, labels, stage.batch, None)
+    data = step.example_pass(procedure.layout, images, labels, stage.batch)
     size, perturbed = jnp.float32(turns[0].step_size), jnp.ones(len(images), bool)
     constants = stage.constants(parts, data, perturbed, size)
     return tuple(parts[name] for name in stage.changes), constants

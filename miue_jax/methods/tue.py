@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from miue_jax import models
-from miue_jax.machine import cpu, loops, prng
+from miue_jax.machine import loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step, source
 from miue_jax.methods.shared_settings import AlternatingSettings
@@ -165,7 +165,6 @@ def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Ste
 
   L_con is averaged over `settings.draws` pairs of views.
   """
-  on_device = not cpu.in_use()
 
   def loss(constants, batch, images, weights, index, delta):
     total = jnp.maximum(jax.lax.psum(jnp.sum(weights), AXIS), 1e-12)
@@ -177,7 +176,7 @@ def delta_step(module: nn.Module, settings: Settings, classes: int) -> loops.Ste
       key = jax.random.fold_in(constants.data.key, number)
       keys = prng.example_keys(key, batch.ids)
       view = _coloured(keys, augment(settings.augment, keys, delta.added(images, variable)))
-      return sign_step.in_parts(network, view, settings, on_device)[1]
+      return sign_step.in_parts(network, view, settings)[1]
 
     def loss_of(variable, state):
       value, hits = 0.0, 0.0

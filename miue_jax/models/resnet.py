@@ -54,7 +54,7 @@ class ResNet(Network):
 
   Attributes:
     depths: Number of blocks in each stage.
-    block: Class of the blocks.
+    block: Makes a block from its channels, stride and dtype.
   """
 
   depths: tuple[int, int, int, int]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from miue_jax.models import layers
-from miue_jax.models.network import Network
+from miue_jax.models.resnet import ResNet
 from miue_jax.models.wide_resnet import PreActBlock
 
 REDUCTION = 16
@@ -29,26 +29,5 @@ def squeeze_excite(x: jax.Array, dtype: str) -> jax.Array:
   return x * jnp.expand_dims(gate, (1, 2))
 
 
-class SENet(Network):
-  """Applies a stem and four stages of gated blocks; each stage doubles the channels.
-
-  `model.width` is the number of channels of the first stage.
-
-  Attributes:
-    depths: Number of blocks in each stage.
-  """
-
-  depths: tuple[int, int, int, int]
-
-  def backbone(self, x: jax.Array, train: bool) -> jax.Array:
-    """Maps normalised images `[batch, height, width, channel]` to features `[batch, d]`."""
-    width, dtype = self.model.width, self.model.dtype
-
-    def block(stage, stride):
-      return PreActBlock(width * 2**stage, stride, dtype, squeeze_excite)
-
-    x = layers.stages(layers.stem(x, width, self.model, train), train, self.depths, block)
-    return layers.global_average(x)
-
-
-senet18 = functools.partial(SENet, depths=(2, 2, 2, 2))
+gated_block = functools.partial(PreActBlock, gate=squeeze_excite)
+senet18 = functools.partial(ResNet, depths=(2, 2, 2, 2), block=gated_block)

@@ -150,7 +150,7 @@ def _victim(config: Config, sizes: Sizes) -> Phase:
 
   def arguments(images, labels):
     state = step.fresh_state(module, optimiser, jax.random.key(config.seed), sizes.image)
-    constants = step.example_pass(layout, images, labels, fit.batch_size, None)
+    constants = step.example_pass(layout, images, labels, fit.batch_size)
     return (state, step.Sums.empty()), constants
 
   return Phase(

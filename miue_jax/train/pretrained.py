@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from miue_jax import models
 from miue_jax.machine import archives, files
@@ -26,9 +27,9 @@ def save(variables: Variables, path: str | os.PathLike) -> None:
   Raises:
     UserError: the file cannot be written.
   """
-  leaves, _ = jax.tree.flatten_with_path(variables)
+  leaves = flatten_dict(variables, sep="/")
   with files.replacing(path) as file:
-    arrays: dict[str, Any] = {_name(keys): np.asarray(leaf) for keys, leaf in leaves}
+    arrays: dict[str, Any] = {name: np.asarray(leaves[name]) for name in sorted(leaves)}
     np.savez(file, **arrays)
 
 
@@ -125,10 +126,5 @@ def check(trained: Variables, module: nn.Module, image: tuple[int, ...]) -> None
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """Returns the shape of every leaf by its path, e.g. "params/Conv_0/kernel"."""
-  leaves, _ = jax.tree.flatten_with_path(tree)
-  return {_name(keys): leaf.shape for keys, leaf in leaves}
-
-
-def _name(keys: tuple[Any, ...]) -> str:
-  """Returns the path of a leaf as text, e.g. "params/Conv_0/kernel"."""
-  return jax.tree_util.keystr(keys, simple=True, separator="/")
+  leaves: Any = flatten_dict(tree, sep="/")
+  return {path: leaf.shape for path, leaf in leaves.items()}

@@ -120,11 +120,11 @@ def pass_spec(delta: Any) -> Pass:
   return Pass(rows, delta, rows, whole)
 
 
-def example_pass(layout: lanes.Layout, images: Any, labels: Any, batch: int, delta: Any) -> Pass:
+def example_pass(layout: lanes.Layout, images: Any, labels: Any, batch: int) -> Pass:
   """Returns a traceable `Pass` over all images, to compile a step for without data."""
   key, ids = jax.random.key(0), jnp.asarray(layout.ids)
   table = lanes.Table(images.reshape(len(images), -1), labels, ids, images.shape[1:])
-  return Pass(table, delta, lanes.shuffle(key, ids, batch), key)
+  return Pass(table, None, lanes.shuffle(key, ids, batch), key)
 
 
 def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:

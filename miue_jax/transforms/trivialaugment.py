@@ -12,18 +12,6 @@ from miue_jax.transforms.compression import LUMA
 from miue_jax.transforms.hooks import Targets, assert_batch
 
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-TONAL = (
-  "identity",
-  "autocontrast",
-  "equalize",
-  "solarize",
-  "posterize",
-  "colour",
-  "contrast",
-  "brightness",
-  "sharpness",
-)
-OPERATIONS = GEOMETRIC + TONAL
 STRENGTHS = 31
 
 
@@ -75,7 +63,7 @@ def operation(
   """
   image = _transform(image, _affine(image.shape, which, strength * sign))
   tonal = jnp.maximum(which - len(GEOMETRIC), 0)  # geometric operations select the identity
-  return jax.lax.select_n(tonal, *(tone(image, strength) for tone in _TONES))
+  return jax.lax.select_n(tonal, *(tone(image, strength) for tone in _TONES.values()))
 
 
 def _affine(shape: tuple[int, ...], which: jax.Array, strength: jax.Array) -> jax.Array:
@@ -120,11 +108,6 @@ def _autocontrast(image, strength):
   return jnp.where((high > low)[None, None, :], stretched, image)
 
 
-def _equalize(image, strength):
-  del strength
-  return jax.vmap(_equalized, in_axes=2, out_axes=2)(image)
-
-
 def _equalized(channel: jax.Array) -> jax.Array:
   """Flattens the histogram of one channel `[height, width]`, as Pillow does."""
   levels = _levels(channel)
@@ -144,18 +127,6 @@ def _posterize(image, strength):
   kept = 8 - jnp.round(6 * strength).astype(jnp.int32)
   drop = 8 - kept
   return ((_levels(image) >> drop) << drop) / 255
-
-
-def _colour(image, strength):
-  return _enhanced(_luma(image), image, strength)
-
-
-def _contrast(image, strength):
-  return _enhanced(jnp.mean(_luma(image)), image, strength)
-
-
-def _brightness(image, strength):
-  return _enhanced(0.0, image, strength)
 
 
 def _sharpness(image, strength):
@@ -188,14 +159,16 @@ def _levels(image: jax.Array) -> jax.Array:
   return jnp.round(255 * image).astype(jnp.int32)
 
 
-_TONES = (
-  lambda image, strength: image,
-  _autocontrast,
-  _equalize,
-  _solarize,
-  _posterize,
-  _colour,
-  _contrast,
-  _brightness,
-  _sharpness,
-)
+# Operations on pixels by name, each a function of an image and a strength.
+_TONES = {
+  "identity": lambda image, strength: image,
+  "autocontrast": _autocontrast,
+  "equalize": lambda image, strength: jax.vmap(_equalized, 2, 2)(image),
+  "solarize": _solarize,
+  "posterize": _posterize,
+  "colour": lambda image, strength: _enhanced(_luma(image), image, strength),
+  "contrast": lambda image, strength: _enhanced(jnp.mean(_luma(image)), image, strength),
+  "brightness": lambda image, strength: _enhanced(0.0, image, strength),
+  "sharpness": _sharpness,
+}
+OPERATIONS = (*GEOMETRIC, *_TONES)

@@ -52,6 +52,7 @@ def test_epochs_to_share():
   assert separability.epochs_to_share([2.0, 1.5, 0.5]) == pytest.approx(2.5)
   assert separability.epochs_to_share([2.0, 1.0]) == pytest.approx(2.0)
   assert separability.epochs_to_share([2.0, 1.9]) is None
+  assert separability.epochs_to_share([0.0, 0.0]) == 1
   assert separability.epochs_to_share([2.0, 0.1], share=0.9) < 2
 
 

@@ -36,6 +36,6 @@ def test_a_closed_stdout_is_a_user_error(monkeypatch):
 
 def test_a_failure_is_one_line_and_a_status(capsys):
   with pytest.raises(SystemExit) as stop:
-    terminal.fail("no file a\nb", 3)
-  assert stop.value.code == 3
+    terminal.fail("no file a\nb")
+  assert stop.value.code == 2
   assert capsys.readouterr().err == "miue-jax: no file a b\n"

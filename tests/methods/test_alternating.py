@@ -267,9 +267,8 @@ def test_a_batch_in_parts_makes_the_same_delta(generate):
   whole = generate("whole", loss=loss, draws=2)
   parts = generate("parts", loss=loss, draws=2, microbatch=4)
   assert parts.history["objective"] == pytest.approx(whole.history["objective"], rel=1e-5)
-  assert (
-    np.mean(parts.delta != whole.delta) < 0.01
-  )  # the order of summation changes signs near zero
+  # The order of summation changes signs near zero.
+  assert np.mean(parts.delta != whole.delta) < 0.01
 
 
 @pytest.mark.slow

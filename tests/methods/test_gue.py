@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import central_differences
 
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import prng, sharding, signals
@@ -66,19 +67,6 @@ class Linear(nn.Module):
     return pixels, nn.Dense(CLASSES, use_bias=False)(pixels)
 
 
-def slope(function, x):
-  """Returns the central differences of a function in float64."""
-  found = np.zeros_like(x)
-  for index in np.ndindex(x.shape):
-    ends = []
-    for shift in (1e-6, -1e-6):
-      moved = x.copy()
-      moved[index] += shift
-      ends.append(function(moved))
-    found[index] = (ends[0] - ends[1]) / 2e-6
-  return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices):
@@ -113,13 +101,13 @@ def test_one_move_is_the_algorithm_in_float64(use_devices, monkeypatch, devices)
 
   best, first, second = theta.copy(), 0.0, 0.0
   for number in (1, 2):
-    gradient = slope(lambda t: follower(t, own), best)
+    gradient = central_differences(lambda t: follower(t, own), best)
     first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
     corrected = first / (1 - 0.9**number), second / (1 - 0.999**number)
     best = best - gue.RESPONSE_RATE * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
-  pull = slope(leader, theta)
-  by_own = slope(lambda a: follower(theta, a) - follower(best, a), own)
-  by_theta = slope(lambda t: follower(t, own), theta)
+  pull = central_differences(leader, theta)
+  by_own = central_differences(lambda a: follower(theta, a) - follower(best, a), own)
+  by_theta = central_differences(lambda t: follower(t, own), theta)
   norm = np.sum(by_own**2) + np.sum(by_theta**2)
   weight = max(0.0, gue.ETA - np.sum(pull * by_theta) / norm)
   assert weight > 0

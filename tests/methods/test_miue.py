@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny import central_differences
 
 from miue_jax import models
 from miue_jax.data.dataset import Dataset, Split
@@ -118,17 +119,6 @@ def l_mi(z, labels, weights, method):
   return (weights * rowwise).sum() / weights.sum()
 
 
-def central_differences(function, x, step=1e-5):
-  gradient = np.zeros_like(x)
-  for at in np.ndindex(x.shape):
-    moved = x.copy()
-    moved[at] += step
-    above = function(moved)
-    moved[at] -= 2 * step
-    gradient[at] = (above - function(moved)) / (2 * step)
-  return gradient
-
-
 def transform(kind, key, ids):
   """Returns the augmentation of these examples as a function on float64 `[batch, H, W, C]`."""
   keys = prng.example_keys(key, ids)
@@ -175,7 +165,7 @@ def sign_steps(dataset, method, chosen):
 
       table = delta if method.class_wise else delta[ids]
       values.append(objective(table))
-      table = table - alpha * np.sign(np.round(central_differences(objective, table), 9))
+      table = table - alpha * np.sign(np.round(central_differences(objective, table, 1e-5), 9))
       table = np.clip(table, -method.epsilon, method.epsilon)
       if method.class_wise:
         delta = table

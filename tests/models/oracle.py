@@ -3,6 +3,7 @@
 import chex
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from miue_jax import models
 
@@ -76,7 +77,7 @@ def assert_same(torch, network, layers, module, side, optimise=False):
   assert_close(by_params, expected, 1e-4, floor=5e-2 * largest)
   # PyTorch's running variance averages the unbiased estimate, so undo n / (n - 1) in the new part.
   expected = _variables(torch, layers)["batch_stats"]
-  factors = _nested({path: 1 - 1 / count for path, count in counts.items()})
+  factors = unflatten_dict({path: 1 - 1 / count for path, count in counts.items()})
   for path in counts:
     *parents, _ = path
     old, new, factor = variables["batch_stats"], expected, factors
@@ -107,21 +108,10 @@ def _variables(torch, layers, gradient=False):
     if isinstance(layer, torch.nn.BatchNorm2d):
       stats[*path, "mean"] = _copied(layer.running_mean)
       stats[*path, "var"] = _copied(layer.running_var)
-  return {"params": _nested(params), "batch_stats": _nested(stats)}
+  return {"params": unflatten_dict(params), "batch_stats": unflatten_dict(stats)}
 
 
 def _copied(tensor):
   """Returns a PyTorch weight in the layout of this package: OIHW -> HWIO, OI -> IO."""
   array = tensor.detach().numpy()
   return np.array(array.transpose({1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}[array.ndim]))
-
-
-def _nested(flat):
-  """Returns a nested dict from values by path."""
-  tree = {}
-  for (*parents, leaf), value in flat.items():
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = value
-  return tree

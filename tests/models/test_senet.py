@@ -4,7 +4,7 @@ import oracle
 import pytest
 
 from miue_jax import models
-from miue_jax.models import senet
+from miue_jax.models import resnet, senet
 from miue_jax.settings.config import Model
 
 
@@ -76,5 +76,5 @@ def test_matches_pytorch(stem, side):
       return features, self.linear(features)
 
   model = Model(width=width, stem=stem, normalise="none")
-  module = senet.SENet(model, oracle.CLASSES, (1, 1, 1, 1))
+  module = resnet.ResNet(model, oracle.CLASSES, (1, 1, 1, 1), senet.gated_block)
   oracle.assert_same(torch, SENet(), pairs, module, side)

@@ -1,27 +1,15 @@
 """Tests inference in batches over the mesh."""
 
 import chex
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import pytest
+from tiny import Tiny
 
 from miue_jax.machine import sharding
-from miue_jax.models import layers
+from miue_jax.settings.config import Model
 from miue_jax.train import prediction, step
-
-CLASSES = 3
-
-
-class Tiny(nn.Module):
-  """A network with one hidden layer and batch norm, which compiles quickly."""
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(8)(images.reshape(len(images), -1))
-    features = nn.relu(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(CLASSES)(features)
 
 
 @pytest.mark.slow
@@ -29,7 +17,7 @@ class Tiny(nn.Module):
 def test_predictor_is_the_module_for_any_number_of_images(use_devices, monkeypatch, count):
   use_devices(2)
   monkeypatch.setattr(prediction, "EVALUATION_BATCH", 4)
-  module = Tiny()
+  module = Tiny(Model(), 3)
   state = sharding.replicate(step.fresh_state(module, optax.sgd(0.1), jax.random.key(0), (6, 6, 1)))
   # The running statistics differ from the initial ones.
   state = state.replace(batch_stats=jax.tree.map(lambda x: x + 0.5, state.batch_stats))

@@ -1,32 +1,22 @@
 """Tests the optimiser against PyTorch, the training step on both kinds of loops, and the sums."""
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import Tiny
 
 from miue_jax.data.dataset import Split
 from miue_jax.machine import cpu, loops, prng, sharding
-from miue_jax.models import layers
-from miue_jax.settings.config import Fit, Sgd
+from miue_jax.settings.config import Fit, Model, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, step
 
 CLASSES, STEPS = 3, 5  # full batches of 8 in 42 images
 CONFIG = Fit(epochs=3, batch_size=8, augment="crop_flip", weight_decay=1e-2)
-
-
-class Tiny(nn.Module):
-  """A network with one hidden layer and batch norm, which compiles quickly."""
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    hidden = nn.Dense(8)(images.reshape(len(images), -1))
-    features = nn.relu(layers.batch_norm(train, "float32")(hidden))
-    return features, layers.classifier(CLASSES)(features)
+TINY = Tiny(Model(), CLASSES)
 
 
 def learning_rates(config, epochs, steps):
@@ -108,13 +98,13 @@ def one_pass(platform):
   optimiser = step.sgd(CONFIG, CONFIG.epochs, STEPS)
   train = make_split(42)
   state = sharding.replicate(
-    step.fresh_state(Tiny(), optimiser, jax.random.key(0), train.images.shape[1:])
+    step.fresh_state(TINY, optimiser, jax.random.key(0), train.images.shape[1:])
   )
   table = lanes.lay_out(42, (8,), 0).place(train)
   key = prng.stream(0, "fit", 0)
   constants = step.Pass(table, None, step.shuffler(8)(key, table.ids), key)
   inputs = step.plain_inputs("crop_flip")
-  train_step = step.train_step(Tiny(), optimiser, inputs, jax.P("data"))
+  train_step = step.train_step(TINY, optimiser, inputs, jax.P("data"))
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(cpu, "in_use", lambda: platform == "cpu")
     run = loops.repeated(train_step)
