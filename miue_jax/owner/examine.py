@@ -7,9 +7,9 @@ import numpy as np
 
 from miue_jax.machine.terminal import counted
 from miue_jax.owner import load, private
+from miue_jax.owner.archive import as_folder
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
-from miue_jax.owner.protect_archive import as_folder
 from miue_jax.pictures import survey
 from miue_jax.pictures.key import Key
 

@@ -1,9 +1,7 @@
 """Protects a folder of pictures, or what is new in it, and proves the protection."""
 
 import dataclasses
-import os
 import pathlib
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 
@@ -18,6 +16,7 @@ from miue_jax.owner import (
   generate,
   load,
   page,
+  plan,
   private,
   proof,
   unprotected,
@@ -26,7 +25,7 @@ from miue_jax.owner.choose import Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request, check_new, check_places
-from miue_jax.pictures import carry, encode, publish, survey
+from miue_jax.pictures import carry, encode, publish
 from miue_jax.pictures.key import Key
 from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
@@ -60,7 +59,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
       private.check_key(secret, request.out)
       groups = secret.settings.get("clusters", 0)
-      found = surveyed(request, bool(groups))
+      found = plan.surveyed(request, bool(groups))
       say(found.describe())
       choice = Choice.restored(secret.settings.get("choice", {}))
       _check_same(request, choice, groups)
@@ -70,9 +69,9 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       with private.opened(request.out) as store:
         return _continued(request, store, found, secret, choice, say)
   check_new(request)
-  found = surveyed(request, bool(request.clusters))
+  found = plan.surveyed(request, bool(request.clusters))
   say(found.describe())
-  choice = _planned(request, found, ask, say)
+  choice = plan.chosen(request, found, ask, say)
   settings = {
     "choice": choice.stored(),
     "classes": list(clusters.names(request.clusters) or found.class_names),
@@ -85,62 +84,6 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
   ):
     say(KEY_MATTERS.format(key=request.key_path, private=store.root))
     return _continued(request, store, found, secret, choice, say)
-
-
-def surveyed(request: Request, unlabelled: bool = False) -> Survey:
-  """Returns the pictures of a folder, without what this program wrote there.
-
-  Args:
-    request: What is asked for.
-    unlabelled: Whether the pictures have no classes.
-
-  Raises:
-    UserError: There is no such folder, or it holds no picture.
-  """
-  own = (request.out, request.key_path, private.path_of(request.out))
-  own += (request.labels,) if request.labels else ()
-  found = survey.survey(
-    request.photos,
-    exclude=own,
-    labels=request.labels,
-    unlabelled=unlabelled,
-    strict=request.strict,
-  )
-  if not found.pictures:
-    raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
-  return found
-
-
-def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> Choice:
-  counts = clusters.counts(found, request.clusters)
-  if request.clusters:
-    say(
-      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
-      "pictures. The test is about these groups, not about classes that a scraper may name."
-    )
-  seed = secrets.randbits(32) if request.seed is None else request.seed
-  like = load.sampled(request.photos, found.pictures)
-  strength = request.strength or choose.STRENGTH
-  choice = choose.choose(counts, strength, like.side, seed, gray=like.gray)
-  for advice in choose.advice(counts, narrow=like.narrow):
-    say(advice)
-  with files.reported("read", request.photos):
-    size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
-  files.require_space(request.out, size)
-  say("Measuring how long this machine takes ...")
-  estimate.start(choice, len(found.pictures))
-  expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
-  if request.seconds is not None:
-    left = request.seconds - expected.files - expected.compiling
-    shorter = choose.within(choice, expected.making, expected.proving, left)
-    choice, expected = shorter, expected.of_epochs(choice, shorter)
-  say(expected.describe())
-  if request.seconds is not None and expected.seconds > request.seconds:
-    takes = estimate.duration(expected.seconds)
-    say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
-  pictures = counted(len(found.pictures), "picture")
-  ask(f"Protect {pictures} with strength {strength} into {request.out}?")
-  return choice
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
