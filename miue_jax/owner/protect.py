@@ -1,7 +1,5 @@
 """Protects a folder of pictures, or what is new in it, and proves the protection."""
 
-import dataclasses
-import pathlib
 import shutil
 from collections.abc import Callable, Sequence
 
@@ -137,27 +135,14 @@ def _continued(
     seen = load.published(request.files, secret, loaded, choice.seen)
     labels = _labels(loaded, classes)
     verdict = proof.prove(choice, store, loaded.seen, seen, labels)
-  _write_page(request, store, verdict, secret, found, loaded, say)
-  return unprotected.judged(verdict, bad)
-
-
-def _write_page(
-  request: Request,
-  store: Private,
-  verdict: Verdict,
-  secret: Key,
-  found: Survey,
-  loaded: Loaded,
-  say: Callable,
-) -> None:
-  names = {picture.path for picture in loaded.pictures}
-  entries = [entry for entry in secret.entries if entry.name in names]
   left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
   left_out += [reason for _, reason in loaded.failed]
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
+  entries = [entry for entry in secret.entries if entry.name in originals]
   folders = page.Folders(request.photos, request.files, entries)
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
+  return unprotected.judged(verdict, bad)
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
@@ -179,13 +164,19 @@ def _unpublished(
 ) -> np.ndarray:
   """Returns the numbers of the pictures to publish, and says what changed."""
   out = request.files
-  todo = [
-    number
-    for number, picture in enumerate(loaded.pictures)
-    if not publish.is_published(picture, out, secret, loaded.sources[number])
-    # Nobody but this program puts the images of an archive there.
-    or (out != request.out and _is_altered(picture, out, secret))
-  ]
+
+  def is_missing(picture: Found, source: bytes) -> bool:
+    entry = secret.get(picture.path)
+    return (
+      entry is None
+      or entry.source != source
+      or not files.is_file(out / entry.published)
+      # Nobody but this program puts the images of an archive there.
+      or (out != request.out and publish.is_altered(entry, out))
+    )
+
+  missing = map(is_missing, loaded.pictures, loaded.sources)
+  todo = np.flatnonzero(np.fromiter(missing, bool))
   done = len(loaded.pictures) - len(todo)
   if done:
     say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
@@ -195,12 +186,7 @@ def _unpublished(
       f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
       f"published stays in {request.out} until you delete it."
     )
-  return np.array(todo, int)
-
-
-def _is_altered(picture: Found, out: pathlib.Path, secret: Key) -> bool:
-  entry = secret.get(picture.path)
-  return entry is not None and publish.is_altered(entry, out)
+  return todo
 
 
 def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
@@ -262,18 +248,25 @@ def _publish(
   say: Callable,
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
-  wanted = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
   places = publish.free_places([loaded.pictures[number] for number in todo], secret)
 
   def work(item: tuple[int, Found]) -> publish.Published | None:
     number, found = item
-    options, shaped = wanted, kept.get(number)
+    kind, shaped = request.format, kept.get(number)
     if shaped is None:
       weights = loaded.weights[number].astype(np.float32) / 255
       shaped = carry.shaped(rounds[loaded.sources[number]], weights)
     elif entry := secret.get(found.path):  # The file becomes what it was.
-      options = dataclasses.replace(options, format=encode.kind_of(entry.published))
-    return publish.publish(request.photos, found, shaped, request.files, secret, options)
+      kind = encode.kind_of(entry.published)
+    return publish.publish(
+      request.photos,
+      found,
+      shaped,
+      request.files,
+      secret,
+      kind=kind,
+      keep_metadata=request.keep_metadata,
+    )
 
   notes: dict[str, list[str]] = {}
   bare, items = [], list(zip(todo.tolist(), places, strict=True))
