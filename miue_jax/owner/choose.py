@@ -99,7 +99,7 @@ class Choice:
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
-    return dataclasses.asdict(self) | {"method": dataclasses.asdict(self.method)}
+    return dataclasses.asdict(self)
 
   @classmethod
   def restored(cls, values: Mapping[str, Any]) -> "Choice":
@@ -252,28 +252,24 @@ def advice(counts: Mapping[str, int], *, narrow: bool = False) -> list[str]:
     counts: Numbers of pictures, by the names of the classes.
     narrow: Whether pictures of 16 bits use less than a quarter of their range.
   """
-  found = [few] if (few := _few(counts)) else []
+  found = []
+  name = min(counts, key=lambda name: counts[name])
+  if counts[name] < FEW:
+    said = (
+      f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
+      "expect little or no protection: the perturbation is made in more epochs, but networks that "
+      "were tried learned nearly as much from it as from originals. The verdict states how "
+      "uncertain it is."
+    )
+    if counts[name] < LEAST:
+      said += f" With fewer than {LEAST} nothing can be tested."
+    found.append(said)
   if narrow:
     found.append(
       "Pictures of 16 bits use less than a quarter of their range. The budget is a part of the "
       "whole range, so that the change will be strong: stretch them to all 16 bits first."
     )
   return found
-
-
-def _few(counts: Mapping[str, int]) -> str:
-  name = min(counts, key=lambda name: counts[name])
-  if counts[name] >= FEW:
-    return ""
-  said = (
-    f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
-    "expect little or no protection: the perturbation is made in more epochs, but networks that "
-    "were tried learned nearly as much from it as from originals. The verdict states how uncertain "
-    "it is."
-  )
-  if counts[name] < LEAST:
-    said += f" With fewer than {LEAST} nothing can be tested."
-  return said
 
 
 def whole(count: int) -> int:

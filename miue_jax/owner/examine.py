@@ -48,7 +48,7 @@ def examine(
     found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
     say(found.describe())
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
-  for _, reason in loaded.failed:
+  for reason in loaded.failed:
     say(f"Broken: {reason}")
   _tell_duplicates(loaded, say)
   if not unlabelled:

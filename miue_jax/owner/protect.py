@@ -107,7 +107,7 @@ def _continued(
   loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
   if loaded.failed:
     say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
-    say("\n".join(f"  {reason}" for _, reason in loaded.failed))
+    say("\n".join(f"  {reason}" for reason in loaded.failed))
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))
@@ -136,7 +136,7 @@ def _continued(
     labels = _labels(loaded, classes)
     verdict = proof.prove(choice, store, loaded.seen, seen, labels)
   left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
-  left_out += [reason for _, reason in loaded.failed]
+  left_out += loaded.failed
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
   entries = [entry for entry in secret.entries if entry.name in originals]
   folders = page.Folders(request.photos, request.files, entries)
