@@ -151,15 +151,22 @@ def write(path: pathlib.Path, content: Arrays) -> None:
 
 
 @contextlib.contextmanager
-def as_folder(photos: pathlib.Path) -> Generator[pathlib.Path]:
+def as_folder(photos: pathlib.Path, labels: pathlib.Path | None = None) -> Generator[pathlib.Path]:
   """Yields `photos`, or a temporary folder of its images, named by their rows, if it is an archive.
 
+  Args:
+    photos: A folder of pictures or an archive.
+    labels: File of labels, which must be None for an archive.
+
   Raises:
-    UserError: The file is not such an archive, or the folder cannot be written.
+    UserError: The file is not such an archive, it is to get other labels, or the folder cannot be
+      written.
   """
   if not is_archive(photos):
     yield photos
     return
+  if labels:
+    raise UserError(f"{photos} has labels: leave --labels out.")
   content = read(photos)
   paths = {
     images: [

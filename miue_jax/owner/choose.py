@@ -51,7 +51,7 @@ _LARGEST_BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Victim:
-  """One training of the proof: a network and how long it trains.
+  """Describes one training of the proof: a network and how long it trains.
 
   Attributes:
     kind: Kind of the network in words.
@@ -76,7 +76,7 @@ class Victim:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """Everything that is chosen for a folder of pictures.
+  """Holds everything that is chosen for a folder of pictures.
 
   Attributes:
     method: Settings of the method.
@@ -220,9 +220,13 @@ def learning(total: int) -> int:
 
 
 def _victim_batch(count: int) -> int:
-  """Returns the batch size of a victim that learns from so many pictures."""
+  """Returns the batch size of a victim that learns from so many pictures.
+
+  It is a multiple of 8 where there are as many pictures, so that devices can share a batch.
+  """
   batch = next((size for size, most in _VICTIM_BATCHES.items() if count < most), _LARGEST_BATCH)
-  return whole(min(batch, count))
+  batch = min(batch, count)
+  return batch - batch % 8 or batch
 
 
 def within(choice: Choice, making: float, proving: float, seconds: float) -> Choice:
@@ -270,8 +274,3 @@ def advice(counts: Mapping[str, int], *, narrow: bool = False) -> list[str]:
       "whole range, so that the change will be strong: stretch them to all 16 bits first."
     )
   return found
-
-
-def whole(count: int) -> int:
-  """Returns the largest multiple of 8 up to `count`, so that devices can share a batch."""
-  return count - count % 8 or count

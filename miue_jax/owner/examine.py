@@ -44,7 +44,7 @@ def examine(
   Raises:
     UserError: There is no such folder, or the key cannot be read.
   """
-  with as_folder(photos) as folder:
+  with as_folder(photos, labels) as folder:
     found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
     say(found.describe())
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)

@@ -24,7 +24,7 @@ _NARROW = 2**14  # values: a quarter of 16 bits
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Pictures as networks see them.
+  """Holds pictures as networks see them.
 
   Attributes:
     pictures: The pictures that could be read.

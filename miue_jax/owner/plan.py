@@ -37,11 +37,12 @@ def plan(
     say: Prints a line.
 
   Raises:
-    UserError: There are too few pictures or classes, or an archive is to be grouped.
+    UserError: There are too few pictures or classes, or an archive, which has labels, is to be
+      grouped or labelled.
   """
   if groups and archive.is_archive(photos):
     raise UserError(f"{photos} has labels: leave --clusters out.")
-  with archive.as_folder(photos) as folder:
+  with archive.as_folder(photos, labels) as folder:
     found = surveyed(Request(folder, private.path_of(photos), labels=labels), bool(groups))
     say(found.describe())
     counts = clusters.counts(found, groups)

@@ -85,13 +85,11 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
-  epsilon = choice.method.epsilon
-  if request.strength:
-    epsilon = choose.STRENGTHS[request.strength]
-  if abs(epsilon - choice.method.epsilon) > 1e-9:
+  wanted = request.strength
+  if wanted and abs(choose.STRENGTHS[wanted] - choice.method.epsilon) > 1e-9:
     raise UserError(
-      f"{request.out} was protected with another strength than {request.strength}: leave "
-      "--strength out, or choose another folder."
+      f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
+      "choose another folder."
     )
   if request.clusters not in (0, groups):
     raise UserError(
