@@ -151,10 +151,10 @@ def large(megapixels: int = 24) -> list[str]:
     found = survey.survey(root / "in").pictures[0]
     sizes = [f"The original has {file.stat().st_size:,} bytes."]
     for kind in encode.SUFFIX:
-      path, out, options = root / f"{kind}.key", root / kind, publish.Options(kind)
+      path, out = root / f"{kind}.key", root / kind
       with Key.create(path, {}) as key:
         before = path.stat().st_size
-        work = lambda: publish.publish(root / "in", found, delta, out, key, options)  # noqa: B023, E731
+        work = lambda: publish.publish(root / "in", found, delta, out, key, kind=kind)  # noqa: B023, E731
         result = timed(f"publish as {kind}", work)
         entry = path.stat().st_size - before
         timed(f"restore from {kind}", lambda: restore.restore(out, root / "back" / kind, key))  # noqa: B023

@@ -66,11 +66,11 @@ def perturbed(way: Way, photos: pathlib.Path, loaded: Loaded, delta: np.ndarray)
   """Returns the pictures as they are published in some way, uint8 `[N, s, s, 3]`."""
   rows = []
   for found, pixels, change in zip(loaded.pictures, loaded.small, delta, strict=True):
-    weights = None
+    shaped = change
     if way.floor < 1:
       picture = decode.read(photos / found.path)
       weights = carry.contrast_weights(picture, choose.SIZE, floor=way.floor)
-    shaped = carry.shaped(change, weights)
+      shaped = carry.shaped(change, weights)
     rows.append(np.clip(pixels.astype(np.int16) + shaped, 0, 255).astype(np.uint8))
   if way.quality:
     recompressed = pipelines.jpeg(way.quality)

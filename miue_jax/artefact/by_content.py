@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from miue_jax.artefact.poison import Poison
 from miue_jax.machine import archives, files, threads
@@ -43,7 +42,7 @@ class Row(NamedTuple):
 def encode(image: np.ndarray) -> bytes:
   """Returns an image uint8 `[H, W, 1 or 3]` as a PNG without metadata."""
   buffer = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
+  decode.as_image(image).save(buffer, "PNG")
   return buffer.getvalue()
 
 

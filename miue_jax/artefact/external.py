@@ -23,6 +23,7 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset
 from miue_jax.machine import archives, files, reading
+from miue_jax.pictures import decode
 from miue_jax.settings.config import FOLDER
 from miue_jax.settings.errors import UserError
 
@@ -194,10 +195,12 @@ def _decoded(paths: Sequence[pathlib.Path], dataset: Dataset) -> np.ndarray:
   """Decodes images, after a look at their headers: a small file can hold many equal pixels."""
   wanted = dataset.train.images.shape[1:3]
   for path in paths:
-    if (found := pixels.dimensions(str(path), str(path))) != wanted:
+    found = decode.header(path)
+    if (found.height, found.width) != wanted:
       raise UserError(
-        f"{path} has {found[0]} x {found[1]} pixels, but the training images of {dataset.name} "
-        f"{wanted[0]} x {wanted[1]}: give every training image, poisoned, in the same size."
+        f"{path} has {found.height} x {found.width} pixels, but the training images of "
+        f"{dataset.name} {wanted[0]} x {wanted[1]}: give every training image, poisoned, in the "
+        "same size."
       )
   return pixels.decode_all(
     lambda part: [(str(path), str(path)) for path in paths[part]],

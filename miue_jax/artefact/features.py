@@ -1,7 +1,6 @@
 """Reads features from `.npz` files."""
 
 import os
-from collections.abc import Collection
 
 import numpy as np
 
@@ -21,7 +20,12 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
       numbers of one or two dimensions.
   """
   archive = archives.Archive(path)
-  key = _key(path, archive, key)
+  if not key:
+    if len(archive) != 1:
+      raise UserError(f"{path} holds {archive}: name the array to read.")
+    (key,) = archive
+  if key not in archive:
+    raise UserError(f"{path} has no array {key!r}; it holds {archive}.")
   array = archive[key]
   if array.dtype.kind not in "biuf":
     raise UserError(f"{key} of {path} is not an array of real numbers: convert it to float32.")
@@ -30,13 +34,3 @@ def load(path: str | os.PathLike, key: str = "") -> np.ndarray:
       f"{key} of {path} has shape {list(array.shape)}: flatten it to [samples, features]."
     )
   return array if array.ndim == 2 else array[:, None]
-
-
-def _key(path: str | os.PathLike, names: Collection[str], key: str) -> str:
-  if not key and len(names) == 1:
-    return next(iter(names))
-  if not key:
-    raise UserError(f"{path} holds {names}: name the array to read.")
-  if key not in names:
-    raise UserError(f"{path} has no array {key!r}; it holds {names}.")
-  return key

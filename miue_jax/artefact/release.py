@@ -21,7 +21,6 @@ import math
 import os
 import pathlib
 import re
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 
@@ -34,7 +33,9 @@ from miue_jax.data import npz, pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
 from miue_jax.machine import documents, files, progress, reading
+from miue_jax.pictures import decode
 from miue_jax.pictures.key import digest
+from miue_jax.pictures.names import same
 from miue_jax.pictures.publish import all_published
 from miue_jax.settings.errors import UserError, inert
 
@@ -206,7 +207,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
   taken, result = set(), []
   for name in names:
     candidate, number = name, 1
-    while (key := unicodedata.normalize("NFC", candidate).casefold()) in taken:
+    while (key := same(candidate)) in taken:
       number += 1
       candidate = f"{name}_{number}"
     taken.add(key)
@@ -315,7 +316,8 @@ def _read_png(directory: pathlib.Path, rows: Sequence[Row], shape: tuple[int, ..
     content = reading.read_bytes(path, largest)
     if hashlib.sha256(content).hexdigest() != rows[i].sha256:
       return f"{path} was altered after the export"
-    if (found := pixels.dimensions(io.BytesIO(content), str(path))) != shape[1:3]:
+    header = decode.header(io.BytesIO(content), str(path))
+    if (found := (header.height, header.width)) != shape[1:3]:
       return f"{path} is {list(found)} pixels instead of {list(shape[1:3])}"
     image = pixels.decode(io.BytesIO(content), str(path), gray=shape[-1] == 1, size=0)
     if image.shape != shape[1:]:

@@ -11,7 +11,7 @@ from miue_jax.data import pixels
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
 from miue_jax.machine import files
-from miue_jax.pictures import listing, names, survey
+from miue_jax.pictures import decode, listing, names, survey
 from miue_jax.pictures.survey import Found
 from miue_jax.settings import config
 from miue_jax.settings.errors import UserError
@@ -57,7 +57,7 @@ def load(data: config.Data) -> Dataset:
   paths = {
     role: [os.path.join(root, picture.path) for picture in group] for role, group in groups.items()
   }
-  gray = all(pixels.is_gray(path, path) for role in groups for path in paths[role])
+  gray = all(decode.header(path).gray for role in groups for path in paths[role])
   name = data.name or os.path.basename(os.path.abspath(root))
 
   def split(role: str) -> Split:

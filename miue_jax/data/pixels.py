@@ -32,8 +32,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return images
   resized = np.empty((len(images), size, size, images.shape[-1]), np.uint8)
   for target, image in zip(resized, images, strict=True):
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    target[...] = _as_array(_fit(picture, size))
+    target[...] = _as_array(_fit(pictures.as_image(image), size))
   return resized
 
 
@@ -56,35 +55,8 @@ def decode(file: File, name: str, *, gray: bool, size: int) -> np.ndarray:
     UserError: The image cannot be decoded or is too large to be decoded safely.
   """
   content = pictures.load(file) if isinstance(file, str | os.PathLike) else file.read()
-  flat = pictures.flat(pictures.decode(content, name), gray)
+  flat = pictures.flat(pictures.decode(content, name), gray=gray)
   return _as_array(_fit(flat, size) if size else flat)
-
-
-def is_gray(file: File, name: str) -> bool:
-  """Returns whether an image has one channel; reads only its header.
-
-  Args:
-    file: File of a picture.
-    name: Name of the image in error messages.
-
-  Raises:
-    UserError: The file is not an image.
-  """
-  return pictures.header(file, name).gray
-
-
-def dimensions(file: File, name: str) -> tuple[int, int]:
-  """Returns height and width of an image as it is stored; reads only its header.
-
-  Args:
-    file: File of a picture.
-    name: Name of the image in error messages.
-
-  Raises:
-    UserError: The file is not an image.
-  """
-  found = pictures.header(file, name)
-  return found.height, found.width
 
 
 def decode_all(

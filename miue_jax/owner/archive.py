@@ -1,14 +1,16 @@
 """Reads, writes and restores archives of images, `.npz` files in MedMNIST's or Keras's layout."""
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
 
 from miue_jax.data import arrays as checks
-from miue_jax.machine import archives, files, reading, room
-from miue_jax.pictures import restore
+from miue_jax.machine import archives, files, progress, reading, room
+from miue_jax.pictures import decode, encode, restore
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
 
@@ -123,6 +125,11 @@ def pairs(content: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
   ]
 
 
+def part_of(images: str) -> str:
+  """Returns the part, such as "train", of an array of images."""
+  return next(part for part in PARTS if part in images)
+
+
 def channels(pixels: np.ndarray) -> np.ndarray:
   """Returns an image `[H, W]` or `[H, W, C]` with its axis of channels."""
   return np.ascontiguousarray(pixels[..., None] if pixels.ndim == 2 else pixels)
@@ -141,3 +148,50 @@ def write(path: pathlib.Path, content: Arrays) -> None:
   files.make_folder(path.parent)
   with files.replacing(path) as file:
     np.savez_compressed(file, **content)
+
+
+@contextlib.contextmanager
+def as_folder(photos: pathlib.Path, labels: pathlib.Path | None = None) -> Generator[pathlib.Path]:
+  """Yields `photos`, or a temporary folder of its images, named by their rows, if it is an archive.
+
+  Args:
+    photos: A folder of pictures or an archive.
+    labels: File of labels, which must be None for an archive.
+
+  Raises:
+    UserError: The file is not such an archive, it is to get other labels, or the folder cannot be
+      written.
+  """
+  if not is_archive(photos):
+    yield photos
+    return
+  if labels:
+    raise UserError(f"{photos} has labels: leave --labels out.")
+  content = read(photos)
+  paths = {
+    images: [
+      f"{part_of(images)}/{label}/{images}[{row}].png"
+      for row, label in enumerate(content[labels].reshape(-1))
+    ]
+    for images, labels in pairs(content)
+  }
+  with tempfile.TemporaryDirectory(prefix="miue-jax-") as folder:
+    unpack(content, paths, pathlib.Path(folder))
+    yield pathlib.Path(folder)
+
+
+def unpack(content: Arrays, paths: Mapping[str, list[str]], folder: pathlib.Path) -> None:
+  """Makes the files of a folder those of an archive; the ones that are there are not written."""
+  wanted = {path: content[name][i] for name in paths for i, path in enumerate(paths[name])}
+  for path in {path.rpartition("/")[0] for path in wanted}:
+    files.make_folder(folder / path)
+  there = {str(path.relative_to(folder)) for path in reading.files_below(folder, ".png")}
+  for path in there - wanted.keys():
+    files.remove(folder / path)
+
+  def save(path: str) -> None:
+    with files.replacing(folder / path) as file:
+      file.write(encode.encode(decode.Picture(channels(wanted[path]))))
+
+  for _ in progress.each_shown(save, sorted(wanted.keys() - there), "unpacking"):
+    pass

@@ -25,7 +25,7 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """Something that a scraper may do about a protection.
+  """Describes something that a scraper may do about a protection.
 
   Attributes:
     said: What it is, in words.

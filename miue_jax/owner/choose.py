@@ -51,7 +51,7 @@ _LARGEST_BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Victim:
-  """One training of the proof: a network and how long it trains.
+  """Describes one training of the proof: a network and how long it trains.
 
   Attributes:
     kind: Kind of the network in words.
@@ -76,7 +76,7 @@ class Victim:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """Everything that is chosen for a folder of pictures.
+  """Holds everything that is chosen for a folder of pictures.
 
   Attributes:
     method: Settings of the method.
@@ -99,7 +99,7 @@ class Choice:
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
-    return dataclasses.asdict(self) | {"method": dataclasses.asdict(self.method)}
+    return dataclasses.asdict(self)
 
   @classmethod
   def restored(cls, values: Mapping[str, Any]) -> "Choice":
@@ -220,9 +220,13 @@ def learning(total: int) -> int:
 
 
 def _victim_batch(count: int) -> int:
-  """Returns the batch size of a victim that learns from so many pictures."""
+  """Returns the batch size of a victim that learns from so many pictures.
+
+  It is a multiple of 8 where there are as many pictures, so that devices can share a batch.
+  """
   batch = next((size for size, most in _VICTIM_BATCHES.items() if count < most), _LARGEST_BATCH)
-  return whole(min(batch, count))
+  batch = min(batch, count)
+  return batch - batch % 8 or batch
 
 
 def within(choice: Choice, making: float, proving: float, seconds: float) -> Choice:
@@ -252,30 +256,21 @@ def advice(counts: Mapping[str, int], *, narrow: bool = False) -> list[str]:
     counts: Numbers of pictures, by the names of the classes.
     narrow: Whether pictures of 16 bits use less than a quarter of their range.
   """
-  found = [few] if (few := _few(counts)) else []
+  found = []
+  name = min(counts, key=lambda name: counts[name])
+  if counts[name] < FEW:
+    said = (
+      f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
+      "expect little or no protection: the perturbation is made in more epochs, but networks that "
+      "were tried learned nearly as much from it as from originals. The verdict states how "
+      "uncertain it is."
+    )
+    if counts[name] < LEAST:
+      said += f" With fewer than {LEAST} nothing can be tested."
+    found.append(said)
   if narrow:
     found.append(
       "Pictures of 16 bits use less than a quarter of their range. The budget is a part of the "
       "whole range, so that the change will be strong: stretch them to all 16 bits first."
     )
   return found
-
-
-def _few(counts: Mapping[str, int]) -> str:
-  name = min(counts, key=lambda name: counts[name])
-  if counts[name] >= FEW:
-    return ""
-  said = (
-    f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
-    "expect little or no protection: the perturbation is made in more epochs, but networks that "
-    "were tried learned nearly as much from it as from originals. The verdict states how uncertain "
-    "it is."
-  )
-  if counts[name] < LEAST:
-    said += f" With fewer than {LEAST} nothing can be tested."
-  return said
-
-
-def whole(count: int) -> int:
-  """Returns the largest multiple of 8 up to `count`, so that devices can share a batch."""
-  return count - count % 8 or count

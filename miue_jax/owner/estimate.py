@@ -24,7 +24,7 @@ from miue_jax.settings.errors import UserError
 
 _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
-_CONDITIONS = ("originals", "published")
+_CONDITIONS = 2  # a victim trains on originals and on published files
 # Bytes that the compilation of the victims takes on top of that of the source model
 # (docs/folders.md); compiling them here would take longer than many a protection.
 _VICTIMS = 6e8
@@ -112,8 +112,8 @@ def estimate(
     victim_config = choice.config(victim, learning)
     ratio = programs.build(victim_config, proving)["victim"].flops() / source.flops()
     steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
-    compiling += timings["source"].compile * len(_CONDITIONS)
-    proof += len(_CONDITIONS) * steps * ratio * timings["source"].step
+    compiling += timings["source"].compile * _CONDITIONS
+    proof += _CONDITIONS * steps * ratio * timings["source"].step
   pixels = count * 3 * 4 * (choice.size**2 + choice.seen**2)
   memory = _peak_memory() + pixels + _VICTIMS
   return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)

@@ -7,9 +7,9 @@ import numpy as np
 
 from miue_jax.machine.terminal import counted
 from miue_jax.owner import load, private
+from miue_jax.owner.archive import as_folder
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
-from miue_jax.owner.protect_archive import as_folder
 from miue_jax.pictures import survey
 from miue_jax.pictures.key import Key
 
@@ -44,11 +44,11 @@ def examine(
   Raises:
     UserError: There is no such folder, or the key cannot be read.
   """
-  with as_folder(photos) as folder:
+  with as_folder(photos, labels) as folder:
     found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
     say(found.describe())
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
-  for _, reason in loaded.failed:
+  for reason in loaded.failed:
     say(f"Broken: {reason}")
   _tell_duplicates(loaded, say)
   if not unlabelled:

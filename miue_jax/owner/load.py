@@ -24,7 +24,7 @@ _NARROW = 2**14  # values: a quarter of 16 bits
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """Pictures as networks see them.
+  """Holds pictures as networks see them.
 
   Attributes:
     pictures: The pictures that could be read.
@@ -33,7 +33,7 @@ class Loaded:
       `[N, s, s, 3]`.
     seen: What victims see, uint8 `[N, v, v, 3]`.
     weights: Local contrast as `carry.contrast_weights` returns it, in 255ths, uint8 `[N, s, s]`.
-    failed: Path and reason of every picture that could not be read.
+    failed: Why each of the others could not be read, with its path.
   """
 
   pictures: tuple[Found, ...]
@@ -41,7 +41,7 @@ class Loaded:
   small: np.ndarray
   seen: np.ndarray
   weights: np.ndarray
-  failed: tuple[tuple[str, str], ...]
+  failed: tuple[str, ...]
 
   def take(self, chosen: Sequence[int] | np.ndarray) -> "Loaded":
     """Returns some of the pictures, by their numbers."""
@@ -77,7 +77,7 @@ def load(
       try:
         picture = decode.read(path, found.path)
       except UserError as error:
-        return found.path, str(error)
+        return str(error)
       weights = np.full((size, size), 255, np.uint8)
       if floor < 1:
         weights = np.rint(255 * carry.contrast_weights(picture, size, floor)).astype(np.uint8)
@@ -85,14 +85,14 @@ def load(
       return (digest(picture.channels), *squashed, weights)
 
   results = list(map(read, pictures) if quiet else progress.each_shown(read, pictures, "reading"))
-  kept = [i for i, result in enumerate(results) if len(result) > 2]
+  kept = [i for i, result in enumerate(results) if not isinstance(result, str)]
   sources, *arrays = zip(*(results[i] for i in kept), strict=True) if kept else ((), (), (), ())
   shapes = (0, size, size, 3), (0, seen, seen, 3), (0, size, size)
   small, views, weights = (
     np.stack(array) if array else np.zeros(shape, np.uint8)
     for array, shape in zip(arrays, shapes, strict=True)
   )
-  failed = tuple(result for result in results if len(result) == 2)
+  failed = tuple(result for result in results if isinstance(result, str))
   return Loaded(tuple(pictures[i] for i in kept), tuple(sources), small, views, weights, failed)
 
 

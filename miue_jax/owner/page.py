@@ -10,6 +10,7 @@ import numpy as np
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
 from miue_jax.owner import private
+from miue_jax.owner.load import some
 from miue_jax.owner.private import Private
 from miue_jax.pictures import decode, quality
 from miue_jax.pictures.key import Entry
@@ -55,10 +56,6 @@ class Folders:
   out: pathlib.Path
   entries: Sequence[Entry]
 
-  def some(self, count: int) -> list[Entry]:
-    """Returns at most so many entries, spread over all."""
-    return list(self.entries[:: max(1, len(self.entries) // count)][:count])
-
   def pair(self, entry: Entry) -> tuple[decode.Picture, decode.Picture]:
     """Reads an original and its published file."""
     original = decode.read(self.photos / entry.name, entry.name)
@@ -80,7 +77,7 @@ def note(
   Raises:
     UserError: A file cannot be read or written.
   """
-  chosen = folders.some(_MEASURED)
+  chosen = some(folders.entries, _MEASURED)
   noted = {
     "photos": str(folders.photos.absolute()),
     "left_out": list(left_out),
@@ -122,7 +119,7 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,
     "private": True,
-    "pictures": [_detail(folders, entry) for entry in folders.some(_SHOWN)],
+    "pictures": [_detail(folders, entry) for entry in some(folders.entries, _SHOWN)],
     "left_out": noted["left_out"],
     "key": noted["key"],
   }

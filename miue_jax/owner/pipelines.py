@@ -14,14 +14,9 @@ from miue_jax.pictures import decode
 from miue_jax.pictures.decode import Picture
 
 
-def squashed(picture: Picture, size: int) -> np.ndarray:
-  """Returns the whole picture, uint8 sRGB `[size, size, 3]`."""
-  return decode.squashed(picture, size)
-
-
 def centre(picture: Picture, size: int) -> np.ndarray:
   """Returns the centre of a picture whose shorter side became 8/7 of `size`, as for ImageNet."""
-  image = Image.fromarray(decode.srgb(picture))
+  image = decode.flat(picture)
   scale = size * 8 / 7 / min(image.size)
   width, height = (max(size, round(side * scale)) for side in image.size)
   image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -34,7 +29,7 @@ def part(picture: Picture, size: int) -> np.ndarray:
 
   A part has 0.35 to 1 of the area and 3/4 to 4/3 of the shape. The pixels decide which it is.
   """
-  image = Image.fromarray(decode.srgb(picture))
+  image = decode.flat(picture)
   random = np.random.default_rng(zlib.crc32(image.tobytes()))
   area, shape = random.uniform(0.35, 1.0), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
   shares = np.minimum(1.0, np.sqrt(area * np.array([shape, 1 / shape])))
@@ -51,7 +46,7 @@ def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
 
   def load(picture: Picture, size: int) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(decode.srgb(picture)).save(file, "jpeg", quality=quality)
+    decode.flat(picture).save(file, "jpeg", quality=quality)
     with Image.open(file) as image:
       return decode.squashed(Picture(np.asarray(image)), size)
 
@@ -60,14 +55,14 @@ def jpeg(quality: int) -> Callable[[Picture, int], np.ndarray]:
 
 def halved(picture: Picture, size: int) -> np.ndarray:
   """Returns the whole picture after a site has halved its size, by Lanczos as image servers do."""
-  image = Image.fromarray(decode.srgb(picture))
+  image = decode.flat(picture)
   half = image.resize([max(1, side // 2) for side in image.size], Image.Resampling.LANCZOS)
   return decode.squashed(Picture(np.asarray(half)), size)
 
 
 WHOLE = "the whole picture"
 PIPELINES: dict[str, Callable[[Picture, int], np.ndarray]] = {
-  WHOLE: squashed,
+  WHOLE: decode.squashed,
   "the centre": centre,
   "a random part": part,
   f"{WHOLE} after JPEG 90": jpeg(90),

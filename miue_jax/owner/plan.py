@@ -1,12 +1,18 @@
 """Says what a protection will take, in words, before anything is spent."""
 
+import os
 import pathlib
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
 
+from miue_jax.machine import files
+from miue_jax.machine.terminal import counted
 from miue_jax.owner import archive, choose, clusters, estimate, load, private
-from miue_jax.owner.protect import surveyed
-from miue_jax.owner.protect_archive import as_folder
+from miue_jax.owner.choose import Choice
+from miue_jax.owner.estimate import Estimate
 from miue_jax.owner.request import Request
+from miue_jax.pictures import survey
+from miue_jax.pictures.survey import Survey
 from miue_jax.settings.errors import UserError
 
 
@@ -31,24 +37,97 @@ def plan(
     say: Prints a line.
 
   Raises:
-    UserError: There are too few pictures or classes, or an archive is to be grouped.
+    UserError: There are too few pictures or classes, or an archive, which has labels, is to be
+      grouped or labelled.
   """
   if groups and archive.is_archive(photos):
     raise UserError(f"{photos} has labels: leave --clusters out.")
-  with as_folder(photos) as folder:
+  with archive.as_folder(photos, labels) as folder:
     found = surveyed(Request(folder, private.path_of(photos), labels=labels), bool(groups))
     say(found.describe())
     counts = clusters.counts(found, groups)
-    like = load.sampled(folder, found.pictures)
-    choice = choose.choose(counts, strength or choose.STRENGTH, like.side, 0, gray=like.gray)
-    for advice in choose.advice(counts, narrow=like.narrow):
-      say(advice)
-    say("Measuring how long this machine takes ...")
-    estimate.start(choice, len(found.pictures))
-    expected = estimate.estimate(choice, folder, found.pictures, len(counts))
+    _, expected = _measured(folder, found, counts, strength or choose.STRENGTH, 0, say)
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
   say(f"At {watts:g} watts, that is {said} of energy{cost}; nothing has been changed yet.")
   private.repeat_about(photos, say)
+
+
+def surveyed(request: Request, unlabelled: bool) -> Survey:
+  """Returns the pictures of a folder, without what this program wrote there.
+
+  Args:
+    request: What is asked for.
+    unlabelled: Whether the pictures have no classes.
+
+  Raises:
+    UserError: There is no such folder, or it holds no picture.
+  """
+  own = (request.out, request.key_path, private.path_of(request.out))
+  own += (request.labels,) if request.labels else ()
+  return survey.survey(
+    request.photos,
+    exclude=own,
+    labels=request.labels,
+    unlabelled=unlabelled,
+    strict=request.strict,
+  )
+
+
+def chosen(
+  request: Request, found: Survey, ask: Callable[[str], None], say: Callable[[str], None]
+) -> Choice:
+  """Returns the choice for a new protection, after a question to which people may answer no.
+
+  Args:
+    request: What is asked for.
+    found: The pictures.
+    ask: Ends the program after a no.
+    say: Prints a line.
+
+  Raises:
+    UserError: There are too few pictures or classes, or too little room on the disk.
+  """
+  counts = clusters.counts(found, request.clusters)
+  if request.clusters:
+    say(
+      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
+      "pictures. The test is about these groups, not about classes that a scraper may name."
+    )
+  with files.reported("read", request.photos):
+    size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
+  files.require_space(request.out, size)
+  seed = secrets.randbits(32) if request.seed is None else request.seed
+  strength = request.strength or choose.STRENGTH
+  choice, expected = _measured(request.photos, found, counts, strength, seed, say)
+  if request.seconds is not None:
+    left = request.seconds - expected.files - expected.compiling
+    shorter = choose.within(choice, expected.making, expected.proving, left)
+    choice, expected = shorter, expected.of_epochs(choice, shorter)
+  say(expected.describe())
+  if request.seconds is not None and expected.seconds > request.seconds:
+    takes = estimate.duration(expected.seconds)
+    say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
+  pictures = counted(len(found.pictures), "picture")
+  ask(f"Protect {pictures} with strength {strength} into {request.out}?")
+  return choice
+
+
+def _measured(
+  folder: pathlib.Path,
+  found: Survey,
+  counts: Mapping[str, int],
+  strength: str,
+  seed: int,
+  say: Callable[[str], None],
+) -> tuple[Choice, Estimate]:
+  """Returns the choice for pictures, and what it takes on this machine; prints advice."""
+  like = load.sampled(folder, found.pictures)
+  choice = choose.choose(counts, strength, like.side, seed, gray=like.gray)
+  for advice in choose.advice(counts, narrow=like.narrow):
+    say(advice)
+  say("Measuring how long this machine takes ...")
+  estimate.start(choice, len(found.pictures))
+  return choice, estimate.estimate(choice, folder, found.pictures, len(counts))

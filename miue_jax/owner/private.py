@@ -21,7 +21,7 @@ from miue_jax.settings.schema import Moderate
 
 
 class Audit(TypedDict):
-  """A row of `audits.jsonl`: what an attack gave back; accuracies in percent."""
+  """Declares a row of `audits.jsonl`: what an attack gave back; accuracies in percent."""
 
   date: str
   version: str
@@ -43,7 +43,7 @@ class Tried(TypedDict):
 
 
 class Proved(TypedDict):
-  """The file `verdict.json`."""
+  """Declares the file `verdict.json`."""
 
   judgement: Annotated[str, pydantic.Field(min_length=1)]
   sentence: str
@@ -52,7 +52,7 @@ class Proved(TypedDict):
 
 
 class Noted(TypedDict):
-  """The file `page.json`."""
+  """Declares the file `page.json`."""
 
   photos: str
   left_out: list[str]
@@ -71,7 +71,7 @@ _PROVE_AGAIN = "delete it, and `protect` tests again"
 
 @dataclasses.dataclass(frozen=True)
 class Private:
-  """Paths of the private folder.
+  """Names the paths in the private folder.
 
   Attributes:
     root: The folder.

@@ -130,7 +130,11 @@ def compared(
     (originals[tested], labels[tested]),
     workdir=workdir,
   )
-  return trials(victim, {row["method"]: row for row in rows}, sees)
+  by_name = {row["method"]: row for row in rows}
+  return [
+    Trial(victim.label + sees + said, by_name[PUBLISHED][column], by_name[ORIGINALS][column])
+    for said, column in MOMENTS.items()
+  ]
 
 
 def rows_of(
@@ -169,20 +173,6 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
   for label in np.unique(labels):
     chosen[drawn[labels[drawn] == label][:most]] = True
   return chosen
-
-
-def trials(victim: Victim, rows: dict[str, dict[str, Any]], sees: str = "") -> list[Trial]:
-  """Returns the trials of a victim that stops after its last or its best epoch.
-
-  Args:
-    victim: The victim.
-    rows: Its rows, by the names of the sets of pictures.
-    sees: What it sees, to follow its label.
-  """
-  return [
-    Trial(victim.label + sees + said, rows[PUBLISHED][column], rows[ORIGINALS][column])
-    for said, column in MOMENTS.items()
-  ]
 
 
 def pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Victim, ...]:

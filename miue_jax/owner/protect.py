@@ -1,9 +1,5 @@
 """Protects a folder of pictures, or what is new in it, and proves the protection."""
 
-import dataclasses
-import os
-import pathlib
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 
@@ -18,6 +14,7 @@ from miue_jax.owner import (
   generate,
   load,
   page,
+  plan,
   private,
   proof,
   unprotected,
@@ -26,7 +23,7 @@ from miue_jax.owner.choose import Choice
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request, check_new, check_places
-from miue_jax.pictures import carry, encode, publish, survey
+from miue_jax.pictures import carry, encode, publish
 from miue_jax.pictures.key import Key
 from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
@@ -60,7 +57,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     with Key.open(request.key_path, request.passphrase, append=True) as secret:
       private.check_key(secret, request.out)
       groups = secret.settings.get("clusters", 0)
-      found = surveyed(request, bool(groups))
+      found = plan.surveyed(request, bool(groups))
       say(found.describe())
       choice = Choice.restored(secret.settings.get("choice", {}))
       _check_same(request, choice, groups)
@@ -70,9 +67,9 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       with private.opened(request.out) as store:
         return _continued(request, store, found, secret, choice, say)
   check_new(request)
-  found = surveyed(request, bool(request.clusters))
+  found = plan.surveyed(request, bool(request.clusters))
   say(found.describe())
-  choice = _planned(request, found, ask, say)
+  choice = plan.chosen(request, found, ask, say)
   settings = {
     "choice": choice.stored(),
     "classes": list(clusters.names(request.clusters) or found.class_names),
@@ -87,70 +84,12 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     return _continued(request, store, found, secret, choice, say)
 
 
-def surveyed(request: Request, unlabelled: bool = False) -> Survey:
-  """Returns the pictures of a folder, without what this program wrote there.
-
-  Args:
-    request: What is asked for.
-    unlabelled: Whether the pictures have no classes.
-
-  Raises:
-    UserError: There is no such folder, or it holds no picture.
-  """
-  own = (request.out, request.key_path, private.path_of(request.out))
-  own += (request.labels,) if request.labels else ()
-  found = survey.survey(
-    request.photos,
-    exclude=own,
-    labels=request.labels,
-    unlabelled=unlabelled,
-    strict=request.strict,
-  )
-  if not found.pictures:
-    raise UserError(f"There is no picture in {request.photos}: give a folder with pictures.")
-  return found
-
-
-def _planned(request: Request, found: Survey, ask: Callable, say: Callable) -> Choice:
-  counts = clusters.counts(found, request.clusters)
-  if request.clusters:
-    say(
-      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
-      "pictures. The test is about these groups, not about classes that a scraper may name."
-    )
-  seed = secrets.randbits(32) if request.seed is None else request.seed
-  like = load.sampled(request.photos, found.pictures)
-  strength = request.strength or choose.STRENGTH
-  choice = choose.choose(counts, strength, like.side, seed, gray=like.gray)
-  for advice in choose.advice(counts, narrow=like.narrow):
-    say(advice)
-  with files.reported("read", request.photos):
-    size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
-  files.require_space(request.out, size)
-  say("Measuring how long this machine takes ...")
-  estimate.start(choice, len(found.pictures))
-  expected = estimate.estimate(choice, request.photos, found.pictures, len(counts))
-  if request.seconds is not None:
-    left = request.seconds - expected.files - expected.compiling
-    shorter = choose.within(choice, expected.making, expected.proving, left)
-    choice, expected = shorter, expected.of_epochs(choice, shorter)
-  say(expected.describe())
-  if request.seconds is not None and expected.seconds > request.seconds:
-    takes = estimate.duration(expected.seconds)
-    say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
-  pictures = counted(len(found.pictures), "picture")
-  ask(f"Protect {pictures} with strength {strength} into {request.out}?")
-  return choice
-
-
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
-  epsilon = choice.method.epsilon
-  if request.strength:
-    epsilon = choose.STRENGTHS[request.strength]
-  if abs(epsilon - choice.method.epsilon) > 1e-9:
+  wanted = request.strength
+  if wanted and abs(choose.STRENGTHS[wanted] - choice.method.epsilon) > 1e-9:
     raise UserError(
-      f"{request.out} was protected with another strength than {request.strength}: leave "
-      "--strength out, or choose another folder."
+      f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
+      "choose another folder."
     )
   if request.clusters not in (0, groups):
     raise UserError(
@@ -166,7 +105,7 @@ def _continued(
   loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
   if loaded.failed:
     say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
-    say("\n".join(f"  {reason}" for _, reason in loaded.failed))
+    say("\n".join(f"  {reason}" for reason in loaded.failed))
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))
@@ -194,27 +133,14 @@ def _continued(
     seen = load.published(request.files, secret, loaded, choice.seen)
     labels = _labels(loaded, classes)
     verdict = proof.prove(choice, store, loaded.seen, seen, labels)
-  _write_page(request, store, verdict, secret, found, loaded, say)
-  return unprotected.judged(verdict, bad)
-
-
-def _write_page(
-  request: Request,
-  store: Private,
-  verdict: Verdict,
-  secret: Key,
-  found: Survey,
-  loaded: Loaded,
-  say: Callable,
-) -> None:
-  names = {picture.path for picture in loaded.pictures}
-  entries = [entry for entry in secret.entries if entry.name in names]
   left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
-  left_out += [reason for _, reason in loaded.failed]
+  left_out += loaded.failed
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
+  entries = [entry for entry in secret.entries if entry.name in originals]
   folders = page.Folders(request.photos, request.files, entries)
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
+  return unprotected.judged(verdict, bad)
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
@@ -236,13 +162,19 @@ def _unpublished(
 ) -> np.ndarray:
   """Returns the numbers of the pictures to publish, and says what changed."""
   out = request.files
-  todo = [
-    number
-    for number, picture in enumerate(loaded.pictures)
-    if not publish.is_published(picture, out, secret, loaded.sources[number])
-    # Nobody but this program puts the images of an archive there.
-    or (out != request.out and _is_altered(picture, out, secret))
-  ]
+
+  def is_missing(picture: Found, source: bytes) -> bool:
+    entry = secret.get(picture.path)
+    return (
+      entry is None
+      or entry.source != source
+      or not files.is_file(out / entry.published)
+      # Nobody but this program puts the images of an archive there.
+      or (out != request.out and publish.is_altered(entry, out))
+    )
+
+  missing = map(is_missing, loaded.pictures, loaded.sources)
+  todo = np.flatnonzero(np.fromiter(missing, bool))
   done = len(loaded.pictures) - len(todo)
   if done:
     say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
@@ -252,12 +184,7 @@ def _unpublished(
       f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
       f"published stays in {request.out} until you delete it."
     )
-  return np.array(todo, int)
-
-
-def _is_altered(picture: Found, out: pathlib.Path, secret: Key) -> bool:
-  entry = secret.get(picture.path)
-  return entry is not None and publish.is_altered(entry, out)
+  return todo
 
 
 def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
@@ -319,18 +246,25 @@ def _publish(
   say: Callable,
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
-  wanted = publish.Options(format=request.format, keep_metadata=request.keep_metadata)
   places = publish.free_places([loaded.pictures[number] for number in todo], secret)
 
   def work(item: tuple[int, Found]) -> publish.Published | None:
     number, found = item
-    options, shaped = wanted, kept.get(number)
+    kind, shaped = request.format, kept.get(number)
     if shaped is None:
       weights = loaded.weights[number].astype(np.float32) / 255
       shaped = carry.shaped(rounds[loaded.sources[number]], weights)
     elif entry := secret.get(found.path):  # The file becomes what it was.
-      options = dataclasses.replace(options, format=encode.kind_of(entry.published))
-    return publish.publish(request.photos, found, shaped, request.files, secret, options)
+      kind = encode.kind_of(entry.published)
+    return publish.publish(
+      request.photos,
+      found,
+      shaped,
+      request.files,
+      secret,
+      kind=kind,
+      keep_metadata=request.keep_metadata,
+    )
 
   notes: dict[str, list[str]] = {}
   bare, items = [], list(zip(todo.tolist(), places, strict=True))

@@ -7,8 +7,7 @@ published archive has the same names, shapes, types and labels as the original o
 import contextlib
 import dataclasses
 import pathlib
-import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from miue_jax.owner import archive, private, protect
 from miue_jax.owner.load import named
 from miue_jax.owner.private import Private
 from miue_jax.owner.request import Request, check_new, check_places
-from miue_jax.pictures import decode, encode, entries
+from miue_jax.pictures import decode, entries
 from miue_jax.pictures.key import digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
@@ -51,7 +50,7 @@ def protect_archive(
   paths = {images: _paths(content, images, labels) for images, labels in archive.pairs(content)}
   files.make_private(store.root)
   files.make_folder(store.published)
-  _unpack(content, paths, store.rows / name)
+  archive.unpack(content, paths, store.rows / name)
   verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask, say)
   changed = dict(content)
   for images, places in paths.items():
@@ -61,36 +60,9 @@ def protect_archive(
   return verdict
 
 
-@contextlib.contextmanager
-def as_folder(photos: pathlib.Path) -> Generator[pathlib.Path]:
-  """Yields `photos`, or a temporary folder of its images, named by their rows, if it is an archive.
-
-  Raises:
-    UserError: The file is not such an archive, or the folder cannot be written.
-  """
-  if not archive.is_archive(photos):
-    yield photos
-    return
-  content = archive.read(photos)
-  paths = {
-    images: [
-      f"{_part(images)}/{label}/{images}[{row}].png"
-      for row, label in enumerate(content[labels].reshape(-1))
-    ]
-    for images, labels in archive.pairs(content)
-  }
-  with tempfile.TemporaryDirectory(prefix="miue-jax-") as folder:
-    _unpack(content, paths, pathlib.Path(folder))
-    yield pathlib.Path(folder)
-
-
-def _part(images: str) -> str:
-  return next(part for part in archive.PARTS if part in images)
-
-
 def _paths(content: archive.Arrays, images: str, labels: str) -> list[str]:
   """Returns the file of each image: `train/<label>/<content>.png`."""
-  part = _part(images)
+  part = archive.part_of(images)
   seen: dict[str, int] = {}
   paths = []
   for pixels, label in zip(content[images], content[labels].reshape(-1), strict=True):
@@ -98,23 +70,6 @@ def _paths(content: archive.Arrays, images: str, labels: str) -> list[str]:
     seen[stem] = seen.get(stem, 0) + 1
     paths.append(f"{stem}{f'-{seen[stem]}' if seen[stem] > 1 else ''}.png")
   return paths
-
-
-def _unpack(content: archive.Arrays, paths: Mapping[str, list[str]], folder: pathlib.Path) -> None:
-  """Makes the files of a folder those of an archive; the ones that are there are not written."""
-  wanted = {path: content[name][i] for name in paths for i, path in enumerate(paths[name])}
-  for path in {path.rpartition("/")[0] for path in wanted}:
-    files.make_folder(folder / path)
-  there = {str(path.relative_to(folder)) for path in reading.files_below(folder, ".png")}
-  for path in there - wanted.keys():
-    files.remove(folder / path)
-
-  def write(path: str) -> None:
-    with files.replacing(folder / path) as file:
-      file.write(encode.encode(decode.Picture(archive.channels(wanted[path]))))
-
-  for _ in progress.each_shown(write, sorted(wanted.keys() - there), "unpacking"):
-    pass
 
 
 def _packed(originals: np.ndarray, paths: list[str], folder: pathlib.Path, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """The published files whose originals are still there.
+  """Names the published files whose originals are still there.
 
   Attributes:
     out: Folder of the published files; those of an archive are in the private folder.

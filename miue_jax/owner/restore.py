@@ -1,10 +1,7 @@
 """Restores originals, and says what was restored and what was not."""
 
-import os
 import pathlib
 from collections.abc import Callable
-
-import tqdm
 
 from miue_jax.machine import files
 from miue_jax.machine.terminal import counted
@@ -39,21 +36,12 @@ def restore(
   if files.is_folder(out):
     pictures.check_apart(out, destination)
   path = private.key_of(out, key)
-  if found := archive.found_in(out):
-    with Key.open(path, passphrase) as secret:
+  with Key.open(path, passphrase) as secret:
+    if found := archive.found_in(out):
       whole = [archive.unprotect(one, destination, secret, say) for one in found]
-    private.repeat(out, say)
-    return all(whole)
-  with (
-    Key.open(path, passphrase) as secret,
-    tqdm.tqdm(desc="restoring", unit="picture", disable=not os.isatty(2)) as bar,
-  ):
-
-    def tick(done: int, total: int) -> None:
-      bar.total = total
-      bar.update(done - bar.n)
-
-    outcome = pictures.restore(out, destination, secret, tick=tick)
+      private.repeat(out, say)
+      return all(whole)
+    outcome = pictures.restore(out, destination, secret)
     if outcome.refused and secret.cut_off:
       say(f"{path} is cut off, as an incomplete copy is: use a whole copy for what is missing.")
   say(f"Restored to {destination}: {counted(len(outcome.restored), 'original')}.")

@@ -8,7 +8,6 @@ from miue_jax.machine.terminal import counted
 from miue_jax.owner.load import named
 from miue_jax.owner.request import Request
 from miue_jax.pictures import names, publish
-from miue_jax.pictures.entries import Entry
 from miue_jax.pictures.key import Key
 from miue_jax.report import verdict
 from miue_jax.report.verdict import Verdict
@@ -32,7 +31,11 @@ def tell(
       f"NOT protected, although in {request.files}: {counted(len(others), 'picture')} "
       f"({named(others)}). This program did not publish them: move them away."
     )
-  altered = _altered(request, secret.entries)
+  entries = secret.entries
+  checked = progress.each_shown(
+    lambda entry: publish.is_altered(entry, request.files), entries, "checking"
+  )
+  altered = [entry for entry, found in zip(entries, checked, strict=True) if found]
   again = [entry.published for entry in altered if entry.name in originals]
   lost = [entry.published for entry in altered if entry.name not in originals]
   said = "NOT protected any more, because altered:"
@@ -48,13 +51,6 @@ def tell(
       "away."
     )
   return len(others) + len(altered)
-
-
-def _altered(request: Request, entries: Collection[Entry]) -> list[Entry]:
-  checked = progress.each_shown(
-    lambda entry: publish.is_altered(entry, request.files), list(entries), "checking"
-  )
-  return [entry for entry, altered in zip(entries, checked, strict=True) if altered]
 
 
 def judged(found: Verdict, count: int) -> Verdict:

@@ -5,7 +5,7 @@
     small = decode.squashed(picture, size)            # uint8 [size, size, 3]: what networks see
     delta = carry.shaped(delta, carry.contrast_weights(picture, size, floor=0.5))
     with Key.create(path, settings) as secret:
-      publish.publish(root, found.pictures[i], delta, out, secret, publish.Options())
+      publish.publish(root, found.pictures[i], delta, out, secret)
       outcome = restore.restore(out, destination, secret)
 
 This room has no network and no JAX: a perturbation int8 `[s, s, 3]` in 255ths comes from outside.

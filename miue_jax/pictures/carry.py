@@ -61,17 +61,17 @@ def _window(cell: float) -> int:
   return 1 + 2 * int(np.ceil(max(0.0, _WINDOW - cell) / (2 * cell)))
 
 
-def shaped(delta: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def shaped(delta: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """Returns a perturbation that is fainter where a picture is smooth, and so less visible.
 
   Args:
     delta: Perturbation int8 `[s, s, 3]` in 255ths.
-    weights: What `contrast_weights` returns, `[s, s]`; None changes nothing.
+    weights: What `contrast_weights` returns, `[s, s]`.
 
   Returns:
     Perturbation int8 `[s, s, 3]`.
   """
-  return delta if weights is None else np.rint(delta * weights[..., None]).astype(np.int8)
+  return np.rint(delta * weights[..., None]).astype(np.int8)
 
 
 def luma(values: np.ndarray) -> np.ndarray:

@@ -285,11 +285,11 @@ def as_image(channels: np.ndarray) -> Image.Image:
 
 def srgb(picture: Picture) -> np.ndarray:
   """Returns what networks see: uint8 sRGB `[H, W, 3]`, on white where it is transparent."""
-  return np.asarray(_flat(picture).convert("RGB"))
+  return np.asarray(flat(picture))
 
 
-def _flat(picture: Picture) -> Image.Image:
-  """Returns a picture in 8 bits of sRGB or gray, on white where it is transparent."""
+def flat(picture: Picture, *, gray: bool = False) -> Image.Image:
+  """Returns what networks see as an image of Pillow, gray or RGB."""
   image = as_image(eight_bits(picture.channels))
   if picture.profile and not metadata.is_srgb(picture.profile):
     converted = _to_srgb(
@@ -298,15 +298,10 @@ def _flat(picture: Picture) -> Image.Image:
     if picture.alpha is not None:
       converted.putalpha(image.getchannel("A"))
     image = converted
-  if picture.alpha is None:
-    return image
-  layer = image.convert("RGBA")
-  return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-
-
-def flat(picture: Picture, gray: bool) -> Image.Image:
-  """Returns what networks see as an image of Pillow, gray or RGB."""
-  return _flat(picture).convert("L" if gray else "RGB")
+  if picture.alpha is not None:
+    layer = image.convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+  return image.convert("L" if gray else "RGB")
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -322,4 +317,4 @@ def squashed(picture: Picture, size: int) -> np.ndarray:
 
   Height and width shrink by different factors, so that no margin is cut off.
   """
-  return np.asarray(flat(picture, gray=False).resize((size, size), Image.Resampling.BICUBIC))
+  return np.asarray(flat(picture).resize((size, size), Image.Resampling.BICUBIC))

@@ -17,19 +17,6 @@ from miue_jax.settings.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """Says how pictures are published.
-
-  Attributes:
-    format: `png`, `webp` or `jpeg`.
-    keep_metadata: Whether to keep all EXIF values.
-  """
-
-  format: str = "png"
-  keep_metadata: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Published:
   """Describes a published picture.
 
@@ -48,7 +35,9 @@ def publish(
   delta: np.ndarray,
   out: str | os.PathLike,
   key: Key,
-  options: Options,
+  *,
+  kind: str = "png",
+  keep_metadata: bool = False,
 ) -> Published | None:
   """Publishes one picture, unless the perturbation changes none of its pixels.
 
@@ -63,7 +52,8 @@ def publish(
     delta: Perturbation int8 `[s, s, 3]` in 255ths.
     out: Folder of the published pictures.
     key: A key that is open for appending.
-    options: How to publish.
+    kind: Format, a key of `encode.SUFFIX`. Pictures that it cannot hold become PNG.
+    keep_metadata: Whether to keep all EXIF values.
 
   Returns:
     What was published; None if nothing, because the picture would be unprotected.
@@ -75,13 +65,13 @@ def publish(
   with decode.room(source):
     original = decode.load(source)
     picture = decode.decode(original, found.path)
-    kind, why = encode.format_for(picture, options.format)
+    kind, why = encode.format_for(picture, kind)
     path = found.published + encode.SUFFIX[kind]
     changed, corrections = carry.apply(picture.channels, delta)
     if np.array_equal(changed, picture.channels):
       return None
     public = dataclasses.replace(picture, channels=changed)
-    file = encode.encode(public, kind, keep_metadata=options.keep_metadata)
+    file = encode.encode(public, kind, keep_metadata=keep_metadata)
     if kind == "jpeg":
       public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
       how, extra = _from_jpeg(picture, public, delta, original)
@@ -143,16 +133,6 @@ def without(channels: np.ndarray, delta: np.ndarray) -> np.ndarray:
   height, width, count = channels.shape
   strip = carry.carried(carry.luma(delta) if count == 1 else delta, height, width)
   return channels - strip.astype(np.uint8)
-
-
-def is_published(found: Found, out: str | os.PathLike, key: Key, source: bytes) -> bool:
-  """Returns whether a picture with these original pixels is already in the output and the key."""
-  entry = key.get(found.path)
-  return (
-    entry is not None
-    and entry.source == source
-    and files.is_file(pathlib.Path(out) / entry.published)
-  )
 
 
 def is_altered(entry: Entry, out: str | os.PathLike) -> bool:

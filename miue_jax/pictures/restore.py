@@ -6,13 +6,12 @@ import functools
 import os
 import pathlib
 import threading
-import unicodedata
-from collections.abc import Callable
 
 import numpy as np
+import tqdm
 
 from miue_jax.machine import files, reading, threads
-from miue_jax.pictures import carry, decode, encode, entries
+from miue_jax.pictures import carry, decode, encode, entries, names
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
@@ -37,20 +36,15 @@ class Outcome:
   missing: tuple[str, ...]
 
 
-def restore(
-  published: str | os.PathLike,
-  destination: str | os.PathLike,
-  key: Key,
-  *,
-  tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Outcome:
-  """Restores all pictures of a folder that the key knows; goes on after those that it does not.
+def restore(published: str | os.PathLike, destination: str | os.PathLike, key: Key) -> Outcome:
+  """Restores all pictures of a folder that the key knows, and goes on after those that it does not.
+
+  A terminal shows a progress bar.
 
   Args:
     published: Folder with published pictures in any order, under any names.
     destination: Folder for the originals; pictures that are already there are not made again.
     key: The key.
-    tick: Is called with the pictures done and their number.
 
   Raises:
     UserError: There is no such folder, the destination lies in it or cannot be written.
@@ -65,14 +59,15 @@ def restore(
   claims = _Claims(key)
   refused, restored = [], {}
   work = functools.partial(_restore_one, published, destination, key, claims)
-  for done, (path, result) in enumerate(zip(paths, threads.each(work, paths), strict=True), 1):
+  results = threads.each(work, paths)
+  hidden = not os.isatty(2)
+  shown = tqdm.tqdm(results, "restoring", len(paths), unit="picture", disable=hidden)
+  for path, result in zip(paths, shown, strict=True):
     if isinstance(result, str):
       refused.append((path, result))
     else:
       restored[result[0].name] = result[1]
-    tick(done, len(paths))
-  known = {_normal(entry.published): entry.name for entry in key.entries}
-  named = {known.get(_normal(path)) for path, _ in refused}
+  named = {claims.names.get(names.same(path)) for path, _ in refused}
   missing = [e.name for e in key.entries if e.name not in restored and e.name not in named]
   return Outcome(tuple(sorted(set(restored.values()))), tuple(refused), tuple(sorted(missing)))
 
@@ -87,14 +82,15 @@ def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:
     raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
 
 
-def _normal(path: str) -> str:
-  return unicodedata.normalize("NFC", path)
-
-
 class _Claims:
-  """Gives each of several equal pictures another entry."""
+  """Gives each of several equal pictures another entry.
+
+  Attributes:
+    names: Names of the originals, by the paths of the published files in the form of `names.same`.
+  """
 
   def __init__(self, key: Key):
+    self.names = {names.same(entry.published): entry.name for entry in key.entries}
     self._key, self._guard = key, threading.Lock()
     self._taken: set[str] = set()
 
@@ -104,7 +100,7 @@ class _Claims:
     if not found:
       return None
     with self._guard:
-      same = [entry for entry in found if _normal(entry.published) == _normal(path)]
+      same = [entry for entry in found if names.same(entry.published) == names.same(path)]
       free = [entry for entry in found if entry.name not in self._taken]
       entry = (same or free or found)[0]
       self._taken.add(entry.name)
@@ -122,9 +118,7 @@ def _restore_one(
       return str(error).removeprefix(path).strip()
     entry = claims.take(digest(public.channels), path)
     if entry is None:
-      names = {_normal(entry.published) for entry in key.entries}
-      altered = _normal(path) in names
-      return "altered since it was published" if altered else _UNKNOWN
+      return "altered since it was published" if names.same(path) in claims.names else _UNKNOWN
     try:
       original, name = _original(public.channels, key.load(entry), entry)
     except UserError as error:

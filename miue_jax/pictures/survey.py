@@ -237,23 +237,18 @@ def _labelled(
   for number, row in enumerate(rows, 2):
     if not row:
       continue
-    if len(row) != len(columns) or not row[class_].strip() or _other(classes, row, file, class_):
+    name = row[class_].strip() if len(row) == len(columns) else ""
+    if not name or classes.setdefault(os.path.normpath(row[file]), name) != name:
       raise UserError(
         f"Row {number} of {labels} has no class, other columns, or another class for a file: "
         "repair it."
       )
-    classes[os.path.normpath(row[file])] = row[class_].strip()
   named: Named = [(path, classes[path], None) for path in paths if path in classes]
   without = [
     LeftOut(path, "no class in the file of labels") for path in paths if path not in classes
   ]
   present = set(paths)
   return named, without + [LeftOut(x, "in the labels only") for x in classes if x not in present]
-
-
-def _other(classes: dict[str, str], row: Sequence[str], file: int, class_: int) -> bool:
-  """Returns whether a file already has another class."""
-  return classes.get(os.path.normpath(row[file]), row[class_].strip()) != row[class_].strip()
 
 
 def _duplicates(root: str, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:

@@ -158,12 +158,6 @@ def test_decode_resizes_after_turning():
   assert (decoded == 200).all()
 
 
-def test_is_gray_reads_the_mode():
-  assert pixels.is_gray(encoded(Image.fromarray(GRAY[..., 0])), "x")
-  assert pixels.is_gray(png(1, 1, 16, 0, [b"\0\0"]), "x")
-  assert not pixels.is_gray(encoded(Image.fromarray(RGB)), "x")
-
-
 @pytest.mark.parametrize(
   "content",
   [

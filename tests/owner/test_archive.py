@@ -42,3 +42,10 @@ def test_all_parts_of_both_layouts_are_found(tmp_path):
 def test_what_is_refused(tmp_path, arrays, said):
   with pytest.raises(UserError, match=said):
     archive.read(written(tmp_path / "a.npz", **arrays))
+
+
+def test_an_archive_gets_no_other_labels(tmp_path):
+  path = written(tmp_path / "a.npz", x_train=IMAGES, y_train=LABELS)
+  refused = pytest.raises(UserError, match=r"a\.npz has labels: leave --labels out")
+  with refused, archive.as_folder(path, tmp_path / "labels.csv"):
+    pass

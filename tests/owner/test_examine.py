@@ -53,7 +53,7 @@ def test_originals_and_published_files_of_a_key_are_recognised(tmp_path):
   found = next(x for x in survey.survey(photos).pictures if x.path == "b/1.png")
   delta = np.full((8, 8, 3), 8, np.int8)
   with key.Key.create(tmp_path / "out.key", {}) as secret:
-    publish.publish(photos, found, delta, out, secret, publish.Options())
+    publish.publish(photos, found, delta, out, secret)
   (out / "b" / "1.png").rename(photos / "a" / "came back.png")
   lines = []
   examine.examine(photos, None, tmp_path / "out.key", None, None, lines.append)

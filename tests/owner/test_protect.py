@@ -290,11 +290,11 @@ def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypat
   }[stage]
   original, calls = getattr(*place), []
 
-  def interrupted(*arguments):
+  def interrupted(*arguments, **options):
     calls.append(arguments)
     if len(calls) > (7 if stage == "publishing" else 0):
       raise KeyboardInterrupt
-    return original(*arguments)
+    return original(*arguments, **options)
 
   with monkeypatch.context() as patch:
     patch.setattr(*place, interrupted)

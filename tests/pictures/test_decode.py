@@ -241,6 +241,8 @@ def test_header_reads_size_and_kind(tmp_path):
   path.write_bytes(samples.encoded(Image.fromarray(GRAY[..., 0])))
   assert decode.header(path) == decode.Header(40, 60, True)
   assert decode.header(io.BytesIO(samples.encoded(Image.fromarray(RGB)))).gray is False
+  deep = Image.fromarray(np.zeros((1, 1), np.uint16))
+  assert decode.header(io.BytesIO(samples.encoded(deep))).gray
 
 
 def test_large_pictures_wait_for_memory(tmp_path, monkeypatch):

@@ -100,7 +100,7 @@ def test_what_comes_back_is_the_windowed_picture_with_its_window(tmp_path):
   )
   out = tmp_path / "out"
   with key.Key.create(tmp_path / "out.key", {}) as secret:
-    done = publish.publish(tmp_path / "photos", found, delta, out, secret, publish.Options())
+    done = publish.publish(tmp_path / "photos", found, delta, out, secret)
     restore.restore(out, tmp_path / "back", secret)
   assert "DICOM window: centre 40, width 401" in done.notes[0]
   published = (out / done.path).read_bytes()
