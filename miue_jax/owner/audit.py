@@ -15,7 +15,7 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
-from miue_jax.owner import page, private, proof, published
+from miue_jax.owner import estimate, page, private, proof, published
 from miue_jax.owner.choose import Victim
 from miue_jax.owner.pipelines import WHOLE
 from miue_jax.owner.published import Pairs
@@ -66,7 +66,7 @@ ATTACKS = (
   Attack("mixing pictures", defence="mixup"),
   Attack("pasting pictures into each other", defence="cutmix"),
   Attack("strong random changes", defence="trivialaugment"),
-  Attack("strong changes chosen against protections", defence="ueraser"),
+  Attack("strong changes chosen against protections", defence="ueraser", cost=2.5),
   Attack("removing what is linearly separable", defence="projection"),
   Attack("fewer bits of colour", defence="bits4"),
   Attack(
@@ -139,6 +139,8 @@ def audit(
         names = ", ".join(later.said for later in attacks[number:])
         say(f"The time is over; not tried: {names}.")
         break
+      if attack.cost > 1:
+        say(f"Trying {attack.said}, which takes {estimate.duration(attack.cost * plain)} ...")
       sets = loaded if attack.pipeline == WHOLE else pairs.sets(attack.pipeline)
       learner = pretrained if pretrained and attack.pretrained else victim
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
