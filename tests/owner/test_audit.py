@@ -7,7 +7,9 @@ import pytest
 
 from miue_jax.experiment import victims
 from miue_jax.owner import audit, choose, pipelines, private, protect, torch_victim, verify
+from miue_jax.owner import published as published_pairs
 from miue_jax.owner.request import Request
+from miue_jax.pictures.key import Key
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
 
@@ -136,6 +138,19 @@ def test_originals_that_moved_are_asked_for(published, photos):
   lines = []
   with pytest.raises(UserError, match="There is no key"):
     verify.verify(moved, None, None, moved, False, None, lines.append)
+
+
+@pytest.mark.slow
+def test_the_same_pictures_are_held_out_in_whatever_order_the_key_has_them(published, monkeypatch):
+  def held_out():
+    with published_pairs.opened(published, None, None, None, print) as pairs:
+      names = [entry.name for entry in pairs.entries]
+      return [name for name, out in zip(names, pairs.held_out, strict=True) if out]
+
+  expected = held_out()
+  backwards = property(lambda key: list(reversed(key._entries.values())))
+  monkeypatch.setattr(Key, "entries", backwards)
+  assert held_out() == expected
 
 
 @pytest.mark.slow
