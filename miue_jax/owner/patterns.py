@@ -2,8 +2,10 @@
 
 Radiographs and scans of one class are alike: networks learn them whatever is added to each, but not
 if all of a class get one pattern that they notice first. A pattern that repeats every few pixels
-looks the same wherever a network crops, and one that no network made depends on none of them
-(docs/folders.md compares them).
+looks the same wherever a network crops, and one that no network made depends on none of them.
+Convolutions tell classes apart at once if the noise of each has another autocorrelation (Sandoval-
+Segura et al., "Autoregressive Perturbations for Data Poisoning", NeurIPS 2022). docs/folders.md
+compares patterns.
 """
 
 import hashlib
