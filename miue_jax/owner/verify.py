@@ -21,7 +21,9 @@ def verify(
   weights: pathlib.Path | None,
   say: Callable[[str], None],
 ) -> Verdict:
-  """Trains every victim on originals and on published files, and prints what each learned.
+  """Trains every victim on originals and on published files; prints what each learned.
+
+  The verdict replaces that of the proof, which had fewer victims, until pictures are added.
 
   Args:
     out: Folder of published pictures.
@@ -66,7 +68,10 @@ def verify(
       if torch:
         trials += _said(_in_torch(pairs, originals, published_files, name), say)
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
-    return proof.judged(trials, labels[tested])
+    found = proof.judged(trials, labels[tested])
+    proof.keep(pairs.store, found, trials, len(labels))
+    pairs.show()
+    return found
 
 
 def _in_torch(

@@ -173,6 +173,9 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
     "from originals."
   ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
+  store = private.Private(private.path_of(published))
+  assert private.verdict_of(store) == found
+  assert "sees the centre" in (store.page / "index.html").read_text()
 
 
 @pytest.mark.slow
