@@ -32,6 +32,7 @@ _SMALL_SIDE = 64  # pixels
 # their own size, as those who collect such pictures use them.
 PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and prove little
+_PATTERNS = "autocorrelation"  # how `patterns.drawn` draws; another way needs another name
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
 LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
@@ -99,7 +100,7 @@ class Choice:
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
-    return dataclasses.asdict(self)
+    return dataclasses.asdict(self) | {"patterns": _PATTERNS}
 
   @classmethod
   def restored(cls, values: Mapping[str, Any]) -> "Choice":
@@ -110,15 +111,13 @@ class Choice:
     """
     try:
       settings = dict(values["method"])
-      if not settings.get("tile"):  # of development versions
-        settings.pop("tile", None)
       method = schema.make(METHODS[settings["name"]].settings, settings)
       victims = tuple(Victim(**victim) for victim in values["victims"])
       seen, seed = int(values["seen"]), int(values["seed"])
       # Keys of older versions do not have the following values.
       gray, size = bool(values.get("gray", False)), int(values.get("size", SIZE))
       floor = float(values.get("floor", _SMOOTH_AREAS))
-      if gray and method.class_wise:
+      if gray and values.get("patterns") != _PATTERNS:
         raise UserError("it has other patterns of gray pictures")
       return cls(method, victims, seen, seed, gray, size, floor)
     except (KeyError, TypeError, ValueError, UserError) as error:

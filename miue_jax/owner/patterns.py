@@ -46,7 +46,7 @@ def drawn(classes: int, seed: int) -> np.ndarray:
   of the other classes and from none.
 
   Pictures are added in later years, and must then get the pattern of their class: a change of this
-  function needs another name in the settings of the key.
+  function needs another name in `choose`, which the key has.
   """
   side = _SIDE if classes <= _FEW else _LARGER
   found, known = [], [np.zeros(len(_NEAR))]

@@ -44,6 +44,13 @@ def test_a_choice_survives_the_key():
   )
 
 
+def test_other_patterns_of_gray_pictures_are_not_mixed_with_those_of_today():
+  stored = choose.choose({"a": 50, "b": 50}, "medium", 28, 0, gray=True).stored()
+  assert choose.Choice.restored(stored).gray
+  with pytest.raises(UserError, match="other patterns of gray pictures"):
+    choose.Choice.restored(stored | {"patterns": "signs"})
+
+
 @pytest.mark.parametrize(("side", "size"), [(0, 8), (28, 28), (4000, 32)])
 def test_small_pictures_get_a_perturbation_of_their_own_size(side, size):
   choice = choose.choose({"a": 9, "b": 9}, "medium", side, 0)
