@@ -46,15 +46,16 @@ class Attack:
   pretrained: bool = False
 
 
-_SMALLER = "publish larger pictures: JPEG removes less of a coarse perturbation"
+_SMALLER = "publish larger pictures: resizing removes less of a coarse perturbation"
+_JPEG = "protect pictures of at most 32 pixels with --recompressed, or publish larger ones"
 _COLOUR = "protect with a higher --strength, or publish pictures without colour"
 
 # The cheapest first, so that a bounded time tells most.
 ATTACKS = (
   Attack(private.UNTOUCHED),
-  Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_SMALLER),
-  Attack("JPEG at quality 75", f"{WHOLE} after JPEG 75", advice=_SMALLER),
-  Attack("JPEG at quality 50", f"{WHOLE} after JPEG 50", advice=_SMALLER),
+  Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_JPEG),
+  Attack("JPEG at quality 75", f"{WHOLE} after JPEG 75", advice=_JPEG),
+  Attack("JPEG at quality 50", f"{WHOLE} after JPEG 50", advice=_JPEG),
   Attack("halving the size", f"{WHOLE} at half its size", advice=_SMALLER),
   Attack("cropping the centre", "the centre"),
   Attack("cropping at random", "a random part"),

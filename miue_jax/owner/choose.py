@@ -16,6 +16,10 @@ from miue_jax.settings.errors import UserError
 # The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
 # docs/folders.md has the measurements behind it.
 METHOD = "miue"
+# The same for small pictures in colour that are compressed again: a cell of their perturbation is a
+# pixel, so that JPEG removes what was not made to survive it.
+RECOMPRESSED, _TRANSFORMATIONS = "miue_robust", ("none", "jpeg75")
+USELESS = "--recompressed changes nothing here: it is for pictures in colour of at most 32 pixels."
 # Pixels a side of the perturbation before it is carried to the size of a picture, at most. Small
 # pictures get one as large as they are: from a larger one they would lose the finest detail.
 SIZE = 32
@@ -98,6 +102,11 @@ class Choice:
   size: int = SIZE
   floor: float = _SMOOTH_AREAS
 
+  @property
+  def recompressed(self) -> bool:
+    """Whether the perturbation is made to survive JPEG."""
+    return self.method.name == RECOMPRESSED
+
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""
     return dataclasses.asdict(self) | {"patterns": _PATTERNS}
@@ -147,7 +156,13 @@ class Choice:
 
 
 def choose(
-  counts: Mapping[str, int], strength: str, side: int, seed: int, *, gray: bool = False
+  counts: Mapping[str, int],
+  strength: str,
+  side: int,
+  seed: int,
+  *,
+  gray: bool = False,
+  recompressed: bool = False,
 ) -> Choice:
   """Returns the choice for classes of so many pictures.
 
@@ -157,6 +172,7 @@ def choose(
     side: Shorter side of a usual picture, in pixels.
     seed: Seed of every random draw.
     gray: Whether the pictures are gray.
+    recompressed: Whether a site compresses the pictures again as JPEG.
 
   Raises:
     UserError: There are too few classes or pictures.
@@ -170,8 +186,9 @@ def choose(
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
   size = min(max(side, _SMALLEST), SIZE)
+  fine = recompressed and not gray and side <= SIZE
   return Choice(
-    _method(total, STRENGTHS[strength]),
+    _method(total, STRENGTHS[strength], RECOMPRESSED if fine else METHOD),
     _victims(total),
     size if side <= SIZE else PROOF_SIZE,
     seed,
@@ -181,12 +198,12 @@ def choose(
   )
 
 
-def _method(total: int, epsilon: float) -> AlternatingSettings:
+def _method(total: int, epsilon: float, name: str) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
-  values = {
-    "name": METHOD,
+  values: dict[str, Any] = {
+    "name": name,
     "epsilon": epsilon,
     "epochs": min(max(least, round(_PASSES / total)), most),
     "step_size_start": epsilon / 5,
@@ -198,7 +215,9 @@ def _method(total: int, epsilon: float) -> AlternatingSettings:
     "source": {"batch_size": source, "weight_decay": 5e-4, "augment": "crop_flip"},
     "checkpoint_every": 1,
   }
-  return schema.make(METHODS[METHOD].settings, values)
+  if name == RECOMPRESSED:
+    values["transformations"] = _TRANSFORMATIONS
+  return schema.make(METHODS[name].settings, values)
 
 
 def _victims(total: int) -> tuple[Victim, ...]:

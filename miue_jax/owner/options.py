@@ -30,6 +30,12 @@ Strength = Annotated[
   Literal["low", "medium", "high"] | None,
   typer.Option(help="Largest change of a pixel: 4, 8 or 16 of 255; medium if left out."),
 ]
+Recompressed = Annotated[
+  bool,
+  typer.Option(
+    "--recompressed", help="For pictures of at most 32 pixels that a site compresses again as JPEG."
+  ),
+]
 Time = Annotated[str | None, typer.Option(metavar="30m", help="Time that the work may take.")]
 Format = Annotated[
   Literal["png", "webp", "jpeg"], typer.Option(help="Format of the published files.")

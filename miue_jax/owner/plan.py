@@ -101,7 +101,9 @@ def chosen(
   files.require_space(request.out, size)
   seed = secrets.randbits(32) if request.seed is None else request.seed
   strength = request.strength or choose.STRENGTH
-  choice, expected = _measured(request.photos, found, counts, strength, seed, say)
+  choice, expected = _measured(
+    request.photos, found, counts, strength, seed, say, recompressed=request.recompressed
+  )
   if request.seconds is not None:
     left = request.seconds - expected.files - expected.compiling
     shorter = choose.within(choice, expected.making, expected.proving, left)
@@ -122,12 +124,18 @@ def _measured(
   strength: str,
   seed: int,
   say: Callable[[str], None],
+  *,
+  recompressed: bool = False,
 ) -> tuple[Choice, Estimate]:
   """Returns the choice for pictures, and what it takes on this machine; prints advice."""
   like = load.sampled(folder, found.pictures)
-  choice = choose.choose(counts, strength, like.side, seed, gray=like.gray)
+  choice = choose.choose(
+    counts, strength, like.side, seed, gray=like.gray, recompressed=recompressed
+  )
   for advice in choose.advice(counts, narrow=like.narrow):
     say(advice)
+  if recompressed and not choice.recompressed:
+    say(choose.USELESS)
   say("Measuring how long this machine takes ...")
   estimate.start(choice, len(found.pictures))
   return choice, estimate.estimate(choice, folder, found.pictures, len(counts))

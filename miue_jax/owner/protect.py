@@ -91,6 +91,10 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
       f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
       "choose another folder."
     )
+  if request.recompressed and not choice.recompressed:
+    raise UserError(
+      f"{request.out} was protected without --recompressed: leave it out, or choose another folder."
+    )
   if request.clusters not in (0, groups):
     raise UserError(
       f"{request.out} was protected with {groups or 'no'} groups: leave --clusters out, or choose "

@@ -17,6 +17,7 @@ class Request:
     photos: Folder of the pictures.
     out: Folder of the published pictures.
     strength: One of `choose.STRENGTHS`; None is that of the key, or the default.
+    recompressed: Whether a site compresses the published pictures again as JPEG.
     seconds: Time that making and proving may take; None sets no limit.
     format: Format of the published files.
     keep_metadata: Whether to keep all EXIF values.
@@ -42,6 +43,7 @@ class Request:
   seed: int | None = None
   shareable: bool = False
   clusters: int = 0
+  recompressed: bool = False
 
   @property
   def key_path(self) -> pathlib.Path:

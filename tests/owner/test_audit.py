@@ -123,8 +123,8 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
   assert lines == [
     "The strongest attack, JPEG at quality 75, gives back 80 % of what the originals teach: NOT "
     "protected. On 2026-10-01 it was 40 %.",
-    "That is more than 75 %. What to do next: publish larger pictures: JPEG removes less of a "
-    "coarse perturbation.",
+    "That is more than 75 %. What to do next: protect pictures of at most 32 pixels with "
+    "--recompressed, or publish larger ones.",
   ]
   assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
 

@@ -100,8 +100,18 @@ def test_a_few_pictures_tell_side_colour_and_range(tmp_path):
 
 
 def test_another_method_is_one_constant(monkeypatch):
-  monkeypatch.setattr(choose, "METHOD", "miue_robust")
-  method = choose.choose({"a": 50, "b": 50}, "medium", 32, 0).method
-  assert method.name == "miue_robust"
-  assert "jpeg50" in method.transformations
-  assert dataclasses.is_dataclass(method)
+  monkeypatch.setattr(choose, "METHOD", "em")
+  assert choose.choose({"a": 50, "b": 50}, "medium", 32, 0).method.name == "em"
+
+
+@pytest.mark.parametrize(
+  ("side", "gray", "survives"), [(32, False, True), (33, False, False), (28, True, False)]
+)
+def test_small_pictures_in_colour_can_be_made_to_survive_jpeg(side, gray, survives):
+  counts = {"a": 50, "b": 50}
+  choice = choose.choose(counts, "medium", side, 0, gray=gray, recompressed=True)
+  assert choice.recompressed == survives
+  assert not choose.choose(counts, "medium", side, 0, gray=gray).recompressed
+  if survives:
+    assert choice.method.transformations == ("none", "jpeg75")
+  assert choose.Choice.restored(json.loads(json.dumps(choice.stored()))) == choice

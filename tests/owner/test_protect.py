@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from toy_pictures import toy
 
-from miue_jax.owner import audit, private, protect
+from miue_jax.owner import audit, choose, private, protect
 from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
 from miue_jax.pictures import entries
@@ -86,6 +86,22 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   assert files(out) == after
   assert "new: 0." in said
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
+
+
+@pytest.mark.slow
+def test_new_pictures_are_made_to_survive_jpeg_as_the_first_were(photos, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  _, said = run(photos, out, recompressed=True)  # the toy pictures are larger than `SIZE`
+  assert choose.USELESS in said
+  monkeypatch.setattr(choose, "SIZE", 32)
+  out = tmp_path / "small"
+  _, said = run(photos, out, recompressed=True)
+  assert choose.USELESS not in said
+  toy(photos, "a", 1, start=10)
+  run(photos, out)
+  with protect.Key.open(tmp_path / "small.key") as secret:
+    assert secret.settings["choice"]["method"]["name"] == "miue_robust"
+    assert "a/10.png" in {entry.name for entry in secret.entries}
 
 
 @pytest.mark.slow
@@ -196,6 +212,8 @@ def toy_key(path, settings):
 def test_what_stops_a_protection(photos, tmp_path):
   out = tmp_path / "out"
   run(photos, out)
+  with pytest.raises(UserError, match="was protected without --recompressed: leave it out"):
+    run(photos, out, recompressed=True)
   with pytest.raises(UserError, match="another strength than high"):
     run(photos, out, strength="high")
   (tmp_path / "out.key").rename(tmp_path / "moved.key")
