@@ -191,7 +191,7 @@ def _estimated(
   rows = [
     {"layer": name} | row
     for name in layers
-    for row in measurement.estimates(before[name], after[name], chosen)
+    for row in measurement.estimates(before[name], after[name], chosen, keep_going=True)
   ]
   last = before[layer_features.FEATURES], after[layer_features.FEATURES]
   seed = settings.seed

@@ -20,23 +20,36 @@ _EIGENVALUES = 32  # saved for each class, the largest ones
 Row = dict[str, Any]
 
 
-def estimates(x: np.ndarray, y: np.ndarray, options: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-  """Returns one row for each estimator; one that fails has the reason as its warning.
+def estimates(
+  x: np.ndarray,
+  y: np.ndarray,
+  options: Mapping[str, Mapping[str, Any]],
+  *,
+  keep_going: bool = False,
+) -> list[Row]:
+  """Returns one row for each estimator.
 
   Args:
     x: Features of clean images, `[samples, dx]`.
     y: Features of the released images, `[samples, dy]`, in the same order.
     options: Options of `mutual_information` by the name of the estimator.
+    keep_going: If True, an estimator that fails gives a row with the reason as its warning, so that
+      a long run goes on.
 
   Returns:
     Rows with `estimator`, `mi` (nats), `std` (over projections), `interval` (low, high),
     `null_mean`, `null_std`, `p_value`, `warnings` and `settings`; None for unknown values.
+
+  Raises:
+    UserError: The features cannot be measured, and `keep_going` is False.
   """
   rows = []
   for name, chosen in options.items():
     try:
       rows.append(_row(mutual_information(x, y, name, **chosen)))
     except UserError as error:
+      if not keep_going:
+        raise
       empty = dict.fromkeys(("mi", "std", "interval", "null_mean", "null_std", "p_value"))
       rows.append({"estimator": name} | empty | {"warnings": [str(error)], "settings": {}})
   return rows

@@ -54,7 +54,7 @@ class Critic(nn.Module):
 
 
 def scored(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Returns the scores `[a, b]` of a critic with these parameters, for `[a, dx]` and `[b, dy]`."""
+  """Returns what the critic with these parameters says of `[a, dx]` and `[b, dy]`, `[a, b]`."""
   scores: Any = Critic(WIDTH).apply(params, x, y)
   return scores
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import closed_forms
 from miue_jax.information import measurement
+from miue_jax.settings.errors import UserError
 
 QUICK = {"bootstrap": 0, "null": 0, "projections": 8}
 
@@ -94,7 +95,10 @@ def test_rows_hold_interval_null_warnings_and_settings_as_json():
 
 def test_the_row_of_an_estimator_that_fails_says_why():
   x, y = normal_pair(60, 2, 0.5)
-  failed, fine = measurement.estimates(x, y, {"mine": QUICK, "gaussian": QUICK})
+  options = {"mine": QUICK, "gaussian": QUICK}
+  with pytest.raises(UserError, match="60 samples are too few"):
+    measurement.estimates(x, y, options)
+  failed, fine = measurement.estimates(x, y, options, keep_going=True)
   assert failed["mi"] is None
   assert "60 samples are too few to train on" in failed["warnings"][0]
   assert fine == row_of("gaussian", x, y, **QUICK)
