@@ -215,6 +215,7 @@ def audit(
 def plan(
   photos: options.Photos,
   strength: options.Strength = None,
+  recompressed: options.Recompressed = False,
   labels: options.Labels = None,
   clusters: options.Clusters = 0,
   watts: options.Watts = 65.0,
@@ -228,7 +229,8 @@ def plan(
   options.check_clusters(clusters, labels)
   from miue_jax.owner import plan as work
 
-  work.plan(photos, strength, labels, clusters, watts, price, terminal.write)
+  say = terminal.write
+  work.plan(photos, strength, labels, clusters, watts, price, say, recompressed=recompressed)
 
 
 def _conclude(found: "Verdict") -> None:

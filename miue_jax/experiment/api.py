@@ -97,7 +97,7 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
   kind = METHODS[name].settings
   if settings is None:
     settings = kind()
-  elif not isinstance(settings, kind):
+  elif type(settings) is not kind:  # settings of a subclass are those of another method
     raise UserError(
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."

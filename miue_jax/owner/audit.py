@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,7 +46,9 @@ class Attack:
 
 
 _SMALLER = "publish larger pictures: resizing removes less of a coarse perturbation"
-_JPEG = "protect pictures of at most 32 pixels with --recompressed, or publish larger ones"
+_JPEG = (
+  "protect pictures in colour of at most 32 pixels with --recompressed, or publish larger pictures"
+)
 _COLOUR = "protect with a higher --strength, or publish pictures without colour"
 
 # The cheapest first, so that a bounded time tells most.
@@ -146,7 +147,6 @@ def audit(
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       rows.append(row)
       say(_line(row, attack))
-    shutil.rmtree(pairs.store.auditing, ignore_errors=True)
     pairs.show()
     private.repeat(out, say)
     return _concluded(private.by_audit(rows.read()), threshold, say)
@@ -231,8 +231,6 @@ def _reached(
     published[~pairs.held_out] = purification.restored(
       published[~pairs.held_out], published[known], originals[known], pairs.choice.seed
     )
-  content = proof.content_of(originals, published, pairs.labels)
-  place = pairs.store.auditing / content / ("pairs" if attack.pairs else attack.defence)
   (row,) = proof.rows_of(
     pairs.choice,
     victim,
@@ -240,7 +238,6 @@ def _reached(
     pairs.labels[~pairs.held_out],
     (originals[tested], pairs.labels[tested]),
     defences=(attack.defence,),
-    workdir=None if victim.start_from else place,
   )
   # Defences that learn from clean images take them from the test.
   count = row.get("test_images", int(tested.sum()))

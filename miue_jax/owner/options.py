@@ -33,7 +33,8 @@ Strength = Annotated[
 Recompressed = Annotated[
   bool,
   typer.Option(
-    "--recompressed", help="For pictures of at most 32 pixels that a site compresses again as JPEG."
+    "--recompressed",
+    help="For pictures in colour of at most 32 pixels that a site compresses.",
   ),
 ]
 Time = Annotated[str | None, typer.Option(metavar="30m", help="Time that the work may take.")]

@@ -24,6 +24,8 @@ def plan(
   watts: float,
   price: float | None,
   say: Callable[[str], None],
+  *,
+  recompressed: bool = False,
 ) -> None:
   """Prints time, memory, energy and perhaps the cost of a protection.
 
@@ -35,6 +37,7 @@ def plan(
     watts: Power of this machine.
     price: Price of one kilowatt-hour, in any currency; None leaves the cost out.
     say: Prints a line.
+    recompressed: Whether a site compresses the published pictures again as JPEG.
 
   Raises:
     UserError: There are too few pictures or classes, or an archive, which has labels, is to be
@@ -46,7 +49,9 @@ def plan(
     found = surveyed(Request(folder, private.path_of(photos), labels=labels), bool(groups))
     say(found.describe())
     counts = clusters.counts(found, groups)
-    _, expected = _measured(folder, found, counts, strength or choose.STRENGTH, 0, say)
+    _, expected = _measured(
+      folder, found, counts, strength or choose.STRENGTH, 0, say, recompressed=recompressed
+    )
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"

@@ -88,7 +88,6 @@ class Private:
   published = files.member("published", "Published images of an archive, as files.")
   proof = files.member("proof", "Rows and states of victims.")
   verifying = files.member("verify", "Rows and states of an interrupted `verify`.")
-  auditing = files.member("audit", "Rows and states of an interrupted `audit`.")
   verdict = files.member("verdict.json", "The verdict of the latest proof.")
   audits = files.member("audits.jsonl", "One JSON row for each attack of each audit.")
   noted = files.member("page.json", "What the page says besides the verdict and the audits.")

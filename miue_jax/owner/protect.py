@@ -91,7 +91,8 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
       f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
       "choose another folder."
     )
-  if request.recompressed and not choice.recompressed:
+  small = not choice.gray and choice.seen <= choose.SIZE
+  if request.recompressed and small and not choice.recompressed:
     raise UserError(
       f"{request.out} was protected without --recompressed: leave it out, or choose another folder."
     )
@@ -134,6 +135,9 @@ def _continued(
   bad = unprotected.tell(request, secret, originals, say)
   shutil.rmtree(store.checkpoints, ignore_errors=True)
   if (verdict := private.verdict_of(store)) is None:
+    # The order in which `verify` and `audit` find them, so that the same ones are held out.
+    names = [(found.class_name, found.path) for found in loaded.pictures]
+    loaded = loaded.take(np.array(sorted(range(len(names)), key=names.__getitem__)))
     seen = load.published(request.files, secret, loaded, choice.seen)
     labels = _labels(loaded, classes)
     verdict = proof.prove(choice, store, loaded.seen, seen, labels)

@@ -88,7 +88,7 @@ def opened(
       for entry in secret.entries
       if files.is_file(folder / entry.name) and files.is_file(place / entry.published)
     ]
-    # Threads append entries in any order; this one holds out the same pictures as the proof did.
+    # Threads append entries in any order; this is that of the proof, which held out the same.
     entries.sort(key=lambda entry: (entry.class_name, entry.name))
     lost = len(secret.entries) - len(entries)
     if lost:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from miue_jax import __version__
 from miue_jax.owner import pipelines, proof, published, torch_victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
@@ -22,8 +23,6 @@ def verify(
   say: Callable[[str], None],
 ) -> Verdict:
   """Trains every victim on originals and on published files; prints what each learned.
-
-  The verdict replaces that of the proof, which had fewer victims, until pictures are added.
 
   Args:
     out: Folder of published pictures.
@@ -52,7 +51,9 @@ def verify(
       victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
     for name in pipelines.USUAL:
       originals, published_files = pairs.sets(name)
-      folder = pairs.store.verifying / proof.content_of(originals, published_files, labels)
+      folder = (
+        pairs.store.verifying / __version__ / proof.content_of(originals, published_files, labels)
+      )
       for number, victim in enumerate(victims):
         found = proof.compared(
           pairs.choice,
@@ -68,10 +69,7 @@ def verify(
       if torch:
         trials += _said(_in_torch(pairs, originals, published_files, name), say)
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
-    found = proof.judged(trials, labels[tested])
-    proof.keep(pairs.store, found, trials, len(labels))
-    pairs.show()
-    return found
+    return proof.judged(trials, labels[tested])
 
 
 def _in_torch(

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from toy_pictures import toy
 
+from miue_jax import transforms
 from miue_jax.owner import audit, choose, private, protect
 from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
@@ -98,7 +99,12 @@ def test_new_pictures_are_made_to_survive_jpeg_as_the_first_were(photos, tmp_pat
   _, said = run(photos, out, recompressed=True)
   assert choose.USELESS not in said
   toy(photos, "a", 1, start=10)
+  drawn, made = transforms.random_transformation, []
+  monkeypatch.setattr(
+    transforms, "random_transformation", lambda names: made.append(names) or drawn(names)
+  )
   run(photos, out)
+  assert ("none", "jpeg75") in made
   with protect.Key.open(tmp_path / "small.key") as secret:
     assert secret.settings["choice"]["method"]["name"] == "miue_robust"
     assert "a/10.png" in {entry.name for entry in secret.entries}
@@ -209,7 +215,8 @@ def toy_key(path, settings):
 
 
 @pytest.mark.slow
-def test_what_stops_a_protection(photos, tmp_path):
+def test_what_stops_a_protection(photos, tmp_path, monkeypatch):
+  monkeypatch.setattr(choose, "SIZE", 32)
   out = tmp_path / "out"
   run(photos, out)
   with pytest.raises(UserError, match="was protected without --recompressed: leave it out"):
