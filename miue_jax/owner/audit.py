@@ -13,7 +13,8 @@ from miue_jax import __version__
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
-from miue_jax.owner import estimate, private, proof, published
+from miue_jax.machine import files
+from miue_jax.owner import estimate, page, private, proof, published
 from miue_jax.owner.choose import Victim
 from miue_jax.owner.pipelines import WHOLE
 from miue_jax.owner.published import Pairs
@@ -147,7 +148,9 @@ def audit(
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       rows.append(row)
       say(_line(row, attack))
-    pairs.show()
+    found = private.verdict_of(pairs.store)
+    if found and files.exists(pairs.store.noted):
+      page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
     private.repeat(out, say)
     return _concluded(private.by_audit(rows.read()), threshold, say)
 

@@ -104,7 +104,7 @@ class Choice:
 
   @property
   def recompressed(self) -> bool:
-    """Whether the perturbation is made to survive JPEG."""
+    """Returns whether the perturbation is made to survive JPEG."""
     return self.method.name == RECOMPRESSED
 
   def stored(self) -> dict[str, Any]:

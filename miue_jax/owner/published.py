@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.owner import estimate, page, pipelines, private, proof
+from miue_jax.owner import estimate, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.private import Private
 from miue_jax.pictures.key import Entry, Key
@@ -44,12 +44,6 @@ class Pairs:
       pipelines.loaded(self.photos, originals, pipeline, self.choice.seen, "originals"),
       pipelines.loaded(self.out, published, pipeline, self.choice.seen, "published"),
     )
-
-  def show(self) -> None:
-    """Writes the page anew, with the latest verdict and all audits."""
-    verdict = private.verdict_of(self.store)
-    if verdict and files.exists(self.store.noted):
-      page.write(self.store, verdict, page.Folders(self.photos, self.out, self.entries))
 
 
 @contextlib.contextmanager

@@ -50,16 +50,15 @@ def verify(
     if weights:
       victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
     for name in pipelines.USUAL:
-      originals, published_files = pairs.sets(name)
-      folder = (
-        pairs.store.verifying / __version__ / proof.content_of(originals, published_files, labels)
-      )
+      originals, files = pairs.sets(name)
+      content = proof.content_of(originals, files, labels)
+      folder = pairs.store.verifying / __version__ / content
       for number, victim in enumerate(victims):
         found = proof.compared(
           pairs.choice,
           victim,
           originals,
-          published_files,
+          files,
           labels,
           tested,
           sees=f" and sees {name}",
@@ -67,7 +66,7 @@ def verify(
         )
         trials += _said(found, say)
       if torch:
-        trials += _said(_in_torch(pairs, originals, published_files, name), say)
+        trials += _said(_in_torch(pairs, originals, files, name), say)
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
     return proof.judged(trials, labels[tested])
 
