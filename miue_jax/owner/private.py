@@ -88,7 +88,7 @@ class Private:
   published = files.member("published", "Published images of an archive, as files.")
   proof = files.member("proof", "Rows and states of victims.")
   verifying = files.member("verify", "Rows and states of an interrupted `verify`.")
-  verdict = files.member("verdict.json", "The verdict of the latest proof.")
+  verdict = files.member("verdict.json", "The latest verdict.")
   audits = files.member("audits.jsonl", "One JSON row for each attack of each audit.")
   noted = files.member("page.json", "What the page says besides the verdict and the audits.")
   page = files.member("page", "The page about the protection.")
@@ -185,7 +185,7 @@ def by_audit(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def verdict_of(store: Private) -> Verdict | None:
-  """Returns the verdict of the latest proof, or None.
+  """Returns the latest verdict, of `protect` or `verify`, or None.
 
   Raises:
     UserError: The file is damaged.
@@ -197,7 +197,7 @@ def verdict_of(store: Private) -> Verdict | None:
 
 
 def trials_of(store: Private) -> list[dict[str, Any]]:
-  """Returns a row, as `Tried` declares it, for every victim of the latest proof.
+  """Returns a row, as `Tried` declares it, for every victim of the latest verdict.
 
   Raises:
     UserError: The file is missing or damaged.

@@ -75,7 +75,7 @@ def prove(
       f"A class has only {counted(counts[counts > 0].min(), 'picture')}; with fewer than {LEAST} "
       "nothing can be tested. The pictures are perturbed all the same.",
     )
-    _keep(store, found, [], len(labels))
+    keep(store, found, [], len(labels))
     return found
   tested = held_out(labels, choice.seed)
   folder = store.proof / content_of(originals, published, labels)
@@ -84,7 +84,7 @@ def prove(
     place = folder / str(number)
     found_by += compared(choice, victim, originals, published, labels, tested, workdir=place)
   found = judged(found_by, labels[tested])
-  _keep(store, found, found_by, len(labels))
+  keep(store, found, found_by, len(labels))
   for other in reading.entries(store.proof):
     if other.name != folder.name:
       shutil.rmtree(store.proof / other.name, ignore_errors=True)
@@ -245,7 +245,8 @@ def interval(accuracy: float, count: int) -> tuple[float, float]:
   return 100 * found.low, 100 * found.high
 
 
-def _keep(store: Private, found: Verdict, trials: Sequence[Trial], pictures: int) -> None:
+def keep(store: Private, found: Verdict, trials: Sequence[Trial], pictures: int) -> None:
+  """Stores a verdict, for later commands and the page, in place of the one before."""
   content = dataclasses.asdict(found) | {"pictures": pictures}
   files.write_json(
     store.verdict, content | {"trials": [dataclasses.asdict(trial) for trial in trials]}

@@ -8,11 +8,14 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.owner import estimate, pipelines, private, proof
+from miue_jax.owner import estimate, load, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.private import Private
-from miue_jax.pictures.key import Entry, Key
+from miue_jax.pictures import decode
+from miue_jax.pictures.key import Entry, Key, digest
 from miue_jax.settings.errors import UserError
+
+_LOOKED_AT = 5  # originals that tell whether a folder is that of the key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Pairs:
     entries: Their entries in the key.
     labels: Their classes, `[N]`.
     held_out: Mask of the pictures that victims are tested on, bool `[N]`.
+    complete: Whether these are all pictures of the key, and the originals those it knows.
     choice: What was chosen when they were protected.
     store: The private folder.
   """
@@ -34,6 +38,7 @@ class Pairs:
   entries: tuple[Entry, ...]
   labels: np.ndarray
   held_out: np.ndarray
+  complete: bool
   choice: Choice
   store: Private
 
@@ -102,6 +107,12 @@ def opened(
       tuple(entries),
       labels,
       proof.held_out(labels, choice.seed),
+      not lost and all(_known(folder, entry) for entry in load.some(entries, _LOOKED_AT)),
       choice,
       store,
     )
+
+
+def _known(folder: pathlib.Path, entry: Entry) -> bool:
+  """Returns whether a file has the pixels of an original."""
+  return digest(decode.read(folder / entry.name, entry.name).channels) == entry.source

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from miue_jax import __version__
-from miue_jax.owner import pipelines, proof, published, torch_victim
+from miue_jax.machine import files
+from miue_jax.owner import page, pipelines, proof, published, torch_victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
 from miue_jax.report.verdict import Verdict
@@ -34,7 +35,8 @@ def verify(
     say: Prints a line.
 
   Returns:
-    The verdict about the strongest victim.
+    The verdict about the strongest victim. Later commands and the page repeat it, unless originals
+    are missing or have other pixels than those that were protected.
 
   Raises:
     UserError: There is no key, too few originals are there, PyTorch is not installed, or no victim
@@ -50,15 +52,15 @@ def verify(
     if weights:
       victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
     for name in pipelines.USUAL:
-      originals, files = pairs.sets(name)
-      content = proof.content_of(originals, files, labels)
+      originals, public = pairs.sets(name)
+      content = proof.content_of(originals, public, labels)
       folder = pairs.store.verifying / __version__ / content
       for number, victim in enumerate(victims):
         found = proof.compared(
           pairs.choice,
           victim,
           originals,
-          files,
+          public,
           labels,
           tested,
           sees=f" and sees {name}",
@@ -66,9 +68,13 @@ def verify(
         )
         trials += _said(found, say)
       if torch:
-        trials += _said(_in_torch(pairs, originals, files, name), say)
+        trials += _said(_in_torch(pairs, originals, public, name), say)
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
-    return proof.judged(trials, labels[tested])
+    found = proof.judged(trials, labels[tested])
+    if pairs.complete and files.exists(pairs.store.noted):
+      proof.keep(pairs.store, found, trials, len(labels))
+      page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
+    return found
 
 
 def _in_torch(

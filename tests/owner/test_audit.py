@@ -154,6 +154,23 @@ def test_the_same_pictures_are_held_out_in_whatever_order_the_key_has_them(publi
 
 
 @pytest.mark.slow
+def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, photos):
+  def complete():
+    with published_pairs.opened(published, None, None, None, print) as pairs:
+      return pairs.complete
+
+  assert complete()
+  first = photos / "a" / "00.png"
+  kept = first.read_bytes()
+  first.write_bytes(next((photos / "b").iterdir()).read_bytes())
+  assert not complete()
+  first.unlink()
+  assert not complete()
+  first.write_bytes(kept)
+  assert complete()
+
+
+@pytest.mark.slow
 def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
   seen, lines = [], []
@@ -173,6 +190,10 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
     "from originals."
   ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
+  store = private.Private(private.path_of(published))
+  assert private.verdict_of(store) == found  # what `restore` and others repeat
+  assert len(private.trials_of(store)) == 2 * 3 * 2  # pipelines, victims, moments
+  assert "of 12 attempts" in (store.page / "index.html").read_text()
 
 
 @pytest.mark.slow
