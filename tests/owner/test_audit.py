@@ -162,7 +162,7 @@ def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, ph
   assert complete()
   first = photos / "a" / "00.png"
   kept = first.read_bytes()
-  first.write_bytes(next((photos / "b").iterdir()).read_bytes())
+  first.write_bytes((photos / "bbb" / "01.png").read_bytes())
   assert not complete()
   first.unlink()
   assert not complete()
