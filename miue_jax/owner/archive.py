@@ -171,9 +171,9 @@ def as_folder(photos: pathlib.Path, labels: pathlib.Path | None = None) -> Gener
   paths = {
     images: [
       f"{part_of(images)}/{label}/{images}[{row}].png"
-      for row, label in enumerate(content[labels].reshape(-1))
+      for row, label in enumerate(content[classes].reshape(-1))
     ]
-    for images, labels in pairs(content)
+    for images, classes in pairs(content)
   }
   with tempfile.TemporaryDirectory(prefix="miue-jax-") as folder:
     unpack(content, paths, pathlib.Path(folder))

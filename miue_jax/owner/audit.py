@@ -150,7 +150,7 @@ def audit(
       say(_line(row, attack))
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
-      page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
+      page.write(pairs.store, found, pairs.folders)
     private.repeat(out, say)
     return _concluded(private.by_audit(rows.read()), threshold, say)
 

@@ -10,6 +10,7 @@ import numpy as np
 from miue_jax.machine import files, reading
 from miue_jax.owner import estimate, load, pipelines, private, proof
 from miue_jax.owner.choose import LEAST, Choice
+from miue_jax.owner.page import Folders
 from miue_jax.owner.private import Private
 from miue_jax.pictures import decode
 from miue_jax.pictures.key import Entry, Key, digest
@@ -23,9 +24,8 @@ class Pairs:
   """Names the published files whose originals are still there.
 
   Attributes:
-    out: Folder of the published files; those of an archive are in the private folder.
-    photos: Folder of the originals.
-    entries: Their entries in the key.
+    folders: Both folders, and the entries of the key; the published files of an archive are in the
+      private folder.
     labels: Their classes, `[N]`.
     held_out: Mask of the pictures that victims are tested on, bool `[N]`.
     complete: Whether these are all pictures of the key, and the originals those it knows.
@@ -33,9 +33,7 @@ class Pairs:
     store: The private folder.
   """
 
-  out: pathlib.Path
-  photos: pathlib.Path
-  entries: tuple[Entry, ...]
+  folders: Folders
   labels: np.ndarray
   held_out: np.ndarray
   complete: bool
@@ -44,10 +42,11 @@ class Pairs:
 
   def sets(self, pipeline: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns originals and published files as a pipeline loads them."""
-    originals, published = zip(*((e.name, e.published) for e in self.entries), strict=True)
+    there, seen = self.folders, self.choice.seen
+    originals, published = zip(*((e.name, e.published) for e in there.entries), strict=True)
     return (
-      pipelines.loaded(self.photos, originals, pipeline, self.choice.seen, "originals"),
-      pipelines.loaded(self.out, published, pipeline, self.choice.seen, "published"),
+      pipelines.loaded(there.photos, originals, pipeline, seen, "originals"),
+      pipelines.loaded(there.out, published, pipeline, seen, "published"),
     )
 
 
@@ -102,9 +101,7 @@ def opened(
       )
     estimate.start(choice, len(labels))
     yield Pairs(
-      place,
-      folder,
-      tuple(entries),
+      Folders(folder, place, entries),
       labels,
       proof.held_out(labels, choice.seed),
       not lost and all(_known(folder, entry) for entry in load.some(entries, _LOOKED_AT)),

@@ -73,7 +73,7 @@ def verify(
     found = proof.judged(trials, labels[tested])
     if pairs.complete and files.exists(pairs.store.noted):
       proof.keep(pairs.store, found, trials, len(labels))
-      page.write(pairs.store, found, page.Folders(pairs.photos, pairs.out, pairs.entries))
+      page.write(pairs.store, found, pairs.folders)
     return found
 
 

@@ -144,7 +144,7 @@ def test_originals_that_moved_are_asked_for(published, photos):
 def test_the_same_pictures_are_held_out_in_whatever_order_the_key_has_them(published, monkeypatch):
   def held_out():
     with published_pairs.opened(published, None, None, None, print) as pairs:
-      names = [entry.name for entry in pairs.entries]
+      names = [entry.name for entry in pairs.folders.entries]
       return [name for name, out in zip(names, pairs.held_out, strict=True) if out]
 
   expected = held_out()

@@ -120,7 +120,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   out = tmp_path / "out"
   run(tmp_path / "toy.npz", out)
   with published.opened(out, None, None, None, print) as pairs:
-    assert len(pairs.entries) == 26
+    assert len(pairs.folders.entries) == 26
     originals, changed = pairs.sets("the whole picture")
   assert (originals != changed).any(axis=(1, 2, 3)).all()
   (tmp_path / "toy.npz").rename(tmp_path / "other.npz")
