@@ -15,7 +15,7 @@ distance term (zeta 0) and truncates to uint8, which shifts every image by half 
 variants are other methods with the hyper-parameters of their papers; the docstrings of
 miue_jax/methods/ give the sources:
 
-    miue_robust    random    em  rem  sem  tue  gue    ap  ap_max    ntga
+    miue_robust    random    em  rem  sem  tue  gue    ap  ap_max  ap_robust    ntga
     lsp  ar (L2 budgets)    ops  cuda (no norm bounds them)
     em_mine  ap_mine (EM and AP with MINE, a control of the paper; it does not state the weight)
 """

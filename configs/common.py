@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "ap": _AP,
   "ap_max": _AP,
   "ap_mine": _AP,
+  "ap_robust": _AP,
   "em": _EM,
   "em_mine": _EM,
   "gue": {"epochs": 16},

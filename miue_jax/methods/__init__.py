@@ -6,6 +6,7 @@
 
 from miue_jax.methods import (
   ap,
+  ap_robust,
   ar,
   cuda,
   em,
@@ -35,6 +36,7 @@ from miue_jax.settings.schema import settings
 METHODS: dict[str, Method] = {
   "ap": Attack(ap.Settings, objective=ap.targeted),
   "ap_max": Attack(ap.MaximisingSettings, objective=ap.maximising),
+  "ap_robust": Attack(ap_robust.Settings, objective=ap.targeted, transformed=True),
   "ap_mine": Attack(mine.ApSettings, objective=ap.targeted, auxiliary=mine.auxiliary),
   "ar": Pattern(ar.Settings, ar.pattern),
   "cuda": Pattern(cuda.Settings, cuda.pattern),
@@ -43,9 +45,7 @@ METHODS: dict[str, Method] = {
   "gue": gue.Game(gue.Settings),
   "lsp": Pattern(lsp.Settings, lsp.pattern),
   "miue": Alternating(miue.Settings, objective=miue.objective),
-  "miue_robust": Alternating(
-    miue_robust.Settings, objective=miue.objective, transformation=miue_robust.transformation
-  ),
+  "miue_robust": Alternating(miue_robust.Settings, objective=miue.objective, transformed=True),
   "ntga": ntga.Kernel(ntga.Settings),
   "ops": Pattern(ops.Settings, ops.pattern),
   "random": Pattern(random.Settings, random.pattern),
@@ -81,6 +81,7 @@ __all__ = [
   "PatternSettings",
   "Sizes",
   "ap",
+  "ap_robust",
   "ar",
   "cuda",
   "em",

@@ -16,7 +16,13 @@ from miue_jax.methods.method import Sizes
 from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.train import step
-from miue_jax.transforms import Adversary, Hooks, Transformation, identity
+from miue_jax.transforms import (
+  Adversary,
+  Hooks,
+  Transformation,
+  identity,
+  random_transformation,
+)
 
 # (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
 SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
@@ -39,7 +45,7 @@ class Alternating(Stepwise):
     source_adversary: Makes the adversary that moves the poisoned images of the source model.
     delta_adversary: Makes the adversary that moves the poisoned images of `objective`.
     auxiliary: Makes a network that learns while delta moves and adds a term to `objective`.
-    transformation: Makes the input transformation of poisoned images, for both sides.
+    transformed: Whether both sides see poisoned images through `settings.transformations`.
     fresh: Whether delta starts again in every pass, from new noise if `init` is random.
     outputs: Number of outputs of the source model; 0: one for each class.
     source_step: Replaces the training step on cross-entropy.
@@ -51,7 +57,7 @@ class Alternating(Stepwise):
   source_adversary: Callable[[Any], Adversary] | None = None
   delta_adversary: Callable[[Any], Adversary] | None = None
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
-  transformation: Callable[[Any], Transformation] | None = None
+  transformed: bool = False
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -138,4 +144,4 @@ class Alternating(Stepwise):
     )
 
   def _transformation(self, settings: Any) -> Transformation:
-    return self.transformation(settings) if self.transformation else identity
+    return random_transformation(settings.transformations) if self.transformed else identity

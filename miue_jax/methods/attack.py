@@ -23,6 +23,7 @@ from miue_jax.methods.shared_settings import Sourced
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.train import step
+from miue_jax.transforms import identity, random_transformation
 
 
 @settings
@@ -43,12 +44,14 @@ class Attack(Stepwise):
   Attributes:
     settings: Class of the settings.
     objective: Loss that delta minimises, and by which the restarts of an image are compared.
+    transformed: Whether source model and attack see images through `settings.transformations`.
     auxiliary: Makes, from the settings, a network that learns while delta moves and adds a term to
       `objective`. The term belongs to a batch, so that restarts are compared without it.
   """
 
   settings: type[AttackSettings]
   objective: sign_step.Objective
+  transformed: bool = False
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
 
   def procedure(self, settings: Any, sizes: Sizes, seed: int) -> Procedure:
@@ -58,7 +61,10 @@ class Attack(Stepwise):
     batches = layout.steps(settings.batch_size, partial=True)
     module, optimiser = source.network(settings, sizes.classes, sizes.image, train_steps)
     auxiliary = self.auxiliary(settings) if self.auxiliary else None
-    inputs = step.plain_inputs(settings.source.augment)
+    transformation = identity
+    if self.transformed:
+      transformation = random_transformation(settings.transformations)
+    inputs = step.plain_inputs(settings.source.augment, transformation)
     train = Stage(
       "source",
       settings.source.batch_size,
@@ -68,7 +74,9 @@ class Attack(Stepwise):
       ("source", "sums"),
       lambda parts, data, perturbed, size: data,
     )
-    sign_steps = sign_step.delta_step(module, settings, self.objective, auxiliary=auxiliary)
+    sign_steps = sign_step.delta_step(
+      module, settings, self.objective, auxiliary=auxiliary, transformation=transformation
+    )
     move = delta_stage(settings, batches * settings.steps, settings.steps, sign_steps)
     keep = Stage(
       "keep",

@@ -10,18 +10,10 @@ class collapse for all T, so that a victim finds the shortcut with and without a
 and such transformations defeat its poison; docs/robust.md measures effect and cost.
 """
 
-from typing import Annotated
-
-import pydantic
-
-from miue_jax import transforms
 from miue_jax.methods import miue
+from miue_jax.methods.shared_settings import Transformations
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, Positive, settings
-
-TransformationName = Annotated[
-  str, pydantic.Field(pattern=r"^(none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5]))$")
-]
 
 
 @settings
@@ -35,14 +27,4 @@ class Settings(miue.Settings):
   augment: Augmentation = "crop_flip"
   augment_poisoned: bool = True
   source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip")
-  # Input transformations, one drawn for each image and step: none | grayscale | jpegQUALITY
-  transformations: Annotated[tuple[TransformationName, ...], pydantic.Field(min_length=1)] = (
-    "none",
-    "grayscale",
-    "jpeg50",
-  )
-
-
-def transformation(settings: Settings) -> transforms.Transformation:
-  """Returns the random input transformation."""
-  return transforms.random_transformation(settings.transformations)
+  transformations: Transformations = ("none", "grayscale", "jpeg50")

@@ -18,7 +18,7 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
-from miue_jax.transforms import augment
+from miue_jax.transforms import augment, identity
 from miue_jax.transforms import hooks as hooks_lib
 
 
@@ -176,12 +176,13 @@ def fresh_state(
 Inputs = Callable[[lanes.Table, Any, jax.Array, jax.Array], jax.Array]
 
 
-def plain_inputs(kind: Augmentation) -> Inputs:
-  """Returns the inputs of a victim: stored images, augmented."""
+def plain_inputs(kind: Augmentation, transformation: hooks_lib.Transformation = identity) -> Inputs:
+  """Returns the inputs of a victim: stored images, transformed and augmented."""
 
   def inputs(batch, delta, rows, keys):
     del delta, rows
-    return augment(kind, keys, batch.images.astype(jnp.float32) / 255)
+    images = transformation(keys, batch.images.astype(jnp.float32) / 255)
+    return augment(kind, keys, images)
 
   return inputs
 
