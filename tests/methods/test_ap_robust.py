@@ -36,7 +36,7 @@ def test_without_a_transformation_it_is_ap(generate):
   other, _ = generate("other", transformations=("grayscale",))
   assert other.delta.tobytes() != plain.delta.tobytes()
   assert other.history["source_loss"] != plain.history["source_loss"]
-  # No step sees colour, so that all channels move by the same sign: the weights of luma are positive.
+  # No step sees colour. The weights of luma are positive, so that all channels move by one sign.
   inside = ((DATASET.train.images[:] > 20) & (DATASET.train.images[:] < 235)).all(axis=-1)
   assert (np.ptp(other.delta, axis=-1)[inside] == 0).all()
   assert np.abs(other.delta).max() >= 2
