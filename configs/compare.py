@@ -1,7 +1,7 @@
-r"""Compares ten methods on a prefix of CIFAR-10 (configs/npz.py), sized for two CPU cores.
+r"""Compares eleven methods on a prefix of CIFAR-10 (configs/npz.py), sized for two CPU cores.
 
 Every method has a recipe for a small network and some thousand images. Victims without a defence
-have three seeds, victims with one of seven defences have one: 110 victims take about 110 minutes, a
+have three seeds, victims with one of seven defences have one: 120 victims take about two hours, a
 third of it for adversarial training (docs/comparison.md). The same command resumes.
 
     python -m miue_jax.main --config=configs/compare.py --config.data.path=FILE.npz --mode=compare
@@ -13,7 +13,19 @@ table, add `--config.compare.methods="('em', 'miue')"`.
 import common
 import ml_collections
 
-METHODS = ("random", "em", "ap", "rem", "sem", "lsp", "ar", "ops", "miue", "miue_robust")
+METHODS = (
+  "random",
+  "em",
+  "ap",
+  "ap_robust",
+  "rem",
+  "sem",
+  "lsp",
+  "ar",
+  "ops",
+  "miue",
+  "miue_robust",
+)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from miue_jax import budget
+from miue_jax import budget, transforms
 from miue_jax.machine import loops
 from miue_jax.methods import delta as deltas
 from miue_jax.methods import sign_step, source
@@ -16,13 +16,7 @@ from miue_jax.methods.method import Sizes
 from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.train import step
-from miue_jax.transforms import (
-  Adversary,
-  Hooks,
-  Transformation,
-  identity,
-  random_transformation,
-)
+from miue_jax.transforms import Adversary, Hooks, Transformation, identity
 
 # (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
 SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
@@ -144,4 +138,6 @@ class Alternating(Stepwise):
     )
 
   def _transformation(self, settings: Any) -> Transformation:
-    return random_transformation(settings.transformations) if self.transformed else identity
+    if not self.transformed:
+      return identity
+    return transforms.random_transformation(settings.transformations)

@@ -20,4 +20,5 @@ class Settings(ap.Settings):
 
   name: str = "ap_robust"
   restarts: Count = 1
+  # Input transformations, one drawn for each image and step: none | grayscale | jpegQUALITY
   transformations: Transformations = ("none", "grayscale", "jpeg50")

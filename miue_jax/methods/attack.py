@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import models
+from miue_jax import models, transforms
 from miue_jax.machine import loops
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import delta as deltas
@@ -23,7 +23,6 @@ from miue_jax.methods.shared_settings import Sourced
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.settings.schema import Count, Positive, settings
 from miue_jax.train import step
-from miue_jax.transforms import identity, random_transformation
 
 
 @settings
@@ -61,9 +60,9 @@ class Attack(Stepwise):
     batches = layout.steps(settings.batch_size, partial=True)
     module, optimiser = source.network(settings, sizes.classes, sizes.image, train_steps)
     auxiliary = self.auxiliary(settings) if self.auxiliary else None
-    transformation = identity
+    transformation = transforms.identity
     if self.transformed:
-      transformation = random_transformation(settings.transformations)
+      transformation = transforms.random_transformation(settings.transformations)
     inputs = step.plain_inputs(settings.source.augment, transformation)
     train = Stage(
       "source",

@@ -27,4 +27,5 @@ class Settings(miue.Settings):
   augment: Augmentation = "crop_flip"
   augment_poisoned: bool = True
   source: Sgd = Sgd(weight_decay=5e-4, augment="crop_flip")
+  # Input transformations, one drawn for each image and step: none | grayscale | jpegQUALITY
   transformations: Transformations = ("none", "grayscale", "jpeg50")

@@ -18,7 +18,7 @@ from miue_jax.settings.schema import (
 Init = Literal["zeros", "random"]
 Norm = Literal["linf", "l2", "none"]
 Draws = Annotated[Count, at_most(1000)]
-# Input transformations, of which one is drawn for each image and step.
+# Names of input transformations; `transforms.random_transformation` draws from them.
 Transformations = Annotated[
   tuple[
     Annotated[str, pydantic.Field(pattern=r"^(none|grayscale|jpeg([1-9]|[1-8]\d|9[0-5]))$")], ...

@@ -20,9 +20,13 @@ METHOD = "miue"
 # pixel, so that JPEG removes what was not made to survive it.
 RECOMPRESSED, _TRANSFORMATIONS = "miue_robust", ("none", "jpeg75")
 USELESS = "--recompressed changes nothing here: it is for pictures in colour of at most 32 pixels."
-# Pixels a side of the perturbation before it is carried to the size of a picture, at most. Small
-# pictures get one as large as they are: from a larger one they would lose the finest detail.
-SIZE = 32
+COMPRESSED_SIDE = 32  # pixels; larger pictures get nothing from --recompressed
+# Pixels a side of the perturbation before it is carried to the size of a picture, at most: what
+# victims of the proof see, because a coarser one protects less (docs/folders.md). Of many pictures
+# it would take too long. Small pictures get one as large as they are: from a larger one they would
+# lose the finest detail.
+SIZE = 64
+_SIZE_OF_MANY = 32
 _SMALLEST = 8
 STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
@@ -32,8 +36,8 @@ STRENGTH = "medium"
 # ones, whose patterns must stay whole.
 _SMOOTH_AREAS = 0.5
 _SMALL_SIDE = 64  # pixels
-# Pixels a side of what the victims of the proof see. Pictures of up to `SIZE` pixels are seen at
-# their own size, as those who collect such pictures use them.
+# Pixels a side of what the victims of the proof see. Pictures that are as small as their
+# perturbation are seen at their own size, as those who collect such pictures use them.
 PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and prove little
 _PATTERNS = "autocorrelation"  # how `patterns.drawn` draws; another way needs another name
@@ -42,7 +46,8 @@ LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
 LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
 _MANY = 5000  # pictures
-_PASSES = 72_000  # pictures that the source model sees, at least, over all epochs
+# Pictures that the source model sees, at least, over all epochs, by the size of the perturbation.
+_PASSES = {_SIZE_OF_MANY: 72_000, SIZE: 36_000}
 _EPOCHS = 16, 50  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
 # Updates of a victim of the proof: after fewer, networks have learned little from any pictures.
@@ -99,7 +104,7 @@ class Choice:
   seen: int
   seed: int
   gray: bool = False
-  size: int = SIZE
+  size: int = _SIZE_OF_MANY
   floor: float = _SMOOTH_AREAS
 
   @property
@@ -124,7 +129,7 @@ class Choice:
       victims = tuple(Victim(**victim) for victim in values["victims"])
       seen, seed = int(values["seen"]), int(values["seed"])
       # Keys of older versions do not have the following values.
-      gray, size = bool(values.get("gray", False)), int(values.get("size", SIZE))
+      gray, size = bool(values.get("gray", False)), int(values.get("size", _SIZE_OF_MANY))
       floor = float(values.get("floor", _SMOOTH_AREAS))
       if gray and values.get("patterns") != _PATTERNS:
         raise UserError("it has other patterns of gray pictures")
@@ -185,12 +190,12 @@ def choose(
     )
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
-  size = min(max(side, _SMALLEST), SIZE)
-  fine = recompressed and not gray and side <= SIZE
+  size = min(max(side, _SMALLEST), SIZE if total < _MANY else _SIZE_OF_MANY)
+  fine = recompressed and not gray and side <= COMPRESSED_SIDE
   return Choice(
-    _method(total, STRENGTHS[strength], RECOMPRESSED if fine else METHOD),
+    _method(total, size, STRENGTHS[strength], RECOMPRESSED if fine else METHOD),
     _victims(total),
-    size if side <= SIZE else PROOF_SIZE,
+    size if side <= size else PROOF_SIZE,
     seed,
     gray,
     size=size,
@@ -198,14 +203,15 @@ def choose(
   )
 
 
-def _method(total: int, epsilon: float, name: str) -> AlternatingSettings:
+def _method(total: int, size: int, epsilon: float, name: str) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
+  passes = next(number for largest, number in _PASSES.items() if size <= largest)
   values: dict[str, Any] = {
     "name": name,
     "epsilon": epsilon,
-    "epochs": min(max(least, round(_PASSES / total)), most),
+    "epochs": min(max(least, round(passes / total)), most),
     "step_size_start": epsilon / 5,
     "step_size_end": epsilon * 0.075,
     "augment": "crop_flip",

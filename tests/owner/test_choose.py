@@ -51,11 +51,15 @@ def test_other_patterns_of_gray_pictures_are_not_mixed_with_those_of_today():
     choose.Choice.restored(stored | {"patterns": "signs"})
 
 
-@pytest.mark.parametrize(("side", "size"), [(0, 8), (28, 28), (4000, 32)])
-def test_small_pictures_get_a_perturbation_of_their_own_size(side, size):
-  choice = choose.choose({"a": 9, "b": 9}, "medium", side, 0)
-  assert choice.size == size
-  assert choice.seen == (choose.PROOF_SIZE if side > 32 else size)
+@pytest.mark.parametrize(
+  ("side", "count", "size", "seen"),
+  [(0, 9, 8, 8), (28, 9, 28, 28), (48, 9, 48, 48), (4000, 9, 64, 64), (48, 2500, 32, 64)],
+)
+def test_perturbations_are_as_large_as_what_victims_see_unless_there_are_many(
+  side, count, size, seen
+):
+  choice = choose.choose({"a": count, "b": count}, "medium", side, 0)
+  assert (choice.size, choice.seen) == (size, seen)
 
 
 @pytest.mark.parametrize("values", [{}, {"method": 3}, {"method": {"name": "none"}}])
