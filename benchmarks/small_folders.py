@@ -53,10 +53,10 @@ def ways(epochs: int) -> tuple[Way, ...]:
   )
 
 
-def read(folder: pathlib.Path) -> tuple[survey.Survey, Loaded, np.ndarray]:
-  """Returns the pictures of a folder as the source model sees them, and their classes `[N]`."""
+def read(folder: pathlib.Path, size: int) -> tuple[survey.Survey, Loaded, np.ndarray]:
+  """Returns the pictures of a folder, squashed to `size` pixels a side, and their classes `[N]`."""
   found = survey.survey(folder)
-  loaded = load.load(folder, found.pictures, choose.SIZE, choose.SIZE)
+  loaded = load.load(folder, found.pictures, size, size)
   names = sorted(found.class_names)
   labels = np.array([names.index(picture.class_name) for picture in loaded.pictures], np.int32)
   return found, loaded, labels
@@ -64,17 +64,17 @@ def read(folder: pathlib.Path) -> tuple[survey.Survey, Loaded, np.ndarray]:
 
 def perturbed(way: Way, photos: pathlib.Path, loaded: Loaded, delta: np.ndarray) -> np.ndarray:
   """Returns the pictures as they are published in some way, uint8 `[N, s, s, 3]`."""
-  rows = []
+  rows, size = [], delta.shape[1]
   for found, pixels, change in zip(loaded.pictures, loaded.small, delta, strict=True):
     shaped = change
     if way.floor < 1:
       picture = decode.read(photos / found.path)
-      weights = carry.contrast_weights(picture, choose.SIZE, floor=way.floor)
+      weights = carry.contrast_weights(picture, size, floor=way.floor)
       shaped = carry.shaped(change, weights)
     rows.append(np.clip(pixels.astype(np.int16) + shaped, 0, 255).astype(np.uint8))
   if way.quality:
     recompressed = pipelines.jpeg(way.quality)
-    rows = [recompressed(decode.Picture(row), choose.SIZE) for row in rows]
+    rows = [recompressed(decode.Picture(row), size) for row in rows]
   return np.stack(rows)
 
 
@@ -91,10 +91,11 @@ def main(arguments: list[str] | None = None) -> None:
   parser.add_argument("test", type=pathlib.Path)
   parser.add_argument("--victim", action="append", help="NAME:WIDTH:EPOCHS:BATCH", default=None)
   parser.add_argument("--epochs", type=int, default=16)
+  parser.add_argument("--size", type=int, default=32, help="pixels a side that networks see")
   options = parser.parse_args(arguments)
-  found, loaded, labels = read(options.photos)
-  _, tested, answers = read(options.test)
-  method = choose.choose(found.counts(), choose.STRENGTH, choose.SIZE, 0).method
+  found, loaded, labels = read(options.photos, options.size)
+  _, tested, answers = read(options.test, options.size)
+  method = choose.choose(found.counts(), choose.STRENGTH, options.size, 0).method
   sets, deltas = {"originals": loaded.small}, {}
   for way in ways(options.epochs):
     key = str(way.changes)

@@ -15,13 +15,12 @@ def test_psnr_of_a_change_by_one():
 
 @pytest.mark.long
 def test_a_row_for_each_way(tmp_path, capsys, monkeypatch, quick_compiler):
-  monkeypatch.setattr(choose, "SIZE", 8)
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
   photos, test = tmp_path / "photos", tmp_path / "test"
   for name in ("a", "bbb"):
     toy(photos, name, 8)
     toy(test, name, 8, start=8)
-  small_folders.main([str(photos), str(test), "--victim=linear:1:2:8", "--epochs=1"])
+  small_folders.main([str(photos), str(test), "--size=8", "--victim=linear:1:2:8", "--epochs=1"])
   lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
   assert [line.split(" | ")[0][2:] for line in lines[2:]] == [
     "originals",
