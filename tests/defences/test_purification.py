@@ -62,7 +62,7 @@ def test_a_poison_is_purified(make, use_devices):
   assert abs(left) < 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_learns_from_pairs_to_undo_a_poison(use_devices):
   use_devices(1)
   clean, known = smooth(40, 1), smooth(200, 0)

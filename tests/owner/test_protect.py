@@ -89,7 +89,7 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_new_pictures_are_made_to_survive_jpeg_as_the_first_were(photos, tmp_path, monkeypatch):
   out = tmp_path / "out"
   _, said = run(photos, out, recompressed=True)  # the toy pictures are larger
