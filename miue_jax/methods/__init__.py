@@ -36,8 +36,8 @@ from miue_jax.settings.schema import settings
 METHODS: dict[str, Method] = {
   "ap": Attack(ap.Settings, objective=ap.targeted),
   "ap_max": Attack(ap.MaximisingSettings, objective=ap.maximising),
-  "ap_robust": Attack(ap_robust.Settings, objective=ap.targeted, transformed=True),
   "ap_mine": Attack(mine.ApSettings, objective=ap.targeted, auxiliary=mine.auxiliary),
+  "ap_robust": Attack(ap_robust.Settings, objective=ap.targeted),
   "ar": Pattern(ar.Settings, ar.pattern),
   "cuda": Pattern(cuda.Settings, cuda.pattern),
   "em": Alternating(em.Settings, objective=em.cross_entropy),
@@ -45,7 +45,7 @@ METHODS: dict[str, Method] = {
   "gue": gue.Game(gue.Settings),
   "lsp": Pattern(lsp.Settings, lsp.pattern),
   "miue": Alternating(miue.Settings, objective=miue.objective),
-  "miue_robust": Alternating(miue_robust.Settings, objective=miue.objective, transformed=True),
+  "miue_robust": Alternating(miue_robust.Settings, objective=miue.objective),
   "ntga": ntga.Kernel(ntga.Settings),
   "ops": Pattern(ops.Settings, ops.pattern),
   "random": Pattern(random.Settings, random.pattern),

@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from miue_jax import budget, transforms
+from miue_jax import budget
 from miue_jax.machine import loops
 from miue_jax.methods import delta as deltas
 from miue_jax.methods import sign_step, source
@@ -16,7 +16,7 @@ from miue_jax.methods.method import Sizes
 from miue_jax.methods.shared_settings import AlternatingSettings
 from miue_jax.methods.stepwise import Procedure, Reading, Stage, Stepwise, Turn, delta_stage, due
 from miue_jax.train import step
-from miue_jax.transforms import Adversary, Hooks, Transformation, identity
+from miue_jax.transforms import Adversary, Hooks
 
 # (source model, its optimiser, settings) -> the step of a source pass, as `step.train_step`.
 SourceStep = Callable[[nn.Module, optax.GradientTransformation, Any], loops.Step]
@@ -39,7 +39,6 @@ class Alternating(Stepwise):
     source_adversary: Makes the adversary that moves the poisoned images of the source model.
     delta_adversary: Makes the adversary that moves the poisoned images of `objective`.
     auxiliary: Makes a network that learns while delta moves and adds a term to `objective`.
-    transformed: Whether both sides see poisoned images through `settings.transformations`.
     fresh: Whether delta starts again in every pass, from new noise if `init` is random.
     outputs: Number of outputs of the source model; 0: one for each class.
     source_step: Replaces the training step on cross-entropy.
@@ -51,7 +50,6 @@ class Alternating(Stepwise):
   source_adversary: Callable[[Any], Adversary] | None = None
   delta_adversary: Callable[[Any], Adversary] | None = None
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
-  transformed: bool = False
   fresh: bool = False
   outputs: int = 0
   source_step: SourceStep | None = None
@@ -120,7 +118,7 @@ class Alternating(Stepwise):
     if self.source_step:
       return self.source_step(module, optimiser, settings)
     adversary = self.source_adversary(settings) if self.source_adversary else None
-    inputs = source.inputs(settings, self._transformation(settings))
+    inputs = source.inputs(settings, source.transformation(settings))
     acting = Hooks(adversary=adversary)
     return step.train_step(module, optimiser, inputs, source.spec(settings), acting)
 
@@ -131,13 +129,8 @@ class Alternating(Stepwise):
     if self.delta_step:
       return self.delta_step(module, settings, classes)
     adversary = self.delta_adversary(settings) if self.delta_adversary else None
-    transformation = self._transformation(settings)
+    transformation = source.transformation(settings)
     assert self.objective is not None, "a method without delta_step needs an objective"
     return sign_step.delta_step(
       module, settings, self.objective, adversary, auxiliary, transformation
     )
-
-  def _transformation(self, settings: Any) -> Transformation:
-    if not self.transformed:
-      return identity
-    return transforms.random_transformation(settings.transformations)

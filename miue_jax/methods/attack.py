@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from miue_jax import models, transforms
+from miue_jax import models
 from miue_jax.machine import loops
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import delta as deltas
@@ -43,14 +43,12 @@ class Attack(Stepwise):
   Attributes:
     settings: Class of the settings.
     objective: Loss that delta minimises, and by which the restarts of an image are compared.
-    transformed: Whether source model and attack see images through `settings.transformations`.
     auxiliary: Makes, from the settings, a network that learns while delta moves and adds a term to
       `objective`. The term belongs to a batch, so that restarts are compared without it.
   """
 
   settings: type[AttackSettings]
   objective: sign_step.Objective
-  transformed: bool = False
   auxiliary: Callable[[Any], sign_step.Auxiliary] | None = None
 
   def procedure(self, settings: Any, sizes: Sizes, seed: int) -> Procedure:
@@ -60,9 +58,7 @@ class Attack(Stepwise):
     batches = layout.steps(settings.batch_size, partial=True)
     module, optimiser = source.network(settings, sizes.classes, sizes.image, train_steps)
     auxiliary = self.auxiliary(settings) if self.auxiliary else None
-    transformation = transforms.identity
-    if self.transformed:
-      transformation = transforms.random_transformation(settings.transformations)
+    transformation = source.transformation(settings)
     inputs = step.plain_inputs(settings.source.augment, transformation)
     train = Stage(
       "source",

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from miue_jax import models
+from miue_jax import models, transforms
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step
 from miue_jax.methods.delta import Delta
@@ -44,6 +44,12 @@ def start(
     # The name of the stream is part of the results, so it stays.
     "auxiliary": auxiliary.state(module, key("companion"), image) if auxiliary else None,
   }
+
+
+def transformation(settings: Sourced) -> Transformation:
+  """Returns the input transformation of a method: a draw of its `transformations`, if any."""
+  names = getattr(settings, "transformations", ())
+  return transforms.random_transformation(names) if names else identity
 
 
 def inputs(settings: Sourced, transformation: Transformation = identity) -> step.Inputs:

@@ -65,7 +65,7 @@ class Noted(TypedDict):
 UNTOUCHED = "nothing"  # the attack that every audit tries first
 _SUFFIX = ".private"
 DIGEST = 32  # bytes of the digest of a picture's pixels
-_LOOKED_AT = 5  # published files that tell whether a key belongs to them
+LOOKED_AT = 5  # files that tell whether a key belongs to their folder
 _PROVE_AGAIN = "delete it, and `protect` tests again"
 
 
@@ -131,7 +131,7 @@ def check_key(secret: Key, out: str | os.PathLike) -> None:
   """
   place = files_of(out)
   there = [entry for entry in secret.entries if files.is_file(place / entry.published)]
-  for entry in (*load.some(there, _LOOKED_AT), *there):  # a few suffice, unless all were altered
+  for entry in (*load.some(there, LOOKED_AT), *there):  # a few suffice, unless all were altered
     with contextlib.suppress(UserError):  # whoever needs the file will say what is wrong with it
       if digest(decode.read(place / entry.published).channels) == entry.digest:
         return

@@ -16,8 +16,6 @@ from miue_jax.pictures import decode
 from miue_jax.pictures.key import Entry, Key, digest
 from miue_jax.settings.errors import UserError
 
-_LOOKED_AT = 5  # originals that tell whether a folder is that of the key
-
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
@@ -104,7 +102,7 @@ def opened(
       Folders(folder, place, entries),
       labels,
       proof.held_out(labels, choice.seed),
-      not lost and all(_known(folder, entry) for entry in load.some(entries, _LOOKED_AT)),
+      not lost and all(_known(folder, entry) for entry in load.some(entries, private.LOOKED_AT)),
       choice,
       store,
     )
