@@ -19,9 +19,9 @@ class DenseLayer(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[batch, height, width, in]` to `[batch, height, width, in + growth]`."""
-    y = nn.relu(layers.batch_norm(train, self.dtype)(x))
+    y = layers.relu(layers.batch_norm(train, self.dtype)(x))
     y = layers.conv(4 * self.growth, (1, 1), dtype=self.dtype)(y)
-    y = nn.relu(layers.batch_norm(train, self.dtype)(y))
+    y = layers.relu(layers.batch_norm(train, self.dtype)(y))
     y = layers.conv(self.growth, (3, 3), dtype=self.dtype)(y)
     return jnp.concatenate([x, y.astype(x.dtype)], axis=-1)
 
@@ -45,12 +45,12 @@ class DenseNet(Network):
     x = layers.stem(x, 2 * growth, self.model, train, preactivation=True)
     for block, depth in enumerate(self.depths):
       if block > 0:
-        x = nn.relu(layers.batch_norm(train, dtype)(x))
+        x = layers.relu(layers.batch_norm(train, dtype)(x))
         x = layers.conv(x.shape[-1] // 2, (1, 1), dtype=dtype)(x)
         x = nn.avg_pool(x, (2, 2), strides=(2, 2))
       for _ in range(depth):
         x = DenseLayer(growth, dtype)(x, train)
-    return layers.global_average(nn.relu(layers.batch_norm(train, dtype)(x)))
+    return layers.global_average(layers.relu(layers.batch_norm(train, dtype)(x)))
 
 
 densenet121 = functools.partial(DenseNet, depths=(6, 12, 24, 16))

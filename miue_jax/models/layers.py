@@ -5,11 +5,13 @@ classifier as in `torch.nn.Linear` (uniform within 1 / sqrt(fan-in)). Biases sta
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import dtypes
 
 from miue_jax.machine.cpu import convolution
 from miue_jax.settings.config import Model
@@ -45,6 +47,23 @@ def normalise(images: jax.Array, how: str) -> jax.Array:
   return (images - mean.reshape(1, 1, 1, -1)) / std.reshape(1, 1, 1, -1)
 
 
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+  """Returns the positive part of `x`, with a derivative of zero where `x` is zero.
+
+  The derivative depends on the result only, so that `x` need not be kept for it and a GPU applies
+  the function inside the convolution before it.
+  """
+  return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  y = relu(*primals)
+  # XLA would replace `y > 0` by `x > 0`.
+  return y, jnp.where(y != 0, tangents[0], 0)
+
+
 def batch_norm(train: bool, dtype: str) -> nn.BatchNorm:
   """Returns batch normalisation with PyTorch's momentum and epsilon.
 
@@ -69,8 +88,13 @@ def conv_norm(
   """Applies a square convolution with symmetric padding and batch norm.
 
   It maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`, with
-  sizes rounded up. `groups` is the number of groups of channels.
+  sizes rounded up. `groups` is the number of groups of channels. Without `train` batch norm is an
+  affine map, which the weights of the convolution take on: a GPU then needs no pass over the
+  activations for it.
   """
+  norm = batch_norm(train, dtype)
+  scale, shift = (None, None) if train or norm.is_initializing() else _affine(norm)
+  promote: Any = functools.partial(_scaled, scale)
   # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
   x = conv(
     channels,
@@ -79,8 +103,25 @@ def conv_norm(
     padding=kernel // 2,
     feature_group_count=groups,
     dtype=dtype,
+    promote_dtype=promote,
   )(x)
-  return batch_norm(train, dtype)(x)
+  return norm(x) if shift is None else x + shift.astype(x.dtype)
+
+
+def _affine(norm: nn.BatchNorm) -> tuple[jax.Array, jax.Array]:
+  """Returns the scales and shifts `[1, 1, 1, channels]` of batch norm with running statistics."""
+  weights, statistics = norm.variables["params"], norm.variables["batch_stats"]
+  scale = weights["scale"] * jax.lax.rsqrt(statistics["var"] + norm.epsilon)
+  shift = weights["bias"] - statistics["mean"] * scale
+  return scale.reshape(1, 1, 1, -1), shift.reshape(1, 1, 1, -1)
+
+
+def _scaled(
+  scale: jax.Array | None, x: jax.Array, kernel: jax.Array, bias: None, *, dtype: str
+) -> Sequence[Any]:
+  """Returns the operands of a convolution in their common type, its weights scaled before."""
+  kernel = kernel if scale is None else kernel * scale
+  return dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
 
 
 def stem(
@@ -93,11 +134,11 @@ def stem(
   a 7x7 convolution with stride 2, batch norm, ReLU and 3x3 max-pooling with stride 2.
   """
   if model.stem == "imagenet":
-    x = nn.relu(conv_norm(x, channels, 7, 2, train, model.dtype))
+    x = relu(conv_norm(x, channels, 7, 2, train, model.dtype))
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
   if preactivation:
     return conv(channels, (3, 3), dtype=model.dtype)(x)
-  return nn.relu(conv_norm(x, channels, 3, 1, train, model.dtype))
+  return relu(conv_norm(x, channels, 3, 1, train, model.dtype))
 
 
 def stages(

@@ -4,7 +4,6 @@ LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
 """
 
 import jax
-from flax import linen as nn
 
 from miue_jax.models import layers
 from miue_jax.models.network import Network
@@ -26,8 +25,8 @@ class LeNet5(Network):
     width, dtype = self.model.width, self.model.dtype
     for channels in (width, 8 * width // 3):
       x = layers.conv(channels, (5, 5), padding="VALID", use_bias=True, dtype=dtype)(x)
-      x = layers.halve(nn.relu(x))
+      x = layers.halve(layers.relu(x))
     x = x.reshape(len(x), -1)
     for size in (20 * width, 14 * width):
-      x = nn.relu(layers.dense(size, dtype=dtype)(x))
+      x = layers.relu(layers.dense(size, dtype=dtype)(x))
     return x

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-from flax import linen as nn
 
 from miue_jax.models import layers
 from miue_jax.models.network import Network
@@ -30,7 +29,7 @@ class MLP(Network):
     x = x.reshape(len(x), -1)
     input_size = x.shape[-1]
     for layer in range(self.num_hidden):
-      x = nn.relu(layers.dense(input_size // 2**layer, dtype=self.model.dtype)(x))
+      x = layers.relu(layers.dense(input_size // 2**layer, dtype=self.model.dtype)(x))
     return x
 
 

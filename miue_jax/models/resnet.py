@@ -26,8 +26,8 @@ class BasicBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`."""
     y = layers.conv_norm(x, self.channels, 3, self.stride, train, self.dtype)
-    y = layers.conv_norm(nn.relu(y), self.channels, 3, 1, train, self.dtype)
-    return nn.relu(y + _shortcut(x, self.channels, self.stride, train, self.dtype))
+    y = layers.conv_norm(layers.relu(y), self.channels, 3, 1, train, self.dtype)
+    return layers.relu(y + _shortcut(x, self.channels, self.stride, train, self.dtype))
 
 
 class Bottleneck(nn.Module):
@@ -42,9 +42,9 @@ class Bottleneck(nn.Module):
     """Maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, out]`."""
     out = 4 * self.channels
     y = layers.conv_norm(x, self.channels, 1, 1, train, self.dtype)
-    y = layers.conv_norm(nn.relu(y), self.channels, 3, self.stride, train, self.dtype)
-    y = layers.conv_norm(nn.relu(y), out, 1, 1, train, self.dtype)
-    return nn.relu(y + _shortcut(x, out, self.stride, train, self.dtype))
+    y = layers.conv_norm(layers.relu(y), self.channels, 3, self.stride, train, self.dtype)
+    y = layers.conv_norm(layers.relu(y), out, 1, 1, train, self.dtype)
+    return layers.relu(y + _shortcut(x, out, self.stride, train, self.dtype))
 
 
 class ResNet(Network):

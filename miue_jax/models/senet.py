@@ -24,7 +24,7 @@ def squeeze_excite(x: jax.Array, dtype: str) -> jax.Array:
   """
   channels = x.shape[-1]
   squeezed = layers.global_average(x)
-  hidden = nn.relu(layers.dense(max(1, channels // REDUCTION), dtype=dtype)(squeezed))
+  hidden = layers.relu(layers.dense(max(1, channels // REDUCTION), dtype=dtype)(squeezed))
   gate = nn.sigmoid(layers.dense(channels, dtype=dtype)(hidden))
   return x * jnp.expand_dims(gate, (1, 2))
 

@@ -1,7 +1,6 @@
 """Provides a plain convolutional network for runs on a CPU."""
 
 import jax
-from flax import linen as nn
 
 from miue_jax.models import layers
 from miue_jax.models.network import Network
@@ -21,6 +20,6 @@ class SmallCNN(Network):
     width, dtype = self.model.width, self.model.dtype
     for index, channels in enumerate((width, 2 * width, 4 * width, 4 * width)):
       x = layers.conv(channels, (3, 3), dtype=dtype)(x)
-      x = nn.relu(layers.batch_norm(train, dtype)(x))
+      x = layers.relu(layers.batch_norm(train, dtype)(x))
       x = layers.halve(x) if index < 2 else x
     return layers.global_average(x)

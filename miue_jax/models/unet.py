@@ -32,7 +32,7 @@ class UNet(nn.Module):
     def stage(x: jax.Array, channels: int) -> jax.Array:
       for _ in range(2):
         x = layers.conv(channels, (3, 3), dtype=self.dtype)(x)
-        x = nn.relu(layers.batch_norm(train, self.dtype)(x))
+        x = layers.relu(layers.batch_norm(train, self.dtype)(x))
       return x
 
     x, skips = images, []

@@ -7,7 +7,6 @@ Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image 
 import functools
 
 import jax
-from flax import linen as nn
 
 from miue_jax.models import layers
 from miue_jax.models.network import Network
@@ -34,7 +33,7 @@ class VGG(Network):
       for _ in range(depth):
         # Batch norm cancels the bias, but the published numbers of parameters include it.
         x = layers.conv(width * 2 ** min(stage, 3), (3, 3), use_bias=True, dtype=dtype)(x)
-        x = nn.relu(layers.batch_norm(train, dtype)(x))
+        x = layers.relu(layers.batch_norm(train, dtype)(x))
       x = layers.halve(x)
     return layers.global_average(x)
 

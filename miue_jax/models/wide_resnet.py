@@ -33,9 +33,9 @@ class PreActBlock(nn.Module):
     """Maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`."""
     # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
     conv = functools.partial(layers.conv, self.channels, dtype=self.dtype)
-    active = nn.relu(layers.batch_norm(train, self.dtype)(x))
+    active = layers.relu(layers.batch_norm(train, self.dtype)(x))
     y = conv((3, 3), strides=self.stride, padding=1)(active)
-    y = nn.relu(layers.batch_norm(train, self.dtype)(y))
+    y = layers.relu(layers.batch_norm(train, self.dtype)(y))
     y = self.gate(conv((3, 3), padding=1)(y), self.dtype)
     if self.stride > 1 or x.shape[-1] != self.channels:
       x = conv((1, 1), strides=self.stride, padding=0)(active)
@@ -67,7 +67,7 @@ class WideResNet(Network):
       return PreActBlock(layers.scaled(16 * 2**stage * self.factor, width), stride, dtype)
 
     x = layers.stages(x, train, (self.depth,) * 3, block)
-    return layers.global_average(nn.relu(layers.batch_norm(train, dtype)(x)))
+    return layers.global_average(layers.relu(layers.batch_norm(train, dtype)(x)))
 
 
 wrn34_10 = functools.partial(WideResNet, depth=5, factor=10)

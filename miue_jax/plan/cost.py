@@ -52,6 +52,25 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
+class Kernels:
+  """The kernels of one step on one device.
+
+  Attributes:
+    convolutions: Convolutions, with everything that is fused into them.
+    others: All other kernels, copies and transposes included.
+    copies: Kernels that only copy, within the memory of the device.
+    transposes: Kernels that only change the order of axes, and the type.
+    rearranged: Bytes that copies and transposes read and write.
+  """
+
+  convolutions: int = 0
+  others: int = 0
+  copies: int = 0
+  transposes: int = 0
+  rearranged: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Cost:
   """The cost of one step.
 
@@ -63,6 +82,7 @@ class Cost:
     peak: Bytes of arguments, working memory and results that reuse no argument, on one device.
     collectives: Collective operations of one step.
     moved: Bytes that one chip reads from and writes to its memory; 0 unless compiled for a target.
+    kernels: Kernels of one step; none are counted unless compiled for a target.
     accessed: Bytes that XLA counts for all operations, memory on the chip included; 0 if it does
       not count them.
     seconds: Seconds of the compilation for a target.
@@ -76,6 +96,7 @@ class Cost:
   peak: int
   collectives: tuple[Collective, ...]
   moved: int = 0
+  kernels: Kernels = Kernels()
   accessed: float = 0.0
   seconds: float = 0.0
   fits: bool = True

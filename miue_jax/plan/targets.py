@@ -162,13 +162,15 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
   found = analyse(compiled, target.devices)
   analysis = compiled.cost_analysis() or {}
   # On TPUs the working memory is in `peak_memory` alone.
+  hlo = compiled.as_text() or ""
   peak = max(found.peak, getattr(compiled.memory_analysis(), "peak_memory_in_bytes", 0))
   return dataclasses.replace(
     found,
     flops=flops,
     temporaries=max(found.temporaries, peak - found.arguments),
     peak=peak,
-    moved=traffic.moved(compiled.as_text() or ""),
+    moved=traffic.moved(hlo),
+    kernels=traffic.kernels(hlo),
     accessed=float(analysis.get("bytes accessed", 0.0)),
     seconds=time.perf_counter() - began,
     fits=peak <= target.memory,

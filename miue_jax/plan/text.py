@@ -117,6 +117,11 @@ def _steps(plan: Plan) -> str:
     "step": str,
     "GFLOP": lambda name: f"{costs[name].flops / target.devices / 1e9:,.4g}",
     "MB moved": fitting(lambda name: _megabytes(costs[name].moved)),
+    "convolutions": fitting(lambda name: f"{costs[name].kernels.convolutions:,}"),
+    "other kernels": fitting(lambda name: f"{costs[name].kernels.others:,}"),
+    "copies and transposes": fitting(
+      lambda name: f"{costs[name].kernels.copies + costs[name].kernels.transposes:,}"
+    ),
     "MB sent": fitting(lambda name: f"{costs[name].sent / 1e6:,.3g}"),
     "MB arguments": lambda name: _megabytes(costs[name].arguments),
     "MB working memory": lambda name: _megabytes(costs[name].temporaries),
@@ -133,7 +138,7 @@ def _steps(plan: Plan) -> str:
     f"own compiler; nothing was run. Peaks of a chip: {chip.tflops:g} TFLOP/s in bfloat16, "
     f"{chip.bandwidth:g} GB/s of memory, {chip.link:g} GB/s of links, {chip.memory_gb:g} GB.",
     "Moved: operands and results of every operation in the memory of the device; what stays in "
-    "the chip is left out.",
+    "the chip is left out. Other kernels contain copies and transposes.",
     f"Largest memory at one time: {_megabytes(plan.peak)} MB, which "
     f"{'fits' if _fits(plan) else 'does not fit'}.",
   ]

@@ -1,9 +1,10 @@
-"""Counts the bytes that a compiled program moves in device memory, from the text of its HLO."""
+"""Counts the kernels of a compiled program and the bytes that they move, from its HLO as text."""
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
-from miue_jax.plan.cost import array_bytes
+from miue_jax.plan.cost import Kernels, array_bytes
 
 # An array with its layout, which names a memory on the chip: `bf16[8,128]{1,0:T(8,128)S(1)}`.
 _ON_CHIP = re.compile(r"\b[a-z]+\d*[a-z0-9]*\[[\d,]*\]\{[^}]*S\([1-9]\)\}")
@@ -18,6 +19,8 @@ _FREE = {
   "after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id",
   "replica-id", "tuple",
 }  # fmt: skip
+_NO_WORK = _FREE | {"broadcast", "convert"}  # beside a copy or a transpose in a fusion
+_CONVOLUTION = re.compile(r'custom_call_target="__cudnn\$conv')
 _SLICES = {"dynamic-slice", "gather"}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # position of the operand that is written
 
@@ -39,8 +42,71 @@ def moved(hlo: str) -> int:
   slices read what they return; updates in place read and write what is new. Memory on the chip and
   the padding of layouts do not count. The body of a loop counts as often as it runs.
   """
+  return sum(step.times * step.size for step in _executed(hlo))
+
+
+def kernels(hlo: str) -> Kernels:
+  """Returns the kernels that one device starts in one run of a scheduled HLO module.
+
+  Transfers into the memory on the chip, which overlap with kernels, and the starts of collectives
+  do not count. The body of a loop counts as often as it runs.
+  """
+  convolutions = others = copies = transposes = rearranged = 0
+  for step in _executed(hlo):
+    if step.line.op.endswith("-start"):
+      continue
+    if "convolution" in step.ops or _CONVOLUTION.search(step.line.text):
+      convolutions += step.times
+      continue
+    others += step.times
+    work = step.ops - _NO_WORK
+    copies += step.times * (work == {"copy"})
+    transposes += step.times * (work in ({"transpose"}, {"copy", "transpose"}))
+    rearranged += step.times * step.size * (work != set() and work <= {"copy", "transpose"})
+  return Kernels(convolutions, others, copies, transposes, rearranged)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+  """An operation that a program executes.
+
+  Attributes:
+    line: The operation.
+    ops: Its name, or the names of the operations that are fused into it.
+    size: Bytes that it reads and writes.
+    times: How often it runs.
+  """
+
+  line: _Line
+  ops: frozenset[str]
+  size: int
+  times: int
+
+
+def _executed(hlo: str) -> Iterator[_Step]:
   computations, entry = _parsed(hlo)
-  return _of(entry, computations)
+  sizes = {line.name: line.size for lines in computations.values() for line in lines}
+
+  def ops(name: str) -> Iterator[str]:
+    for line in computations[name]:
+      if line.op == "fusion" and (found := _CALLED.search(line.text)):
+        yield from ops(found[1])
+      else:
+        yield line.op
+
+  def steps(name: str, times: int) -> Iterator[_Step]:
+    for line in computations[name]:
+      if line.op == "while" and (found := _BODY.search(line.text)):
+        yield from steps(found[2], times * _trips(line, computations[found[1]]))
+      elif line.op in ("call", "conditional") and (found := _CALLED.search(line.text)):
+        yield from steps(found[1], times)
+      elif line.op == "fusion" and (found := _CALLED.search(line.text)):
+        size = _fused(line, sizes, computations[found[1]])
+        yield _Step(line, frozenset(ops(found[1])), size, times)
+      elif line.op not in _FREE and not line.op.endswith("-done"):
+        yield _Step(line, frozenset({line.op}), _touched(line, sizes), times)
+
+  return steps(entry, 1)
 
 
 def _parsed(hlo: str) -> tuple[dict[str, list[_Line]], str]:
@@ -63,21 +129,6 @@ def _size(kind: str, op: str) -> int:
   if op == "slice-start":
     return array_bytes(kind.split(", ", 1)[1].rpartition(", ")[0]) if kind.startswith("((") else 0
   return array_bytes(_ON_CHIP.sub("", kind))
-
-
-def _of(name: str, computations: dict[str, list[_Line]]) -> int:
-  lines, total = computations[name], 0
-  sizes = {line.name: line.size for line in lines}
-  for line in lines:
-    if line.op == "while" and (found := _BODY.search(line.text)):
-      total += _trips(line, computations[found[1]]) * _of(found[2], computations)
-    elif line.op in ("call", "conditional") and (found := _CALLED.search(line.text)):
-      total += _of(found[1], computations)
-    elif line.op == "fusion" and (found := _CALLED.search(line.text)):
-      total += _fused(line, sizes, computations[found[1]])
-    elif line.op not in _FREE and not line.op.endswith("-done"):
-      total += _touched(line, sizes)
-  return total
 
 
 def _trips(line: _Line, condition: list[_Line]) -> int:

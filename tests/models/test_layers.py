@@ -70,3 +70,54 @@ def test_batch_norm_uses_the_statistics_of_the_global_batch(dtype, atol):
   np.testing.assert_allclose(new["var"], 0.9 + 0.1 * var, rtol=1e-5)
   assert y.dtype == dtype
   assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {jnp.dtype("float32")}
+
+
+def test_relu_and_its_derivatives():
+  x = jnp.array([-2.0, -0.0, 0.0, 3.0, jnp.nan])
+  np.testing.assert_array_equal(layers.relu(x), jnp.array([0.0, 0.0, 0.0, 3.0, jnp.nan]))
+  slope = jax.grad(lambda x: (layers.relu(x) * jnp.arange(1.0, 5)).sum())(x[:4])
+  np.testing.assert_array_equal(slope, [0, 0, 0, 4])
+  second = jax.hessian(lambda x: (layers.relu(x) ** 2).sum())(x[:4])
+  np.testing.assert_array_equal(second, np.diag([0.0, 0, 0, 2]))
+
+
+class _ConvNorm(nn.Module):
+  stride: int
+  groups: int
+
+  @nn.compact
+  def __call__(self, x, train):
+    return layers.conv_norm(x, 4, 3, self.stride, train, "float32", self.groups)
+
+
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 2)])
+def test_without_training_batch_norm_is_a_part_of_the_convolution(stride, groups):
+  rng = np.random.default_rng(3)
+  x = rng.normal(size=(2, 6, 6, 2)).astype(np.float32)
+  module = _ConvNorm(stride, groups)
+  variables = module.init(jax.random.key(0), jnp.array(x), False)
+  names = variables["params"], variables["batch_stats"]
+  assert [sorted(part) for part in names] == [["BatchNorm_0", "Conv_0"], ["BatchNorm_0"]]
+  weights, statistics = (
+    jax.tree.map(lambda a: jnp.array(rng.uniform(0.5, 2, a.shape), a.dtype), part) for part in names
+  )
+  got = module.apply({"params": weights, "batch_stats": statistics}, x, False)
+
+  w, x64 = np.array(weights["Conv_0"]["kernel"], np.float64), x.astype(np.float64)
+  padded = np.pad(x64, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  windows = sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
+  inputs, outputs = 2 // groups, 4 // groups
+  convolved = np.concatenate(
+    [
+      np.einsum(
+        "nhwcij,ijco->nhwo",
+        windows[:, :, :, group * inputs : (group + 1) * inputs],
+        w[..., group * outputs : (group + 1) * outputs],
+      )
+      for group in range(groups)
+    ],
+    axis=-1,
+  )
+  norm, running = jax.tree.map(np.array, (weights["BatchNorm_0"], statistics["BatchNorm_0"]))
+  expected = (convolved - running["mean"]) / np.sqrt(running["var"] + 1e-5)
+  np.testing.assert_allclose(got, expected * norm["scale"] + norm["bias"], rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import jax
 import pytest
 from plan_settings import CONFIG, QUICK, SIZES, with_method
 
-from miue_jax.plan import plan, programs, targets, text
+from miue_jax.plan import plan, programs, targets, text, traffic
 from miue_jax.plan.cost import collectives
 from miue_jax.settings.errors import UserError
 
@@ -154,3 +154,19 @@ def test_the_delta_step_of_a_gpu():
   rows = MANY.train // 4
   assert copies(hlo, [f"u8[{rows},256]", f"s16[{rows},256]"]) == []
   assert compiled.memory_analysis().alias_size_in_bytes >= 2 * rows * 256
+
+
+@gpu
+@pytest.mark.slow
+def test_batch_norm_and_relu_are_parts_of_the_convolutions_of_a_gpu():
+  targets.prepare()
+  model = dataclasses.replace(CONFIG.method.model, name="resnet18", width=16, dtype="bfloat16")
+  config = dataclasses.replace(CONFIG, method=dataclasses.replace(CONFIG.method, model=model))
+  with jax.set_mesh(targets.mesh(targets.parse("h200"))):
+    program = programs.build(config, dataclasses.replace(SIZES, image=(32, 32, 3)))["delta"]
+    options = {"xla_gpu_autotune_level": 0}
+    compiled = program.function.lower(*program.abstract()).compile(compiler_options=options)
+  hlo = compiled.as_text()
+  assert traffic.kernels(hlo).convolutions == 2 * 20
+  assert len(re.findall(r'"__cudnn\$convBiasActivationForward"', hlo)) == 20
+  assert not re.search(r" maximum_fusion", hlo)

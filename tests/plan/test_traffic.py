@@ -1,6 +1,7 @@
 """Bytes that programs move, against sums by hand."""
 
 from miue_jax.plan import traffic
+from miue_jax.plan.cost import Kernels
 
 HLO = """
 HloModule m, is_scheduled=true
@@ -60,6 +61,52 @@ def test_bytes_moved_are_those_that_are_read_and_written():
 def test_a_stated_number_of_turns_is_taken():
   stated = HLO.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
   assert traffic.moved(stated) - traffic.moved(HLO) == 2 * TURN
+
+
+KERNELS = """
+%moved (p.0: f32[4,2]) -> f32[2,4] {
+  %p.0 = f32[4,2]{1,0} parameter(0)
+  %turned = f32[2,4]{1,0} transpose(%p.0), dimensions={1,0}
+  ROOT %short = bf16[2,4]{1,0} convert(%turned)
+}
+
+%scaled (p.1: f32[4,2]) -> f32[2,4] {
+  %p.1 = f32[4,2]{1,0} parameter(0)
+  %turned.1 = f32[2,4]{1,0} transpose(%p.1), dimensions={1,0}
+  ROOT %twice = f32[2,4]{1,0} add(%turned.1, %turned.1)
+}
+
+%inner (p.2: f32[4,2]) -> f32[4,2] {
+  %p.2 = f32[4,2]{1,0} parameter(0)
+  ROOT %dot = f32[4,2]{1,0} convolution(%p.2, %p.2), dim_labels=bf_io->bf
+}
+
+%outer (p.3: f32[4,2]) -> f32[4,2] {
+  %p.3 = f32[4,2]{1,0} parameter(0)
+  ROOT %nested = f32[4,2]{1,0} fusion(%p.3), kind=kOutput, calls=%inner
+}
+
+ENTRY %main (a: f32[4,2]) -> f32[4,2] {
+  %a = f32[4,2]{1,0} parameter(0)
+  %near = (f32[4,2]{1,0:S(1)}, f32[4,2]{1,0}, u32[]{:S(2)}) copy-start(%a)
+  %arrived = f32[4,2]{1,0:S(1)} copy-done(%near)
+  %copied = f32[4,2]{0,1} copy(%a)
+  %fusion.1 = bf16[2,4]{1,0} fusion(%copied), kind=kInput, calls=%moved
+  %fusion.2 = f32[2,4]{1,0} fusion(%copied), kind=kLoop, calls=%scaled
+  %cudnn = (f32[4,2]{1,0}, u8[0]{0}) custom-call(%a), custom_call_target="__cudnn$convForward"
+  ROOT %fusion.3 = f32[4,2]{1,0} fusion(%a), kind=kOutput, calls=%outer
+}
+"""
+
+
+def test_kernels_by_what_they_do():
+  copy, transpose = 32 + 32, 32 + 16
+  assert traffic.kernels(KERNELS) == Kernels(2, 3, 1, 1, copy + transpose)
+
+
+def test_the_kernels_of_a_loop_count_as_often_as_it_runs():
+  # A transfer into the chip is not a kernel.
+  assert traffic.kernels(HLO) == Kernels(0, 2 + 5)
 
 
 def test_a_slice_into_the_chip_reads_what_it_takes():
