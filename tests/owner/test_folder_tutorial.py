@@ -28,7 +28,7 @@ def test_the_code_of_the_tutorial_runs(tmp_path, monkeypatch, quick):
       done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
       assert done.exit_code == 0, done.output
       commands.append(arguments[0])
-  assert commands == ["audit", "plan", "protect", "audit", "restore"]
+  assert commands == ["audit", "plan", "protect", "verify", "audit", "restore"]
   pictures = sorted(path.relative_to("photos") for path in pathlib.Path("photos").rglob("*.png"))
   assert len(pictures) == 20
   for folder in ("public", "originals"):
