@@ -1,7 +1,7 @@
 """CIFAR-100 by the recipe of the paper (Zhu et al., ICLR 2026), which is the default.
 
 Published clean test accuracy of a ResNet-18: 76.65 % clean, 1.17 % MI-UE.
-Images: tensorflow-datasets, prepared once (`pip install 'miue-jax[prepare]'`).
+Images: tensorflow-datasets, prepared once (`pip install -e '.[prepare]'`).
 Hardware: one GPU or TPU chip; 1,100 dataset passes of ResNet-18, as many as configs/cifar10.py.
 
     python -m miue_jax.main --config=configs/cifar100.py

@@ -2,7 +2,7 @@
 
 The paper does not use this dataset, and the recipe has not been run in full. Expected are about
 85 % clean and, by the duration of configs/npz.py, half an hour. Images: tensorflow-datasets,
-prepared once (`pip install 'miue-jax[prepare]'`).
+prepared once (`pip install -e '.[prepare]'`).
 
     python -m miue_jax.main --config=configs/fashion_mnist.py
 """

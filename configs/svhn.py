@@ -2,7 +2,7 @@
 
 The paper does not use this dataset; expected are about 95 % clean. Mirrored digits would be wrong,
 so nothing is flipped. Images: tensorflow-datasets, prepared once
-(`pip install 'miue-jax[prepare]'`). Hardware: one GPU or TPU chip, 73,257 / 50,000 of the time of
+(`pip install -e '.[prepare]'`). Hardware: one GPU or TPU chip, 73,257 / 50,000 of the time of
 configs/cifar10.py.
 
     python -m miue_jax.main --config=configs/svhn.py
