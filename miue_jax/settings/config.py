@@ -282,6 +282,9 @@ def freeze(values: Mapping[str, Any], methods: Mapping[str, type[Method]]) -> Co
   """
   if (name := values.get("method", {}).get("name")) not in methods:
     known = ", ".join(sorted(methods))
-    raise UserError(f"Setting method.name is {name!r}; it must be one of {known}.")
+    raise UserError(
+      f"Setting method.name is {name!r}; it must be one of {known}, or a method that the recipe of "
+      "--config adds: give that recipe."
+    )
   # The problems of the method come first.
   return changed(Config(method=methods[name]()), {"method": {}, **values})

@@ -11,8 +11,8 @@ import snippets
 from program import TINY
 
 # tests/owner/test_folder_tutorial.py runs tutorial-folder.md.
-PAGES = ("files.md", "tutorial-digits.md", "tutorial-features.md")
-NEW = {"api.md", "cli.md", "faq.md", "howto-add.md", "index.md", "settings.md", *PAGES}
+PAGES = ("files.md", "howto-add.md", "tutorial-digits.md", "tutorial-features.md")
+NEW = {"api.md", "cli.md", "faq.md", "index.md", "settings.md", *PAGES}
 
 
 def toy(line):
@@ -37,7 +37,9 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
   names = {}
   for language, text in snippets.blocks(page):
-    if language == "python":
+    if page == "howto-add.md" and language == "python":
+      pathlib.Path("mine.py").write_text(text)
+    elif language == "python":
       exec(compile(text, page, "exec"), names)
     else:
       script = "\n".join(map(toy, text.splitlines()))
@@ -45,6 +47,13 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
   if page == "tutorial-digits.md":
     assert pathlib.Path("runs/digits/report/index.html").is_file()
     assert any(pathlib.Path("runs/digits/restored/train").rglob("*.png"))
+  if page == "howto-add.md":
+    assert any(pathlib.Path("runs/mine/images/train").rglob("*.png"))
+    alone = [sys.executable, "-m", "miue_jax.main", "--workdir=runs/mine", "--mode=export"]
+    refused = subprocess.run(alone, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "Setting method.name is 'toy'" in refused.stderr
+    assert "the recipe of --config adds: give that recipe." in refused.stderr
   if page == "tutorial-features.md":
     assert pathlib.Path("mi.json").is_file()
 
