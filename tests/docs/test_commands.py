@@ -167,8 +167,8 @@ def test_a_wrong_command_line_is_found(folder, monkeypatch):
   call = shlex.split("--config=configs/digits.py --config.method.epsilom=4/255")
   with pytest.raises(Exception, match="epsilom"):
     parse(call, monkeypatch)
-  with pytest.raises(Exception, match="strenght"):
-    understand(["protect", "photos", "public", "--strenght", "high"], in_block=True)
+  with pytest.raises(Exception, match="stronger"):
+    understand(["protect", "photos", "public", "--stronger", "high"], in_block=True)
   with pytest.raises(Exception, match="Missing parameter: out"):
     understand(["protect", "photos"], in_block=True)
   script = (
