@@ -119,7 +119,7 @@ def understand(words, in_block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """Returns an empty folder with the recipe of one's own of howto-add.md."""
+  """Returns an empty folder with the recipe that howto-add.md describes."""
   monkeypatch.chdir(tmp_path)
   own = next(text for language, text in snippets.blocks("howto-add.md") if language == "python")
   pathlib.Path("mine.py").write_text(own)
