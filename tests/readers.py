@@ -203,6 +203,7 @@ _TRIAL = {"victim": "small_cnn", "published": 40.0, "originals": 80.0}
 _AUDIT = _TRIAL | {"date": "2026-01-01", "version": "1", "attack": "blurring", "share": 0.5}
 _AUDIT |= {"interval": [30.0, 50.0], "chance": 25.0, "pictures": 8}
 _PROVED = {"judgement": "protected", "sentence": "It is.", "notes": ["a"], "trials": [_TRIAL]}
+_PROVED |= {"proved": {"judgement": "protected", "sentence": "It is."}}
 _NOTED = {"photos": "/x", "left_out": ["y"], "key": "k", "shareable": True, "measured": 3}
 _NOTED |= {"visibility": [["SSIM", "0.99"]]}
 

@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Generator, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import pydantic
@@ -42,13 +42,19 @@ class Tried(TypedDict):
   originals: Moderate
 
 
-class Proved(TypedDict):
-  """Declares the file `verdict.json`."""
+class Judged(TypedDict):
+  """Holds a verdict without its notes."""
 
   judgement: Annotated[str, pydantic.Field(min_length=1)]
   sentence: str
+
+
+class Proved(Judged):
+  """Declares the file `verdict.json`: the verdict, and that of the test alone if they differ."""
+
   notes: list[str]
   trials: list[Tried]
+  proved: NotRequired[Judged]
 
 
 class Noted(TypedDict):
@@ -194,6 +200,21 @@ def verdict_of(store: Private) -> Verdict | None:
     return None
   content = documents.read_json(store.verdict, _PROVE_AGAIN, Proved)
   return Verdict(content["judgement"], content["sentence"], tuple(content["notes"]))
+
+
+def rejudge(store: Private, judge: Callable[[Verdict], Verdict]) -> Verdict:
+  """Stores what `judge` makes of the verdict of the latest test, and returns it.
+
+  Raises:
+    UserError: The file is missing, is damaged or cannot be written.
+  """
+  content = documents.read_json(store.verdict, _PROVE_AGAIN, Proved)
+  proved = content.get("proved", content)
+  test = Verdict(proved["judgement"], proved["sentence"], tuple(content["notes"]))
+  found = judge(test)
+  content["proved"] = {"judgement": test.judgement, "sentence": test.sentence}
+  files.write_json(store.verdict, content | dataclasses.asdict(found))
+  return found
 
 
 def trials_of(store: Private) -> list[dict[str, Any]]:

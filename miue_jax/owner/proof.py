@@ -69,11 +69,11 @@ def prove(
     labels: Classes, `[N]`.
   """
   counts = np.bincount(labels)
-  if counts[counts > 0].min() < LEAST:
+  if (least := min(counts[counts > 0], default=0)) < LEAST:
     found = Verdict(
       verdict.UNKNOWN,
-      f"A class has only {counted(counts[counts > 0].min(), 'picture')}; with fewer than {LEAST} "
-      "nothing can be tested. The pictures are perturbed all the same.",
+      f"A class has only {counted(least, 'picture')}; with fewer than {LEAST} nothing can be "
+      "tested. The pictures are perturbed all the same.",
     )
     keep(store, found, [], len(labels))
     return found

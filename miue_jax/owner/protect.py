@@ -132,23 +132,27 @@ def _continued(
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
   rounds.published()
   originals = {picture.path for picture in loaded.pictures}
-  bad = unprotected.tell(request, secret, originals, say)
+  bad = unprotected.tell(request.files, secret, originals, say)
+  altered = {entry.name for entry in bad.altered}
+  sound = [i for i, picture in enumerate(loaded.pictures) if picture.path not in altered]
+  loaded = loaded.take(sound)
   shutil.rmtree(store.checkpoints, ignore_errors=True)
-  if (verdict := private.verdict_of(store)) is None:
+  if private.verdict_of(store) is None:
     # The order in which `verify` and `audit` find them, so that the same ones are held out.
     names = [(found.class_name, found.path) for found in loaded.pictures]
     loaded = loaded.take(np.array(sorted(range(len(names)), key=names.__getitem__)))
     seen = load.published(request.files, secret, loaded, choice.seen)
     labels = _labels(loaded, classes)
-    verdict = proof.prove(choice, store, loaded.seen, seen, labels)
+    proof.prove(choice, store, loaded.seen, seen, labels)
+  verdict = private.rejudge(store, bad.judged)
   left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
   left_out += loaded.failed
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
-  entries = [entry for entry in secret.entries if entry.name in originals]
+  entries = [entry for entry in secret.entries if entry.name in originals - altered]
   folders = page.Folders(request.photos, request.files, entries)
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
-  return unprotected.judged(verdict, bad)
+  return verdict
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
@@ -238,6 +242,9 @@ def _perturb(
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
     chosen = chosen[:0] if choice.gray else chosen  # patterns are compared with nothing
+    published = (secret.get(loaded.pictures[number].path) for number in chosen)
+    sound = [entry and not publish.is_altered(entry, request.files) for entry in published]
+    chosen = chosen[np.array(sound, bool)]
     company = load.published(request.files, secret, loaded.take(chosen), choice.size)
     known = company, labels[chosen]
     delta = generate.further(choice, store, len(rounds), new, known, classes)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.owner import estimate, load, pipelines, private, proof
+from miue_jax.owner import estimate, load, pipelines, private, proof, unprotected
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.page import Folders
 from miue_jax.owner.private import Private
+from miue_jax.owner.unprotected import Unprotected
 from miue_jax.pictures import decode
 from miue_jax.pictures.key import Entry, Key, digest
 from miue_jax.settings.errors import UserError
@@ -27,6 +28,7 @@ class Pairs:
     labels: Their classes, `[N]`.
     held_out: Mask of the pictures that victims are tested on, bool `[N]`.
     complete: Whether these are all pictures of the key, and the originals those it knows.
+    unprotected: Published pictures that are not protected, and not among these.
     choice: What was chosen when they were protected.
     store: The private folder.
   """
@@ -35,6 +37,7 @@ class Pairs:
   labels: np.ndarray
   held_out: np.ndarray
   complete: bool
+  unprotected: Unprotected
   choice: Choice
   store: Private
 
@@ -56,7 +59,7 @@ def opened(
   photos: pathlib.Path | None,
   say: Callable[[str], None],
 ) -> Generator[Pairs]:
-  """Opens a published folder with its key, and finds the originals.
+  """Opens a published folder with its key, finds the originals, and names what was altered.
 
   Args:
     out: Folder of published pictures.
@@ -86,9 +89,12 @@ def opened(
     ]
     # Threads append entries in any order; this is that of the proof, which held out the same.
     entries.sort(key=lambda entry: (entry.class_name, entry.name))
+    bad = unprotected.tell(place, secret, {entry.name for entry in entries}, say)
     lost = len(secret.entries) - len(entries)
     if lost:
       say(f"Left out, because original or file is missing: {lost} of {len(secret.entries)}.")
+    altered = set(bad.altered)
+    entries = [entry for entry in entries if entry not in altered]
     names = [entry.class_name for entry in entries]
     classes = sorted(set(names))
     labels = np.array([classes.index(name) for name in names], np.int32)
@@ -102,7 +108,9 @@ def opened(
       Folders(folder, place, entries),
       labels,
       proof.held_out(labels, choice.seed),
-      not lost and all(_known(folder, entry) for entry in load.some(entries, private.LOOKED_AT)),
+      not (lost or bad.altered)
+      and all(_known(folder, entry) for entry in load.some(entries, private.LOOKED_AT)),
+      bad,
       choice,
       store,
     )

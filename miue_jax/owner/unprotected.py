@@ -1,67 +1,80 @@
 """Names pictures among the published ones that are not protected: foreign and altered files."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Collection
 
-from miue_jax.machine import progress
+from miue_jax.machine import files, progress
 from miue_jax.machine.terminal import counted
 from miue_jax.owner.load import named
-from miue_jax.owner.request import Request
 from miue_jax.pictures import names, publish
+from miue_jax.pictures.entries import Entry
 from miue_jax.pictures.key import Key
 from miue_jax.report import verdict
 from miue_jax.report.verdict import Verdict
 
 
+@dataclasses.dataclass(frozen=True)
+class Unprotected:
+  """Holds the pictures among the published ones that are not protected.
+
+  Attributes:
+    others: Paths of files that this program did not publish.
+    altered: Entries of published files that have other pixels now, or cannot be read.
+  """
+
+  others: tuple[str, ...]
+  altered: tuple[Entry, ...]
+
+  def judged(self, found: Verdict) -> Verdict:
+    """Returns a verdict that also counts these pictures."""
+    count = len(self.others) + len(self.altered)
+    if not count:
+      return found
+    said = (
+      f"{counted(count, 'picture')} among the published ones must not be published, because this "
+      "program did not publish them or they were altered; `protect` and `verify` name them."
+    )
+    return dataclasses.replace(
+      found,
+      judgement=verdict.NOT_PROTECTED,
+      sentence=f"{said} The others: {found.judgement}. {found.sentence}",
+    )
+
+
 def tell(
-  request: Request, secret: Key, originals: Collection[str], say: Callable[[str], None]
-) -> int:
-  """Names the pictures in the folder that are not protected, and returns their number.
+  out: pathlib.Path, secret: Key, originals: Collection[str], say: Callable[[str], None]
+) -> Unprotected:
+  """Names the pictures in a folder that are not protected, and returns them.
 
   Args:
-    request: What was asked for.
+    out: Folder of the published files.
     secret: The key.
     originals: Paths of the originals that are still there.
     say: Prints a line.
   """
   known = {names.same(entry.published) for entry in secret.entries}
-  others = [path for path in publish.all_published(request.files) if names.same(path) not in known]
+  there = publish.all_published(out) if files.is_folder(out) else []
+  others = [path for path in there if names.same(path) not in known]
   if others:
     say(
-      f"NOT protected, although in {request.files}: {counted(len(others), 'picture')} "
-      f"({named(others)}). This program did not publish them: move them away."
+      f"NOT protected, although in {out}: {counted(len(others), 'picture')} ({named(others)}). "
+      "This program did not publish them: move them away."
     )
   entries = secret.entries
-  checked = progress.each_shown(
-    lambda entry: publish.is_altered(entry, request.files), entries, "checking"
-  )
+  checked = progress.each_shown(lambda entry: publish.is_altered(entry, out), entries, "checking")
   altered = [entry for entry, found in zip(entries, checked, strict=True) if found]
   again = [entry.published for entry in altered if entry.name in originals]
   lost = [entry.published for entry in altered if entry.name not in originals]
   said = "NOT protected any more, because altered:"
   if again:
     say(
-      f"{said} {counted(len(again), 'picture')} in {request.files} ({named(again)}). Delete what "
-      "is altered, and the same command publishes it again."
+      f"{said} {counted(len(again), 'picture')} in {out} ({named(again)}). Delete what is altered, "
+      "and `protect` publishes it again."
     )
   if lost:
     say(
-      f"{said} {counted(len(lost), 'picture')} in {request.files} ({named(lost)}). Without its "
-      "original a picture cannot be made again: put back a copy of the published file, or move it "
-      "away."
+      f"{said} {counted(len(lost), 'picture')} in {out} ({named(lost)}). Without its original a "
+      "picture cannot be made again: put back a copy of the published file, or move it away."
     )
-  return len(others) + len(altered)
-
-
-def judged(found: Verdict, count: int) -> Verdict:
-  """Returns a verdict that also counts pictures among the published ones without protection."""
-  if not count:
-    return found
-  said = (
-    f"{counted(count, 'picture')} among the published ones, named above, must not be published."
-  )
-  return dataclasses.replace(
-    found,
-    judgement=verdict.NOT_PROTECTED,
-    sentence=f"{said} The others: {found.judgement}. {found.sentence}",
-  )
+  return Unprotected(tuple(others), tuple(altered))

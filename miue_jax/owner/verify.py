@@ -8,7 +8,7 @@ import numpy as np
 
 from miue_jax import __version__
 from miue_jax.machine import files
-from miue_jax.owner import page, pipelines, proof, published, torch_victim
+from miue_jax.owner import page, pipelines, private, proof, published, torch_victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
 from miue_jax.report.verdict import Verdict
@@ -73,8 +73,10 @@ def verify(
     found = proof.judged(trials, labels[tested])
     if pairs.complete and files.exists(pairs.store.noted):
       proof.keep(pairs.store, found, trials, len(labels))
+      found = private.rejudge(pairs.store, pairs.unprotected.judged)
       page.write(pairs.store, found, pairs.folders)
-    return found
+      return found
+    return pairs.unprotected.judged(found)
 
 
 def _in_torch(
