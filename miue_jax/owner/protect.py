@@ -12,6 +12,7 @@ from miue_jax.owner import (
   clusters,
   estimate,
   generate,
+  known,
   load,
   page,
   plan,
@@ -20,6 +21,7 @@ from miue_jax.owner import (
   unprotected,
 )
 from miue_jax.owner.choose import Choice
+from miue_jax.owner.known import Known
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private, Rounds
 from miue_jax.owner.request import Request, check_new, check_places
@@ -120,13 +122,17 @@ def _continued(
       f"No picture in {request.photos} can be read and has a known class: repair the files, or "
       "give the same --labels."
     )
+  if request.files == request.out:  # the files of an archive are named by their content
+    known.rename(loaded, secret, say)
   todo = _unpublished(request, found, loaded, secret, say)
   publish.clear_leftovers(request.files)
   rounds = Rounds(store.rounds)
   if len(todo):
-    kept = _kept(loaded, todo, secret)
+    kept = known.of_missing(loaded, todo, secret, request.files)
     if len(kept) < len(todo):
       _perturb(request, store, rounds, secret, choice, loaded, todo, kept, classes)
+    paths = {n: loaded.pictures[n].path for n in todo}
+    if any(n not in kept or kept[n].entry.name != path for n, path in paths.items()):
       files.remove(store.verdict)  # it is not about the new pictures
     bare = _publish(request, rounds, kept, secret, loaded, todo, say)
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
@@ -190,8 +196,8 @@ def _unpublished(
   done = len(loaded.pictures) - len(todo)
   if done:
     say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
-  known = {entry.name for entry in secret.entries}
-  if gone := sorted(known - {picture.path for picture in found.pictures}):
+  names = {entry.name for entry in secret.entries}
+  if gone := sorted(names - {picture.path for picture in found.pictures}):
     say(
       f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
       f"published stays in {request.out} until you delete it."
@@ -204,21 +210,6 @@ def _labels(loaded: Loaded, classes: Sequence[str]) -> np.ndarray:
   return np.array([number[found.class_name] for found in loaded.pictures], np.int32)
 
 
-def _kept(loaded: Loaded, todo: np.ndarray, secret: Key) -> dict[int, np.ndarray]:
-  """Returns the perturbations that the key has of pictures whose published file was lost.
-
-  With the same perturbation the file is the same again, and copies of the lost one can be restored.
-  """
-  kept = {}
-  for number in todo:
-    entry = secret.get(loaded.pictures[number].path)
-    if entry and entry.source == loaded.sources[number]:
-      delta = secret.load(entry).delta
-      if delta is not None:  # the key has the original file instead
-        kept[int(number)] = delta
-  return kept
-
-
 def _perturb(
   request: Request,
   store: Private,
@@ -227,7 +218,7 @@ def _perturb(
   choice: Choice,
   loaded: Loaded,
   todo: np.ndarray,
-  kept: dict[int, np.ndarray],
+  kept: dict[int, Known],
   classes: tuple[str, ...],
 ) -> None:
   """Makes the perturbations that are missing, and stores them as a round."""
@@ -246,15 +237,15 @@ def _perturb(
     sound = [entry and not publish.is_altered(entry, request.files) for entry in published]
     chosen = chosen[np.array(sound, bool)]
     company = load.published(request.files, secret, loaded.take(chosen), choice.size)
-    known = company, labels[chosen]
-    delta = generate.further(choice, store, len(rounds), new, known, classes)
+    with_labels = company, labels[chosen]
+    delta = generate.further(choice, store, len(rounds), new, with_labels, classes)
   rounds.add([loaded.sources[i] for i in missing], delta)
 
 
 def _publish(
   request: Request,
   rounds: Rounds,
-  kept: dict[int, np.ndarray],
+  kept: dict[int, Known],
   secret: Key,
   loaded: Loaded,
   todo: np.ndarray,
@@ -265,12 +256,13 @@ def _publish(
 
   def work(item: tuple[int, Found]) -> publish.Published | None:
     number, found = item
-    kind, shaped = request.format, kept.get(number)
-    if shaped is None:
+    if same := kept.get(number):
+      if same.delta is None:
+        return publish.copy(same.entry, found, request.files, secret)
+      kind, shaped = encode.kind_of(same.entry.published), same.delta
+    else:
       weights = loaded.weights[number].astype(np.float32) / 255
-      shaped = carry.shaped(rounds[loaded.sources[number]], weights)
-    elif entry := secret.get(found.path):  # The file becomes what it was.
-      kind = encode.kind_of(entry.published)
+      kind, shaped = request.format, carry.shaped(rounds[loaded.sources[number]], weights)
     return publish.publish(
       request.photos,
       found,

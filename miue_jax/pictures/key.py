@@ -71,6 +71,7 @@ class Key:
     self._guard = threading.Lock()
     self._places: dict[bytes, tuple[int, int]] = {}  # digest and name -> place of its record
     self._entries: dict[str, Entry] = {}  # by name
+    self._names: dict[str, str] = {}  # by path of the published file
     self._by_digest: dict[bytes, list[Entry]] = {}
     self._profiles: dict[str, bytes] = {}
 
@@ -173,14 +174,21 @@ class Key:
     return self._cipher.decrypt(content, self.path) if self._cipher else content
 
   def _note(self, entry: Entry, place: tuple[int, int]) -> None:
+    """Takes an entry for the latest one of its original, and of its published file."""
+    before = self._entries.get(self._names.get(entry.published, ""))
+    if before and before.published == entry.published:  # the original may have another name now
+      del self._entries[before.name]
     self._entries[entry.name] = entry
+    self._names[entry.published] = entry.name
     same = self._by_digest.setdefault(entry.digest, [])
-    same[:] = [other for other in same if other.name != entry.name] + [entry]
+    same[:] = [
+      other for other in same if other.name != entry.name and other.published != entry.published
+    ] + [entry]
     self._places[entry.digest + os.fsencode(entry.name)] = place
 
   @property
   def entries(self) -> Sequence[Entry]:
-    """The entry of every picture, the latest for a name."""
+    """The entry of every picture, the latest for a name and for a published file."""
     return list(self._entries.values())
 
   def get(self, name: str) -> Entry | None:

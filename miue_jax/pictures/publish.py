@@ -99,6 +99,29 @@ def publish(
     return Published(path, notes)
 
 
+def copy(entry: Entry, found: Found, out: str | os.PathLike, key: Key) -> Published:
+  """Publishes the file of an entry once more, for another picture with the same pixels.
+
+  Args:
+    entry: The entry, whose file is there.
+    found: The other picture.
+    out: Folder of the published pictures.
+    key: A key that is open for appending.
+
+  Raises:
+    UserError: A file cannot be read or written.
+  """
+  path = found.published + os.path.splitext(entry.published)[1]
+  other = Entry(found.path, found.class_name, path, entry.digest, entry.source)
+  if key.get(found.path) != other:  # An interrupted run may have noted it already.
+    key.add(other, key.load(entry))
+  target = pathlib.Path(out) / path
+  files.make_folder(target.parent)
+  with files.replacing(target) as stream:
+    stream.write(decode.load(pathlib.Path(out) / entry.published))
+  return Published(path, ())
+
+
 def _from_jpeg(
   picture: Picture, public: Picture, delta: np.ndarray, original: bytes
 ) -> tuple[str, bytes]:

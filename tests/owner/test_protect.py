@@ -138,6 +138,34 @@ def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
+  out, suffix = tmp_path / "out", {"png": "png", "jpeg": "jpg"}[kind]
+  first, _ = run(photos, out, format=kind)
+  before = files(out)
+  (photos / "a" / "01.png").rename(photos / "a" / "neu.png")
+  (photos / "bbb" / "02.png").rename(photos / "bbb" / "00a.png")
+  found, said = run(photos, out, format=kind)
+  assert "Renamed since they were published: 2 pictures (a/neu.png, bbb/00a.png)." in said
+  assert "new: 0." in said
+  assert "No longer" not in said
+  assert (files(out), found) == (before, first)
+  with published.opened(out, None, None, None, lambda line: None) as pairs:
+    assert pairs.complete
+  (photos / "a" / "03.png").rename(photos / "bbb" / "moved.png")
+  shutil.copy(photos / "a" / "04.png", photos / "a" / "copy.png")
+  _, said = run(photos, out, format=kind)
+  assert "No longer" in said
+  assert "1 picture (a/03.png). What was published stays" in said
+  after = files(out)
+  assert {name: after[name] for name in before} == before
+  assert after.keys() - before.keys() == {f"bbb/moved.{suffix}", f"a/copy.{suffix}"}
+  assert after[f"bbb/moved.{suffix}"] == before[f"a/03.{suffix}"]
+  assert after[f"a/copy.{suffix}"] == before[f"a/04.{suffix}"]
+  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+
+
+@pytest.mark.slow
 def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   run(photos, tmp_path / "out")
   toy(photos, "cc", 3)

@@ -1,5 +1,6 @@
 """The key: there and back, appended to, cut at every byte, hostile, encrypted."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -75,6 +76,22 @@ def test_the_latest_entry_of_a_name_counts(tmp_path):
   with Key.open(tmp_path / "k") as opened:
     assert list(opened.entries) == [newer]
     assert opened.load(newer).how == "delta"
+
+
+def test_the_latest_entry_of_a_published_file_counts_even_if_names_are_swapped(tmp_path):
+  (first, content), (second, other) = picture(0), picture(1)
+  with Key.create(tmp_path / "k", {}) as made:
+    made.add(first, content)
+    made.add(second, other)
+    swapped = [dataclasses.replace(a, name=b.name) for a, b in ((first, second), (second, first))]
+    for entry, old in zip(swapped, (first, second), strict=True):
+      made.add(entry, made.load(old))
+    assert made.find(first.digest) == [swapped[0]]
+  with Key.open(tmp_path / "k") as opened:
+    assert sorted(opened.entries, key=lambda entry: entry.published) == swapped
+    assert [opened.find(entry.digest) for entry in swapped] == [[entry] for entry in swapped]
+    assert same(opened.load(swapped[0]), content)
+    assert same(opened.load(swapped[1]), other)
 
 
 def test_a_key_that_is_cut_anywhere_keeps_what_was_complete(tmp_path):

@@ -1,0 +1,102 @@
+"""Recognises pictures by their pixels: those that were renamed, copied or published before.
+
+Whoever sees two versions of a picture with different perturbations can average them. A picture is
+therefore never published with a second perturbation while the first one is known.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from miue_jax.machine import files
+from miue_jax.machine.terminal import counted
+from miue_jax.owner.load import Loaded, named
+from miue_jax.pictures import publish
+from miue_jax.pictures.entries import Entry
+from miue_jax.pictures.key import Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """Holds what the key knows of a picture that is to be published.
+
+  Attributes:
+    entry: Entry of the same pixels.
+    delta: The perturbation; None if the key has the original file instead, so that only the
+      published file can be copied.
+  """
+
+  entry: Entry
+  delta: np.ndarray | None
+
+
+def renamed(loaded: Loaded, secret: Key) -> list[tuple[Entry, str]]:
+  """Returns entries of pictures that were renamed inside of their class, with their new paths.
+
+  An entry whose original is still at its path belongs to that one.
+
+  Args:
+    loaded: The pictures.
+    secret: The key.
+  """
+  there = {found.path: s for found, s in zip(loaded.pictures, loaded.sources, strict=True)}
+  free: dict[tuple[bytes, str], list[Entry]] = {}
+  for entry in secret.entries:
+    if there.get(entry.name) != entry.source:
+      free.setdefault((entry.source, entry.class_name), []).append(entry)
+  moves = []
+  for found, source in zip(loaded.pictures, loaded.sources, strict=True):
+    own, others = secret.get(found.path), free.get((source, found.class_name))
+    if others and (own is None or own.source != source):
+      moves.append((others.pop(), found.path))
+  return moves
+
+
+def rename(loaded: Loaded, secret: Key, say: Callable[[str], None]) -> None:
+  """Notes the new paths of renamed pictures in the key; published files stay where they are.
+
+  Args:
+    loaded: The pictures.
+    secret: The key.
+    say: Prints a line.
+  """
+  moves = renamed(loaded, secret)
+  for entry, path in moves:
+    secret.add(dataclasses.replace(entry, name=path), secret.load(entry))
+  if moves:
+    say(
+      f"Renamed since they were published: {counted(len(moves), 'picture')} "
+      f"({named(path for _, path in moves)}). Published files keep their names."
+    )
+
+
+def of_missing(
+  loaded: Loaded, todo: np.ndarray, secret: Key, out: pathlib.Path
+) -> dict[int, Known]:
+  """Returns what the key knows of the pictures to publish, by their numbers.
+
+  These are pictures whose published file was lost, which becomes what it was, and copies of other
+  pictures, also in another class, which get the same published pixels.
+
+  Args:
+    loaded: The pictures.
+    todo: Numbers of those to publish.
+    secret: The key.
+    out: Folder of the published files.
+  """
+  entries: dict[bytes, list[Entry]] = {}
+  for entry in secret.entries:
+    entries.setdefault(entry.source, []).append(entry)
+  found = {}
+  for number in map(int, todo):
+    own, same = secret.get(loaded.pictures[number].path), entries.get(loaded.sources[number], [])
+    for entry in sorted(same, key=lambda entry: entry != own):
+      delta = secret.load(entry).delta
+      if delta is not None or (
+        files.is_file(out / entry.published) and not publish.is_altered(entry, out)
+      ):
+        found[number] = Known(entry, delta)
+        break
+  return found

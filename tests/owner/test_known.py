@@ -1,0 +1,74 @@
+"""Tests that pictures which were renamed or copied are known by their pixels."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from miue_jax.owner import known
+from miue_jax.owner.load import Loaded
+from miue_jax.pictures import entries
+from miue_jax.pictures.entries import Content, Entry
+from miue_jax.pictures.key import Key
+from miue_jax.pictures.survey import Found
+
+CONTENT = Content(entries.DELTA, (9, 9, 3), 8, np.ones((8, 8, 3), np.int8), b"", None, b"")
+
+
+def loaded(**pixels):
+  """Returns pictures of classes: `a_x=1` is the file a/x.png with pixels number 1."""
+  paths = [name.replace("_", "/") + ".png" for name in pixels]
+  found = tuple(Found(path, path[0], None, path[:-4]) for path in paths)
+  empty = np.zeros((len(paths), 8, 8, 3), np.uint8)
+  return Loaded(found, tuple(map(mark, pixels.values())), empty, empty, empty[..., 0], ())
+
+
+def mark(number):
+  return bytes([number]) * 32
+
+
+@pytest.fixture
+def secret(tmp_path):
+  """Returns a key of the pictures a/x.png, a/y.png and b/z.png, with pixels 1, 2 and 3."""
+  with Key.create(tmp_path / "out.key", {}) as made:
+    for found, source in zip(*dataclasses.astuple(loaded(a_x=1, a_y=2, b_z=3))[:2], strict=True):
+      path, class_name = found[:2]
+      made.add(Entry(path, class_name, path, source[::-1] + b"", source), CONTENT)
+    yield made
+
+
+@pytest.mark.parametrize(
+  ("there", "moves"),
+  [
+    ({"a_x": 1, "a_y": 2, "b_z": 3}, {}),
+    ({"a_new": 1, "a_y": 2}, {"a/x.png": "a/new.png"}),
+    ({"a_x": 2, "a_y": 1}, {"a/x.png": "a/y.png", "a/y.png": "a/x.png"}),
+    ({"a_y": 1, "a_z": 2}, {"a/x.png": "a/y.png", "a/y.png": "a/z.png"}),
+    ({"a_x": 9, "a_old": 1}, {"a/x.png": "a/old.png"}),  # another picture has its name
+    ({"a_x": 1, "a_copy": 1}, {}),
+    ({"b_x": 1}, {}),  # another class
+    ({"a_new": 1, "a_newer": 1}, {"a/x.png": "a/new.png"}),
+  ],
+)
+def test_renamed_pictures_are_found(secret, there, moves):
+  pictures = loaded(**there)
+  assert {entry.name: path for entry, path in known.renamed(pictures, secret)} == moves
+  said = []
+  known.rename(pictures, secret, said.append)
+  assert bool(said) == bool(moves)
+  published = {entry.published: entry.name for entry in secret.entries}
+  assert published == {"a/x.png": "a/x.png", "a/y.png": "a/y.png", "b/z.png": "b/z.png"} | moves
+
+
+def test_a_copy_is_known_with_its_perturbation_and_a_new_picture_is_not(secret, tmp_path):
+  pictures = loaded(b_copy=1, a_x=1, a_new=7)
+  found = known.of_missing(pictures, np.arange(3), secret, tmp_path)
+  assert {number: one.entry.name for number, one in found.items()} == {0: "a/x.png", 1: "a/x.png"}
+  assert found[0].delta is not None
+
+
+def test_the_published_file_must_be_there_if_the_key_has_the_original_instead(secret, tmp_path):
+  (entry,) = (entry for entry in secret.entries if entry.name == "a/x.png")
+  whole = dataclasses.replace(CONTENT, how=entries.FILE, delta=None)
+  secret.add(dataclasses.replace(entry, name="a/w.png"), whole)
+  assert known.of_missing(loaded(b_copy=1), np.arange(1), secret, tmp_path) == {}
