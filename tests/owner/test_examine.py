@@ -1,5 +1,7 @@
 """Tests the examination of pictures before protection."""
 
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -14,9 +16,43 @@ def drawn(seed):
 
 def test_near_duplicates_are_found_and_others_are_not():
   images = np.stack([drawn(seed) for seed in range(40)])
-  brighter = np.clip(images[7].astype(int) + 12, 0, 255).astype(np.uint8)
-  assert examine.near(np.concatenate([images, brighter[None]])) == [(7, 40)]
-  assert examine.near(images[:0]) == []
+  image = Image.fromarray(images[7])
+  buffer = io.BytesIO()
+  image.save(buffer, "jpeg", quality=50)
+  changed = [
+    np.clip(images[7].astype(int) + 12, 0, 255),
+    np.asarray(Image.open(buffer)),
+    np.asarray(image.resize((16, 16), Image.Resampling.LANCZOS).resize((32, 32))),
+    np.asarray(image.crop((1, 1, 32, 32)).resize((32, 32))),
+  ]
+  for other in changed:
+    pairs = examine.near(np.concatenate([images, np.uint8(other)[None]]))
+    assert pairs.tolist() == [[7, 40]]
+  assert examine.near(images[:0]).tolist() == []
+
+
+def test_pictures_of_one_colour_are_no_near_duplicates():
+  images = np.stack([np.full((32, 32, 3), value, np.uint8) for value in range(200)])
+  images[:, ::7, ::5] += 2  # noise
+  assert examine.near(images).tolist() == []
+
+
+def test_pictures_that_are_merely_alike_as_xrays_are_are_no_near_duplicates():
+  shared = np.linspace(50, 200, 32)  # all become brighter to the right
+  own = np.random.default_rng(1).uniform(-40, 40, (40, 8, 1)).repeat(4, axis=1)
+  images = np.repeat((shared + own).astype(np.uint8)[..., None], 3, axis=3)
+  assert len(examine.near(images)) == 0
+
+
+def test_many_near_duplicates_are_a_few_lines(tmp_path):
+  for number in range(24):
+    image = np.minimum(drawn(number // 2), 254) + np.uint8(number % 2)
+    Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+  lines = []
+  examine.examine(tmp_path, None, None, None, None, lines.append, unlabelled=True)
+  assert lines[1] == "Nearly the same picture: 00.png, 01.png."
+  assert lines[-1] == "Nearly the same picture, not listed: 2 more groups of 4 pictures."
+  assert len(lines) == 1 + 10 + 1
 
 
 def test_faults_are_said_by_name(tmp_path):
