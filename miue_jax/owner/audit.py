@@ -15,11 +15,28 @@ from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
 from miue_jax.owner import estimate, page, private, proof, published
-from miue_jax.owner.choose import Victim
+from miue_jax.owner.choose import Choice, Victim
 from miue_jax.owner.pipelines import WHOLE
 from miue_jax.owner.published import Pairs
 from miue_jax.report import verdict
 from miue_jax.settings.errors import UserError
+
+
+def _stronger(choice: Choice) -> str:
+  return f"protect with {choice.stronger}" if choice.stronger else "add pictures"
+
+
+def _compressed(choice: Choice) -> str:
+  return "protect with --recompressed" if choice.compressible else _stronger(choice)
+
+
+def _colourless(choice: Choice) -> str:
+  more = "" if choice.gray else ", or publish pictures without colour"
+  return f"{_stronger(choice)}{more}"
+
+
+def _fixed(advice: str) -> Callable[[Choice], str]:
+  return lambda choice: advice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +47,7 @@ class Attack:
     said: What it is, in words.
     pipeline: How files are loaded.
     defence: What is done to loaded pictures, an entry of `miue_jax.defences`.
-    advice: What an owner can do against it.
+    advice: Returns what an owner can do against it, who has made a choice.
     cost: How long it takes, as a multiple of training without an attack.
     pairs: Whether a network learns from half of the held-out pictures, published and original, to
       undo the protection of the others.
@@ -40,28 +57,24 @@ class Attack:
   said: str
   pipeline: str = WHOLE
   defence: str = "none"
-  advice: str = "protect with a higher --strength"
+  advice: Callable[[Choice], str] = _stronger
   cost: float = 1.0
   pairs: bool = False
   pretrained: bool = False
 
 
-_SMALLER = "publish larger pictures: resizing removes less of a coarse perturbation"
-_JPEG = (
-  "protect pictures in colour of at most 32 pixels with --recompressed, or publish larger pictures"
-)
-_COLOUR = "protect with a higher --strength, or publish pictures without colour"
+_SMALLER = _fixed("publish larger pictures: resizing removes less of a coarse perturbation")
 
 # The cheapest first, so that a bounded time tells most.
 ATTACKS = (
   Attack(private.UNTOUCHED),
-  Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_JPEG),
-  Attack("JPEG at quality 75", f"{WHOLE} after JPEG 75", advice=_JPEG),
-  Attack("JPEG at quality 50", f"{WHOLE} after JPEG 50", advice=_JPEG),
+  Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_compressed),
+  Attack("JPEG at quality 75", f"{WHOLE} after JPEG 75", advice=_compressed),
+  Attack("JPEG at quality 50", f"{WHOLE} after JPEG 50", advice=_compressed),
   Attack("halving the size", f"{WHOLE} at half its size", advice=_SMALLER),
   Attack("cropping the centre", "the centre"),
   Attack("cropping at random", "a random part"),
-  Attack("dropping colour", defence="grayscale", advice=_COLOUR),
+  Attack("dropping colour", defence="grayscale", advice=_colourless),
   Attack("blurring", defence="blur"),
   Attack("adding noise", defence="noise"),
   Attack("cutting out squares", defence="cutout"),
@@ -74,7 +87,7 @@ ATTACKS = (
   Attack(
     "starting from pretrained weights",
     pretrained=True,
-    advice="publish fewer or smaller pictures: networks know such pictures from elsewhere",
+    advice=_fixed("publish fewer or smaller pictures: networks know such pictures from elsewhere"),
   ),
   Attack("adversarial training", defence="at4", cost=6.0),
   Attack("rebuilding by an autoencoder", defence="vae", cost=8.0),
@@ -82,7 +95,7 @@ ATTACKS = (
     "undoing by a network that has seen pairs",
     pairs=True,
     cost=8.0,
-    advice="keep the originals of published pictures private",
+    advice=_fixed("keep the originals of published pictures private"),
   ),
   Attack("rebuilding by a diffusion model", defence="avatar60", cost=12.0),
 )
@@ -147,7 +160,7 @@ def audit(
       learner = pretrained if pretrained and attack.pretrained else victim
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       rows.append(row)
-      say(_line(row, attack))
+      say(_line(row))
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
       page.write(pairs.store, found, pairs.folders)
@@ -214,8 +227,7 @@ def _concluded(audits: list[list[dict[str, Any]]], threshold: float, say: Callab
   say(said)
   if 100 * row["share"] <= threshold:
     return True
-  (advice,) = (attack.advice for attack in ATTACKS if attack.said == row["attack"])
-  say(f"That is more than {threshold:g} %. What to do next: {advice}.")
+  say(f"That is more than {threshold:g} %. What to do next: {row['advice']}.")
   return False
 
 
@@ -269,15 +281,16 @@ def _row(pairs: Pairs, attack: Attack, clean: float, reached: float, count: int)
     "chance": chance,
     "share": max(0.0, (reached - chance) / (clean - chance)),
     "pictures": count,
+    "advice": attack.advice(pairs.choice),
   }
 
 
-def _line(row: dict[str, Any], attack: Attack) -> str:
+def _line(row: dict[str, Any]) -> str:
   judgement = verdict.judge(row["share"])
   low, high = row["interval"]
   line = (
-    f"{attack.said[0].upper()}{attack.said[1:]}: {row['published']:.0f} % ({low:.0f} to "
+    f"{row['attack'][0].upper()}{row['attack'][1:]}: {row['published']:.0f} % ({low:.0f} to "
     f"{high:.0f} %; originals {row['originals']:.0f} %, guessing {row['chance']:.0f} %), "
     f"{judgement}."
   )
-  return line if judgement == verdict.PROTECTED else f"{line} Advice: {attack.advice}."
+  return line if judgement == verdict.PROTECTED else f"{line} Advice: {row['advice']}."

@@ -35,6 +35,7 @@ _AUDIT = {
   "Attack": lambda row: row["attack"],
   "Accuracy": lambda row: f"{row['published']:.0f}",
   "Gives back": lambda row: f"{100 * row['share']:.0f} %",
+  "Advice": lambda row: _advice(row),
 }
 # What an audit found: its strongest attack, and the number of its attacks.
 _TREND = {
@@ -111,7 +112,7 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
     "trials": tables.build(trials, _TRIALS, {"Network"}),
     "trend": tables.build(strongest[::-1], _TREND, set(_TREND) - {"Tried"}),
     "drawing": _drawing([row for row, _ in strongest]),
-    "audit": tables.build(audits[-1] if audits else (), _AUDIT, {"Attack"}),
+    "audit": tables.build(audits[-1] if audits else (), _AUDIT, {"Attack", "Advice"}),
     "visibility": noted["visibility"],
     "measured": noted["measured"],
   }
@@ -129,6 +130,12 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   texts = {name: pages.render("protection", "html", values | own) for name, own in pages_of.items()}
   files.write_texts(store.page, texts)
   return store.page / "index.html"
+
+
+def _advice(row: Mapping[str, Any]) -> str:
+  """Returns the advice of an attack that gives back too much; earlier versions stored none."""
+  protected = verdict.judge(row["share"]) == verdict.PROTECTED
+  return tables.MISSING if protected else row.get("advice", tables.MISSING)
 
 
 def _drawing(rows: Sequence[Mapping[str, Any]]) -> str | None:

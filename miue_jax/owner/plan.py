@@ -137,7 +137,7 @@ def _measured(
   choice = choose.choose(
     counts, strength, like.side, seed, gray=like.gray, recompressed=recompressed
   )
-  for advice in choose.advice(counts, narrow=like.narrow):
+  for advice in choose.advice(counts, like.side, narrow=like.narrow):
     say(advice)
   if recompressed and not choice.recompressed:
     say(choose.USELESS)

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from miue_jax.machine import archives, documents, files, reading
 from miue_jax.owner import load
 from miue_jax.pictures import decode, names, publish
-from miue_jax.pictures.key import Key, default_path, digest
+from miue_jax.pictures.key import KEY_SUFFIX, Key, default_path, digest
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Moderate
@@ -32,6 +32,7 @@ class Audit(TypedDict):
   chance: Moderate
   share: Moderate
   pictures: int
+  advice: NotRequired[str]
 
 
 class Tried(TypedDict):
@@ -241,11 +242,21 @@ def said(verdict: Verdict) -> str:
   return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
 
 
-def repeat(out: pathlib.Path, say: Callable[[str], None]) -> None:
-  """Prints the latest verdict about a published folder, if there is one."""
-  root = path_of(out)
-  if files.is_folder(root) and (verdict := verdict_of(Private(root))):
-    say(f"The latest verdict about {out}: {said(verdict)}")
+def repeat(out: pathlib.Path, say: Callable[[str], None], key: pathlib.Path | None = None) -> None:
+  """Prints the latest verdict about a published folder, if there is one.
+
+  Args:
+    out: The folder, or a part of it.
+    say: Prints a line.
+    key: Its key, next to which the folder may have been.
+  """
+  whole = key.with_name(key.name.removesuffix(KEY_SUFFIX) or key.name) if key else out
+  for place in (out, whole):
+    root = path_of(place)
+    if files.is_folder(root):
+      if verdict := verdict_of(Private(root)):
+        say(f"The latest verdict about {place}: {said(verdict)}")
+      return
 
 
 def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:

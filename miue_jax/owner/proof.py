@@ -29,14 +29,7 @@ _EQUAL = 20  # held-out pictures that any class may have
 # When a victim stops, to follow its label, and the column that says what it has learned by then.
 MOMENTS = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
 
-_NEXT = {
-  verdict.PARTLY: "Protect into a new folder with --strength high and without --time.",
-  verdict.NOT_PROTECTED: (
-    "Do not rely on it: protect into a new folder with --strength high and without --time, or add "
-    "pictures."
-  ),
-  verdict.UNKNOWN: "Add pictures: victims learn too little from the originals to compare with.",
-}
+_UNKNOWN = "Add pictures: victims learn too little from the originals to compare with."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +76,7 @@ def prove(
   for number, victim in enumerate(choice.victims):
     place = folder / str(number)
     found_by += compared(choice, victim, originals, published, labels, tested, workdir=place)
-  found = judged(found_by, labels[tested])
+  found = judged(choice, found_by, labels[tested])
   keep(store, found, found_by, len(labels))
   for other in reading.entries(store.proof):
     if other.name != folder.name:
@@ -201,12 +194,13 @@ def pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Vic
   return tuple(found)
 
 
-def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
+def judged(choice: Choice, trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
   """Returns the verdict: the strongest victim of each side decides, as a scraper would choose it.
 
   Were each victim compared with itself, one that learns little from either would decide by chance.
 
   Args:
+    choice: The choice, which tells what is left to try.
     trials: What victims learned.
     tested: Classes of the held-out pictures. Guessing names the most frequent of them.
   """
@@ -217,7 +211,7 @@ def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
       verdict.UNKNOWN,
       f"Networks trained on the originals recognise only {best:.0f} % of {len(tested)} held-out "
       f"pictures, and guessing gives {chance:.0f} %.",
-      (_NEXT[verdict.UNKNOWN],),
+      (_UNKNOWN,),
     )
   worst = max(trials, key=lambda trial: trial.published)
   judgement = verdict.judge((worst.published - chance) / (best - chance))
@@ -229,8 +223,20 @@ def judged(trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
     f"gives {chance:.0f} %."
   )
   notes = [f"The strongest attempt was {worst.victim}."]
-  notes += [_NEXT[judgement]] if judgement in _NEXT else []
+  if judgement != verdict.PROTECTED:
+    notes.append(_next(choice, judgement, worst))
   return Verdict(judgement, sentence, tuple(notes))
+
+
+def _next(choice: Choice, judgement: str, worst: Trial) -> str:
+  """Returns what to do after a verdict that was decided by a victim."""
+  change = choice.stronger
+  if "JPEG" in worst.victim and choice.compressible:
+    change = "--recompressed"
+  what = f"into a new folder {f'with {change} and ' if change else ''}without --time"
+  if judgement == verdict.PARTLY:
+    return f"Protect {what}."
+  return f"Do not rely on it: protect {what}, or add pictures."
 
 
 def chance_of(labels: np.ndarray) -> float:

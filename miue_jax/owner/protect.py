@@ -93,8 +93,7 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
       f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
       "choose another folder."
     )
-  small = not choice.gray and choice.seen <= choose.COMPRESSED_SIDE
-  if request.recompressed and small and not choice.recompressed:
+  if request.recompressed and choice.compressible:
     raise UserError(
       f"{request.out} was protected without --recompressed: leave it out, or choose another folder."
     )

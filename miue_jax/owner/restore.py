@@ -39,7 +39,7 @@ def restore(
   with Key.open(path, passphrase) as secret:
     if found := archive.found_in(out):
       whole = [archive.unprotect(one, destination, secret, say) for one in found]
-      private.repeat(out, say)
+      private.repeat(out, say, path)
       return all(whole)
     outcome = pictures.restore(out, destination, secret)
     if outcome.refused and secret.cut_off:
@@ -51,5 +51,5 @@ def restore(
   if outcome.missing:
     say(f"Known to the key, but not found: {counted(len(outcome.missing), 'picture')}:")
     say(f"  {named(outcome.missing)}")
-  private.repeat(out, say)
+  private.repeat(out, say, path)
   return bool(outcome.restored) and not outcome.refused

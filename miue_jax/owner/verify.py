@@ -70,7 +70,7 @@ def verify(
       if torch:
         trials += _said(_in_torch(pairs, originals, public, name), say)
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
-    found = proof.judged(trials, labels[tested])
+    found = proof.judged(pairs.choice, trials, labels[tested])
     if pairs.complete and files.exists(pairs.store.noted):
       proof.keep(pairs.store, found, trials, len(labels))
       found = private.rejudge(pairs.store, pairs.unprotected.judged)

@@ -28,6 +28,7 @@ from miue_jax.pictures import cipher, entries, names
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.settings.errors import UserError
 
+KEY_SUFFIX = ".key"
 _MAGIC = b"miue-jax key 1\n"
 _HEAD = struct.Struct("<cI")
 _CRC = struct.Struct("<I")
@@ -38,7 +39,7 @@ _MOST_SETTINGS = 2**24  # bytes
 
 def default_path(out: str | os.PathLike) -> pathlib.Path:
   """Returns the default place of the key: `OUT.key` next to `OUT`."""
-  return names.next_to(out, ".key")
+  return names.next_to(out, KEY_SUFFIX)
 
 
 def digest(channels: np.ndarray) -> bytes:

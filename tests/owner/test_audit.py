@@ -117,16 +117,44 @@ def test_one_folder_that_fell_or_failed_does_not_stop_the_others(tmp_path, attem
 def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
   values = ((private.UNTOUCHED, 0.2, "2026-10-01"), ("blurring", 0.4, "2026-10-01"))
   values += ((private.UNTOUCHED, 0.5, "2026-11-01"), ("JPEG at quality 75", 0.8, "2026-11-01"))
-  rows = [{"attack": attack, "share": share, "date": date} for attack, share, date in values]
+  rows = [
+    {"attack": attack, "share": share, "date": date, "advice": f"do this against {attack}"}
+    for attack, share, date in values
+  ]
   lines = []
   assert not audit._concluded(private.by_audit(rows), 75.0, lines.append)
   assert lines == [
     "The strongest attack, JPEG at quality 75, gives back 80 % of what the originals teach: NOT "
     "protected. On 2026-10-01 it was 40 %.",
-    "That is more than 75 %. What to do next: protect pictures in colour of at most 32 "
-    "pixels with --recompressed, or publish larger pictures.",
+    "That is more than 75 %. What to do next: do this against JPEG at quality 75.",
   ]
   assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
+
+
+@pytest.mark.parametrize(
+  ("strength", "side", "gray", "recompressed", "jpeg", "colour"),
+  [
+    (
+      "medium",
+      32,
+      False,
+      False,
+      "protect with --recompressed",
+      "high (which has not been measured)",
+    ),
+    ("medium", 32, False, True, "high (which has not been measured)", "pictures without colour"),
+    ("medium", 64, False, False, "--strength high (which has not", "pictures without colour"),
+    ("high", 64, False, False, "add pictures", "add pictures, or publish pictures without"),
+    ("high", 28, True, False, "add pictures", "add pictures"),
+  ],
+)
+def test_advice_depends_on_what_was_chosen(strength, side, gray, recompressed, jpeg, colour):
+  counts = {"a": 50, "b": 50}
+  choice = choose.choose(counts, strength, side, 0, gray=gray, recompressed=recompressed)
+  advice = {attack.said: attack.advice(choice) for attack in audit.ATTACKS}
+  assert jpeg in advice["JPEG at quality 75"]
+  assert colour in advice["dropping colour"]
+  assert strength == "medium" or not any("--strength" in text for text in advice.values())
 
 
 @pytest.mark.slow

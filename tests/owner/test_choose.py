@@ -85,12 +85,17 @@ def test_time_is_divided_in_proportion():
 
 
 def test_advice_names_the_smallest_class():
-  assert choose.advice({"a": 200, "b": 300}) == []
-  (few,) = choose.advice({"a": 200, "b": 30})
+  assert choose.advice({"a": 200, "b": 300}, 32) == []
+  (few,) = choose.advice({"a": 200, "b": 30}, 32)
   assert "'b' has only 30 pictures" in few
-  few, narrow = choose.advice({"a": 4, "b": 30}, narrow=True)
+  few, narrow = choose.advice({"a": 4, "b": 30}, 32, narrow=True)
   assert "nothing can be tested" in few
   assert "stretch them to all 16 bits first" in narrow
+
+
+def test_advice_warns_of_larger_pictures_however_many_there_are():
+  (larger,) = choose.advice({"a": 5000, "b": 5000}, 33)
+  assert larger.startswith("Pictures of more than 32 pixels a side were never measured as")
 
 
 def test_a_few_pictures_tell_side_colour_and_range(tmp_path):

@@ -69,6 +69,16 @@ def test_the_trend_has_a_line_for_each_audit_the_latest_first(written):
   assert "Strongest attack of each audit" in text_of(written)
 
 
+def test_the_table_of_attacks_has_the_advice_of_the_terminal(tmp_path):
+  audits = [row("2026-10-01", private.UNTOUCHED, 0.1), row("2026-10-01", "blurring", 0.42)]
+  del audits[0]["advice"]  # as earlier versions wrote it
+  text = text_of(write(tmp_path, {}, audits))
+  table = text.split("<tbody>")[2].split("</tbody>")[0]
+  cells = re.findall(r"<t[hd][^>]*>([^<]*)</t", table)
+  assert cells[:4] == ["nothing", "40", "10 %", "\N{EN DASH}"]
+  assert cells[4:] == ["blurring", "40", "42 %", "do this against blurring"]
+
+
 def test_the_page_to_share_has_no_pictures_names_or_script(written):
   text = text_of(written, "shareable.html")
   secrets = ("data:image", "<script", "script-src", "dogs", "key is K", "PRIVATE")

@@ -5,7 +5,7 @@ import private_folder
 import pytest
 import toy_pictures
 
-from miue_jax.owner import estimate, plan, private
+from miue_jax.owner import choose, estimate, plan, private
 from miue_jax.settings.errors import UserError
 
 
@@ -22,6 +22,15 @@ def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, m
   assert verdict == (
     f"The latest verdict about {tmp_path / 'out'}: NOT protected. It learns.\n  Add pictures."
   )
+
+
+def test_a_plan_warns_of_larger_pictures_beforehand(quick, tmp_path, monkeypatch):
+  for name in ("a", "bbb"):
+    toy_pictures.toy(tmp_path / "photos", name, 4)
+  lines = []
+  monkeypatch.setattr(choose, "PROTECTED_SIDE", 19)  # the toy pictures have 20 pixels
+  plan.plan(tmp_path / "photos", None, None, 0, 100.0, None, lines.append)
+  assert lines.index(choose.LARGER) < lines.index("Measuring how long this machine takes ...")
 
 
 def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path):

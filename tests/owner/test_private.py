@@ -52,6 +52,19 @@ def test_the_verdict_about_pictures_is_found_next_to_them(tmp_path):
   assert lines == [text]
 
 
+def test_the_verdict_about_a_part_is_found_next_to_the_key(tmp_path):
+  store = private.Private(private.path_of(tmp_path / "keys" / "out"))
+  store.root.parent.mkdir()
+  private_folder.write(store, tmp_path / "photos", "partly protected", "It was.")
+  lines = []
+  private.repeat(tmp_path / "part", lines.append)
+  private.repeat(tmp_path / "part", lines.append, tmp_path / "keys" / "other.key")
+  assert lines == []
+  private.repeat(tmp_path / "part", lines.append, tmp_path / "keys" / "out.key")
+  whole = tmp_path / "keys" / "out"
+  assert lines == [f"The latest verdict about {whole}: Partly protected. It was."]
+
+
 def test_rounds_are_found_by_their_originals(tmp_path):
   delta = np.arange(3 * 2 * 2 * 3, dtype=np.int8).reshape(3, 2, 2, 3)
   private.Rounds(tmp_path / "rounds").add(DIGESTS[:2], delta[:2])

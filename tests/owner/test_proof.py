@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from miue_jax.owner import proof
+from miue_jax.owner import choose, proof
 from miue_jax.owner.proof import Trial
 from miue_jax.report import verdict
 
+COUNTS = {"a": 50, "b": 50}
+CHOICE = choose.choose(COUNTS, "medium", 32, 0)
 TESTED = np.repeat(np.arange(4), 25)  # guessing gives 25 %
 
 
@@ -22,7 +24,7 @@ def test_wilson_interval():
 )
 def test_the_strongest_victim_decides(published, judgement):
   trials = [Trial("weak", 26, 90), Trial("strong", published, 85), Trial("blind", 29, 28)]
-  found = proof.judged(trials, TESTED)
+  found = proof.judged(CHOICE, trials, TESTED)
   assert found.judgement == judgement
   assert f"recognises {published} %" in found.sentence
   assert "recognises 90 %" in found.sentence
@@ -31,8 +33,32 @@ def test_the_strongest_victim_decides(published, judgement):
   assert (len(found.notes) > 1) == (judgement != verdict.PROTECTED)
 
 
+@pytest.mark.parametrize(
+  ("strength", "side", "recompressed", "victim", "advice"),
+  [
+    ("medium", 32, False, "one", "with --strength high (which has not been measured) and without"),
+    (
+      "medium",
+      32,
+      False,
+      "one and sees the whole after JPEG 75",
+      "with --recompressed and without",
+    ),
+    ("medium", 32, True, "one and sees the whole after JPEG 75", "with --strength high (which"),
+    ("medium", 64, False, "one and sees the whole after JPEG 75", "with --strength high (which"),
+    ("high", 32, False, "one", "Do not rely on it: protect into a new folder without --time, or"),
+  ],
+)
+def test_what_to_do_next_is_something_that_was_not_done(
+  strength, side, recompressed, victim, advice
+):
+  choice = choose.choose(COUNTS, strength, side, 0, recompressed=recompressed)
+  found = proof.judged(choice, [Trial(victim, 80, 85)], TESTED)
+  assert advice in found.notes[-1]
+
+
 def test_nothing_is_concluded_from_victims_that_learn_nothing():
-  found = proof.judged([Trial("blind", 25, 29)], TESTED)
+  found = proof.judged(CHOICE, [Trial("blind", 25, 29)], TESTED)
   assert found.judgement == verdict.UNKNOWN
   assert "29 %" in found.sentence
 

@@ -16,6 +16,7 @@ CHANGE = 5  # of every value of a published picture
 def row(date, attack, share):
   values = {"published": 40.0, "interval": [30.0, 50.0], "originals": 80.0, "chance": 25.0}
   values |= {"date": date, "version": "0.2.0", "attack": attack, "share": share, "pictures": 8}
+  values |= {"advice": f"do this against {attack}"}
   return values
 
 
