@@ -172,7 +172,7 @@ def audit(
   miue-jax audit --all runs --time 2h  all protected folders in runs, every month
   miue-jax audit photos                broken files, duplicates, small classes
   miue-jax audit photos --public web   which of them are public already
-  miue-jax audit photos --key out.key  which of them are protected already
+  miue-jax audit photos --key out.key  which of them this key has protected already
   """  # noqa: D301
   seconds, limit = options.seconds_of(time), _THRESHOLD if threshold is None else threshold
   options.check_clusters(clusters, labels)

@@ -94,6 +94,14 @@ def test_originals_and_published_files_of_a_key_are_recognised(tmp_path):
   lines = []
   examine.examine(photos, None, tmp_path / "out.key", None, None, lines.append)
   assert "Protected already with this key: 2 pictures (a/came back.png, b/1.png)." in lines
+  lines = []
+  (tmp_path / "server.key").write_text("-----BEGIN PRIVATE KEY-----")
+  with key.Key.create(tmp_path / "other.key", {}):
+    pass  # it knows none of them
+  examine.examine(photos, None, None, None, None, lines.append)
+  said = [line for line in lines if "already" in line]
+  name = tmp_path / "out.key"
+  assert said == [f"Protected already with the key {name}: 2 pictures (a/came back.png, b/1.png)."]
 
 
 def test_archives_are_examined_and_public_pictures_are_known(tmp_path):
