@@ -101,10 +101,12 @@ def protect(
     clusters=clusters,
   )
   new = not files.exists(request.key_path)
-  if new and not yes:  # only new protections are asked about
+  if new and not yes:
     _require_terminal()
   request = dataclasses.replace(request, passphrase=options.secret(passphrase, new=new))
-  answer = (lambda question: None) if yes else _ask
+  # Jobs that add pictures to a protection have no terminal, and nobody who answers.
+  asked = not yes and (new or sys.stdin.isatty())
+  answer = _ask if asked else (lambda question: None)
   make = protect_archive if archive.is_archive(photos) else work.protect
   _conclude(make(request, answer, terminal.write))
 

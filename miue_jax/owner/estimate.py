@@ -8,12 +8,13 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
 from miue_jax.machine import files, meshes
-from miue_jax.owner import choose, load
+from miue_jax.owner import choose, generate, load
 from miue_jax.owner.choose import Choice
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
@@ -62,6 +63,10 @@ class Estimate:
       proving=self.proving * epochs[0] / epochs[1],
     )
 
+  def stored(self, pictures: int) -> dict[str, float]:
+    """Returns JSON values about so many pictures, from which `of_additions` estimates others."""
+    return dataclasses.asdict(self) | {"pictures": pictures}
+
   def describe(self) -> str:
     """Returns the estimate in words."""
     return (
@@ -69,6 +74,32 @@ class Estimate:
       f"compiling programs {duration(self.compiling)}, reading and writing {duration(self.files)}; "
       f"memory: up to {self.memory / 1e9:.1f} GB."
     )
+
+
+def of_additions(
+  values: Mapping[str, Any], choice: Choice, new: int, company: int, total: int
+) -> Estimate | None:
+  """Returns what it takes to add pictures to a protection, at most.
+
+  Args:
+    values: What `Estimate.stored` returned when the first pictures were protected; not trusted.
+    choice: The choice of that time.
+    new: Number of new pictures.
+    company: Number of published pictures with which they are compared.
+    total: Number of all pictures, which are tested again.
+
+  Returns:
+    The estimate; None if there are no such values, as in keys of older versions.
+  """
+  names = [field.name for field in dataclasses.fields(Estimate)]
+  try:
+    first, before = Estimate(*(float(values[name]) for name in names)), int(values["pictures"])
+    part, seen = total / before, generate.PASSES * (new + company) / (choice.method.epochs * before)
+    return dataclasses.replace(
+      first, making=first.making * seen, proving=first.proving * part, files=first.files * part
+    )
+  except (KeyError, TypeError, ValueError, ArithmeticError):
+    return None
 
 
 def start(choice: Choice, count: int) -> None:

@@ -24,7 +24,7 @@ from miue_jax.settings.config import batch_sizes
 from miue_jax.settings.errors import UserError
 from miue_jax.train import pretrained
 
-_PASSES = 8  # delta passes on new pictures
+PASSES = 8  # delta passes on new pictures
 _NEW_SEED = 0x6E6577  # parts the seeds of rounds from that of the generation
 
 
@@ -95,7 +95,7 @@ def further(
       f"The method {settings.name!r} cannot protect pictures that are added later: protect "
       "all of them into a new folder."
     )
-  continued = Continuation(method, pretrained.load(store.source), moving, _PASSES)
+  continued = Continuation(method, pretrained.load(store.source), moving, PASSES)
   with calls.on_devices(settings.batch_size):
     made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
   return np.asarray(made.delta)[: len(new[0])]

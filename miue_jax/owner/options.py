@@ -39,7 +39,10 @@ Recompressed = Annotated[
 ]
 Time = Annotated[str | None, typer.Option(metavar="30m", help="Time that the work may take.")]
 Format = Annotated[
-  Literal["png", "webp", "jpeg"], typer.Option(help="Format of the published files.")
+  Literal["png", "webp", "jpeg"],
+  typer.Option(
+    help="Format of the published files. JPEG rounds, and so changes more than --strength says."
+  ),
 ]
 Labels = Annotated[
   pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")

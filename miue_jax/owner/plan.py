@@ -83,8 +83,10 @@ def surveyed(request: Request, unlabelled: bool) -> Survey:
 
 def chosen(
   request: Request, found: Survey, ask: Callable[[str], None], say: Callable[[str], None]
-) -> Choice:
+) -> tuple[Choice, Estimate]:
   """Returns the choice for a new protection, after a question to which people may answer no.
+
+  The estimate of what it takes is returned as well.
 
   Args:
     request: What is asked for.
@@ -119,7 +121,7 @@ def chosen(
     say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
   pictures = counted(len(found.pictures), "picture")
   ask(f"Protect {pictures} with strength {strength} into {request.out}?")
-  return choice
+  return choice, expected
 
 
 def _measured(

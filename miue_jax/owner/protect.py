@@ -31,6 +31,7 @@ from miue_jax.pictures.survey import Found, Survey
 from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 
+_LONG = 60.0  # seconds that additions take without a question
 _COMPANY = 256  # published pictures at most that new ones are compared with
 
 KEY_MATTERS = (
@@ -67,13 +68,14 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
         secret.update(secret.settings | {"photos": place})
       estimate.start(choice, len(found.pictures))
       with private.opened(request.out) as store:
-        return _continued(request, store, found, secret, choice, say)
+        return _continued(request, store, found, secret, choice, ask, say)
   check_new(request)
   found = plan.surveyed(request, bool(request.clusters))
   say(found.describe())
-  choice = plan.chosen(request, found, ask, say)
+  choice, expected = plan.chosen(request, found, ask, say)
   settings = {
     "choice": choice.stored(),
+    "expected": expected.stored(len(found.pictures)),
     "classes": list(clusters.names(request.clusters) or found.class_names),
     "clusters": request.clusters,
     "photos": str(request.photos.absolute()),
@@ -83,7 +85,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     Key.create(request.key_path, settings, request.passphrase) as secret,
   ):
     say(KEY_MATTERS.format(key=request.key_path, private=store.root))
-    return _continued(request, store, found, secret, choice, say)
+    return _continued(request, store, found, secret, choice, ask, say)
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
@@ -105,7 +107,13 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
 
 
 def _continued(
-  request: Request, store: Private, found: Survey, secret: Key, choice: Choice, say: Callable
+  request: Request,
+  store: Private,
+  found: Survey,
+  secret: Key,
+  choice: Choice,
+  ask: Callable,
+  say: Callable,
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
@@ -129,6 +137,7 @@ def _continued(
   if len(todo):
     kept = known.of_missing(loaded, todo, secret, request.files)
     if len(kept) < len(todo):
+      _ask_again(request, rounds, secret, choice, loaded, len(todo) - len(kept), ask, say)
       _perturb(request, store, rounds, secret, choice, loaded, todo, kept, classes)
     paths = {n: loaded.pictures[n].path for n in todo}
     if any(n not in kept or kept[n].entry.name != path for n, path in paths.items()):
@@ -158,6 +167,28 @@ def _continued(
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
   return verdict
+
+
+def _ask_again(
+  request: Request,
+  rounds: Rounds,
+  secret: Key,
+  choice: Choice,
+  loaded: Loaded,
+  new: int,
+  ask: Callable,
+  say: Callable,
+) -> None:
+  """Says what additions take, and asks, if that is more than a minute and nothing was begun."""
+  if not secret.entries or any(source in rounds for source in loaded.sources):
+    return  # an interrupted protection continues
+  total = len(loaded.pictures)
+  company = 0 if choice.gray else min(_COMPANY, total - new)
+  values = secret.settings.get("expected", {})
+  expected = estimate.of_additions(values, choice, new, company, total)
+  if expected and expected.seconds > _LONG:
+    say(f"{counted(new, 'new picture')}, and the test of all {total}: {expected.describe()}")
+    ask(f"Add {counted(new, 'picture')} to {request.out}?")
 
 
 def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:

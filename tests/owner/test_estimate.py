@@ -1,6 +1,7 @@
 """Tests estimates of time and memory, on toy pictures and small networks."""
 
 import dataclasses
+import json
 
 import pytest
 from toy_pictures import toy
@@ -33,6 +34,16 @@ def test_fewer_epochs_take_less_time_but_compile_and_read_as_much():
   expected = estimate.Estimate(100.0, 50.0, 20.0, 10.0, 1e9).of_epochs(choice, other)
   assert expected == estimate.Estimate(50.0, 150.0, 20.0, 10.0, 1e9)
   assert expected.seconds == 230.0
+
+
+def test_additions_take_as_long_as_their_part_of_the_first_protection_and_a_new_test():
+  choice = choose.choose({"a": 500, "b": 500}, "medium", 32, 0)
+  first = estimate.Estimate(100.0 * choice.method.epochs, 50.0, 20.0, 10.0, 1e9)
+  values = json.loads(json.dumps(first.stored(1000)))
+  found = estimate.of_additions(values, choice, 44, 256, 1100)
+  assert found == estimate.Estimate(pytest.approx(240.0), pytest.approx(55.0), 20.0, 11.0, 1e9)
+  for damaged in ({}, 3, {**values, "pictures": 0}, {**values, "making": "long"}):
+    assert estimate.of_additions(damaged, choice, 44, 256, 1100) is None
 
 
 @pytest.mark.long

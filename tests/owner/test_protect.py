@@ -11,7 +11,7 @@ from PIL import Image
 from toy_pictures import toy
 
 from miue_jax import transforms
-from miue_jax.owner import audit, choose, private, protect, published
+from miue_jax.owner import audit, choose, estimate, private, protect, published
 from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
 from miue_jax.pictures import entries
@@ -87,6 +87,30 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
   assert files(out) == after
   assert "new: 0." in said
   assert found == private.verdict_of(private.Private(tmp_path / "out.private"))
+
+
+@pytest.mark.slow
+def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  hours = estimate.Estimate(3600.0, 3600.0, 60.0, 60.0, 2e9)
+  monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
+  run(photos, out)
+  before = files(out)
+
+  def refuse(question):
+    raise UserError(question)
+
+  toy(photos, "a", 1, start=10)
+  lines = []
+  with pytest.raises(UserError, match=r"Add 1 picture to .*out\?"):
+    protect.protect(Request(photos, out), refuse, lines.append)
+  assert lines[-1].startswith(
+    "1 new picture, and the test of all 21: Making the perturbation takes"
+  )
+  assert "the test about 63 minutes" in lines[-1]
+  assert files(out) == before
+  (photos / "a" / "10.png").unlink()
+  protect.protect(Request(photos, out), refuse, lines.append)  # nothing is added
 
 
 @pytest.mark.long
