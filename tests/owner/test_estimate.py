@@ -4,11 +4,14 @@ import dataclasses
 import json
 
 import pytest
+from protections import files, run
 from toy_pictures import toy
 
 from miue_jax.machine import room
-from miue_jax.owner import choose, estimate
+from miue_jax.owner import choose, estimate, protect
+from miue_jax.owner.request import Request
 from miue_jax.pictures import survey
+from miue_jax.settings.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -62,3 +65,28 @@ def test_an_estimate_grows_with_epochs_and_pixels(tmp_path, quick_compiler, monk
   twice = tuple(dataclasses.replace(v, epochs=20) for v in victims)
   more = found.of_epochs(choice, dataclasses.replace(choice, victims=twice))
   assert more.proving == pytest.approx(2 * found.proving)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  hours = estimate.Estimate(3600.0, 3600.0, 60.0, 60.0, 2e9)
+  monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
+  run(photos, out)
+  before = files(out)
+
+  def refuse(question):
+    raise UserError(question)
+
+  toy(photos, "a", 1, start=10)
+  lines = []
+  with pytest.raises(UserError, match=r"Add 1 picture to .*out\?"):
+    protect.protect(Request(photos, out), refuse, lines.append)
+  assert lines[-1].startswith(
+    "1 new picture, and the test of all 21: Making the perturbation takes"
+  )
+  assert "the test about 63 minutes" in lines[-1]
+  assert files(out) == before
+  (photos / "a" / "10.png").unlink()
+  protect.protect(Request(photos, out), refuse, lines.append)  # nothing is added

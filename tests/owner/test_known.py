@@ -1,12 +1,15 @@
 """Tests that pictures which were renamed or copied are known by their pixels."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+from protections import files, run
 
-from miue_jax.owner import known
+from miue_jax.owner import known, published
 from miue_jax.owner.load import Loaded
+from miue_jax.owner.restore import restore
 from miue_jax.pictures import entries
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key
@@ -72,3 +75,32 @@ def test_the_published_file_must_be_there_if_the_key_has_the_original_instead(se
   whole = dataclasses.replace(CONTENT, how=entries.FILE, delta=None)
   secret.add(dataclasses.replace(entry, name="a/w.png"), whole)
   assert known.of_missing(loaded(b_copy=1), np.arange(1), secret, tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
+  out, suffix = tmp_path / "out", {"png": "png", "jpeg": "jpg"}[kind]
+  first, _ = run(photos, out, format=kind)
+  before = files(out)
+  (photos / "a" / "01.png").rename(photos / "a" / "neu.png")
+  (photos / "bbb" / "02.png").rename(photos / "bbb" / "00a.png")
+  found, said = run(photos, out, format=kind)
+  assert "Renamed since they were published: 2 pictures (a/neu.png, bbb/00a.png)." in said
+  assert "new: 0." in said
+  assert "No longer" not in said
+  assert (files(out), found) == (before, first)
+  with published.opened(out, None, None, None, lambda line: None) as pairs:
+    assert pairs.complete
+  (photos / "a" / "03.png").rename(photos / "bbb" / "moved.png")
+  shutil.copy(photos / "a" / "04.png", photos / "a" / "copy.png")
+  _, said = run(photos, out, format=kind)
+  assert "No longer" in said
+  assert "1 picture (a/03.png). What was published stays" in said
+  after = files(out)
+  assert {name: after[name] for name in before} == before
+  assert after.keys() - before.keys() == {f"bbb/moved.{suffix}", f"a/copy.{suffix}"}
+  assert after[f"bbb/moved.{suffix}"] == before[f"a/03.{suffix}"]
+  assert after[f"a/copy.{suffix}"] == before[f"a/04.{suffix}"]
+  assert restore(out, tmp_path / "back", None, None, lambda line: None)

@@ -1,0 +1,31 @@
+"""Protects folders of toy pictures, and reads what was published."""
+
+import numpy as np
+from PIL import Image
+
+from miue_jax.owner import protect
+from miue_jax.owner.request import Request
+
+
+def run(photos, out, **changes):
+  """Returns the verdict and what was said and asked."""
+  lines = []
+  changes = {"seed": 1} | changes
+  request = Request(photos, out, **changes)
+  found = protect.protect(request, lambda question: lines.append(question), lines.append)
+  return found, "\n".join(lines)
+
+
+def files(folder):
+  """Returns the content of every file, by its path."""
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def pixels(path):
+  """Returns the values of a picture as int."""
+  with Image.open(path) as image:
+    return np.asarray(image).astype(int)
