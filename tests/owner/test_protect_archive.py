@@ -67,6 +67,22 @@ def test_every_image_is_changed_within_the_budget_and_comes_back(tmp_path, shape
 
 
 @pytest.mark.slow
+def test_an_image_that_moves_to_another_part_gets_no_second_perturbation(tmp_path):
+  original, out = toy(tmp_path / "toy.npz", (10, 10, 3)), tmp_path / "out"
+  run(tmp_path / "toy.npz", out)
+  before = read(out / "toy.npz")
+  for name in ("images", "labels"):
+    val, train = original[f"val_{name}"], original[f"train_{name}"]
+    original |= {f"train_{name}": np.concatenate([train, val[:1]]), f"val_{name}": val[1:]}
+  np.savez(tmp_path / "toy.npz", **original)
+  run(tmp_path / "toy.npz", out)
+  after = read(out / "toy.npz")
+  assert (after["train_images"][-1] == before["val_images"][0]).all()
+  assert (after["train_images"][:-1] == before["train_images"]).all()
+  assert back(out, tmp_path / "back")[0]
+
+
+@pytest.mark.slow
 def test_images_are_known_by_their_pixels(tmp_path):
   original, out = toy(tmp_path / "toy.npz"), tmp_path / "out"
   run(tmp_path / "toy.npz", out)
