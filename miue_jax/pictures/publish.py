@@ -137,14 +137,22 @@ def _from_jpeg(
 def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
   """Returns pictures whose published files replace none of another picture, in their order.
 
-  A picture that was published before keeps its place.
+  No published file has the name of a folder. A picture that was published before keeps its place.
   """
+  known = [entry.published for entry in key.entries]
+  published = {names.same(path) for path in known}
+  folders = names.folders_of([*known, *(found.published for found in pictures)])
+  stems = names.without_suffix(folders)
   taken = {names.same(os.path.splitext(e.published)[0]): e.name for e in key.entries}
   placed = []
   for found in pictures:
     entry = key.get(found.path)
-    place = os.path.splitext(entry.published)[0] if entry else found.published
-    while taken.get(names.same(place), found.path) != found.path:
+    if entry and names.same(entry.published) not in folders:
+      place, closed = os.path.splitext(entry.published)[0], set()
+    else:
+      place, closed = found.published, stems
+    place = names.beside(place, published)
+    while names.same(place) in closed or taken.get(names.same(place), found.path) != found.path:
       place += "_"
     taken[names.same(place)] = found.path
     placed.append(dataclasses.replace(found, published=place))

@@ -258,6 +258,12 @@ def test_names_that_differ_only_by_suffix_stay_distinct():
   assert names.distinct_names(files) == ["a_jpg_", "a_png", "a_jpg", "b", "c/a"]
 
 
+def test_no_file_has_the_name_of_a_folder():
+  files = ["x.jpg", "x.png/y.png", "X_jpg.PNG/deep/z.png", "v1.jpg", "v1.2/a.png"]
+  distinct = ["x_jpg_", "x.png/y", "X_jpg.PNG/deep/z", "v1", "v1.2/a"]
+  assert names.distinct_names(files) == distinct
+
+
 @hypothesis.given(
   st.lists(
     st.tuples(

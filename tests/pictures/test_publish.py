@@ -178,6 +178,43 @@ def test_no_published_file_replaces_that_of_another_picture(tmp_path):
   assert placed.published == "a/X_"
 
 
+def test_a_picture_and_a_folder_may_have_the_same_name(tmp_path):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  (photos / "a" / "x.png").mkdir(parents=True)
+  for number, name in enumerate(("a/x.jpg", "a/x.png/y.png")):
+    Image.fromarray(np.full((9, 9, 3), 90 + number, np.uint8)).save(photos / name)
+  publish_all(photos, out, tmp_path / "out.key")
+  assert publish.all_published(out) == ["a/x.png/y.png", "a/x_jpg.png"]
+  assert restored(tmp_path).restored == ("a/x.png/y.png", "a/x_jpg.png")
+  assert_same_pixels(photos, tmp_path / "back", ["a/x.png/y.png", "a/x_jpg.png"])
+
+
+def entry_of(name, published):
+  return Entry(name, "a", published, bytes(32), bytes(32))
+
+
+def test_what_was_published_and_what_is_new_may_have_the_same_name(tmp_path):
+  content = Content(entries.FILE, (1, 1, 3), 8, None, b"", None, b"")
+  new = {
+    "a/x.png/y.png": "a/x.png_/y",  # a/x.png is a file
+    "a/z.jpg": "a/z_",  # a/z.png is a folder
+    "a/never.jpg": "a/never_",  # it is in the key, but could not be written
+    "a/kept.jpg": "a/kept",
+  }
+  with Key.create(tmp_path / "out.key", {}) as secret:
+    for name, published in (
+      ("a/x.jpg", "a/x.png"),
+      ("a/z.png/y.png", "a/z.png/y.png"),
+      ("a/never.jpg", "a/never.png"),
+      ("a/never.png/y.png", "a/never.png/y.png"),
+      ("a/kept.jpg", "a/kept.png"),
+    ):
+      secret.add(entry_of(name, published), content)
+    found = [survey.Found(name, "a", None, os.path.splitext(name)[0]) for name in new]
+    placed = publish.free_places(found, secret)
+  assert [picture.published for picture in placed] == list(new.values())
+
+
 def test_a_picture_that_would_not_change_is_not_published(tmp_path):
   photos, out = tmp_path / "photos", tmp_path / "out"
   (photos / "a").mkdir(parents=True)
