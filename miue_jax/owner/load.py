@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from miue_jax.machine import progress
+from miue_jax.machine import progress, threads
 from miue_jax.owner import pipelines
-from miue_jax.pictures import carry, decode
+from miue_jax.pictures import carry, decode, entries
 from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found
 from miue_jax.settings.errors import UserError
 
 Item = TypeVar("Item")
 
-_FEW = 5  # pictures that are read for their size
+_FEW = 20  # pictures that are read for their size and colour
 _NARROW = 2**14  # values: a quarter of 16 bits
 
 
@@ -109,7 +109,7 @@ class Sampled:
 
   Attributes:
     side: Median of their shorter sides in pixels; 0 if none can be read.
-    gray: Whether all are gray.
+    gray: Whether all look gray: they have one channel, or three equal ones.
     narrow: Whether one of 16 bits uses less than a quarter of its range, as 12 bits do.
   """
 
@@ -125,19 +125,25 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
     root: Folder of the pictures.
     pictures: The pictures.
   """
-  sides, gray, narrow = [], [], False
-  for found in some(pictures, _FEW):
-    with contextlib.suppress(UserError):  # `load` names it
-      colour = decode.read(pathlib.Path(root) / found.path).colour
-      sides.append(min(colour.shape[:2]))
-      gray.append(colour.shape[2] < 3)
-      narrow |= colour.dtype == np.uint16 and int(colour.max()) < _NARROW
-  return Sampled(int(np.median(sides)) if sides else 0, bool(sides) and all(gray), narrow)
+
+  def read(found: Found) -> tuple[int, bool, bool] | None:
+    path = pathlib.Path(root) / found.path
+    with contextlib.suppress(UserError), decode.room(path):  # `load` names what cannot be read
+      picture = decode.read(path)
+      gray = entries.canonical(picture.channels).shape[2] < 3
+      narrow = picture.colour.dtype == np.uint16 and int(picture.colour.max()) < _NARROW
+      return min(picture.colour.shape[:2]), gray, narrow
+    return None
+
+  known = [result for result in threads.each(read, some(pictures, _FEW)) if result]
+  sides, gray, narrow = zip(*known, strict=True) if known else ((), (), ())
+  return Sampled(int(np.median(sides)) if sides else 0, bool(gray) and all(gray), any(narrow))
 
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:
   """Returns at most so many pictures, or entries of them, evenly spaced."""
-  return items[:: max(1, len(items) // most)][:most]
+  count = min(len(items), most)
+  return [items[number * len(items) // count] for number in range(count)]
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miue_jax.owner import choose, load
-from miue_jax.pictures.survey import Found
+from miue_jax.owner import archive, choose, load
+from miue_jax.pictures.survey import Found, survey
 from miue_jax.settings.errors import UserError
 
 
@@ -106,6 +106,35 @@ def test_a_few_pictures_tell_side_colour_and_range(tmp_path):
   assert load.sampled(tmp_path, found) == load.Sampled(12, True, True)
   assert load.sampled(tmp_path, found[1:]) == load.Sampled(12, True, False)
   assert load.sampled(tmp_path, []) == load.Sampled(0, False, False)
+
+
+@pytest.mark.parametrize(
+  ("count", "chosen"),
+  [(0, []), (2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 3]), (299, [0, 99, 199])],
+)
+def test_a_few_are_evenly_spaced(count, chosen):
+  assert load.some(range(count), 3) == chosen
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_gray_pictures_with_three_channels_are_gray(tmp_path, suffix):
+  found = []
+  for number in range(20):
+    values = np.random.default_rng(number).integers(0, 255, (9, 12), np.uint8)
+    Image.fromarray(values).convert("RGB").save(tmp_path / f"{number}.{suffix}")
+    found.append(Found(f"{number}.{suffix}", "", None, str(number)))
+  assert load.sampled(tmp_path, found) == load.Sampled(9, True, False)
+  Image.effect_noise((12, 9), 50).convert("RGBA").save(tmp_path / f"3.{suffix}", "PNG")
+  assert load.sampled(tmp_path, found).gray
+  Image.new("RGB", (12, 9), "red").save(tmp_path / f"17.{suffix}")
+  assert not load.sampled(tmp_path, found).gray
+
+
+def test_an_archive_of_gray_images_with_three_channels_is_gray(tmp_path):
+  images = np.random.default_rng(0).integers(0, 255, (6, 9, 9, 1), np.uint8).repeat(3, axis=3)
+  np.savez(tmp_path / "a.npz", train_images=images, train_labels=np.arange(6) % 2)
+  with archive.as_folder(tmp_path / "a.npz") as folder:
+    assert load.sampled(folder, survey(folder).pictures) == load.Sampled(9, True, False)
 
 
 def test_another_method_is_one_constant(monkeypatch):

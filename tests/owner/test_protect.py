@@ -91,14 +91,15 @@ def test_new_pictures_are_made_to_survive_jpeg_as_the_first_were(photos, tmp_pat
 
 
 @pytest.mark.slow
-def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path):
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path, mode):
   photos, out = tmp_path / "photos", tmp_path / "out"
 
   def draw(name, numbers):
     (photos / name).mkdir(parents=True, exist_ok=True)
     for number in numbers:
       values = np.random.default_rng([number, len(name)]).integers(60, 190, (8, 8), np.uint8)
-      Image.fromarray(values).save(photos / name / f"{number:02}.png")
+      Image.fromarray(values).convert(mode).save(photos / name / f"{number:02}.png")
 
   def change(name):
     return pixels(out / name) - pixels(photos / name)
@@ -115,6 +116,12 @@ def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path):
   run(photos, out)
   assert {name: files(out)[name] for name in before} == before
   assert (change("a/09.png") == change("a/00.png")).all()
+  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  for name in files(out):
+    original, public, back = (pixels(root / name) for root in (photos, out, tmp_path / "back"))
+    assert public.shape == original.shape
+    assert (np.ptp(np.atleast_3d(public), axis=2) == 0).all()
+    np.testing.assert_array_equal(back, original, strict=True)
 
 
 @pytest.mark.slow
