@@ -59,6 +59,7 @@ def load(
   *,
   floor: float = 1.0,
   quiet: bool = False,
+  strict: bool = False,
 ) -> Loaded:
   """Reads pictures.
 
@@ -69,6 +70,10 @@ def load(
     seen: Side of what victims see.
     floor: Least weight, of smooth areas; 1 weights nothing.
     quiet: Whether to show no progress.
+    strict: Whether a picture that cannot be read is an error.
+
+  Raises:
+    UserError: A picture cannot be read, and `strict`.
   """
 
   def read(found: Found) -> Any:
@@ -77,6 +82,8 @@ def load(
       try:
         picture = decode.read(path, found.path)
       except UserError as error:
+        if strict:
+          raise
         return str(error)
       weights = np.full((size, size), 255, np.uint8)
       if floor < 1:

@@ -64,15 +64,17 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       say(found.describe())
       choice = Choice.restored(secret.settings.get("choice", {}))
       _check_same(request, choice, groups)
-      if secret.settings.get("photos") != (place := str(request.photos.absolute())):
-        secret.update(secret.settings | {"photos": place})
       estimate.start(choice, len(found.pictures))
       with private.opened(request.out) as store:
-        return _continued(request, store, found, secret, choice, ask, say)
+        loaded = _loaded(request, found, choice, say)
+        if secret.settings.get("photos") != (place := str(request.photos.absolute())):
+          secret.update(secret.settings | {"photos": place})
+        return _continued(request, store, found, loaded, secret, choice, ask, say)
   check_new(request)
   found = plan.surveyed(request, bool(request.clusters))
   say(found.describe())
   choice, expected = plan.chosen(request, found, ask, say)
+  loaded = _loaded(request, found, choice, say)
   settings = {
     "choice": choice.stored(),
     "expected": expected.stored(len(found.pictures)),
@@ -85,7 +87,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     Key.create(request.key_path, settings, request.passphrase) as secret,
   ):
     say(KEY_MATTERS.format(key=request.key_path, private=store.root))
-    return _continued(request, store, found, secret, choice, ask, say)
+    return _continued(request, store, found, loaded, secret, choice, ask, say)
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
@@ -106,20 +108,33 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
     )
 
 
+def _loaded(request: Request, found: Survey, choice: Choice, say: Callable) -> Loaded:
+  """Reads the pictures, and names those that cannot be read."""
+  loaded = load.load(
+    request.photos,
+    found.pictures,
+    choice.size,
+    choice.seen,
+    floor=choice.floor,
+    strict=request.strict,
+  )
+  if loaded.failed:
+    say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
+    say("\n".join(f"  {reason}" for reason in loaded.failed))
+  return loaded
+
+
 def _continued(
   request: Request,
   store: Private,
   found: Survey,
+  loaded: Loaded,
   secret: Key,
   choice: Choice,
   ask: Callable,
   say: Callable,
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
-  loaded = load.load(request.photos, found.pictures, choice.size, choice.seen, floor=choice.floor)
-  if loaded.failed:
-    say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
-    say("\n".join(f"  {reason}" for reason in loaded.failed))
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))

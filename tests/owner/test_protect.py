@@ -164,6 +164,15 @@ def test_too_little_time_is_said_before_the_work(photos, tmp_path):
   assert not (tmp_path / "out.key").exists()
 
 
+def test_strict_stops_at_a_truncated_picture_before_anything_is_made(photos, tmp_path):
+  (photos / "a" / "broken.jpg").unlink()
+  whole = (photos / "bbb" / "04.png").read_bytes()
+  (photos / "bbb" / "04.png").write_bytes(whole[: len(whole) // 2])  # its header can be read
+  with pytest.raises(UserError, match=r"^bbb/04\.png cannot be decoded .*: repair or remove it"):
+    run(photos, tmp_path / "out", strict=True)
+  assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.parametrize("out", ["photos", "photos/out", "."])
 def test_folders_that_lie_in_each_other_are_refused(photos, tmp_path, out):
   with pytest.raises(UserError, match="lie in each other: choose a folder outside"):
