@@ -1,6 +1,7 @@
 """Tests the command line of owners of pictures: help, errors, exit status."""
 
 import io
+import re
 import subprocess
 import sys
 import time
@@ -85,6 +86,21 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
   assert said in err
   assert err.count("\n") == 1
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/x", "~/x"])
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    "protect {} out --yes", "protect . {} --yes", "protect . out --key {}",
+    "protect . out --labels {}", "restore {} out", "restore . {}", "verify {}",
+    "verify . --photos {}", "verify . --weights {}", "audit {}", "audit . --public {}", "plan {}",
+  ],
+)  # fmt: skip
+def test_a_path_that_means_something_else_is_refused(arguments, path):
+  done = CliRunner().invoke(cli.app, arguments.format(path).split())
+  assert isinstance(done.exception, UserError)
+  assert re.search("is an address|starts with ~", str(done.exception))
 
 
 def test_questions_that_nobody_can_answer_are_found_at_once(tmp_path, monkeypatch):

@@ -304,14 +304,14 @@ def _read_png(directory: pathlib.Path, rows: Sequence[Row], shape: tuple[int, ..
       `directory`.
   """
   images = np.empty(shape, np.uint8)
-  root = directory.resolve()
+  root = files.resolved(directory)
   largest = 4 * math.prod(shape[1:]) + files.MEBIBYTE  # bytes; a PNG without metadata has fewer
 
   def read(i: int) -> str | None:
     path = directory / rows[i].path
     if not files.is_file(path):
       return f"{path} is missing"
-    if not path.resolve().is_relative_to(root):
+    if not files.resolved(path).is_relative_to(root):
       return f"{path} is a link that leaves {directory}"
     content = reading.read_bytes(path, largest)
     if hashlib.sha256(content).hexdigest() != rows[i].sha256:

@@ -38,7 +38,7 @@ def load(data: config.Data) -> Dataset:
   root = data.path
   if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: set data.path to the folder of images.")
-  found = survey.survey(root, follow=True, check=False)
+  found = survey.survey(root, strict=True, follow=True, check=False)
   for item in found.left_out:
     path = os.path.join(root, item.path)
     if item.reason == listing.BROKEN_LINK:

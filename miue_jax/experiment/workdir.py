@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -110,20 +109,11 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
     UserError: An old version made the folder, or its settings are damaged.
   """
   workdir = Workdir(pathlib.Path(path))
-  if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # pathlib has merged the slashes
-    raise UserError(
-      f"--workdir={path} is an address, but a workdir is a folder: mount the storage and name the "
-      "folder."
-    )
+  reading.require_local(workdir.root, f"--workdir={path}")
   try:
     str(path).encode()
   except UnicodeEncodeError as error:
     raise UserError(f"--workdir={str(path)!r} is not UTF-8: choose another name.") from error
-  if str(path).startswith("~"):
-    raise UserError(
-      f"--workdir={path} starts with ~, which the shell replaces only behind a space: write "
-      "--workdir ~/... or the whole path."
-    )
   if "model" in (stored_in(workdir) or {"config": {}})["config"]:
     raise UserError(
       f"{workdir.root} was made by version 0.1, whose settings had other names: choose another "

@@ -105,6 +105,16 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
   return KINDS.get(stat.S_IFMT(mode), "special file")
 
 
+def resolved(path: Path) -> pathlib.Path:
+  """Returns the absolute path that a path leads to, as far as its links can be followed.
+
+  Raises:
+    UserError: A link cannot be read.
+  """
+  with reported("read", path):
+    return pathlib.Path(os.path.realpath(path))
+
+
 def exists(path: Path) -> bool:
   """Returns whether there is anything at a path, also a link that leads nowhere."""
   return kind(path, follow=False) is not None

@@ -6,6 +6,7 @@ Only regular files are opened, so that a named pipe or a device cannot block the
 import contextlib
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Generator, Iterator
 from typing import BinaryIO, NamedTuple
@@ -129,6 +130,25 @@ def files_below(folder: files.Path, suffix: str) -> Iterator[pathlib.Path]:
         if entry.kind != "file":
           raise UserError(f"{files.shown(entry.path)} is a {entry.kind}: remove it.")
         yield pathlib.Path(entry.path)
+
+
+def require_local(path: files.Path, name: str) -> None:
+  """Checks that a path is one of this machine, because others would become odd folders here.
+
+  Args:
+    path: The path.
+    name: Name in the message, such as "--workdir=gs://b/x".
+
+  Raises:
+    UserError: It is an address such as `gs://bucket/x`, or starts with a `~` that a shell left.
+  """
+  text = os.fspath(path)
+  if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib merges the slashes
+    raise UserError(f"{name} is an address: mount the storage, and name its folder.")
+  if text.startswith("~"):
+    raise UserError(
+      f"{name} starts with ~, which the shell replaces only behind a space: write the whole path."
+    )
 
 
 def require_plain(root: pathlib.Path, names: tuple[str, ...], unlisted: tuple[str, ...]) -> None:

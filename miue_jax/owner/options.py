@@ -8,21 +8,37 @@ from typing import Annotated, Literal
 
 import typer
 
+from miue_jax.machine import reading
 from miue_jax.settings.errors import UserError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+
+def _local(path: pathlib.Path | None) -> pathlib.Path | None:
+  if path is not None:
+    reading.require_local(path, str(path))
+  return path
+
+
 Photos = Annotated[
-  pathlib.Path, typer.Argument(help="Pictures, in a folder for each class; or an .npz file.")
+  pathlib.Path,
+  typer.Argument(callback=_local, help="Pictures, in a folder for each class; or an .npz file."),
 ]
-Out = Annotated[pathlib.Path, typer.Argument(help="Folder of the published pictures.")]
+Out = Annotated[
+  pathlib.Path, typer.Argument(callback=_local, help="Folder of the published pictures.")
+]
 Published = Annotated[
-  pathlib.Path, typer.Argument(help="Folder of published pictures, or a published archive.")
+  pathlib.Path,
+  typer.Argument(callback=_local, help="Folder of published pictures, or a published archive."),
 ]
-Destination = Annotated[pathlib.Path, typer.Argument(help="Folder of the restored originals.")]
+Destination = Annotated[
+  pathlib.Path, typer.Argument(callback=_local, help="Folder of the restored originals.")
+]
 Either = Annotated[
   pathlib.Path,
-  typer.Argument(help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS."),
+  typer.Argument(
+    callback=_local, help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS."
+  ),
 ]
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version.")]
@@ -45,13 +61,16 @@ Format = Annotated[
   ),
 ]
 Labels = Annotated[
-  pathlib.Path | None, typer.Option(help="CSV file with the columns file and class.")
+  pathlib.Path | None,
+  typer.Option(callback=_local, help="CSV file with the columns file and class."),
 ]
 Clusters = Annotated[
   int,
   typer.Option(metavar="K", help="Sort pictures without labels into K groups of similar ones."),
 ]
-Key = Annotated[pathlib.Path | None, typer.Option(help="The key; OUT.key if left out.")]
+Key = Annotated[
+  pathlib.Path | None, typer.Option(callback=_local, help="The key; OUT.key if left out.")
+]
 Passphrase = Annotated[
   bool,
   typer.Option(
@@ -72,7 +91,8 @@ Seed = Annotated[
   typer.Option(min=0, max=2**32 - 1, help="Seed of a repeatable run; drawn if left out."),
 ]
 Originals = Annotated[
-  pathlib.Path | None, typer.Option("--photos", help="Folder of the originals, if it was moved.")
+  pathlib.Path | None,
+  typer.Option("--photos", callback=_local, help="Folder of the originals, if it was moved."),
 ]
 Torch = Annotated[
   bool, typer.Option("--torch", help="Train a network in PyTorch as well (extra torch).")
@@ -80,12 +100,18 @@ Torch = Annotated[
 Weights = Annotated[
   pathlib.Path | None,
   typer.Option(
-    metavar="FILE.npz", help="Train also from weights that miue_jax.main --mode=pretrain wrote."
+    metavar="FILE.npz",
+    callback=_local,
+    help="Train also from weights that miue_jax.main --mode=pretrain wrote.",
   ),
 ]
 Public = Annotated[
   pathlib.Path | None,
-  typer.Option(metavar="FOLDER", help="Before protection: name the pictures that are here too."),
+  typer.Option(
+    metavar="FOLDER",
+    callback=_local,
+    help="Before protection: name the pictures that are here too.",
+  ),
 ]
 Threshold = Annotated[
   float | None,

@@ -63,13 +63,13 @@ def check_places(request: Request) -> None:
     UserError: The folders of pictures and of published files contain each other, or the key or the
       private folder would be published.
   """
-  out, photos = request.out.resolve(), request.photos.resolve()
+  out, photos = files.resolved(request.out), files.resolved(request.photos)
   if out.is_relative_to(photos) or photos.is_relative_to(out):
     raise UserError(
       f"{request.out} and {request.photos} lie in each other: choose a folder outside of your "
       "pictures, because that is the one to be published."
     )
-  if request.key_path.resolve().is_relative_to(out):
+  if files.resolved(request.key_path).is_relative_to(out):
     raise UserError(
       f"{request.key_path} would be published: choose a key outside of {request.out}."
     )

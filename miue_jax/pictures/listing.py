@@ -33,19 +33,31 @@ class LeftOut:
 
 
 def listed(
-  root: str, skipped: set[str], follow: bool
+  root: str, skipped: set[str], follow: bool, strict: bool
 ) -> tuple[list[str], list[str], list[LeftOut]]:
-  """Returns the relative paths of all files with a picture's suffix, all folders, and the rest."""
+  """Returns the relative paths of all files with a picture's suffix, all folders, and the rest.
+
+  Raises:
+    UserError: The root cannot be listed, or something below it cannot be read and `strict`.
+  """
   paths, folders, left_out, seen, pending = [], [], [], set(), [""]
   while pending:
     prefix = pending.pop()
     folder = os.path.join(root, prefix)
-    if (real := os.path.realpath(folder)) in seen:
-      continue  # A link may lead outside, but must not make a circle.
-    seen.add(real)
-    for entry in reading.entries(folder):
+    try:
+      if (real := files.resolved(folder)) in seen:
+        continue  # A link may lead outside, but must not make a circle.
+      seen.add(real)
+      found = reading.entries(folder)
+    except UserError as error:
+      if strict or not prefix:
+        raise
+      folders.remove(prefix[:-1])
+      left_out.append(LeftOut(prefix[:-1], _problem(error)))
+      continue
+    for entry in found:
       path = prefix + entry.name
-      if reason := _reason(entry, skipped, follow):
+      if reason := _reason(entry, skipped, follow, strict):
         left_out.append(LeftOut(path, reason))
       elif entry.kind == "folder":
         folders.append(path)
@@ -63,10 +75,26 @@ def empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
   return [LeftOut(folder, NO_PICTURES) for folder in sorted(tops)]
 
 
-def _reason(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
+def _problem(error: UserError) -> str:
+  """Returns the reason of the system for an error, as far as it gave one."""
+  cause = error.__cause__
+  reason = cause.strerror if isinstance(cause, OSError) else None
+  return f"it cannot be read ({reason or error})"
+
+
+def _reason(entry: reading.Entry, skipped: set[str], follow: bool, strict: bool) -> str:
   """Returns why an entry is left out; empty if it is a folder or may be a picture."""
+  try:
+    return _why(entry, skipped, follow)
+  except UserError as error:
+    if strict:
+      raise
+    return _problem(error)
+
+
+def _why(entry: reading.Entry, skipped: set[str], follow: bool) -> str:
   name, is_folder = entry.name.lower(), entry.kind == "folder"
-  if skipped and os.path.realpath(entry.path) in skipped:
+  if skipped and str(files.resolved(entry.path)) in skipped:
     return "the output" if is_folder else "a file of this program"
   if name in _SYSTEM or name in _SYSTEM_FILES:
     return "a folder of the system" if is_folder else "a file of the system"

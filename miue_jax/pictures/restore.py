@@ -78,7 +78,7 @@ def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:
   Raises:
     UserError: The destination lies in the folder.
   """
-  if destination.resolve().is_relative_to(published.resolve()):
+  if files.resolved(destination).is_relative_to(files.resolved(published)):
     raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
 
 
@@ -129,7 +129,7 @@ def _restore_one(
         return entry, name
       return f"{target} exists and is another picture"
     files.make_folder(target.parent)
-    if not target.parent.resolve().is_relative_to(destination.resolve()):
+    if not files.resolved(target.parent).is_relative_to(files.resolved(destination)):
       return f"{target.parent} is a link that leaves {destination}"
     with files.replacing(target) as stream:
       if isinstance(original, Picture):

@@ -120,19 +120,19 @@ def survey(
     exclude: Files and folders that are not surveyed: the output, its key.
     labels: CSV file with the columns `file` and `class`; its paths are relative to the folder.
     unlabelled: Whether pictures have no classes; all of them count, wherever they are.
-    strict: Whether a file that cannot be read is an error.
+    strict: Whether a file or folder that cannot be read is an error.
     follow: Whether links are followed.
     check: Whether the header of every picture is read and duplicates are looked for.
 
   Raises:
     UserError: There is no such folder or no picture in it, it is unclear which folders are splits,
-      the CSV is unusable, or a file is broken and `strict`.
+      the CSV is unusable, or a file or folder cannot be read and `strict`.
   """
   root = str(root)
   if not files.is_folder(root):
     raise UserError(f"{root} is not a folder: correct the path.")
-  skipped = {os.path.realpath(path) for path in exclude}
-  paths, folders, left_out = listed(root, skipped, follow)
+  skipped = {str(files.resolved(path)) for path in exclude}
+  paths, folders, left_out = listed(root, skipped, follow, strict)
   left_out += empty(paths, folders)
   notes: list[str] = []
   if check:

@@ -1,5 +1,6 @@
 """Classes, splits, and everything that is left out, by name."""
 
+import errno
 import os
 import shutil
 
@@ -119,6 +120,60 @@ def test_strict_stops_at_a_broken_file(tree):
   (root / "a/broken.jpg").write_bytes(b"x")
   with pytest.raises(UserError, match=r"a/broken.jpg cannot be decoded"):
     survey.survey(root, strict=True)
+
+
+@pytest.fixture
+def locked(monkeypatch):
+  """Returns `locked(folder)`, which takes away the permission to list a folder, also from root."""
+
+  def lock(folder):
+    real = {name: getattr(os, name) for name in ("scandir", "stat")}
+
+    def refusing(name):
+      def look(path=".", *arguments, **options):
+        closed = folder if name == "scandir" else f"{folder}/"
+        if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(str(closed)):
+          raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real[name](path, *arguments, **options)
+
+      return look
+
+    for name in real:
+      monkeypatch.setattr(os, name, refusing(name))
+
+  return lock
+
+
+def test_a_folder_without_permission_is_left_out_by_name(tree, locked):
+  root = tree("a/1.png", "a/closed/2.png", "b/3.png")
+  locked(root / "a/closed")
+  found = survey.survey(root)
+  assert left_out(found) == {"a/closed": "it cannot be read (Permission denied)"}
+  assert [picture.path for picture in found.pictures] == ["a/1.png", "b/3.png"]
+  with pytest.raises(UserError, match=r"a/closed.*: Permission denied"):
+    survey.survey(root, strict=True)
+
+
+def test_the_whole_folder_without_permission_is_refused(tree, locked):
+  root = tree("a/1.png")
+  locked(root)
+  with pytest.raises(UserError, match=r"Cannot (list|read) .*: Permission denied"):
+    survey.survey(root)
+
+
+def test_a_link_that_cannot_be_followed_is_left_out(tree, monkeypatch):
+  root = tree("a/1.png", "b/2.png")
+  (root / "a/gone.png").symlink_to("x")
+  readlink = os.readlink
+
+  def missing(path, *arguments, **options):  # as links in /proc are
+    if str(path).endswith("gone.png"):
+      raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+    return readlink(path, *arguments, **options)
+
+  monkeypatch.setattr(os, "readlink", missing)
+  found = survey.survey(root, exclude=[root / "out"])
+  assert left_out(found) == {"a/gone.png": "it cannot be read (No such file or directory)"}
 
 
 def test_labels_of_a_flat_folder(tree):
