@@ -7,6 +7,7 @@ published archive has the same names, shapes, types and labels as the original o
 import contextlib
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -48,16 +49,28 @@ def protect_archive(
     check_new(request)
   content = archive.read(request.photos)
   paths = {images: _paths(content, images, labels) for images, labels in archive.pairs(content)}
-  files.make_private(store.root)
-  files.make_folder(store.published)
-  archive.unpack(content, paths, store.rows / name)
-  verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask, say)
+  try:
+    files.make_private(store.root)
+    files.make_folder(store.published)
+    archive.unpack(content, paths, store.rows / name)
+    verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask, say)
+  finally:
+    if not files.exists(request.key_path):  # the answer was no, or something stopped it before
+      _clear(store)
   changed = dict(content)
   for images, places in paths.items():
     changed[images] = _packed(content[images], places, store.published, name)
   archive.write(request.out / name, changed)
   say(f"The published archive is {request.out / name}.")
   return verdict
+
+
+def _clear(store: Private) -> None:
+  """Removes the copies of the originals, and the folders above them if nothing else is in them."""
+  shutil.rmtree(store.rows, ignore_errors=True)
+  for folder in (store.published, store.root):
+    with contextlib.suppress(OSError):
+      folder.rmdir()
 
 
 def _paths(content: archive.Arrays, images: str, labels: str) -> list[str]:

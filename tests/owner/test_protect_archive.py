@@ -150,6 +150,25 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   assert "new: 0." in run(tmp_path / "toy.npz", out)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_no_copy_of_the_originals_is_left_after_a_no(tmp_path, kept):
+  toy(tmp_path / "toy.npz")
+  store = private.Private(private.path_of(tmp_path / "out"))
+  if kept:
+    store.root.mkdir()
+    (store.root / "notes.txt").touch()
+
+  def refuse(question):
+    assert len(list(store.rows.rglob("*.png"))) == 26
+    raise SystemExit(question)
+
+  request = Request(tmp_path / "toy.npz", tmp_path / "out")
+  with pytest.raises(SystemExit, match="Protect 26 pictures"):
+    protect_archive.protect_archive(request, refuse, print)
+  left = {"toy.npz"} | ({"out.private", "out.private/notes.txt"} if kept else set())
+  assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == left
+
+
 def test_options_for_folders_are_refused(tmp_path):
   toy(tmp_path / "toy.npz")
   with pytest.raises(UserError, match="leave --labels"):
