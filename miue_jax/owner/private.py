@@ -93,6 +93,7 @@ class Private:
   rounds = files.member("rounds", "Perturbations that are not published yet, one file a round.")
   rows = files.member("rows", "Folder with the images of an archive, as files, in one folder.")
   published = files.member("published", "Published images of an archive, as files.")
+  left_out = files.member("left_out.txt", "What the last `protect` left out and why, a line each.")
   proof = files.member("proof", "Rows and states of victims.")
   verifying = files.member("verify", "Rows and states of an interrupted `verify`.")
   verdict = files.member("verdict.json", "The latest verdict.")

@@ -14,6 +14,7 @@ from miue_jax.owner import (
   generate,
   known,
   load,
+  omitted,
   page,
   plan,
   private,
@@ -118,9 +119,7 @@ def _loaded(request: Request, found: Survey, choice: Choice, say: Callable) -> L
     floor=choice.floor,
     strict=request.strict,
   )
-  if loaded.failed:
-    say(f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:")
-    say("\n".join(f"  {reason}" for reason in loaded.failed))
+  omitted.tell_failed(loaded, say)
   return loaded
 
 
@@ -138,7 +137,9 @@ def _continued(
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))
-  loaded = _known(loaded, classes, say)
+  left_out = omitted.lines(found, loaded, classes, say)
+  omitted.write(store, left_out, say)
+  loaded = loaded.take([i for i, p in enumerate(loaded.pictures) if p.class_name in classes])
   if not loaded.pictures:
     raise UserError(
       f"No picture in {request.photos} can be read and has a known class: repair the files, or "
@@ -158,6 +159,7 @@ def _continued(
     if any(n not in kept or kept[n].entry.name != path for n, path in paths.items()):
       files.remove(store.verdict)  # it is not about the new pictures
     bare = _publish(request, rounds, kept, secret, loaded, todo, say)
+    left_out += [f"{loaded.pictures[i].path}: no perturbation was found" for i in bare]
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
   rounds.published()
   originals = {picture.path for picture in loaded.pictures}
@@ -174,8 +176,6 @@ def _continued(
     labels = _labels(loaded, classes)
     proof.prove(choice, store, loaded.seen, seen, labels)
   verdict = private.rejudge(store, bad.judged)
-  left_out = [f"{file.path}: {file.reason}" for file in found.left_out]
-  left_out += loaded.failed
   matters = KEY_MATTERS.format(key=request.key_path, private=store.root)
   entries = [entry for entry in secret.entries if entry.name in originals - altered]
   folders = page.Folders(request.photos, request.files, entries)
@@ -204,20 +204,6 @@ def _ask_again(
   if expected and expected.seconds > _LONG:
     say(f"{counted(new, 'new picture')}, and the test of all {total}: {expected.describe()}")
     ask(f"Add {counted(new, 'picture')} to {request.out}?")
-
-
-def _known(loaded: Loaded, classes: Sequence[str], say: Callable) -> Loaded:
-  """Leaves out pictures of classes that came later, because the source model knows none of them."""
-  later = [found for found in loaded.pictures if found.class_name not in classes]
-  if not later:
-    return loaded
-  names = sorted({found.class_name for found in later})
-  say(
-    f"NOT published, because the class is new ({named(names)}): {counted(len(later), 'picture')}. "
-    "Protect such folders into another OUT."
-  )
-  kept = [i for i, found in enumerate(loaded.pictures) if found.class_name in classes]
-  return loaded.take(kept)
 
 
 def _unpublished(

@@ -33,7 +33,7 @@ class LeftOut:
 
 
 def listed(
-  root: str, skipped: set[str], follow: bool, strict: bool
+  root: str, skipped: set[str], follow: bool, strict: bool = False
 ) -> tuple[list[str], list[str], list[LeftOut]]:
   """Returns the relative paths of all files with a picture's suffix, all folders, and the rest.
 

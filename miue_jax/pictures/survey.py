@@ -22,7 +22,7 @@ SPLITS = {
   "test": ("test", "testing"),
   "val": ("val", "valid", "validation", "dev"),
 }
-_NAMED = 10  # files at most, for each reason
+_NAMED = 100  # files at most, for each reason
 _MOST_LABELS = 2**30  # bytes of a file of labels
 
 
@@ -72,30 +72,31 @@ class Survey:
     return {name: counts[name] for name in self.class_names}
 
   def describe(self) -> str:
-    """Returns what was found in lines for a terminal; names a few files per reason."""
+    """Returns what was found in lines for a terminal; names up to 100 files per reason."""
     counts = self.counts()
     lines = [f"{counted(len(self.pictures), 'picture')} in {counted(len(counts), 'class')}:"]
     lines += [f"  {escaped(name) or 'no class'}: {count}" for name, count in counts.items()]
     lines += self.notes
     if self.duplicates:
       lines.append(f"Exact duplicates, {counted(len(self.duplicates), 'group')}:")
-      lines += [f"  {' = '.join(map(escaped, group))}" for group in self.duplicates[:_NAMED]]
-      lines += _more(len(self.duplicates))
+      lines += indented([" = ".join(group) for group in self.duplicates])
     return "\n".join([*lines, *self.omissions()])
 
   def omissions(self) -> list[str]:
-    """Returns lines that say what is left out; they name a few files per reason."""
+    """Returns lines that say what is left out; they name up to 100 files per reason."""
     by_reason: dict[str, list[str]] = {}
     for item in self.left_out:
-      by_reason.setdefault(item.reason, []).append(item.path)
+      by_reason.setdefault(item.reason, []).append(f"{item.path}: {item.reason}")
     lines = [f"Left out ({len(self.left_out)}):"] if by_reason else []
-    for reason, paths in by_reason.items():
-      lines += [f"  {escaped(path)}: {reason}" for path in paths[:_NAMED]] + _more(len(paths))
+    for items in by_reason.values():
+      lines += indented(items)
     return lines
 
 
-def _more(count: int) -> list[str]:
-  return [f"  and {count - _NAMED} more"] if count > _NAMED else []
+def indented(lines: Sequence[str]) -> list[str]:
+  """Returns lines for a terminal, at most 100 of them, and how many more there are."""
+  shown = [f"  {escaped(line)}" for line in lines[:_NAMED]]
+  return shown + ([f"  and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else [])
 
 
 def survey(

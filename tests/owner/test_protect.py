@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 from protections import files, pixels, run
 from toy_pictures import toy
-from typer.testing import CliRunner
 
-from miue_jax import cli, transforms
+from miue_jax import transforms
 from miue_jax.owner import audit, choose, private, protect
 from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
@@ -125,15 +124,6 @@ def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path, m
     np.testing.assert_array_equal(back, original, strict=True)
 
 
-@pytest.mark.slow
-def test_a_new_class_is_left_out_by_name(photos, tmp_path):
-  run(photos, tmp_path / "out")
-  toy(photos, "cc", 3)
-  _, said = run(photos, tmp_path / "out")
-  assert "NOT published, because the class is new (cc): 3 pictures." in said
-  assert not (tmp_path / "out" / "cc").exists()
-
-
 @pytest.mark.long
 def test_the_same_seed_makes_the_same_files_and_another_one_others(photos, tmp_path):
   for name, seed in (("first", 1), ("second", 1), ("third", 2)):
@@ -200,25 +190,6 @@ def test_what_has_no_perturbation_is_not_published(photos, tmp_path, monkeypatch
   _, said = run(photos, out)
   assert "Published already, and left unchanged: 19 pictures; new: 1." in said
   assert (pixels(out / "a/03.png") != pixels(photos / "a/03.png")).any()
-
-
-@pytest.mark.slow
-def test_names_that_are_no_utf8_are_published_and_restored(tmp_path):
-  photos, out, odd = tmp_path / "photos", tmp_path / "out", os.fsdecode(b"caf\xe9")
-  for name in ("a", odd):
-    toy(photos, name, 5)
-  (photos / odd / "00.png").rename(photos / odd / os.fsdecode(b"\xff.png"))
-  (photos / odd / os.fsdecode(b"\xfe.txt")).touch()
-  done = CliRunner().invoke(cli.app, ["protect", str(photos), str(out), "--yes", "--seed", "1"])
-  assert done.exit_code in (0, 4), done.exception
-  assert "caf\\udce9: 5" in done.output
-  assert "caf\\udce9/\\udcfe.txt: no picture (.txt)" in done.output
-  assert sorted(files(out)) == sorted(name for name in files(photos) if name.endswith("png"))
-  assert "udcfe.txt" in (tmp_path / "out.private" / "page" / "index.html").read_text()
-  done = CliRunner().invoke(cli.app, ["restore", str(out), str(tmp_path / "back")])
-  assert done.exit_code == 0, done.exception
-  for name in files(out):
-    assert (pixels(tmp_path / "back" / name) == pixels(photos / name)).all()
 
 
 def toy_key(path, settings):

@@ -1,0 +1,53 @@
+"""Names what a protection leaves out: a part of it on the terminal, all of it in a file."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from miue_jax.machine import files
+from miue_jax.machine.terminal import counted
+from miue_jax.owner.load import Loaded, named
+from miue_jax.owner.private import Private
+from miue_jax.pictures import survey
+from miue_jax.pictures.survey import Survey
+from miue_jax.settings.errors import escaped
+
+
+def tell_failed(loaded: Loaded, say: Callable[[str], None]) -> None:
+  """Prints the pictures that cannot be read."""
+  if loaded.failed:
+    said = f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:"
+    say("\n".join([said, *survey.indented(loaded.failed)]))
+
+
+def lines(
+  found: Survey, loaded: Loaded, classes: Collection[str], say: Callable[[str], None]
+) -> list[str]:
+  """Returns a line about everything that is left out, and prints the pictures of new classes.
+
+  Args:
+    found: The pictures, and what is left out for its name or kind.
+    loaded: The pictures that could be read.
+    classes: The classes that the source model knows; pictures of others cannot be perturbed.
+    say: Prints a line.
+  """
+  result = [f"{item.path}: {item.reason}" for item in found.left_out] + list(loaded.failed)
+  if later := [picture for picture in loaded.pictures if picture.class_name not in classes]:
+    names = named(sorted({picture.class_name for picture in later}))
+    said = (
+      f"NOT published, because the class is new ({names}): {counted(len(later), 'picture')}. "
+      "Protect such folders into another OUT."
+    )
+    say("\n".join([said, *survey.indented([picture.path for picture in later])]))
+  return result + [f"{picture.path}: its class is new" for picture in later]
+
+
+def write(store: Private, left_out: Sequence[str], say: Callable[[str], None]) -> None:
+  """Writes all lines into a file of the private folder, and prints where it is.
+
+  Raises:
+    UserError: The file cannot be written.
+  """
+  files.remove(store.left_out)
+  if left_out:
+    text = "".join(f"{escaped(line)}\n" for line in left_out)
+    files.write_texts(store.root, {store.left_out.name: text})
+    say(f"All that is left out is named in {store.left_out}.")
