@@ -81,6 +81,9 @@ Passphrase = Annotated[
 KeepMetadata = Annotated[
   bool, typer.Option("--keep-metadata", help="Keep places, times and cameras in the files.")
 ]
+DropAuthor = Annotated[
+  bool, typer.Option("--drop-author", help="Leave author and copyright out of the files.")
+]
 Shareable = Annotated[
   bool, typer.Option("--shareable", help="Write a page without pictures and names as well.")
 ]

@@ -302,6 +302,7 @@ def _publish(
       secret,
       kind=kind,
       keep_metadata=request.keep_metadata,
+      drop_author=request.drop_author,
     )
 
   notes: dict[str, list[str]] = {}

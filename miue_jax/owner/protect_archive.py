@@ -36,10 +36,11 @@ def protect_archive(
   """
   check_places(request)
   name = request.photos.name
-  if request.labels or request.clusters or request.keep_metadata or request.format != "png":
+  of_metadata = request.keep_metadata or request.drop_author
+  if request.labels or request.clusters or of_metadata or request.format != "png":
     raise UserError(
       f"{name} has labels, no metadata, and is published as such an archive: leave --labels, "
-      "--clusters, --keep-metadata and --format out."
+      "--clusters, --keep-metadata, --drop-author and --format out."
     )
   store = Private(private.path_of(request.out))
   held = [entry.name for entry in reading.entries(store.rows)] if files.exists(store.rows) else []

@@ -20,7 +20,8 @@ class Request:
     recompressed: Whether a site compresses the published pictures again as JPEG.
     seconds: Time that making and proving may take; None sets no limit.
     format: Format of the published files.
-    keep_metadata: Whether to keep all EXIF values.
+    keep_metadata: Whether to keep EXIF values other than author and copyright.
+    drop_author: Whether to drop author and copyright.
     strict: Whether a file that cannot be read is an error.
     labels: CSV file of classes; None takes folders.
     key: The key; None is next to `out`.
@@ -36,6 +37,7 @@ class Request:
   seconds: float | None = None
   format: str = "png"
   keep_metadata: bool = False
+  drop_author: bool = False
   strict: bool = False
   labels: pathlib.Path | None = None
   key: pathlib.Path | None = None

@@ -41,20 +41,27 @@ def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
   return wanted, None
 
 
-def encode(picture: Picture, kind: str = "png", *, keep_metadata: bool = False) -> bytes:
+def encode(
+  picture: Picture, kind: str = "png", *, keep_metadata: bool = False, drop_author: bool = False
+) -> bytes:
   """Returns the file of a picture.
 
-  Author, copyright and colour profile are kept. Places, times, cameras and serial numbers are
-  dropped unless `keep_metadata`. Thumbnails, which would show the original, are always dropped.
+  The colour profile is kept, and so are author and copyright unless `drop_author`. Places, times,
+  cameras and serial numbers are dropped unless `keep_metadata`. Thumbnails, which would show the
+  original, are always dropped.
 
   Args:
     picture: The picture.
     kind: A key of `SUFFIX`; PNG and WebP are lossless.
-    keep_metadata: Whether to keep all EXIF values.
+    keep_metadata: Whether to keep the other EXIF values.
+    drop_author: Whether to drop author, copyright and the owner of the camera.
   """
-  exif = (keep_metadata and picture.exif) or metadata.credited(picture.credit)
-  if kind == "jpeg" and len(exif) > _JPEG_EXIF:
-    exif = metadata.credited(picture.credit)
+  credit = b"" if drop_author else metadata.credited(picture.credit)
+  exif = picture.exif if keep_metadata else b""
+  if exif and drop_author:
+    exif = metadata.cleaned(metadata.parsed(exif), author=False)
+  if not exif or (kind == "jpeg" and len(exif) > _JPEG_EXIF):
+    exif = credit
   if kind == "png" and picture.channels.dtype == np.uint16:
     return deep.encode_png(picture.channels, exif, picture.profile)
   options: dict[str, Any] = {

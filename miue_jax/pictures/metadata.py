@@ -21,6 +21,8 @@ _LONGEST = 1000  # characters of an author or a copyright notice
 
 ORIENTATION, ARTIST, COPYRIGHT = 0x0112, 0x013B, 0x8298
 _EXIF_IFD, _GPS_IFD, _MAKER_NOTE = 0x8769, 0x8825, 0x927C
+# Author as Windows states it, and the owner of the camera.
+_AUTHORS = (ARTIST, COPYRIGHT, 0x9C9D, 0xA430)
 # Values that describe a picture. Thumbnails and the layout of a TIFF file are not among them.
 _DESCRIPTIVE = (
   *(0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, ARTIST, 0x4746, COPYRIGHT),
@@ -171,14 +173,21 @@ def orientation(exif: Image.Exif, xmp: bytes) -> int:
   return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def cleaned(exif: Image.Exif) -> bytes:
-  """Returns EXIF of readable values, without orientation, thumbnail and maker note."""
+def cleaned(exif: Image.Exif, *, author: bool = True) -> bytes:
+  """Returns EXIF of readable values, without orientation, thumbnail and maker note.
+
+  Args:
+    exif: The EXIF.
+    author: Whether author, copyright and owner stay.
+  """
+  dropped = {_MAKER_NOTE} if author else {_MAKER_NOTE, *_AUTHORS}
   clean = Image.Exif()
   for tag in _DESCRIPTIVE:
-    _copy(exif, clean, tag)
+    if tag not in dropped:
+      _copy(exif, clean, tag)
   for ifd in (_EXIF_IFD, _GPS_IFD):
     try:
-      source = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag != _MAKER_NOTE}
+      source = {tag: value for tag, value in exif.get_ifd(ifd).items() if tag not in dropped}
     except Exception:  # as above
       continue
     values = Image.Exif()

@@ -38,6 +38,7 @@ def publish(
   *,
   kind: str = "png",
   keep_metadata: bool = False,
+  drop_author: bool = False,
 ) -> Published | None:
   """Publishes one picture, unless the perturbation changes none of its pixels.
 
@@ -53,7 +54,8 @@ def publish(
     out: Folder of the published pictures.
     key: A key that is open for appending.
     kind: Format, a key of `encode.SUFFIX`. Pictures that it cannot hold become PNG.
-    keep_metadata: Whether to keep all EXIF values.
+    keep_metadata: Whether to keep EXIF values other than author and copyright.
+    drop_author: Whether to drop author and copyright.
 
   Returns:
     What was published; None if nothing, because the picture would be unprotected.
@@ -71,7 +73,7 @@ def publish(
     if np.array_equal(changed, picture.channels):
       return None
     public = dataclasses.replace(picture, channels=changed)
-    file = encode.encode(public, kind, keep_metadata=keep_metadata)
+    file = encode.encode(public, kind, keep_metadata=keep_metadata, drop_author=drop_author)
     if kind == "jpeg":
       public = dataclasses.replace(public, channels=decode.decode(file, path).channels)
       how, extra = _from_jpeg(picture, public, delta, original)

@@ -171,6 +171,7 @@ def test_no_copy_of_the_originals_is_left_after_a_no(tmp_path, kept):
 
 def test_options_for_folders_are_refused(tmp_path):
   toy(tmp_path / "toy.npz")
-  with pytest.raises(UserError, match="leave --labels"):
-    run(tmp_path / "toy.npz", tmp_path / "out", format="webp")
+  for options in ({"format": "webp"}, {"keep_metadata": True}, {"drop_author": True}):
+    with pytest.raises(UserError, match="leave --labels"):
+      run(tmp_path / "toy.npz", tmp_path / "out", **options)
   assert not (tmp_path / "out.private").exists()

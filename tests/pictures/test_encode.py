@@ -12,6 +12,7 @@ from miue_jax.pictures.decode import Picture
 
 RNG = np.random.default_rng(0)
 SERIAL, MAKER_NOTE, LATITUDE = 0xA431, 0x927C, 2
+OWNER, WINDOWS_AUTHOR, WINDOWS = 0xA430, 0x9C9D, "Zoe".encode("utf-16-le")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -56,7 +57,8 @@ def original(kind):
     "\u00a9 Zo\u00eb".encode(),
     "Camera",
   )
-  exif.get_ifd(0x8769).update({SERIAL: "12345", MAKER_NOTE: b"preview"})
+  exif.get_ifd(0x8769).update({SERIAL: "12345", MAKER_NOTE: b"preview", OWNER: "Zoe, owner"})
+  exif[WINDOWS_AUTHOR] = WINDOWS
   exif.get_ifd(0x8825).update({1: "N", LATITUDE: (50.0, 1.0, 2.0)})
   profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
   image = Image.fromarray(samples.soft(RNG))
@@ -84,9 +86,26 @@ def test_keep_metadata_keeps_all_but_previews(kind):
   with Image.open(io.BytesIO(file)) as image:
     exif = image.getexif()
     assert exif[0x010F] == "Camera"
-    assert exif.get_ifd(0x8769) == {SERIAL: "12345"}
+    assert exif.get_ifd(0x8769) == {SERIAL: "12345", OWNER: "Zoe, owner"}
     assert exif.get_ifd(0x8825)[LATITUDE] == (50.0, 1.0, 2.0)
+    assert {0x013B, 0x8298, WINDOWS_AUTHOR} < set(exif)
   assert b"preview" not in file
+
+
+@pytest.mark.parametrize("kind", sorted(encode.SUFFIX))
+@pytest.mark.parametrize("keep", [False, True])
+def test_drop_author_drops_every_name_and_nothing_else(kind, keep):
+  file = encode.encode(original("JPEG"), kind, keep_metadata=keep, drop_author=True)
+  again = decode.decode(file, "x")
+  assert again.credit == {}
+  assert again.profile == original("JPEG").profile
+  for name in ("Zo\u00eb".encode(), b"Zoe, owner", WINDOWS):
+    assert name not in file
+  with Image.open(io.BytesIO(file)) as image:
+    exif = image.getexif()
+    assert exif.get(0x010F) == ("Camera" if keep else None)
+    assert exif.get_ifd(0x8769) == ({SERIAL: "12345"} if keep else {})
+    assert exif.get_ifd(0x8825).get(LATITUDE) == ((50.0, 1.0, 2.0) if keep else None)
 
 
 def test_deep_png_keeps_profile_and_author():

@@ -227,6 +227,21 @@ def test_a_picture_that_would_not_change_is_not_published(tmp_path):
   assert not out.exists()
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_author_is_dropped_from_the_published_file_only(tmp_path, drop):
+  photos, exif = tmp_path / "photos", Image.Exif()
+  (photos / "a").mkdir(parents=True)
+  exif[0x013B] = "Ann"
+  Image.new("RGB", (9, 9), "teal").save(photos / "a" / "x.png", exif=exif)
+  (found,) = survey.survey(photos).pictures
+  delta = np.full((8, 8, 3), 8, np.int8)
+  with Key.create(tmp_path / "out.key", {}) as secret:
+    publish.publish(photos, found, delta, tmp_path / "out", secret, drop_author=drop)
+  assert (b"Ann" in (tmp_path / "out/a/x.png").read_bytes()) != drop
+  assert restored(tmp_path).restored == ("a/x.png",)
+  assert decode.read(tmp_path / "back/a/x.png").credit == {"artist": "Ann"}
+
+
 @pytest.mark.parametrize(("name", "comes_back"), [("a/x.heic", True), ("a/x.sh", False)])
 def test_an_original_that_is_stored_whole_is_not_decoded(tmp_path, name, comes_back):
   pixels = np.full((9, 9, 3), 90, np.uint8)
