@@ -56,12 +56,13 @@ def encode(
     keep_metadata: Whether to keep the other EXIF values.
     drop_author: Whether to drop author, copyright and the owner of the camera.
   """
-  credit = b"" if drop_author else metadata.credited(picture.credit)
+  credit = {} if drop_author else picture.credit
   exif = picture.exif if keep_metadata else b""
   if exif and drop_author:
     exif = metadata.cleaned(metadata.parsed(exif), author=False)
-  if not exif or (kind == "jpeg" and len(exif) > _JPEG_EXIF):
-    exif = credit
+  exif = metadata.credited(credit, exif)
+  if kind == "jpeg" and len(exif) > _JPEG_EXIF:
+    exif = metadata.credited(credit)
   if kind == "png" and picture.channels.dtype == np.uint16:
     return deep.encode_png(picture.channels, exif, picture.profile)
   options: dict[str, Any] = {

@@ -248,13 +248,15 @@ def _text(exif: Image.Exif, tag: int) -> str:
     return raw.decode("latin-1")
 
 
-def credited(credit: dict[str, str]) -> bytes:
-  """Returns EXIF that states author and copyright and nothing else."""
-  exif = Image.Exif()
-  for name, tag in (("artist", ARTIST), ("copyright", COPYRIGHT)):
-    if name in credit:
-      exif[tag] = credit[name].encode()
-  return exif.tobytes() if exif else b""
+def credited(credit: dict[str, str], known: bytes = b"") -> bytes:
+  """Returns EXIF that states author and copyright, and what other EXIF states already."""
+  exif = parsed(known)
+  tags = {tag: credit.get(name) for name, tag in (("artist", ARTIST), ("copyright", COPYRIGHT))}
+  missing = {tag: value.encode() for tag, value in tags.items() if value and tag not in exif}
+  if not missing:
+    return known
+  exif.update(missing)
+  return exif.tobytes()
 
 
 # Modes of Pillow that a profile of each colour space is for.

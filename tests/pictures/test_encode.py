@@ -1,5 +1,6 @@
 """Tests which metadata published files keep and which they drop."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -90,6 +91,21 @@ def test_keep_metadata_keeps_all_but_previews(kind):
     assert exif.get_ifd(0x8825)[LATITUDE] == (50.0, 1.0, 2.0)
     assert {0x013B, 0x8298, WINDOWS_AUTHOR} < set(exif)
   assert b"preview" not in file
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_author_that_only_other_metadata_state_stays_beside_all_exif(keep):
+  picture = dataclasses.replace(original("JPEG"), credit={"artist": "Ann"})
+  exif = Image.Exif()
+  exif[0x010F] = "Camera"
+  exif.get_ifd(0x8825).update({1: "N", LATITUDE: (50.0, 1.0, 2.0)})
+  picture = dataclasses.replace(picture, exif=exif.tobytes())
+  file = encode.encode(picture, keep_metadata=keep)
+  assert decode.decode(file, "x").credit == {"artist": "Ann"}
+  with Image.open(io.BytesIO(file)) as image:
+    found = image.getexif()
+    assert found.get(0x010F) == ("Camera" if keep else None)
+    assert found.get_ifd(0x8825).get(LATITUDE) == ((50.0, 1.0, 2.0) if keep else None)
 
 
 @pytest.mark.parametrize("kind", sorted(encode.SUFFIX))
