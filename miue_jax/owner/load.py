@@ -142,15 +142,15 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
       return min(picture.colour.shape[:2]), gray, narrow
     return None
 
-  known = [result for result in threads.each(read, some(pictures, _FEW)) if result]
+  step = max(1, -(-len(pictures) // _FEW))  # up to the last class
+  known = [result for result in threads.each(read, pictures[::step]) if result]
   sides, gray, narrow = zip(*known, strict=True) if known else ((), (), ())
   return Sampled(int(np.median(sides)) if sides else 0, bool(gray) and all(gray), any(narrow))
 
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:
   """Returns at most so many pictures, or entries of them, evenly spaced."""
-  count = min(len(items), most)
-  return [items[number * len(items) // count] for number in range(count)]
+  return items[:: max(1, len(items) // most)][:most]
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:

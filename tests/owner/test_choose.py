@@ -108,12 +108,12 @@ def test_a_few_pictures_tell_side_colour_and_range(tmp_path):
   assert load.sampled(tmp_path, []) == load.Sampled(0, False, False)
 
 
-@pytest.mark.parametrize(
-  ("count", "chosen"),
-  [(0, []), (2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 3]), (299, [0, 99, 199])],
-)
-def test_a_few_are_evenly_spaced(count, chosen):
-  assert load.some(range(count), 3) == chosen
+def test_pictures_of_every_class_tell_the_colour(tmp_path):
+  Image.new("L", (12, 9), 70).save(tmp_path / "a.png")
+  Image.new("RGB", (12, 9), "red").save(tmp_path / "b.png")
+  found = [Found(f"{name}.png", name, None, name) for name in 30 * "a" + 9 * "b"]
+  assert load.sampled(tmp_path, found[:30]).gray
+  assert not load.sampled(tmp_path, found).gray
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
