@@ -150,7 +150,8 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:
   """Returns at most so many pictures, or entries of them, evenly spaced."""
-  return items[:: max(1, len(items) // most)][:most]
+  count = min(most, len(items))
+  return [items[number * len(items) // count] for number in range(count)]
 
 
 def named(paths: Iterable[str], most: int = 5) -> str:
