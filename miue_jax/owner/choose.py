@@ -13,41 +13,45 @@ from miue_jax.settings import schema
 from miue_jax.settings.config import Config, Fit, Model
 from miue_jax.settings.errors import UserError
 
-# The method that makes the perturbation. Any entry of METHODS with a source model can stand here;
-# docs/folders.md has the measurements behind it.
+# Pixels a side up to which pictures in colour get a perturbation each. Larger ones and gray ones
+# get patterns of their classes (`owner.patterns`), from which networks learn less of them
+# (docs/folders.md).
+SMALL_SIDE = 32
+# The method that makes the perturbations. Any entry of METHODS with a source model can stand here.
 METHOD = "miue"
-# The same for small pictures in colour that are compressed again: a cell of their perturbation is a
+# The same for pictures that are compressed again: a cell of a small picture's perturbation is a
 # pixel, so that JPEG removes what was not made to survive it.
 RECOMPRESSED, _TRANSFORMATIONS = "miue_robust", ("none", "jpeg75")
-USELESS = "--recompressed changes nothing here: it is for pictures in colour of at most 32 pixels."
-COMPRESSED_SIDE = 32  # pixels; larger pictures get nothing from --recompressed
-# Pixels a side of the perturbation before it is carried to the size of a picture, at most: what
-# victims of the proof see, because a coarser one protects less (docs/folders.md). Of many pictures
-# it would take too long. Small pictures get one as large as they are: from a larger one they would
-# lose the finest detail.
+USELESS = (
+  "--recompressed changes nothing here: it is for pictures in colour of at most "
+  f"{SMALL_SIDE} pixels."
+)
+# Pixels a side of a perturbation before it is carried to the size of a picture, at most. Small
+# pictures get one as large as they are: from a larger one they would lose the finest detail.
 SIZE = 64
-_SIZE_OF_MANY = 32
+_OLD_SIZE = 32  # of keys that do not have it
 _SMALLEST = 8
+# Cells a side of a sign in the pattern of a larger picture. Interpolation would take most of the
+# strength from single cells.
+_BLOCK = 2
 STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
 
-# Part of the perturbation's strength that smooth areas get, because changes are seen there first.
-# Less than all costs protection (docs/folders.md), so small pictures keep all of it, and so do gray
-# ones, whose patterns must stay whole.
+# Part of the perturbation's strength that smooth areas of large pictures in colour get, because
+# changes are seen there first. Less than all costs protection (docs/folders.md).
 _SMOOTH_AREAS = 0.5
-_SMALL_SIDE = 64  # pixels
+_LARGE_SIDE = 128  # pixels; smaller pictures keep all of it
 # Pixels a side of what the victims of the proof see. Pictures that are as small as their
 # perturbation are seen at their own size, as those who collect such pictures use them.
 PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and prove little
-# Pixels a side up to which pictures were measured as protected, and what is known of larger ones.
-PROTECTED_SIDE = 32
+# What is known beforehand of pictures that are larger than `SMALL_SIDE`.
 LARGER = (
-  f"Pictures of more than {PROTECTED_SIDE} pixels a side were never measured as protected. From "
-  "500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 72 %, where originals "
-  "give 93 and guessing 25 %; from photographs of megapixels they learned as much as from the "
-  "originals. More pictures of a class help, and so do smaller pictures: with 200 a class of 32 x "
-  "32 pixels they recognised 22 to 28 %, where originals give 58 and guessing 10 %."
+  f"Pictures of more than {SMALL_SIDE} pixels a side are protected in part at most, as far as "
+  "measured: of 500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 51 %, "
+  "where originals give 93 and guessing 25 %. They get one pattern for each class, which averages "
+  "of the published pictures show. Smaller pictures are protected better: of 200 a class of 32 x "
+  "32 pixels networks recognised 22 to 28 %, where originals give 58 and guessing 10 %."
 )
 _PATTERNS = "autocorrelation"  # how `patterns.drawn` draws; another way needs another name
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
@@ -55,8 +59,7 @@ LEAST = 5  # pictures a class that a proof needs
 SMALL = {"name": "small_cnn", "width": 24, "normalise": "none"}  # source model of few pictures
 LARGE = {"name": "resnet18", "width": 16, "normalise": "none"}  # of many
 _MANY = 5000  # pictures
-# Pictures that the source model sees, at least, over all epochs, by the size of the perturbation.
-_PASSES = {_SIZE_OF_MANY: 72_000, SIZE: 36_000}
+_PASSES = 72_000  # pictures that the source model sees, at least, over all epochs
 _EPOCHS = 16, 50  # least and most epochs of the generation
 _LEAST_EPOCHS = 4  # with little time
 # Updates of a victim of the proof: after fewer, networks have learned little from any pictures.
@@ -102,8 +105,10 @@ class Choice:
     victims: Victims of the proof.
     seen: Pixels a side of what victims see.
     seed: Seed of every random draw.
-    gray: Whether the pictures are gray, which get patterns of their classes (`owner.patterns`)
-      with the budget of `method`, without its source model.
+    gray: Whether the pictures are gray.
+    patterned: Whether pictures get patterns of their classes (`owner.patterns`) with the budget of
+      `method`, without its source model.
+    block: Cells a side of a sign of these patterns.
     size: Pixels a side of the perturbation before it is carried to the size of a picture.
     floor: Strength of the perturbation in smooth areas, as a part of the whole.
   """
@@ -113,7 +118,9 @@ class Choice:
   seen: int
   seed: int
   gray: bool = False
-  size: int = _SIZE_OF_MANY
+  patterned: bool = False
+  block: int = 1
+  size: int = _OLD_SIZE
   floor: float = _SMOOTH_AREAS
 
   @property
@@ -124,7 +131,7 @@ class Choice:
   @property
   def compressible(self) -> bool:
     """Returns whether `--recompressed` would change something that it has not changed yet."""
-    return not (self.gray or self.recompressed or self.seen > COMPRESSED_SIDE)
+    return not (self.patterned or self.recompressed or self.seen > SMALL_SIDE)
 
   @property
   def stronger(self) -> str:
@@ -149,11 +156,12 @@ class Choice:
       victims = tuple(Victim(**victim) for victim in values["victims"])
       seen, seed = int(values["seen"]), int(values["seed"])
       # Keys of older versions do not have the following values.
-      gray, size = bool(values.get("gray", False)), int(values.get("size", _SIZE_OF_MANY))
+      gray, size = bool(values.get("gray", False)), int(values.get("size", _OLD_SIZE))
+      patterned, block = bool(values.get("patterned", gray)), int(values.get("block", 1))
       floor = float(values.get("floor", _SMOOTH_AREAS))
-      if gray and values.get("patterns") != _PATTERNS:
-        raise UserError("it has other patterns of gray pictures")
-      return cls(method, victims, seen, seed, gray, size, floor)
+      if patterned and values.get("patterns") != _PATTERNS:
+        raise UserError("it has other patterns of classes")
+      return cls(method, victims, seen, seed, gray, patterned, block, size, floor)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -210,28 +218,30 @@ def choose(
     )
   if total < 4:
     raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
-  size = min(max(side, _SMALLEST), SIZE if total < _MANY else _SIZE_OF_MANY)
-  fine = recompressed and not gray and side <= COMPRESSED_SIDE
+  size = min(max(side, _SMALLEST), SIZE)
+  large = side > SMALL_SIDE
+  fine = recompressed and not gray and not large
   return Choice(
-    _method(total, size, STRENGTHS[strength], RECOMPRESSED if fine else METHOD),
+    _method(total, STRENGTHS[strength], RECOMPRESSED if fine else METHOD),
     _victims(total),
     size if side <= size else PROOF_SIZE,
     seed,
     gray,
+    patterned=gray or large,
+    block=_BLOCK if large else 1,
     size=size,
-    floor=1.0 if gray or side <= _SMALL_SIDE else _SMOOTH_AREAS,
+    floor=_SMOOTH_AREAS if side > _LARGE_SIDE and not gray else 1.0,
   )
 
 
-def _method(total: int, size: int, epsilon: float, name: str) -> AlternatingSettings:
+def _method(total: int, epsilon: float, name: str) -> AlternatingSettings:
   source = min(64, 2 ** int(np.log2(max(total // 4, 2))))
   batch = min(256, -(-total // source) * source)
   least, most = _EPOCHS
-  passes = next(number for largest, number in _PASSES.items() if size <= largest)
   values: dict[str, Any] = {
     "name": name,
     "epsilon": epsilon,
-    "epochs": min(max(least, round(passes / total)), most),
+    "epochs": min(max(least, round(_PASSES / total)), most),
     "step_size_start": epsilon / 5,
     "step_size_end": epsilon * 0.075,
     "augment": "crop_flip",
@@ -313,7 +323,7 @@ def advice(counts: Mapping[str, int], side: int, *, narrow: bool = False) -> lis
     if counts[name] < LEAST:
       said += f" With fewer than {LEAST} nothing can be tested."
     found.append(said)
-  if side > PROTECTED_SIDE:
+  if side > SMALL_SIDE:
     found.append(LARGER)
   if narrow:
     found.append(

@@ -129,12 +129,12 @@ def estimate(
   making = Sizes((choice.size, choice.size, 3), max(count, *config.batch_sizes), 1, classes)
   proving = dataclasses.replace(making, image=(choice.seen, choice.seen, 3))
   built, timings = programs.build(config, making), {}
-  # The patterns of gray pictures take no network; the source model tells how fast victims are.
-  for name in ("source",) if choice.gray else programs.generation(built):
+  # Patterns of classes take no network; the source model tells how fast victims are.
+  for name in ("source",) if choice.patterned else programs.generation(built):
     watch = Stopwatch(built[name])
     timings[name] = plan.Timing(watch.measure(_SECONDS), watch.compile_seconds)
   made = 0.0
-  if not choice.gray:
+  if not choice.patterned:
     made = sum(built[name].total * timing.step for name, timing in timings.items())
   compiling = sum(timing.compile for timing in timings.values())
   # Victims train as the source model does; their arithmetic tells how much longer they take.

@@ -40,7 +40,7 @@ def first(
     labels: Their classes, `[N]`.
     classes: Names of the classes.
   """
-  if choice.gray:
+  if choice.patterned:
     return patterns.perturbations(choice, labels, len(classes))
   images, numbers = _paired(small, labels)
   dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
@@ -78,7 +78,7 @@ def further(
   Raises:
     UserError: The source model is lost or damaged.
   """
-  if choice.gray:
+  if choice.patterned:
     return patterns.perturbations(choice, new[1], len(classes))
   if not files.exists(store.source):
     raise UserError(

@@ -1,7 +1,7 @@
-"""Draws the patterns of gray pictures: random signs of a few pixels for each class, which repeat.
+"""Draws patterns of random signs, one for each class, which repeat after a few of them.
 
-Radiographs and scans of one class are alike: networks learn them whatever is added to each, but not
-if all of a class get one pattern that they notice first. A pattern that repeats every few pixels
+Gray pictures and larger ones in colour get them. Networks learn such pictures whatever is added to
+each, but less if all of a class get one pattern that they notice first. A pattern that repeats
 looks the same wherever a network crops, and one that no network made depends on none of them.
 Convolutions tell classes apart at once if the noise of each has another autocorrelation (Sandoval-
 Segura et al., "Autoregressive Perturbations for Data Poisoning", NeurIPS 2022). docs/folders.md
@@ -16,9 +16,9 @@ import numpy as np
 from miue_jax import budget
 from miue_jax.owner.choose import Choice
 
-_SIDE = 4  # pixels
-_FEW = 80  # classes; of more, 4 x 4 pixels have too few patterns that networks tell apart
-_LARGER = 8  # pixels
+_SIDE = 4  # signs
+_FEW = 80  # classes; of more, 4 x 4 signs have too few patterns that networks tell apart
+_LARGER = 8  # signs
 _TRIES = 1000
 # Shifts within the window of two convolutions of 3 x 3 pixels.
 _NEAR = np.array(list(itertools.product(range(-2, 3), repeat=2)))
@@ -32,7 +32,7 @@ def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarra
     labels: Classes of the pictures, `[N]`.
     classes: Number of classes.
   """
-  patterns = drawn(classes, choice.seed)
+  patterns = drawn(classes, choice.seed).repeat(choice.block, axis=1).repeat(choice.block, axis=2)
   repeats = -(-choice.size // patterns.shape[1])
   whole = np.tile(budget.budget(choice.method.epsilon) * patterns, (1, repeats, repeats))
   whole = whole[:, : choice.size, : choice.size, None].astype(np.int8)

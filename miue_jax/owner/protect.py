@@ -198,7 +198,7 @@ def _ask_again(
   if not secret.entries or any(source in rounds for source in loaded.sources):
     return  # an interrupted protection continues
   total = len(loaded.pictures)
-  company = 0 if choice.gray else min(_COMPANY, total - new)
+  company = 0 if choice.patterned else min(_COMPANY, total - new)
   values = secret.settings.get("expected", {})
   expected = estimate.of_additions(values, choice, new, company, total)
   if expected and expected.seconds > _LONG:
@@ -263,7 +263,7 @@ def _perturb(
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
-    chosen = chosen[:0] if choice.gray else chosen  # patterns are compared with nothing
+    chosen = chosen[:0] if choice.patterned else chosen  # patterns are compared with nothing
     published = (secret.get(loaded.pictures[number].path) for number in chosen)
     sound = [entry and not publish.is_altered(entry, request.files) for entry in published]
     chosen = chosen[np.array(sound, bool)]

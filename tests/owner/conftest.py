@@ -24,7 +24,6 @@ def quick(monkeypatch, quick_compiler):
   monkeypatch.setattr(choose, "SMALL", {"name": "small_cnn", "width": 2, "normalise": "none"})
   monkeypatch.setattr(choose, "PROOF_SIZE", 8)
   monkeypatch.setattr(choose, "SIZE", 8)
-  monkeypatch.setattr(choose, "COMPRESSED_SIDE", 8)
   victims = tuple(choose.Victim("a linear model", "linear", 1, epochs) for epochs in (1, 2))
   monkeypatch.setattr(choose, "_victims", lambda total: victims)
   monkeypatch.setattr(

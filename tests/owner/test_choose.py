@@ -33,31 +33,46 @@ def test_batches_are_never_larger_than_the_pictures(count):
 
 
 def test_a_choice_survives_the_key():
-  for gray in (False, True):
-    choice = choose.choose({"a": 30, "b": 40}, "high", 28 if gray else 100, 7, gray=gray)
-    assert choice.floor == (1.0 if gray else 0.5)
+  for side, gray in ((28, True), (28, False), (100, True), (100, False)):
+    choice = choose.choose({"a": 30, "b": 40}, "high", side, 7, gray=gray)
     stored = json.loads(json.dumps(choice.stored()))
     assert choose.Choice.restored(stored) == choice
-  del stored["gray"], stored["size"], stored["floor"]  # as older versions wrote it
+  stored.pop("patterned")
+  for gray in (False, True):  # as older versions wrote it
+    assert choose.Choice.restored(stored | {"gray": gray}).patterned == gray
+  del stored["gray"], stored["size"], stored["floor"], stored["block"]
   assert choose.Choice.restored(stored) == dataclasses.replace(
-    choice, gray=False, size=32, floor=0.5
+    choice, gray=False, patterned=False, block=1, size=32, floor=0.5
   )
 
 
-def test_other_patterns_of_gray_pictures_are_not_mixed_with_those_of_today():
+@pytest.mark.parametrize(
+  ("side", "gray", "patterned", "block", "floor"),
+  [
+    (32, False, False, 1, 1.0),
+    (32, True, True, 1, 1.0),
+    (33, False, True, 2, 1.0),
+    (129, False, True, 2, 0.5),
+    (4000, True, True, 2, 1.0),
+  ],
+)
+def test_gray_and_larger_pictures_get_patterns(side, gray, patterned, block, floor):
+  choice = choose.choose({"a": 30, "b": 40}, "medium", side, 7, gray=gray)
+  assert (choice.patterned, choice.block, choice.floor) == (patterned, block, floor)
+
+
+def test_other_patterns_are_not_mixed_with_those_of_today():
   stored = choose.choose({"a": 50, "b": 50}, "medium", 28, 0, gray=True).stored()
-  assert choose.Choice.restored(stored).gray
-  with pytest.raises(UserError, match="other patterns of gray pictures"):
+  assert choose.Choice.restored(stored).patterned
+  with pytest.raises(UserError, match="other patterns of classes"):
     choose.Choice.restored(stored | {"patterns": "signs"})
 
 
 @pytest.mark.parametrize(
   ("side", "count", "size", "seen"),
-  [(0, 9, 8, 8), (28, 9, 28, 28), (48, 9, 48, 48), (4000, 9, 64, 64), (48, 2500, 32, 64)],
+  [(0, 9, 8, 8), (28, 9, 28, 28), (48, 9, 48, 48), (4000, 9, 64, 64), (48, 2500, 48, 48)],
 )
-def test_perturbations_are_as_large_as_what_victims_see_unless_there_are_many(
-  side, count, size, seen
-):
+def test_perturbations_are_as_large_as_what_victims_see(side, count, size, seen):
   choice = choose.choose({"a": count, "b": count}, "medium", side, 0)
   assert (choice.size, choice.seen) == (size, seen)
 
@@ -95,7 +110,7 @@ def test_advice_names_the_smallest_class():
 
 def test_advice_warns_of_larger_pictures_however_many_there_are():
   (larger,) = choose.advice({"a": 5000, "b": 5000}, 33)
-  assert larger.startswith("Pictures of more than 32 pixels a side were never measured as")
+  assert larger.startswith("Pictures of more than 32 pixels a side are protected in part at most")
 
 
 def test_a_few_pictures_tell_side_colour_and_range(tmp_path):

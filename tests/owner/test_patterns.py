@@ -1,4 +1,4 @@
-"""Tests the patterns of gray pictures: balanced, unlike each other, repeated, from the seed."""
+"""Tests the patterns of classes: balanced, unlike each other, repeated, from the seed."""
 
 import itertools
 
@@ -50,8 +50,10 @@ def test_keys_of_today_draw_the_same_patterns_for_ever():
   ]
 
 
-@pytest.mark.parametrize(("side", "strength"), [(28, 8), (30, 4), (32, 16)])
-def test_every_picture_of_a_class_gets_its_pattern_from_edge_to_edge(side, strength):
+@pytest.mark.parametrize(
+  ("side", "strength", "block"), [(28, 8, 1), (30, 4, 1), (32, 16, 1), (50, 8, 2)]
+)
+def test_every_picture_of_a_class_gets_its_pattern_from_edge_to_edge(side, strength, block):
   name = {4: "low", 8: "medium", 16: "high"}[strength]
   choice = choose.choose({"a": 9, "b": 9, "c": 9}, name, side, 7, gray=True)
   labels = np.array([2, 0, 2])
@@ -59,7 +61,7 @@ def test_every_picture_of_a_class_gets_its_pattern_from_edge_to_edge(side, stren
   assert found.dtype == np.int8
   assert found.shape == (3, side, side, 3)
   for row, column in itertools.product(range(side), repeat=2):
-    expected = strength * patterns.drawn(3, 7)[labels, row % 4, column % 4]
+    expected = strength * patterns.drawn(3, 7)[labels, row // block % 4, column // block % 4]
     np.testing.assert_array_equal(found[:, row, column], expected[:, None].repeat(3, 1))
 
 

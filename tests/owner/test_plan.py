@@ -28,7 +28,7 @@ def test_a_plan_warns_of_larger_pictures_beforehand(quick, tmp_path, monkeypatch
   for name in ("a", "bbb"):
     toy_pictures.toy(tmp_path / "photos", name, 4)
   lines = []
-  monkeypatch.setattr(choose, "PROTECTED_SIDE", 19)  # the toy pictures have 20 pixels
+  monkeypatch.setattr(choose, "SMALL_SIDE", 19)  # the toy pictures have 20 pixels
   plan.plan(tmp_path / "photos", None, None, 0, 100.0, None, lines.append)
   assert lines.index(choose.LARGER) < lines.index("Measuring how long this machine takes ...")
 

@@ -72,9 +72,10 @@ def test_tomorrow_only_new_pictures_are_made(photos, tmp_path):
 @pytest.mark.long
 def test_new_pictures_are_made_to_survive_jpeg_as_the_first_were(photos, tmp_path, monkeypatch):
   out = tmp_path / "out"
-  _, said = run(photos, out, recompressed=True)  # the toy pictures are larger
+  with monkeypatch.context() as smaller:
+    smaller.setattr(choose, "SMALL_SIDE", 8)  # the toy pictures are larger
+    _, said = run(photos, out, recompressed=True)
   assert choose.USELESS in said
-  monkeypatch.setattr(choose, "COMPRESSED_SIDE", 32)
   out = tmp_path / "small"
   _, said = run(photos, out, recompressed=True)
   assert choose.USELESS not in said
@@ -202,8 +203,7 @@ def toy_key(path, settings):
 
 
 @pytest.mark.slow
-def test_what_stops_a_protection(photos, tmp_path, monkeypatch):
-  monkeypatch.setattr(choose, "COMPRESSED_SIDE", 32)
+def test_what_stops_a_protection(photos, tmp_path):
   out = tmp_path / "out"
   run(photos, out)
   with pytest.raises(UserError, match="was protected without --recompressed: leave it out"):
