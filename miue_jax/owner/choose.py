@@ -48,8 +48,8 @@ FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and p
 # What is known beforehand of pictures that are larger than `SMALL_SIDE`.
 LARGER = (
   f"Pictures of more than {SMALL_SIDE} pixels a side are protected in part at most, as far as "
-  "measured: of 500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 51 %, "
-  "where originals give 93 and guessing 25 %. They get one pattern for each class, which averages "
+  "measured: of 500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 53 %, "
+  "where originals give 88 and guessing 25 %. They get one pattern for each class, which averages "
   "of the published pictures show. Smaller pictures are protected better: of 200 a class of 32 x "
   "32 pixels networks recognised 22 to 28 %, where originals give 58 and guessing 10 %."
 )
@@ -316,9 +316,8 @@ def advice(counts: Mapping[str, int], side: int, *, narrow: bool = False) -> lis
   if counts[name] < FEW:
     said = (
       f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
-      "expect little or no protection: the perturbation is made in more epochs, but networks that "
-      "were tried learned nearly as much from it as from originals. The verdict states how "
-      "uncertain it is."
+      "expect little or no protection: networks that were tried learned nearly as much from such "
+      "pictures as from originals. The verdict states how uncertain it is."
     )
     if counts[name] < LEAST:
       said += f" With fewer than {LEAST} nothing can be tested."
