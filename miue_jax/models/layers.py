@@ -93,7 +93,10 @@ def conv_norm(
   activations for it.
   """
   norm = batch_norm(train, dtype)
-  scale, shift = (None, None) if train or norm.is_initializing() else _affine(norm)
+  # Whoever asks for the results of all layers gets those of both.
+  asked = norm.is_mutable_collection("intermediates")
+  apart = train or asked or norm.is_initializing()
+  scale, shift = (None, None) if apart else _affine(norm)
   promote: Any = functools.partial(_scaled, scale)
   # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
   x = conv(
