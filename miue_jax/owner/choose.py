@@ -135,7 +135,7 @@ class Choice:
 
   @property
   def stronger(self) -> str:
-    """What a higher strength is called, in a sentence; empty if there is none."""
+    """Returns the option for the highest strength, as text for advice; empty if it was chosen."""
     highest = self.method.epsilon > max(STRENGTHS.values()) - 1e-9
     return "" if highest else "--strength high (which has not been measured)"
 

@@ -142,8 +142,7 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
       return min(picture.colour.shape[:2]), gray, narrow
     return None
 
-  step = max(1, -(-len(pictures) // _FEW))  # up to the last class
-  known = [result for result in threads.each(read, pictures[::step]) if result]
+  known = [result for result in threads.each(read, some(pictures, _FEW)) if result]
   sides, gray, narrow = zip(*known, strict=True) if known else ((), (), ())
   return Sampled(int(np.median(sides)) if sides else 0, bool(gray) and all(gray), any(narrow))
 

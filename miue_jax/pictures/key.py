@@ -189,7 +189,7 @@ class Key:
 
   @property
   def entries(self) -> Sequence[Entry]:
-    """The entry of every picture, the latest for a name and for a published file."""
+    """Returns the entry of every picture: the latest for a name and for a published file."""
     return list(self._entries.values())
 
   def get(self, name: str) -> Entry | None:

@@ -53,7 +53,7 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-  """The kernels of one step on one device.
+  """Counts the kernels of one step on one device.
 
   Attributes:
     convolutions: Convolutions, with everything that is fused into them.

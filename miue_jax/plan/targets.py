@@ -161,8 +161,8 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
     return Cost(flops, arguments, peak - arguments, peak, (), seconds=spent, fits=False)
   found = analyse(compiled, target.devices)
   analysis = compiled.cost_analysis() or {}
-  # On TPUs the working memory is in `peak_memory` alone.
   hlo = compiled.as_text() or ""
+  # On TPUs the working memory is in `peak_memory` alone.
   peak = max(found.peak, getattr(compiled.memory_analysis(), "peak_memory_in_bytes", 0))
   return dataclasses.replace(
     found,
