@@ -30,6 +30,21 @@ def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
   return x
 
 
+def chunk(step: Step) -> Callable[[Any, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]:
+  """Returns what is compiled: steps from `first` to `stop` as one loop, at most 64 of them.
+
+  It is `(carry, constants, first, stop) -> (carry, reached)`. On CPUs it takes one step.
+  """
+  if cpu.in_use():
+    return lambda carry, constants, first, stop: (step(carry, constants, first), first + 1)
+
+  def advance(carry, constants, first, stop):
+    last = jnp.minimum(first + _CHUNK, stop)
+    return jax.lax.fori_loop(first, last, lambda i, c: step(c, constants, i), carry), last
+
+  return advance
+
+
 def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
   """Turns `step(carry, constants, index) -> carry` into a loop over indices.
 
@@ -41,15 +56,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     with `reached < stop`. `tick(index)` is called after each dispatch with the number of steps
     done.
   """
-  on_device = not cpu.in_use()
-  chunk = _CHUNK if on_device else 1
-
-  def advance(carry, constants, first, stop):
-    if not on_device:
-      return step(carry, constants, first), first + 1
-    last = jnp.minimum(first + chunk, stop)
-    return jax.lax.fori_loop(first, last, lambda i, c: step(c, constants, i), carry), last
-
+  advance, length = chunk(step), 1 if cpu.in_use() else _CHUNK
   jitted = None  # It is made for the first arguments; later arguments have about the same shapes.
 
   def run(carry, constants, start, stop, tick=lambda index: None):
@@ -60,7 +67,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
       jitted = jitted or allocator.jitted(advance, carry, constants, first, last)
       carry, first = jitted(carry, constants, first, last)
       jax.block_until_ready(carry)
-      start = min(start + chunk, stop)
+      start = min(start + length, stop)
       tick(start)
     return carry, start
 

@@ -74,7 +74,8 @@ class Alternating(Stepwise):
       lambda parts, data, perturbed, size: data.replace(delta=(parts["delta"], perturbed)),
     )
     sign_steps = self.sign_steps(module, settings, sizes.classes, auxiliary)
-    move = delta_stage(settings, delta_steps, settings.steps, sign_steps)
+    freeze = source.freezer(module, sizes.image)
+    move = delta_stage(settings, delta_steps, settings.steps, sign_steps, freeze)
     learned = ("source_loss", "source_accuracy")
     moved = ("objective", "poisoned_accuracy") if settings.stop_error else ("objective",)
 

@@ -69,10 +69,11 @@ class Attack(Stepwise):
       ("source", "sums"),
       lambda parts, data, perturbed, size: data,
     )
+    freeze = source.freezer(module, sizes.image)
     sign_steps = sign_step.delta_step(
       module, settings, self.objective, auxiliary=auxiliary, transformation=transformation
     )
-    move = delta_stage(settings, batches * settings.steps, settings.steps, sign_steps)
+    move = delta_stage(settings, batches * settings.steps, settings.steps, sign_steps, freeze)
     keep = Stage(
       "keep",
       settings.batch_size,
@@ -83,6 +84,7 @@ class Attack(Stepwise):
       lambda parts, data, perturbed, size: DeltaPass(
         parts["source"], data.replace(delta=parts["delta"]), perturbed, perturbed, size
       ),
+      lambda constants: constants.replace(source=freeze(constants.source)),
     )
     learned, size = ("source_loss", "source_accuracy"), settings.step_size
 

@@ -56,7 +56,8 @@ class Continuation(Stepwise):
     module, optimiser = source.network(settings, outputs, sizes.image, steps)
     auxiliary = self.method.auxiliary(settings) if self.method.auxiliary else None
     sign_steps = self.method.sign_steps(module, settings, sizes.classes, auxiliary)
-    move = delta_stage(settings, steps, settings.steps, sign_steps)
+    freeze = source.freezer(module, sizes.image)
+    move = delta_stage(settings, steps, settings.steps, sign_steps, freeze)
 
     def start(key, delta):
       parts = source.start(key, module, optimiser, sizes.image, auxiliary)

@@ -16,7 +16,7 @@ from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.config import Method
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
-from miue_jax.train.step import Pass, State, pass_spec
+from miue_jax.train.step import Frozen, Pass, pass_spec
 
 
 class Delta(flax.struct.PyTreeNode):
@@ -126,14 +126,14 @@ class DeltaPass(flax.struct.PyTreeNode):
   """Constants of a delta pass.
 
   Attributes:
-    source: The source model, which is frozen; None for methods without one.
+    source: The source model; None for methods without one.
     data: The pass over the images.
     perturbed: Rows that are perturbed, bool `[rows]`.
     compared: Rows that the objective compares, bool `[rows]`.
     step_size: Size of a sign step in [0, 1] pixel units.
   """
 
-  source: State | None
+  source: Frozen | None
   data: Pass
   perturbed: jax.Array
   compared: jax.Array
@@ -145,7 +145,6 @@ class DeltaPass(flax.struct.PyTreeNode):
     rows: Any = jax.P(AXIS)
     whole: Any = jax.P()
     return DeltaPass(whole, pass_spec(Delta.spec(settings)), rows, rows, whole)
-
 
 def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
   """Returns lanes for the batches of the source model, if there is one, and of delta.

@@ -46,6 +46,11 @@ def start(
   }
 
 
+def freezer(module: nn.Module, image: tuple[int, ...]) -> Callable[[step.State], step.Frozen]:
+  """Returns the function from a source model in training to the one that sign steps apply."""
+  return lambda state: step.Frozen.of(module, state, image)
+
+
 def transformation(settings: Sourced) -> Transformation:
   """Returns the input transformation of a method: a draw of its `transformations`, if any."""
   names = getattr(settings, "transformations", ())

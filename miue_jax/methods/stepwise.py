@@ -53,6 +53,8 @@ class Stage:
     changes: Names of the parts that form the carry, a tuple.
     constants: Makes the constants, `(parts, pass, perturbed rows, step size) -> constants`; from
       partition specs it makes the specs of the constants.
+    prepared: Computes once for a turn what all of its steps need, `constants -> constants`;
+      traceable.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Stage:
   step: loops.Step
   changes: tuple[str, ...]
   constants: Callable[[Mapping[str, Any], step.Pass, Any, Any], Any]
+  prepared: Callable[[Any], Any] = lambda constants: constants
 
 
 class Reading(NamedTuple):
@@ -241,7 +244,7 @@ def _runner(
     size = sharding.replicate(np.float32(turn.step_size))
     carry, reached = loops_of[stage.name](
       tuple(parts[name] for name in stage.changes),
-      stage.constants(parts, data, perturbed, size),
+      stage.prepared(stage.constants(parts, data, perturbed, size)),
       turn.first + first,
       turn.first + stop,
       tick=lambda index: tick(index - turn.first),
@@ -285,7 +288,7 @@ def _phase(procedure: Procedure, stage: Stage, settings: Any, sizes: Sizes) -> P
     parts |= procedure.start(lambda name: jax.random.key(0), delta)
     data = step.example_pass(procedure.layout, images, labels, stage.batch)
     size, perturbed = jnp.float32(turns[0].step_size), jnp.ones(len(images), bool)
-    constants = stage.constants(parts, data, perturbed, size)
+    constants = stage.prepared(stage.constants(parts, data, perturbed, size))
     return tuple(parts[name] for name in stage.changes), constants
 
   return Phase(
@@ -304,10 +307,23 @@ def _phase(procedure: Procedure, stage: Stage, settings: Any, sizes: Sizes) -> P
   )
 
 
-def delta_stage(settings: Any, steps: int, passes: float, sign_step: loops.Step) -> Stage:
+def delta_stage(
+  settings: Any,
+  steps: int,
+  passes: float,
+  sign_step: loops.Step,
+  freeze: Callable[[Any], Any] = lambda source: source,
+) -> Stage:
   """Returns the stage that moves delta by sign steps against the source model, part "source".
 
   The objective compares the images that are perturbed, or those of part "compared" if it is there.
+
+  Args:
+    settings: Settings of the method.
+    steps: Steps of one turn.
+    passes: Passes over the images in one turn.
+    sign_step: The step.
+    freeze: Makes `DeltaPass.source` from the source model (`source.freezer`).
   """
   return Stage(
     "delta",
@@ -319,6 +335,7 @@ def delta_stage(settings: Any, steps: int, passes: float, sign_step: loops.Step)
     lambda parts, data, perturbed, size: DeltaPass(
       parts["source"], data, perturbed, parts.get("compared", perturbed), size
     ),
+    lambda constants: constants.replace(source=freeze(constants.source)),
   )
 
 

@@ -38,11 +38,12 @@ from miue_jax.models import (
   vit,
   wide_resnet,
 )
+from miue_jax.models.layers import FOLDED
 from miue_jax.models.network import Network
 from miue_jax.settings.config import Model
 from miue_jax.settings.errors import UserError
 
-__all__ = ["MODELS", "Model", "Network", "build", "infer", "init"]
+__all__ = ["MODELS", "Model", "Network", "build", "fold", "infer", "init"]
 
 MODELS: dict[str, Callable[[Model, int], Network]] = {
   "small_cnn": small_cnn.SmallCNN,
@@ -99,6 +100,27 @@ def infer(network: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Ar
   """Returns features and logits of float images, with batch norm in inference mode."""
   outputs: Any = network.apply(variables, images, train=False)
   return outputs
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def fold(
+  network: nn.Module, variables: dict[str, Any], image_shape: tuple[int, ...]
+) -> dict[str, Any]:
+  """Returns the weights of convolutions into which batch norm with running statistics went.
+
+  Together with the variables they are variables for `infer`, which would compute them every time.
+
+  Args:
+    network: Network made by `build`.
+    variables: Its variables.
+    image_shape: Shape (height, width, channel) of the images.
+
+  Returns:
+    The weights, under the key "folded"; empty for a network without such convolutions.
+  """
+  # Only the weights are computed: the forward pass is dead code.
+  images = jnp.zeros((1, *image_shape))
+  return dict(network.apply(variables, images, train=False, mutable=[FOLDED])[1])
 
 
 @functools.lru_cache(maxsize=16)

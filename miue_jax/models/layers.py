@@ -25,6 +25,8 @@ conv = functools.partial(
 )
 dense = functools.partial(nn.Dense, kernel_init=he_normal)
 
+FOLDED = "folded"  # collection of the weights and shifts into which batch norm went
+
 
 def normalise(images: jax.Array, how: str) -> jax.Array:
   """Shifts and scales images to the input of a network.
@@ -90,14 +92,14 @@ def conv_norm(
   It maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`, with
   sizes rounded up. `groups` is the number of groups of channels. Without `train` batch norm is an
   affine map, which the weights of the convolution take on: a GPU then needs no pass over the
-  activations for it.
+  activations for it. These weights are kept in the collection `FOLDED` if that is mutable, and are
+  taken from there if they are in it.
   """
   norm = batch_norm(train, dtype)
   # Whoever asks for the results of all layers gets those of both.
   asked = norm.is_mutable_collection("intermediates")
   apart = train or asked or norm.is_initializing()
-  scale, shift = (None, None) if apart else _affine(norm)
-  promote: Any = functools.partial(_scaled, scale)
+  promote: Any = dtypes.promote_dtype if apart else functools.partial(_scaled, norm)
   # "SAME" would pad a strided convolution on one side only; PyTorch pads both.
   x = conv(
     channels,
@@ -108,7 +110,9 @@ def conv_norm(
     dtype=dtype,
     promote_dtype=promote,
   )(x)
-  return norm(x) if shift is None else x + shift.astype(x.dtype)
+  if apart:
+    return norm(x)
+  return x + _kept(norm, "shift", lambda: _affine(norm)[1].astype(x.dtype))
 
 
 def _affine(norm: nn.BatchNorm) -> tuple[jax.Array, jax.Array]:
@@ -120,11 +124,21 @@ def _affine(norm: nn.BatchNorm) -> tuple[jax.Array, jax.Array]:
 
 
 def _scaled(
-  scale: jax.Array | None, x: jax.Array, kernel: jax.Array, bias: None, *, dtype: str
+  norm: nn.BatchNorm, x: jax.Array, kernel: jax.Array, bias: None, *, dtype: str
 ) -> Sequence[Any]:
   """Returns the operands of a convolution in their common type, its weights scaled before."""
-  kernel = kernel if scale is None else kernel * scale
+  kernel = _kept(norm, "kernel", lambda: (kernel * _affine(norm)[0]).astype(dtype))
   return dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
+
+
+def _kept(norm: nn.BatchNorm, name: str, make: Callable[[], jax.Array]) -> jax.Array:
+  """Returns a value of the collection `FOLDED`, or makes it and keeps it there if that is asked."""
+  if norm.has_variable(FOLDED, name):
+    return norm.get_variable(FOLDED, name)
+  value = make()
+  if norm.is_mutable_collection(FOLDED):
+    norm.put_variable(FOLDED, name, value)
+  return value
 
 
 def stem(

@@ -32,6 +32,7 @@ _PARTS = {
   lanes.Table: "dataset (uint8 images, labels, ids)",
   Delta: "delta (int16)",
   step.State: "networks with optimiser state",
+  step.Frozen: "networks with optimiser state",
 }
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from miue_jax import models
-from miue_jax.machine import cpu
+from miue_jax.machine import cpu, loops
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import METHODS
 from miue_jax.methods.method import Phase
@@ -63,6 +63,13 @@ class Program(Phase):
     labels = (generator.permutation(self.rows) % self.classes).astype(np.int32)
     made = jax.jit(self.arguments, compiler_options=_unoptimised())(images, labels)
     return jax.device_put(*self._with_shardings(made))
+
+  def lowered(self) -> jax.stages.Lowered:
+    """Returns what an accelerator runs: a loop over steps, whose bounds are arguments."""
+    if self.step is None:
+      return self.function.lower(*self.abstract())
+    *arguments, index = self.abstract()
+    return jax.jit(loops.chunk(self.step), donate_argnums=0).lower(*arguments, index, index)
 
   def compile(self) -> jax.stages.Compiled:
     """Compiles one step ahead of time; nothing is computed."""

@@ -148,7 +148,7 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
   options: dict[str, Any] | None = {"xla_gpu_autotune_level": 0} if target.chip.gpu else None
   began = time.perf_counter()
   try:
-    compiled = program.function.lower(*program.abstract()).compile(compiler_options=options)
+    compiled = program.lowered().compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     needed = _NEEDED.search(str(error))
     if not needed:

@@ -40,7 +40,8 @@ def moved(hlo: str) -> int:
 
   An operation reads its operands and writes its results, and a fusion is one operation. Gathers and
   slices read what they return; updates in place read and write what is new. Memory on the chip and
-  the padding of layouts do not count. The body of a loop counts as often as it runs.
+  the padding of layouts do not count. The body of a loop counts as often as it runs. Of a loop over
+  steps, whose number the program does not know, one step counts and nothing before it.
   """
   return sum(step.times * step.size for step in _executed(hlo))
 
@@ -49,7 +50,7 @@ def kernels(hlo: str) -> Kernels:
   """Returns the kernels that one device starts in one run of a scheduled HLO module.
 
   Transfers into the memory on the chip, which overlap with kernels, and the starts of collectives
-  do not count. The body of a loop counts as often as it runs.
+  do not count. Loops count as for `moved`.
   """
   convolutions = others = copies = transposes = rearranged = 0
   for step in _executed(hlo):
@@ -97,7 +98,7 @@ def _executed(hlo: str) -> Iterator[_Step]:
   def steps(name: str, times: int) -> Iterator[_Step]:
     for line in computations[name]:
       if line.op == "while" and (found := _BODY.search(line.text)):
-        yield from steps(found[2], times * _trips(line, computations[found[1]]))
+        yield from steps(found[2], times * max(1, _trips(line, computations[found[1]])))
       elif line.op in ("call", "conditional") and (found := _CALLED.search(line.text)):
         yield from steps(found[1], times)
       elif line.op == "fusion" and (found := _CALLED.search(line.text)):
@@ -106,7 +107,16 @@ def _executed(hlo: str) -> Iterator[_Step]:
       elif line.op not in _FREE and not line.op.endswith("-done"):
         yield _Step(line, frozenset({line.op}), _touched(line, sizes), times)
 
-  return steps(entry, 1)
+  return steps(_repeated(computations, entry), 1)
+
+
+def _repeated(computations: dict[str, list[_Line]], entry: str) -> str:
+  """Returns the name of the body of a loop over steps, or else that of the whole program."""
+  for line in computations[entry]:
+    found = _BODY.search(line.text)
+    if line.op == "while" and found and not _trips(line, computations[found[1]]):
+      return found[2]
+  return entry
 
 
 def _parsed(hlo: str) -> tuple[dict[str, list[_Line]], str]:
@@ -132,7 +142,7 @@ def _size(kind: str, op: str) -> int:
 
 
 def _trips(line: _Line, condition: list[_Line]) -> int:
-  """Returns how often a loop runs: as XLA states it, else the bound that it counts to."""
+  """Returns how often a loop runs: as XLA states it, or the bound that it counts to, or else 0."""
   if stated := _TRIPS.search(line.text):
     return int(stated[1])
   bounds = [
@@ -140,7 +150,7 @@ def _trips(line: _Line, condition: list[_Line]) -> int:
     for each in condition
     if each.op == "constant" and re.fullmatch(r"\d+", each.operands[0])
   ]
-  return max(bounds, default=1)
+  return max(bounds, default=0)
 
 
 def _touched(line: _Line, sizes: dict[str, int]) -> int:

@@ -35,6 +35,27 @@ class State(flax.struct.PyTreeNode):
     return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+class Frozen(State):
+  """A model that does not change while steps apply it.
+
+  Attributes:
+    folded: Variables that follow from the others, which steps need not compute again.
+  """
+
+  folded: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """Returns the first argument of `models.infer`."""
+    return super().variables | self.folded
+
+  @classmethod
+  def of(cls, module: nn.Module, state: State, image: tuple[int, ...]) -> "Frozen":
+    """Returns the model of a state, for images `[H, W, C]`; traceable."""
+    folded = models.fold(module, state.variables, image)
+    return cls(state.params, state.batch_stats, state.opt_state, folded)
+
+
 class Sums(flax.struct.PyTreeNode):
   """Running sums of one pass, kept on the device so that no step waits for the host.
 

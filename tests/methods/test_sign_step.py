@@ -43,7 +43,7 @@ def moved(use_devices):
     layout = lanes.lay_out(len(dataset.train), (8,), 0)
     table, key = layout.place(dataset.train), prng.stream(0)
     data = step.Pass(table, None, step.shuffler(8)(key, table.ids), key)
-    state = sharding.replicate(step.State({}, {}, ()))
+    state = sharding.replicate(step.Frozen({}, {}, (), {}))
     size = sharding.replicate(np.float32(3 / 255))
     rows = sharding.shard(layout.ids >= 0)
     constants = deltas.DeltaPass(state, data, rows, rows, size)

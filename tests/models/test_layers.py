@@ -121,3 +121,15 @@ def test_without_training_batch_norm_is_a_part_of_the_convolution(stride, groups
   norm, running = jax.tree.map(np.array, (weights["BatchNorm_0"], statistics["BatchNorm_0"]))
   expected = (convolved - running["mean"]) / np.sqrt(running["var"] + 1e-5)
   np.testing.assert_allclose(got, expected * norm["scale"] + norm["bias"], rtol=1e-5, atol=1e-5)
+
+
+def test_folded_weights_are_computed_once():
+  x = jnp.array(np.random.default_rng(4).normal(size=(2, 6, 6, 2)), jnp.float32)
+  module = _ConvNorm(1, 1)
+  variables = module.init(jax.random.key(0), x, False)
+  expected, made = module.apply(variables, x, False, mutable=[layers.FOLDED])
+  assert sorted(made[layers.FOLDED]["BatchNorm_0"]) == ["kernel", "shift"]
+  # What the weights and statistics say afterwards is not read any more.
+  emptied = jax.tree.map(jnp.zeros_like, variables)
+  np.testing.assert_array_equal(module.apply({**emptied, **made}, x, False), expected)
+  np.testing.assert_array_equal(module.apply(variables, x, False), expected)

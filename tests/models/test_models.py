@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from miue_jax import models
+from miue_jax.models import layers
 from miue_jax.settings.config import Model
 from miue_jax.settings.errors import UserError
 
@@ -222,3 +223,14 @@ def test_examples_of_docstrings_run():
 def test_the_public_names():
   assert {"MODELS", "Model", "build", "init"} <= set(models.__all__)
   assert issubclass(models.MODELS["small_cnn"], models.Network)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "lenet5"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_folded_weights_give_the_same_results(name, dtype):
+  module, variables = _built(name, dtype=dtype)
+  folded = models.fold(module, variables, SHAPE)
+  assert list(folded) == ([] if name in WITHOUT_BATCH_NORM else [layers.FOLDED])
+  infer = jax.jit(models.infer, static_argnums=0)
+  got, expected = (infer(module, each, _images()) for each in (variables | folded, variables))
+  chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)

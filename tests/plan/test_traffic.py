@@ -63,6 +63,13 @@ def test_a_stated_number_of_turns_is_taken():
   assert traffic.moved(stated) - traffic.moved(HLO) == 2 * TURN
 
 
+def test_of_a_loop_over_steps_only_a_step_counts():
+  given = "%limit = s32[] get-tuple-element(%c), index=2"
+  bounded = HLO.replace("%limit = s32[] constant(5)", given)
+  assert traffic.moved(bounded) == TURN
+  assert traffic.kernels(bounded).others == 1
+
+
 KERNELS = """
 %moved (p.0: f32[4,2]) -> f32[2,4] {
   %p.0 = f32[4,2]{1,0} parameter(0)
