@@ -146,6 +146,7 @@ class DeltaPass(flax.struct.PyTreeNode):
     whole: Any = jax.P()
     return DeltaPass(whole, pass_spec(Delta.spec(settings)), rows, rows, whole)
 
+
 def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
   """Returns lanes for the batches of the source model, if there is one, and of delta.
 
