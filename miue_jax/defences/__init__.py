@@ -13,7 +13,14 @@ import functools
 import string
 
 from miue_jax import transforms
-from miue_jax.defences import adversarial, projection, purification, squeezing, ueraser
+from miue_jax.defences import (
+  adversarial,
+  projection,
+  purification,
+  repetition,
+  squeezing,
+  ueraser,
+)
 from miue_jax.defences.defence import Defence, Family
 from miue_jax.settings.errors import UserError
 from miue_jax.transforms import Hooks
@@ -41,6 +48,7 @@ DEFENCES: dict[str, Defence | Family] = {
     Family("at", adversarial.adversarial_training, range(1, 128)),  # radius in 255ths
     Family("avatar", purification.diffusion, range(1, 1001)),  # level of noise
     Family("bits", squeezing.bits, range(1, 8)),  # bits per channel
+    Family("tiles", repetition.tiles, range(2, 33)),  # period in pixels
   )
 }
 

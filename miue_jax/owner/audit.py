@@ -14,7 +14,7 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
-from miue_jax.owner import estimate, page, private, proof, published
+from miue_jax.owner import estimate, page, patterns, private, proof, published
 from miue_jax.owner.choose import Choice, Victim
 from miue_jax.owner.pipelines import WHOLE
 from miue_jax.owner.published import Pairs
@@ -52,6 +52,7 @@ class Attack:
     pairs: Whether a network learns from half of the held-out pictures, published and original, to
       undo the protection of the others.
     pretrained: Whether the victim starts from weights, which the owner has to give.
+    repeats: Whether it is against patterns that repeat, whose period completes `defence`.
   """
 
   said: str
@@ -61,6 +62,7 @@ class Attack:
   cost: float = 1.0
   pairs: bool = False
   pretrained: bool = False
+  repeats: bool = False
 
 
 _SMALLER = _fixed("publish larger pictures: resizing removes less of a coarse perturbation")
@@ -84,6 +86,7 @@ ATTACKS = (
   Attack("strong changes chosen against protections", defence="ueraser", cost=2.5),
   Attack("removing what is linearly separable", defence="projection"),
   Attack("fewer bits of colour", defence="bits4"),
+  Attack("subtracting what repeats", defence="tiles", repeats=True),
   Attack(
     "starting from pretrained weights",
     pretrained=True,
@@ -133,10 +136,15 @@ def audit(
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos, say) as pairs:
     rows, victim = Rows(pairs.store.audits, private.Audit), _longest(pairs.choice.victims)
-    pretrained, attacks = None, [attack for attack in ATTACKS if not attack.pretrained]
+    pretrained = None
     if weights:
       fitting = proof.pretrained(pairs.choice, weights, int(pairs.labels.max()) + 1)
-      pretrained, attacks = _longest(fitting), list(ATTACKS)
+      pretrained = _longest(fitting)
+    attacks = [
+      attack
+      for attack in ATTACKS
+      if (pretrained or not attack.pretrained) and (pairs.choice.patterned or not attack.repeats)
+    ]
     loaded = pairs.sets(WHOLE)
     started = time.monotonic()
     clean, _ = _reached(pairs, ATTACKS[0], victim, loaded[0], loaded[0])
@@ -246,13 +254,16 @@ def _reached(
     published[~pairs.held_out] = purification.restored(
       published[~pairs.held_out], published[known], originals[known], pairs.choice.seed
     )
+  defence = attack.defence
+  if attack.repeats:
+    defence += str(patterns.period(pairs.choice, int(pairs.labels.max()) + 1))
   (row,) = proof.rows_of(
     pairs.choice,
     victim,
     {"pictures": published[~pairs.held_out]},
     pairs.labels[~pairs.held_out],
     (originals[tested], pairs.labels[tested]),
-    defences=(attack.defence,),
+    defences=(defence,),
   )
   # Defences that learn from clean images take them from the test.
   count = row.get("test_images", int(tested.sum()))

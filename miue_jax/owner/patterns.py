@@ -39,6 +39,11 @@ def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarra
   return np.broadcast_to(whole, (*whole.shape[:3], 3))[labels]
 
 
+def period(choice: Choice, classes: int) -> int:
+  """Returns after how many pixels, of what victims see, the patterns of a choice repeat."""
+  return _side(classes) * choice.block * choice.seen // choice.size
+
+
 def drawn(classes: int, seed: int) -> np.ndarray:
   """Returns patterns of -1 and 1, `[classes, h, h]`, as many of each, that networks tell apart.
 
@@ -48,7 +53,7 @@ def drawn(classes: int, seed: int) -> np.ndarray:
   Pictures are added in later years, and must then get the pattern of their class: a change of this
   function needs another name in `choose`, which the key has.
   """
-  side = _SIDE if classes <= _FEW else _LARGER
+  side = _side(classes)
   found, known = [], [np.zeros(len(_NEAR))]
   for number in range(classes):
     tried = _signs(side, f"{seed} {number}")
@@ -58,6 +63,10 @@ def drawn(classes: int, seed: int) -> np.ndarray:
     found.append(tried[best])
     known.append(near[best])
   return np.stack(found)
+
+
+def _side(classes: int) -> int:
+  return _SIDE if classes <= _FEW else _LARGER
 
 
 def _signs(side: int, text: str) -> np.ndarray:

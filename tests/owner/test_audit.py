@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from miue_jax.experiment import victims
 from miue_jax.owner import audit, choose, pipelines, private, protect, torch_victim, verify
@@ -279,6 +280,32 @@ def test_pairs_and_pretrained_weights_are_attacks(published, learned, weights, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("gray", "defence"), [(True, "tiles4"), (False, None)])
+def test_what_repeats_is_subtracted_only_from_patterns(
+  gray, defence, quick, learned, tmp_path, monkeypatch
+):
+  for label in "ab":
+    (tmp_path / "photos" / label).mkdir(parents=True)
+    for index in range(10):
+      pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8)
+      image = Image.fromarray(pixels[..., 0] if gray else pixels)
+      image.save(tmp_path / "photos" / label / f"{index}.png")
+  request = Request(tmp_path / "photos", tmp_path / "out", seed=1)
+  protect.protect(request, lambda question: None, lambda line: None)
+  chosen = [audit.ATTACKS[0], *(attack for attack in audit.ATTACKS if attack.repeats)]
+  monkeypatch.setattr(audit, "ATTACKS", tuple(chosen))
+  tried, rows_of = [], audit.proof.rows_of
+
+  def rows(*arguments, defences):
+    tried.extend(defences)
+    return rows_of(*arguments, defences=defences)
+
+  monkeypatch.setattr(audit.proof, "rows_of", rows)
+  audit.audit(tmp_path / "out", None, None, None, None, 1e6, None, lambda line: None)
+  assert [name for name in tried if name != "none"] == ([defence] if defence else [])
+
+
+@pytest.mark.slow
 def test_verification_trains_from_weights_too(published, weights, monkeypatch):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE,))
   with private.opened(published) as store:
@@ -295,6 +322,7 @@ def test_attacks_name_known_pipelines_and_defences():
 
   for attack in audit.ATTACKS:
     assert attack.pipeline in pipelines.PIPELINES
-    assert defences.build(attack.defence).name == attack.defence
+    name = attack.defence + ("8" if attack.repeats else "")
+    assert defences.build(name).name == name
   assert len({attack.said for attack in audit.ATTACKS}) == len(audit.ATTACKS)
   assert np.isclose(choose.STRENGTHS["low"] * 255, 4)

@@ -65,6 +65,18 @@ def test_every_picture_of_a_class_gets_its_pattern_from_edge_to_edge(side, stren
     np.testing.assert_array_equal(found[:, row, column], expected[:, None].repeat(3, 1))
 
 
+@pytest.mark.parametrize(
+  ("side", "classes", "expected"), [(28, 2, 4), (50, 2, 8), (64, 81, 16), (3000, 2, 8)]
+)
+def test_patterns_repeat_after_their_period(side, classes, expected):
+  counts = {str(label): 9 for label in range(classes)}
+  choice = choose.choose(counts, "medium", side, 7, gray=True)
+  assert patterns.period(choice, classes) == expected
+  found = patterns.perturbations(choice, np.array([0]), classes)
+  np.testing.assert_array_equal(found[:, expected:], found[:, :-expected])
+  assert (found[:, expected // 2 :] != found[:, : -expected // 2]).any()
+
+
 def test_another_seed_draws_others():
   assert (patterns.drawn(3, 0) == patterns.drawn(3, 0)).all()
   assert (patterns.drawn(3, 0) != patterns.drawn(3, 1)).any()
