@@ -31,7 +31,7 @@ def _compressed(choice: Choice) -> str:
 
 
 def _colourless(choice: Choice) -> str:
-  more = "" if choice.gray else ", or publish pictures without colour"
+  more = "" if choice.patterned else ", or publish pictures without colour"
   return f"{_stronger(choice)}{more}"
 
 

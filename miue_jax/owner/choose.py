@@ -137,7 +137,10 @@ class Choice:
   def stronger(self) -> str:
     """Returns the option for the highest strength, as text for advice; empty if it was chosen."""
     highest = self.method.epsilon > max(STRENGTHS.values()) - 1e-9
-    return "" if highest else "--strength high (which has not been measured)"
+    if highest:
+      return ""
+    known = "which is seen more easily" if self.patterned else "which has not been measured"
+    return f"--strength high ({known})"
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""

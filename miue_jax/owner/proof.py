@@ -233,10 +233,14 @@ def _next(choice: Choice, judgement: str, worst: Trial) -> str:
   change = choice.stronger
   if "JPEG" in worst.victim and choice.compressible:
     change = "--recompressed"
-  what = f"into a new folder {f'with {change} and ' if change else ''}without --time"
-  if judgement == verdict.PARTLY:
-    return f"Protect {what}."
-  return f"Do not rely on it: protect {what}, or add pictures."
+  options = [f"with {change}"] if change else []
+  if not choice.patterned:  # patterns take no time
+    options.append("without --time")
+  steps = [f"protect into a new folder {' and '.join(options)}"] if options else []
+  if judgement != verdict.PARTLY:
+    return f"Do not rely on it: {', or '.join([*steps, 'add pictures'])}."
+  step = steps[0] if steps else "add pictures"
+  return f"{step[0].upper()}{step[1:]}."
 
 
 def chance_of(labels: np.ndarray) -> float:

@@ -144,8 +144,9 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
       "high (which has not been measured)",
     ),
     ("medium", 32, False, True, "high (which has not been measured)", "pictures without colour"),
-    ("medium", 64, False, False, "--strength high (which has not", "pictures without colour"),
-    ("high", 64, False, False, "add pictures", "add pictures, or publish pictures without"),
+    ("medium", 64, False, False, "--strength high (which is seen", "(which is seen more easily)"),
+    ("high", 32, False, True, "add pictures", "add pictures, or publish pictures without"),
+    ("high", 64, False, False, "add pictures", "add pictures"),
     ("high", 28, True, False, "add pictures", "add pictures"),
   ],
 )

@@ -47,6 +47,8 @@ def test_the_strongest_victim_decides(published, judgement):
     ("medium", 32, True, "one and sees the whole after JPEG 75", "with --strength high (which"),
     ("medium", 64, False, "one and sees the whole after JPEG 75", "with --strength high (which"),
     ("high", 32, False, "one", "Do not rely on it: protect into a new folder without --time, or"),
+    ("medium", 64, False, "one", "with --strength high (which is seen more easily), or add pictures"),
+    ("high", 64, False, "one", "Do not rely on it: add pictures."),
   ],
 )
 def test_what_to_do_next_is_something_that_was_not_done(
