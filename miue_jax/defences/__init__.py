@@ -71,7 +71,9 @@ def build(name: str) -> Defence:
   number, family = name[len(kind) :], DEFENCES.get(kind)
   if isinstance(family, Family) and number in map(str, family.numbers):
     return family.make(int(number))
-  raise UserError(f"Unknown defence {name!r}; known: {known()}.")
+  raise UserError(
+    f"Unknown defence {name!r}; known: {known()}; one that a recipe adds needs --config=RECIPE."
+  )
 
 
 def known() -> str:
