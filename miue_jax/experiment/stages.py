@@ -180,13 +180,20 @@ def _keep(made: Generated, experiment: Experiment) -> None:
   poison = poison_of(made, experiment)
   poison.save(workdir.poison)
   _logger.info(
-    "Poison of %d images in %s: PSNR %s dB, SSIM %s, %.0f s.",
+    "Poison of %d images in %s: %s, %.0f s.",
     len(experiment.dataset.train),
     workdir.poison,
-    poison.manifest["psnr_db"],
-    poison.manifest["ssim"],
+    _quality(poison.manifest),
     made.seconds,
   )
+
+
+def _quality(manifest: Mapping[str, Any]) -> str:
+  """Returns how much the images changed, to the digits that reports show."""
+  psnr, ssim = manifest["psnr_db"], manifest["ssim"]
+  if psnr is None:
+    return "no image is changed"
+  return f"PSNR {psnr:.1f} dB" if ssim is None else f"PSNR {psnr:.1f} dB, SSIM {ssim:.3f}"
 
 
 def _table(experiment: Experiment) -> Table:

@@ -181,3 +181,15 @@ def test_a_defence_changes_data_recipe_and_row(experiment, use_devices):
   assert rows[0]["epochs"] == 3
   assert "test_images" not in rows[0]
   assert states == ["m-linear-none-5"]
+
+
+@pytest.mark.parametrize(
+  ("psnr", "ssim", "text"),
+  [
+    (32.833719572070855, 0.9981187511265161, "PSNR 32.8 dB, SSIM 0.998"),
+    (32.833719572070855, None, "PSNR 32.8 dB"),
+    (None, None, "no image is changed"),
+  ],
+)
+def test_the_log_rounds_the_quality(psnr, ssim, text):
+  assert stages._quality({"psnr_db": psnr, "ssim": ssim}) == text
