@@ -90,7 +90,12 @@ def parse(words, monkeypatch):
     return
   argv = ["main", *words]
   monkeypatch.setattr(sys, "argv", argv)
-  with flagsaver.flagsaver(), mock.patch.dict(methods.METHODS):
+  with (
+    flagsaver.flagsaver(),
+    mock.patch.dict(methods.METHODS),
+    mock.patch.dict(defences.DEFENCES),
+    mock.patch.dict(models.MODELS),
+  ):
     assert command_line.parse(argv) == ["main"], words
     mode = flags.FLAGS.mode
     modes.check_flags(mode, lambda name: flags.FLAGS[name].present > 0)
@@ -119,10 +124,10 @@ def understand(words, in_block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """Returns an empty folder with the recipe that howto-add.md describes."""
+  """Returns an empty folder with the recipes that howto-add.md describes."""
   monkeypatch.chdir(tmp_path)
-  own = next(text for language, text in snippets.blocks("howto-add.md") if language == "python")
-  pathlib.Path("mine.py").write_text(own)
+  for name, text in snippets.recipes().items():
+    pathlib.Path(name).write_text(text)
   monkeypatch.setattr(sys, "path", [*sys.path])
   return tmp_path
 

@@ -36,12 +36,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("PATH", f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}")
   names = {}
+  for name, text in snippets.recipes().items() if page == "howto-add.md" else ():
+    pathlib.Path(name).write_text(text)
   for language, text in snippets.blocks(page):
-    if page == "howto-add.md" and language == "python":
-      pathlib.Path("mine.py").write_text(text)
-    elif language == "python":
+    if language == "python" and page != "howto-add.md":
       exec(compile(text, page, "exec"), names)
-    else:
+    elif language == "bash":
       script = "\n".join(map(toy, text.splitlines()))
       subprocess.run(["bash", "-euo", "pipefail", "-c", script], check=True)
   if page == "tutorial-digits.md":
@@ -49,6 +49,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     assert any(pathlib.Path("runs/digits/restored/train").rglob("*.png"))
   if page == "howto-add.md":
     assert any(pathlib.Path("runs/mine/images/train").rglob("*.png"))
+    assert pathlib.Path("runs/theirs/results.jsonl").read_text().count('"fade"') == 3
     alone = [sys.executable, "-m", "miue_jax.main", "--workdir=runs/mine", "--mode=export"]
     refused = subprocess.run(alone, capture_output=True, text=True)
     assert refused.returncode == 2
