@@ -18,6 +18,7 @@ exclude_patterns = ["plots"]
 html_theme = "furo"
 html_title = f"miue_jax {release}"
 html_copy_source = False
+html_show_copyright = False
 
 # Docstrings mark code by single backticks, and types are in the signatures.
 default_role = "code"
