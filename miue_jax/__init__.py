@@ -27,7 +27,7 @@ if TYPE_CHECKING:
   from miue_jax.information import mutual_information
   from miue_jax.settings.errors import UserError
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 __all__ = [
   "Dataset",

@@ -7,6 +7,8 @@ import warnings
 import pytest
 import snippets
 
+import miue_jax
+
 ROOT = snippets.DOCS.parent
 README = (ROOT / "README.md").read_text()
 
@@ -57,3 +59,9 @@ def test_an_index_gets_the_names_of_files():
   assert not [link for link in links if f"`{link}`" not in text]
   assert "begin with\nYour folder of pictures (`docs/tutorial-folder.md`)." in text
   assert "pip install -e '.[gpu]'" in text
+
+
+def test_change_log_and_citation_have_the_version_of_the_package():
+  newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
+  assert newest in (miue_jax.__version__, "Unreleased")
+  assert f"\nversion: {miue_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
