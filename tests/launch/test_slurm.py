@@ -45,6 +45,14 @@ def submit(machine, *flags, **env):
   return machine.run("slurm.sbatch", *flags, **(slurm | env))
 
 
+def test_it_must_be_submitted(machine):
+  machine.fake("srun")
+  result = machine.run("slurm.sbatch", "--config=configs/digits.py")
+  assert result.returncode == 2
+  assert result.stderr == "slurm.sbatch: submit this script: sbatch launch/slurm.sbatch FLAGS...\n"
+  assert machine.calls("srun") == []
+
+
 def test_the_step(machine):
   machine.fake("srun")
   flags = ["--config=configs/cifar10.py", "--workdir=/shared/a b"]
