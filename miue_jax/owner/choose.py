@@ -112,6 +112,7 @@ class Choice:
     block: Cells a side of a sign of these patterns.
     size: Pixels a side of the perturbation before it is carried to the size of a picture.
     floor: Strength of the perturbation in smooth areas, as a part of the whole.
+    limited: Whether a time has lowered the numbers of epochs.
   """
 
   method: AlternatingSettings
@@ -123,6 +124,7 @@ class Choice:
   block: int = 1
   size: int = _OLD_SIZE
   floor: float = _SMOOTH_AREAS
+  limited: bool = False
 
   @property
   def recompressed(self) -> bool:
@@ -163,9 +165,10 @@ class Choice:
       gray, size = bool(values.get("gray", False)), int(values.get("size", _OLD_SIZE))
       patterned, block = bool(values.get("patterned", gray)), int(values.get("block", 1))
       floor = float(values.get("floor", _SMOOTH_AREAS))
+      limited = bool(values.get("limited", False))
       if patterned and values.get("patterns") != _PATTERNS:
         raise UserError("it has other patterns of classes")
-      return cls(method, victims, seen, seed, gray, patterned, block, size, floor)
+      return cls(method, victims, seen, seed, gray, patterned, block, size, floor, limited)
     except (KeyError, TypeError, ValueError, UserError) as error:
       raise UserError(
         f"The key holds no settings that this version of miue-jax can use ({error}): restore "
@@ -304,7 +307,8 @@ def within(choice: Choice, making: float, proving: float, seconds: float) -> Cho
   )
   method = dataclasses.replace(choice.method, epochs=min(epochs, choice.method.epochs))
   # With little time two victims can become the same.
-  return dataclasses.replace(choice, method=method, victims=tuple(dict.fromkeys(victims)))
+  fitting = dataclasses.replace(choice, method=method, victims=tuple(dict.fromkeys(victims)))
+  return dataclasses.replace(fitting, limited=fitting != choice)
 
 
 def advice(counts: Mapping[str, int], side: int, *, narrow: bool = False) -> list[str]:

@@ -234,7 +234,7 @@ def _next(choice: Choice, judgement: str, worst: Trial) -> str:
   if "JPEG" in worst.victim and choice.compressible:
     change = "--recompressed"
   options = [f"with {change}"] if change else []
-  if not choice.patterned:  # patterns take no time
+  if choice.limited:
     options.append("without --time")
   steps = [f"protect into a new folder {' and '.join(options)}"] if options else []
   if judgement != verdict.PARTLY:

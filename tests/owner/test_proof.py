@@ -36,19 +36,18 @@ def test_the_strongest_victim_decides(published, judgement):
 @pytest.mark.parametrize(
   ("strength", "side", "recompressed", "victim", "advice"),
   [
-    ("medium", 32, False, "one", "with --strength high (which has not been measured) and without"),
+    ("medium", 32, False, "one", "with --strength high (which has not been measured), or add"),
     (
       "medium",
       32,
       False,
       "one and sees the whole after JPEG 75",
-      "with --recompressed and without",
+      "with --recompressed, or add",
     ),
     ("medium", 32, True, "one and sees the whole after JPEG 75", "with --strength high (which"),
     ("medium", 64, False, "one and sees the whole after JPEG 75", "with --strength high (which"),
-    ("high", 32, False, "one", "Do not rely on it: protect into a new folder without --time, or"),
     ("medium", 64, False, "one", "with --strength high (which is seen more easily), or add pictures"),
-    ("high", 64, False, "one", "Do not rely on it: add pictures."),
+    ("high", 32, False, "one", "Do not rely on it: add pictures."),
   ],
 )
 def test_what_to_do_next_is_something_that_was_not_done(
@@ -57,6 +56,24 @@ def test_what_to_do_next_is_something_that_was_not_done(
   choice = choose.choose(COUNTS, strength, side, 0, recompressed=recompressed)
   found = proof.judged(choice, [Trial(victim, 80, 85)], TESTED)
   assert advice in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+  ("strength", "published", "advice"),
+  [
+    ("medium", 80, "with --strength high (which has not been measured) and without --time, or"),
+    ("high", 80, "Do not rely on it: protect into a new folder without --time, or add pictures."),
+    ("high", 55, "Protect into a new folder without --time."),
+  ],
+)
+def test_only_who_limited_the_time_is_told_not_to(strength, published, advice):
+  choice = choose.choose(COUNTS, strength, 32, 0)
+  trials = [Trial("one", published, 85)]
+  for seconds, limited in ((50, True), (200, False)):
+    fitting = choose.within(choice, making=50, proving=50, seconds=seconds)
+    assert choose.Choice.restored(fitting.stored()) == fitting
+    note = proof.judged(fitting, trials, TESTED).notes[-1]
+    assert (advice in note) == ("--time" in note) == limited
 
 
 def test_nothing_is_concluded_from_victims_that_learn_nothing():
