@@ -10,6 +10,7 @@ import numpy as np
 
 from miue_jax.data import arrays as checks
 from miue_jax.machine import archives, files, progress, reading, room
+from miue_jax.machine.terminal import counted
 from miue_jax.pictures import decode, encode, restore
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
@@ -69,13 +70,16 @@ def unprotect(
       else:
         rows[row] = original.reshape(public.shape)
     restored[images] = rows
+  count = sum(len(content[images]) for images, _ in pairs(content))
+  if len(refused) == count:
+    say(restore.nothing(key, counted(count, "image"), path))
+    return False
   if files.exists(target):
     there = read(target)
     if there.keys() != restored.keys() or not all(map(_same, there.values(), restored.values())):
       raise UserError(f"{target} exists and is another archive: choose another folder.")
   else:
     write(target, restored)
-  count = sum(len(content[images]) for images, _ in pairs(content))
   say(f"{count - len(refused)} of {count} original images are in {target}.")
   if refused:
     named = ", ".join(refused[:_NAMED]) + (", ..." if len(refused) > _NAMED else "")

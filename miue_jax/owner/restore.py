@@ -35,6 +35,8 @@ def restore(
     raise UserError(f"There is no folder {out}: name that of the published pictures.")
   if files.is_folder(out):
     pictures.check_apart(out, destination)
+  elif not archive.is_archive(out):
+    raise UserError(f"{out} is neither a folder nor an archive: name that of published pictures.")
   path = private.key_of(out, key)
   with Key.open(path, passphrase) as secret:
     if found := archive.found_in(out):
@@ -44,6 +46,9 @@ def restore(
     outcome = pictures.restore(out, destination, secret)
     if outcome.refused and secret.cut_off:
       say(f"{path} is cut off, as an incomplete copy is: use a whole copy for what is missing.")
+  if outcome.strange:
+    say(pictures.nothing(secret, counted(len(outcome.refused), "picture"), out))
+    return False
   say(f"Restored to {destination}: {counted(len(outcome.restored), 'original')}.")
   if outcome.refused:
     say(f"Not restored: {counted(len(outcome.refused), 'file')}:")

@@ -35,6 +35,19 @@ class Outcome:
   refused: tuple[tuple[str, str], ...]
   missing: tuple[str, ...]
 
+  @property
+  def strange(self) -> bool:
+    """Returns whether there are pictures, and the key knows none of them."""
+    return bool(self.refused) and all(reason == _UNKNOWN for _, reason in self.refused)
+
+
+def nothing(key: Key, count: str, place: str | os.PathLike) -> str:
+  """Returns the sentence about a place whose pictures, so many, a key does not know."""
+  return (
+    f"Nothing was restored: the key {key.path} knows none of {count} in {place}. Give the key that "
+    "was made with them; what was altered since, as by saving as JPEG, cannot be restored."
+  )
+
 
 def restore(published: str | os.PathLike, destination: str | os.PathLike, key: Key) -> Outcome:
   """Restores all pictures of a folder that the key knows, and goes on after those that it does not.
@@ -95,16 +108,21 @@ class _Claims:
     self._taken: set[str] = set()
 
   def take(self, mark: bytes, path: str) -> Entry | None:
-    """Returns the entry of published pixels: that of the same path if there is one."""
+    """Returns the entry of published pixels: that of the same path or file name if possible."""
     found = self._key.find(mark)
     if not found:
       return None
     with self._guard:
       same = [entry for entry in found if names.same(entry.published) == names.same(path)]
       free = [entry for entry in found if entry.name not in self._taken]
-      entry = (same or free or found)[0]
+      alike = [entry for entry in free if _file_name(entry.published) == _file_name(path)]
+      entry = (same or alike or free or found)[0]
       self._taken.add(entry.name)
     return entry
+
+
+def _file_name(path: str) -> str:
+  return names.same(path).rpartition("/")[2]
 
 
 def _restore_one(
