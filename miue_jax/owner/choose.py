@@ -325,10 +325,12 @@ def advice(counts: Mapping[str, int], side: int, *, narrow: bool = False) -> lis
     said = (
       f"Class {name!r} has only {counted(counts[name], 'picture')}. With fewer than {FEW} a class, "
       "expect little or no protection: networks that were tried learned nearly as much from such "
-      "pictures as from originals. The verdict states how uncertain it is."
+      "pictures as from originals. "
     )
     if counts[name] < LEAST:
-      said += f" With fewer than {LEAST} nothing can be tested."
+      said += f"With fewer than {LEAST} nothing can be tested."
+    else:
+      said += "The verdict states how uncertain it is."
     found.append(said)
   if side > SMALL_SIDE:
     found.append(LARGER)

@@ -118,7 +118,7 @@ def chosen(
   say(expected.describe())
   if request.seconds is not None and expected.seconds > request.seconds:
     takes = estimate.duration(expected.seconds)
-    say(f"It takes longer than --time: {takes}, with the fewest epochs that make sense.")
+    say(f"Together that is {takes}: more than --time, even with the fewest epochs that help.")
   pictures = counted(len(found.pictures), "picture")
   ask(f"Protect {pictures} with strength {strength} into {request.out}?")
   return choice, expected

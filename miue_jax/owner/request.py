@@ -66,10 +66,16 @@ def check_places(request: Request) -> None:
       private folder would be published.
   """
   out, photos = files.resolved(request.out), files.resolved(request.photos)
-  if out.is_relative_to(photos) or photos.is_relative_to(out):
+  mixed = ""
+  if out == photos:
+    mixed = f"{request.out} is the folder of your pictures"
+  elif out.is_relative_to(photos):
+    mixed = f"{request.out} lies in {request.photos}"
+  elif photos.is_relative_to(out):
+    mixed = f"{request.photos} lies in {request.out}"
+  if mixed:
     raise UserError(
-      f"{request.out} and {request.photos} lie in each other: choose a folder outside of your "
-      "pictures, because that is the one to be published."
+      f"{mixed}: choose a folder outside of your pictures for OUT, because it is published."
     )
   if files.resolved(request.key_path).is_relative_to(out):
     raise UserError(
@@ -84,8 +90,10 @@ def check_new(request: Request) -> None:
   """Checks that no other protection is where a new one would be.
 
   Raises:
-    UserError: The folder is not empty, or its private folder is left from another protection.
+    UserError: It is a file or not empty, or its private folder is left from another protection.
   """
+  if files.exists(request.out) and not files.is_folder(request.out):
+    raise UserError(f"{request.out} is not a folder: name one for the published pictures.")
   if files.exists(request.out) and reading.entries(request.out):
     raise UserError(
       f"{request.out} is not empty, and there is no key at {request.key_path}: give its key with "

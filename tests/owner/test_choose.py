@@ -103,8 +103,9 @@ def test_advice_names_the_smallest_class():
   assert choose.advice({"a": 200, "b": 300}, 32) == []
   (few,) = choose.advice({"a": 200, "b": 30}, 32)
   assert "'b' has only 30 pictures" in few
+  assert few.endswith("from originals. The verdict states how uncertain it is.")
   few, narrow = choose.advice({"a": 4, "b": 30}, 32, narrow=True)
-  assert "nothing can be tested" in few
+  assert few.endswith("from originals. With fewer than 5 nothing can be tested.")
   assert "stretch them to all 16 bits first" in narrow
 
 

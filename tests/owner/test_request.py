@@ -18,10 +18,24 @@ def folder(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.mark.parametrize("out", ["photos", "photos/public", ".", "photos/../photos"])
-def test_pictures_and_published_files_are_apart(folder, out):
-  with pytest.raises(UserError, match="lie in each other"):
-    check_places(Request(folder / "photos", folder / out))
+@pytest.mark.parametrize(
+  ("out", "said"),
+  [
+    ("photos", "^photos is the folder of your pictures: choose a folder outside"),
+    ("photos/../photos", "is the folder of your pictures"),
+    ("photos/public", "^photos/public lies in photos: "),
+    (".", r"^photos lies in \.: choose a folder outside of your pictures for OUT"),
+  ],
+)
+def test_pictures_and_published_files_are_apart(folder, out, said):
+  with pytest.raises(UserError, match=said):
+    check_places(Request(private.pathlib.Path("photos"), private.pathlib.Path(out)))
+
+
+def test_a_file_is_no_folder_of_published_pictures(folder):
+  (folder / "list.csv").touch()
+  with pytest.raises(UserError, match=r"list\.csv is not a folder: name one for the published"):
+    check_new(Request(folder / "photos", folder / "list.csv"))
 
 
 def test_the_key_is_not_published(folder):
