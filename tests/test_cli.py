@@ -145,6 +145,14 @@ def test_a_mistaken_option_is_found_quickly():
   assert time.monotonic() - began < 20  # a busy machine; jax alone takes seconds
 
 
+def test_a_passphrase_without_its_package_is_refused_at_once(monkeypatch):
+  monkeypatch.setenv("MIUE_JAX_PASSPHRASE", "secret")
+  monkeypatch.setitem(sys.modules, "pyrage", None)
+  with pytest.raises(UserError, match=r"needs pyrage: run pip install 'miue-jax\[encrypt\]'"):
+    options.secret(True)
+  assert options.secret(False) is None
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_the_passphrase_of_a_new_key_is_asked_for_twice(new, monkeypatch):
   asked = []

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from miue_jax.machine import reading
+from miue_jax.pictures import cipher
 from miue_jax.settings.errors import UserError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -171,12 +172,13 @@ def secret(wanted: bool, *, new: bool = False) -> str | None:
       the originals.
 
   Raises:
-    UserError: It is not in the environment, and there is no terminal to ask on.
+    UserError: It is not in the environment, and there is no terminal to ask on; or the package
+      that encrypts is missing, which is better known before anything is measured or typed.
   """
   if not wanted:
     return None
-  if found := os.environ.get("MIUE_JAX_PASSPHRASE"):
-    return found
-  if not sys.stdin.isatty():
+  found = os.environ.get("MIUE_JAX_PASSPHRASE")
+  if not found and not sys.stdin.isatty():
     raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
-  return typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)
+  cipher.required()
+  return found or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)

@@ -12,7 +12,7 @@ class Cipher:
   """Encrypts for a public key of age and decrypts with its secret key."""
 
   def __init__(self, identity: Any):
-    self._pyrage, self._identity = _pyrage(), identity
+    self._pyrage, self._identity = required(), identity
     self._recipients = [identity.to_public()]
 
   @classmethod
@@ -24,7 +24,7 @@ class Cipher:
     """
     if not passphrase.strip():
       raise UserError("The passphrase is empty: choose one that nobody guesses.")
-    return cls(_pyrage().x25519.Identity.generate())
+    return cls(required().x25519.Identity.generate())
 
   def stored(self, passphrase: str) -> bytes:
     """Returns the secret key, encrypted with a passphrase."""
@@ -40,7 +40,7 @@ class Cipher:
     """
     if not passphrase:
       raise UserError(f"{path} is encrypted: give its passphrase, with --passphrase.")
-    pyrage = _pyrage()
+    pyrage = required()
     try:
       secret = base64.b64decode(json.loads(content)["age"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -67,7 +67,12 @@ class Cipher:
       raise UserError(f"{path} is damaged ({first_line(error)}): copy it again.") from error
 
 
-def _pyrage() -> Any:
+def required() -> Any:
+  """Returns the package that encrypts.
+
+  Raises:
+    UserError: It is not installed.
+  """
   try:
     import pyrage  # optional
   except ImportError as error:
