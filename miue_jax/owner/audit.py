@@ -226,10 +226,17 @@ def audit_all(
 def _concluded(audits: list[list[dict[str, Any]]], threshold: float, say: Callable) -> bool:
   """Prints the strongest attack of the latest audit; returns whether it is below the threshold."""
   *earlier, row = (max(audit, key=lambda row: row["share"]) for audit in audits)
-  said = (
-    f"The strongest attack, {row['attack']}, gives back {100 * row['share']:.0f} % of what the "
-    f"originals teach: {verdict.judge(row['share'])}."
-  )
+  share, judgement = f"{100 * row['share']:.0f} %", verdict.judge(row["share"])
+  if row["attack"] == private.UNTOUCHED:
+    said = (
+      f"No attack gives back more than the files as they are: {share} of what the originals teach, "
+      f"{judgement}."
+    )
+  else:
+    said = (
+      f"The strongest attack, {row['attack']}, gives back {share} of what the originals teach: "
+      f"{judgement}."
+    )
   if earlier:
     said += f" On {earlier[-1]['date']} it was {100 * earlier[-1]['share']:.0f} %."
   say(said)

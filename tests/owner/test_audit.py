@@ -55,7 +55,7 @@ def test_attacks_are_recorded_in_order_until_the_time_is_over(published, learned
   assert [row["attack"] for row in rows] == ["nothing", "JPEG at quality 90"]
   assert held
   strongest = max(rows, key=lambda row: row["share"])
-  assert f"{strongest['attack']}, gives back {100 * strongest['share']:.0f} %" in lines[-1]
+  assert f"{100 * strongest['share']:.0f} % of what the originals teach" in lines[-1]
   assert lines[-2].startswith(f"The latest verdict about {published}: ")
   assert "JPEG at quality 90" in (folder / "page" / "index.html").read_text()
   assert all(row["pictures"] == 4 and row["chance"] == 0 for row in rows)
@@ -130,6 +130,11 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
     "That is more than 75 %. What to do next: do this against JPEG at quality 75.",
   ]
   assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
+  assert audit._concluded(private.by_audit(rows[:1]), 75.0, lines.append)
+  assert lines[-1] == (
+    "No attack gives back more than the files as they are: 20 % of what the originals teach, "
+    "protected."
+  )
 
 
 @pytest.mark.parametrize(
