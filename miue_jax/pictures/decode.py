@@ -221,8 +221,9 @@ def _opened(source: bytes | IO[bytes], name: str) -> Generator[Image.Image]:
   except (Image.DecompressionBombError, MemoryError) as error:
     raise UserError(f"{name} is too large to be decoded safely: shrink or remove it.") from error
   except Exception as error:  # A damaged file makes Pillow raise any exception.
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "unknown format" if unknown else first_line(error)
+    reason = first_line(error)
+    if isinstance(error, UnidentifiedImageError):
+      reason = "unknown format" if file.seek(0, io.SEEK_END) else "it is empty"
     raise UserError(f"{name} cannot be decoded ({reason}): repair or remove it.") from error
 
 

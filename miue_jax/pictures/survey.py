@@ -227,7 +227,9 @@ def _labelled(
   """Reads classes from a CSV file."""
   text = reading.read_bytes(labels, _MOST_LABELS).decode("utf-8-sig", "surrogateescape")
   try:
-    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Spreadsheets separate by semicolons where a comma is the decimal point.
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
   except (csv.Error, ValueError) as error:
     raise UserError(f"{labels} is not a CSV file: repair it.") from error
   columns = [name.strip().lower() for name in header]

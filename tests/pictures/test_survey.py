@@ -99,7 +99,7 @@ def test_everything_else_is_named(tree):
     "a/notes.txt": "no picture (.txt)",
     "a/IMG_1.CR3": "raw data of a camera (.cr3): export it as TIFF or PNG",
     "a/broken.jpg": "cannot be decoded (unknown format): repair or remove it.",
-    "a/empty.png": "cannot be decoded (unknown format): repair or remove it.",
+    "a/empty.png": "cannot be decoded (it is empty): repair or remove it.",
     "a/Thumbs.db": "a file of the system",
     "a/x\n.png": "its name holds control characters",
     "nothing": "a folder without pictures",
@@ -191,6 +191,21 @@ def test_labels_of_a_flat_folder(tree):
     "9.png": "in the labels only",
     "labels.csv": "no picture (.csv)",
   }
+
+
+@pytest.mark.parametrize(
+  ("text", "names"),
+  [
+    ("file;class\r\n1.png;red, green\r\n2.png;\u00c4\r\n", {"red, green", "\u00c4"}),
+    ("class\tfile\nred\t1.png\nblue; dark\t2.png\n", {"red", "blue; dark"}),
+    ("\ufefffile,class\n1.png,a;b\n2.png,c\n", {"a;b", "c"}),
+  ],
+)
+def test_labels_may_be_separated_as_spreadsheets_do(tree, text, names):
+  root = tree("1.png", "2.png")
+  (root / "labels.csv").write_bytes(text.encode())
+  found = survey.survey(root, labels=root / "labels.csv")
+  assert {picture.class_name for picture in found.pictures} == names
 
 
 @pytest.mark.parametrize(
