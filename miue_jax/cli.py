@@ -68,7 +68,9 @@ def protect(
   passphrase: options.Passphrase = False,
   seed: options.Seed = None,
 ) -> None:
-  """Protects all pictures of PHOTOS, or those that are new, and tests the protection.
+  """Protects all pictures of PHOTOS, and tests the protection.
+
+  The same command adds pictures that are new.
 
   \b
   miue-jax protect photos public
@@ -143,7 +145,9 @@ def verify(
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Trains several networks on published files, loaded as scrapers do, and on the originals.
+  """Tests what several networks learn from the published files.
+
+  They are loaded as scrapers do, and the networks learn from the originals as well.
 
   \b
   miue-jax verify public
@@ -169,7 +173,9 @@ def audit(
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Tries known attacks on a protected folder, or examines pictures before they are protected.
+  """Tries attacks on a protected folder, or examines pictures.
+
+  The attacks are known ones. Pictures are examined before they are protected.
 
   \b
   miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
@@ -225,7 +231,7 @@ def plan(
   watts: options.Watts = 65.0,
   price: options.Price = None,
 ) -> None:
-  """Says how long a protection takes and what it costs, before anything is spent.
+  """Says how long a protection takes and what it costs.
 
   \b
   miue-jax plan photos --watts 90 --price 0.30

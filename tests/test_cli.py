@@ -43,6 +43,12 @@ def test_every_command_has_help_with_an_example():
     assert f"miue-jax {name} " in done.output
 
 
+def test_help_names_arguments_as_the_documentation_does_and_cuts_nothing_off():
+  said = CliRunner().invoke(cli.app, ["restore", "--help"]).output
+  assert re.search(r"^  OUT .*\n(.*\n)+  DEST ", said, re.MULTILINE)
+  assert "..." not in CliRunner().invoke(cli.app, ["--help"]).output.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("judgement", [PROTECTED, PARTLY, UNKNOWN, NOT_PROTECTED])
 def test_scripts_do_not_go_on_with_unprotected_pictures(judgement, tmp_path, monkeypatch):
   found = Verdict(judgement, "Networks learn.")

@@ -23,22 +23,30 @@ def _local(path: pathlib.Path | None) -> pathlib.Path | None:
 
 Photos = Annotated[
   pathlib.Path,
-  typer.Argument(callback=_local, help="Pictures, in a folder for each class; or an .npz file."),
+  typer.Argument(
+    metavar="PHOTOS", callback=_local, help="Pictures, in a folder for each class; or an .npz file."
+  ),
 ]
 Out = Annotated[
-  pathlib.Path, typer.Argument(callback=_local, help="Folder of the published pictures.")
+  pathlib.Path,
+  typer.Argument(metavar="OUT", callback=_local, help="Folder of the published pictures."),
 ]
 Published = Annotated[
   pathlib.Path,
-  typer.Argument(callback=_local, help="Folder of published pictures, or a published archive."),
+  typer.Argument(
+    metavar="OUT", callback=_local, help="Folder of published pictures, or a published archive."
+  ),
 ]
 Destination = Annotated[
-  pathlib.Path, typer.Argument(callback=_local, help="Folder of the restored originals.")
+  pathlib.Path,
+  typer.Argument(metavar="DEST", callback=_local, help="Folder of the restored originals."),
 ]
 Either = Annotated[
   pathlib.Path,
   typer.Argument(
-    callback=_local, help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS."
+    metavar="FOLDER",
+    callback=_local,
+    help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS.",
   ),
 ]
 
