@@ -18,6 +18,8 @@ from miue_jax.report import figures, pages, tables, verdict
 from miue_jax.report.aggregate import Statistic
 from miue_jax.report.verdict import Verdict
 
+SHAREABLE = "shareable.html"  # in the same folder as the private page
+
 _SHOWN = 3  # pictures
 _MEASURED = 12  # pictures whose visible difference is measured
 _DETAIL = 360, 480  # height and width of a detail in pixels, at most
@@ -126,7 +128,7 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   }
   shared: dict[str, Any] = {"title": "Protection of pictures", "first": _SHARED, "private": False}
   shared |= {"pictures": (), "left_out": (), "key": ""}
-  pages_of = {"index.html": ours} | ({"shareable.html": shared} if noted["shareable"] else {})
+  pages_of = {"index.html": ours} | ({SHAREABLE: shared} if noted["shareable"] else {})
   texts = {name: pages.render("protection", "html", values | own) for name, own in pages_of.items()}
   files.write_texts(store.page, texts)
   return store.page / "index.html"

@@ -181,6 +181,8 @@ def _continued(
   folders = page.Folders(request.photos, request.files, entries)
   page.note(store, folders, left_out, matters, request.shareable)
   say(f"The private page about it is {page.write(store, verdict, folders)}.")
+  if request.shareable:
+    say(f"The page that may be shared is {store.page / page.SHAREABLE}.")
   return verdict
 
 

@@ -320,8 +320,10 @@ def test_an_interruption_continues_to_the_same_files(photos, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_a_page_to_share_has_no_pictures_and_no_names(photos, tmp_path):
-  run(photos, tmp_path / "out", shareable=True)
-  page = (tmp_path / "out.private" / "page" / "shareable.html").read_text()
+  _, said = run(photos, tmp_path / "out", shareable=True)
+  path = tmp_path / "out.private" / "page" / "shareable.html"
+  assert f"may be shared is {path}." in said
+  page = path.read_text()
   assert "data:image/png" not in page
   assert not any(name in page for name in ("00.png", "broken", "photos", "bbb", str(tmp_path)))
   assert "CIEDE2000" in page
