@@ -100,8 +100,8 @@ def chosen(
   counts = clusters.counts(found, request.clusters)
   if request.clusters:
     say(
-      f"The pictures have no labels, so they are sorted into {request.clusters} groups of similar "
-      "pictures. The test is about these groups, not about classes that a scraper may name."
+      f"The pictures are sorted into {request.clusters} groups of similar ones. The test is about "
+      "these groups, not about classes that a scraper may name."
     )
   with files.reported("read", request.photos):
     size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)

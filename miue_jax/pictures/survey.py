@@ -74,8 +74,11 @@ class Survey:
   def describe(self) -> str:
     """Returns what was found in lines for a terminal; names up to 100 files per reason."""
     counts = self.counts()
-    lines = [f"{counted(len(self.pictures), 'picture')} in {counted(len(counts), 'class')}:"]
-    lines += [f"  {escaped(name) or 'no class'}: {count}" for name, count in counts.items()]
+    pictures = counted(len(self.pictures), "picture")
+    lines = [f"{pictures} in {counted(len(counts), 'class')}:"]
+    lines += [f"  {escaped(name)}: {count}" for name, count in counts.items()]
+    if set(counts) == {""}:
+      lines = [f"{pictures} without classes; folders are not taken for classes."]
     lines += self.notes
     if self.duplicates:
       lines.append(f"Exact duplicates, {counted(len(self.duplicates), 'group')}:")

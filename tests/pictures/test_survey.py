@@ -222,6 +222,7 @@ def test_unusable_labels_are_refused(tree, text):
 def test_pictures_without_classes(tree):
   found = survey.survey(tree("1.png", "sub/2.png"), unlabelled=True)
   assert [(p.path, p.class_name) for p in found.pictures] == [("1.png", ""), ("sub/2.png", "")]
+  assert found.describe() == "2 pictures without classes; folders are not taken for classes."
 
 
 def test_a_folder_without_classes_is_refused(tree):
