@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = f"miue_jax {release}"
 html_copy_source = False
 html_show_copyright = False
+smartquotes = False  # would make one dash of the two of a flag
 
 # Docstrings mark code by single backticks, and types are in the signatures.
 default_role = "code"

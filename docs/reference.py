@@ -118,7 +118,8 @@ def _about(kind: type) -> str:
   """Returns the first paragraph of a docstring and the names of the bases."""
   text = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]
   names = [_title(base) for base in kind.__bases__ if dataclasses.is_dataclass(base)]
-  return " ".join([text, *(f"It has those of [{name}](#{name.lower()}) too." for name in names)])
+  too = (f"It has the settings of [{name}](#{name.lower()}) too." for name in names)
+  return " ".join([text, *too])
 
 
 def _table(kind: type) -> str:
@@ -129,7 +130,8 @@ def _table(kind: type) -> str:
     return ""
   lines = ["| setting | type | default | constraint | meaning |", "|---|---|---|---|---|"]
   for row in rows:
-    cells = (f"`{row.name}`", row.kind, f"`{row.default}`", row.constraint, row.meaning)
+    meaning = row.meaning.replace("*", r"\*")
+    cells = (f"`{row.name}`", row.kind, f"`{row.default}`", row.constraint, meaning)
     lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
   return "\n".join(lines)
 

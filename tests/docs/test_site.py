@@ -74,6 +74,8 @@ def test_settings_are_described_as_the_code_checks_them():
   assert rows["stem"].kind == '`"small"`, `"imagenet"`'
   assert rows["zeta"].default == "0.1"
   assert rows["zeta"].meaning.startswith("weight of the distance term")
+  # Asterisks are no emphasis.
+  assert r'by name or pattern ("BasicBlock_\*", "\*"): features' in reference.settings()
 
 
 def test_pages_have_their_generated_parts():
