@@ -106,7 +106,7 @@ class Experiment:
       "results": results(conditions),
       "no_results": _NO_RESULTS,
       "curves": figures.line_charts(learning_curves(conditions, chance), height=3.2),
-      "quality": [(n, f.format(manifest[k])) for n, k, f in _QUALITY if finite(manifest.get(k))],
+      "quality": quality(manifest),
       "private": self.examples is not None,
       "pictures": pictures(self.examples),
       "information": information,
@@ -135,6 +135,12 @@ class Experiment:
       "report.md": pages.render("experiment", "markdown", values),
       "index.html": pages.render("experiment", "html", values),
     }
+
+
+def quality(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what is known of the size of a poison, in words where epsilon bounds no pixel."""
+  known = {n: f.format(manifest[k]) for n, k, f in _QUALITY if finite(manifest.get(k))}
+  return list((known | ({"budget": manifest["budget"]} if "budget" in manifest else {})).items())
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -302,3 +302,12 @@ def test_the_table_is_aligned_and_has_one_line_for_each_condition(make_row):
   assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
   assert "dataset" not in lines[0]
   assert "| dataset" in report.table([*rows, make_row("clean", 1.0, dataset="other")])
+
+
+def test_a_budget_that_bounds_no_pixel_is_given_in_words(tmp_path, rows):
+  # Patterns of LSP may change a value by more than epsilon.
+  words = "L2: every image by at most 6/255, root mean square over its values"
+  changes = {"epsilon_255ths": 6.0, "max_delta_255ths": 11, "budget": words}
+  write_all(tmp_path, rows, manifest=MANIFEST | changes)
+  shown = re.findall(r"^\| budget +\| (.*?) +\|$", (tmp_path / "report.md").read_text(), re.M)
+  assert set(shown) == {words}
