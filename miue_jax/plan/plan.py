@@ -148,10 +148,11 @@ def make(config: Config, options: Options) -> Plan:
   if target and target.installed:
     return _compiled(config, options, size, target)
   here = meshes.start(config.devices, config.batch_sizes, offered=options.chips)
-  timings = calibrate(config, size)
   mesh = pod(options.chips)
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh):  # it refuses batches, which would be late after the minutes of timing
     built = programs.build(config, size)
+  timings = calibrate(config, size)
+  with jax.set_mesh(mesh):
     return Plan(
       config,
       options,
@@ -168,12 +169,14 @@ def make(config: Config, options: Options) -> Plan:
 
 def _compiled(config: Config, options: Options, size: Sizes, target: targets.Target) -> Plan:
   """Plans a run by the compiler of a target."""
+  mesh = targets.mesh(target)
+  with jax.set_mesh(mesh):
+    built = programs.build(config, size)
   # XLA counts the body of a loop once; for CPUs the loops of a step are unrolled.
   with jax.set_mesh(pod(1)):
     alone = programs.build(config, size)
     flops = {name: program.flops() / program.batch for name, program in alone.items()}
-  with jax.set_mesh(targets.mesh(target)):
-    built = programs.build(config, size)
+  with jax.set_mesh(mesh):
     costs = {
       name: targets.cost(
         program, target, flops[name] * program.batch, sum(resident(program).values())

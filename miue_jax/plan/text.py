@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from miue_jax.plan import chips, roofline
 from miue_jax.plan.plan import Plan, hours
 from miue_jax.plan.programs import parameters
@@ -234,7 +236,9 @@ def _hours(plan: Plan) -> str:
 
 
 def _amount(value: float) -> str:
-  return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"
+  if value >= 0.1:
+    return f"{value:,.2f}"
+  return np.format_float_positional(value, precision=2, fractional=False, trim="-")
 
 
 def _cost(hours: float, price: float | None) -> str:

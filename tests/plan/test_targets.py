@@ -76,6 +76,17 @@ def test_a_slice_that_does_not_divide_a_batch_names_the_batch(use_devices):
     programs.build(dataclasses.replace(CONFIG, victim_fit=fit), SIZES)
 
 
+@pytest.mark.parametrize("changes", [{"chips": 3}, {"target": "v5e:2x3"}])
+def test_chips_that_do_not_divide_a_batch_are_refused_before_anything_is_timed(
+  changes, monkeypatch
+):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # no compiler of a target
+  monkeypatch.setattr(plan, "calibrate", lambda *arguments: pytest.fail("steps are timed"))
+  options = plan.Options(**changes, image_shape=(12, 12, 1), train_images=100, classes=4)
+  with pytest.raises(UserError, match=r"batch_size=\d+ is not divisible by"):
+    plan.make(with_method("lsp", QUICK), options)
+
+
 def delta_step(name):
   """Compiles the delta step for a target; returns its HLO and the compiled program."""
   targets.prepare()
