@@ -189,11 +189,10 @@ def _keep(made: Generated, experiment: Experiment) -> None:
 
 
 def _quality(manifest: Mapping[str, Any]) -> str:
-  """Returns how much the images changed, to the digits that reports show."""
-  psnr, ssim = manifest["psnr_db"], manifest["ssim"]
-  if psnr is None:
-    return "no image is changed"
-  return f"PSNR {psnr:.1f} dB" if ssim is None else f"PSNR {psnr:.1f} dB, SSIM {ssim:.3f}"
+  """Returns how much the images changed, as reports show it."""
+  known = dict(report.quality(manifest))
+  shown = [f"{name} {known[name]}" for name in ("PSNR", "SSIM") if name in known]
+  return ", ".join(shown) or "no image is changed"
 
 
 def _table(experiment: Experiment) -> Table:

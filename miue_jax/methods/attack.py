@@ -84,7 +84,7 @@ class Attack(Stepwise):
       lambda parts, data, perturbed, size: DeltaPass(
         parts["source"], data.replace(delta=parts["delta"]), perturbed, perturbed, size
       ),
-      lambda constants: constants.replace(source=freeze(constants.source)),
+      freeze,
     )
     learned, size = ("source_loss", "source_accuracy"), settings.step_size
 

@@ -312,7 +312,7 @@ def delta_stage(
   steps: int,
   passes: float,
   sign_step: loops.Step,
-  freeze: Callable[[Any], Any] = lambda source: source,
+  prepared: Callable[[Any], Any] = lambda constants: constants,
 ) -> Stage:
   """Returns the stage that moves delta by sign steps against the source model, part "source".
 
@@ -323,7 +323,7 @@ def delta_stage(
     steps: Steps of one turn.
     passes: Passes over the images in one turn.
     sign_step: The step.
-    freeze: Makes `DeltaPass.source` from the source model (`source.freezer`).
+    prepared: `Stage.prepared`; `source.freezer` makes it for methods with a source model.
   """
   return Stage(
     "delta",
@@ -335,7 +335,7 @@ def delta_stage(
     lambda parts, data, perturbed, size: DeltaPass(
       parts["source"], data, perturbed, parts.get("compared", perturbed), size
     ),
-    lambda constants: constants.replace(source=freeze(constants.source)),
+    prepared,
   )
 
 

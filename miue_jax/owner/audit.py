@@ -138,7 +138,7 @@ def audit(
     rows, victim = Rows(pairs.store.audits, private.Audit), _longest(pairs.choice.victims)
     pretrained = None
     if weights:
-      fitting = proof.pretrained(pairs.choice, weights, int(pairs.labels.max()) + 1)
+      fitting = proof.pretrained(pairs.choice, weights, pairs.classes)
       pretrained = _longest(fitting)
     attacks = [
       attack
@@ -263,7 +263,7 @@ def _reached(
     )
   defence = attack.defence
   if attack.repeats:
-    defence += str(patterns.period(pairs.choice, int(pairs.labels.max()) + 1))
+    defence += str(patterns.period(pairs.choice, pairs.classes))
   (row,) = proof.rows_of(
     pairs.choice,
     victim,

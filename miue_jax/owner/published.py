@@ -41,6 +41,11 @@ class Pairs:
   choice: Choice
   store: Private
 
+  @property
+  def classes(self) -> int:
+    """Returns the number of classes."""
+    return int(self.labels.max()) + 1
+
   def sets(self, pipeline: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns originals and published files as a pipeline loads them."""
     there, seen = self.folders, self.choice.seen

@@ -50,7 +50,7 @@ def verify(
     say(f"Guessing gives {chance:.0f} % of {tested.sum()} held-out pictures.")
     victims, trials = pairs.choice.victims, []
     if weights:
-      victims += proof.pretrained(pairs.choice, weights, int(labels.max()) + 1)
+      victims += proof.pretrained(pairs.choice, weights, pairs.classes)
     for name in pipelines.USUAL:
       originals, public = pairs.sets(name)
       content = proof.content_of(originals, public, labels)

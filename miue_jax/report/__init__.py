@@ -6,7 +6,7 @@ none of the stages.
 
 from miue_jax.report.aggregate import Axes
 from miue_jax.report.comparison import Comparison, Results
-from miue_jax.report.experiment import Examples, Experiment, table
+from miue_jax.report.experiment import Examples, Experiment, quality, table
 from miue_jax.report.information import table as information_table
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
   "Experiment",
   "Results",
   "information_table",
+  "quality",
   "table",
 ]

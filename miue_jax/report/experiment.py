@@ -140,7 +140,9 @@ class Experiment:
 def quality(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Returns what is known of the size of a poison, in words where epsilon bounds no pixel."""
   known = {n: f.format(manifest[k]) for n, k, f in _QUALITY if finite(manifest.get(k))}
-  return list((known | ({"budget": manifest["budget"]} if "budget" in manifest else {})).items())
+  if "budget" in manifest:
+    known["budget"] = manifest["budget"]
+  return list(known.items())
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -44,7 +44,9 @@ def test_none_does_nothing():
   ["", "grey", "jpeg", "jpeg0", "jpeg96", "jpeg010", "jpeg-1", "10", "none1", "jpeg10\n", "JPEG10"],
 )
 def test_an_unknown_defence_lists_the_known_ones(name):
-  words = r"Unknown defence .*; known: none, .*jpeg95.*; one that a recipe adds needs --config"
+  words = (
+    r"Unknown defence .*; known: none, .*jpeg1 to jpeg95.*; one that a recipe adds needs --config"
+  )
   with pytest.raises(UserError, match=words) as told:
     defences.build(name)
   assert repr(name) in str(told.value)

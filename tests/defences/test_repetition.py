@@ -1,4 +1,4 @@
-"""What repeats is subtracted, and what does not repeat stays."""
+"""Tests that patterns that repeat are subtracted and that nothing else is."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from miue_jax.defences import repetition
 
 @pytest.fixture
 def images():
-  """Images whose brightness rises, slowly and differently: uint8 `[2, 32, 30, 3]`."""
+  """Returns two images in which the brightness rises slowly, uint8 `[2, 32, 30, 3]`."""
   rows, columns = np.mgrid[:32, :30]
   planes = [90 + rows[..., None] + columns[..., None] * k for k in ((0, 1, 2), (1, 0, -1))]
   return np.stack(planes).astype(np.uint8)

@@ -166,9 +166,12 @@ def test_strict_stops_at_a_truncated_picture_before_anything_is_made(photos, tmp
   assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-@pytest.mark.parametrize("out", ["photos", "photos/out", "."])
-def test_folders_that_lie_in_each_other_are_refused(photos, tmp_path, out):
-  with pytest.raises(UserError, match="choose a folder outside of your pictures"):
+@pytest.mark.parametrize(
+  ("out", "said"),
+  [("photos", "is the folder of your pictures"), ("photos/out", "lies in"), (".", "lies in")],
+)
+def test_folders_that_lie_in_each_other_are_refused(photos, tmp_path, out, said):
+  with pytest.raises(UserError, match=f"{said}.*: choose a folder outside of your pictures"):
     run(photos, tmp_path / out)
   assert not (tmp_path / "photos.key").exists()
 
