@@ -28,7 +28,7 @@ SOURCES = {
 def source(name: str) -> Image.Image:
   """Returns one of the shipped photographs in colour."""
   if name == "grace_hopper":
-    path = str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     return Image.open(path).convert("RGB")
   if name in ("china", "flower"):
     return Image.fromarray(datasets.load_sample_image(f"{name}.jpg"))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from miue_jax import models, transforms
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step
-from miue_jax.methods.delta import Delta, DeltaPass
+from miue_jax.methods.delta import Delta
 from miue_jax.methods.shared_settings import Sourced
 from miue_jax.train import step
 from miue_jax.transforms import Transformation, augment, identity
@@ -46,7 +46,7 @@ def start(
   }
 
 
-def freezer(module: nn.Module, image: tuple[int, ...]) -> Callable[[DeltaPass], DeltaPass]:
+def freezer(module: nn.Module, image: tuple[int, ...]) -> Callable[[Any], Any]:
   """Returns `Stage.prepared` of a stage whose steps apply the source model without training it."""
   return lambda constants: constants.replace(source=step.Frozen.of(module, constants.source, image))
 
