@@ -30,6 +30,8 @@ class Defence:
     recipe: Changes the settings of the victim's training.
     measures: Measures the trained victim.
     needs_clean: Gives clean images to `preprocess`; the victim is not tested on these images.
+    flops: Returns the FLOPs of `preprocess` from the shape of the images and their number; only for
+      defences that train a network of their own.
     stops_early: Adds to the row the test accuracy of the epoch whose accuracy on clean validation
       images is best; requires `needs_clean`.
   """
@@ -40,6 +42,7 @@ class Defence:
   recipe: Callable[[Fit], Fit] | None = None
   measures: Measures | None = None
   needs_clean: bool = False
+  flops: Callable[[tuple[int, int, int], int], float] | None = None
   stops_early: bool = False
 
 

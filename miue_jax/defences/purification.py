@@ -6,7 +6,6 @@ images. Published purifiers had more images: AVATAR used a diffusion model of th
 training set. `restored` learns from pairs of protected and clean images instead.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
-from miue_jax.defences import generative
+from miue_jax.defences import fitting, generative
 from miue_jax.defences.defence import Defence
-from miue_jax.machine import prng, sharding
-from miue_jax.machine.meshes import AXIS
+from miue_jax.defences.fitting import Training
+from miue_jax.machine import sharding
 from miue_jax.settings.errors import UserError
 
 LEVELS = 1000  # noise levels; variances grow linearly from 1e-4 to 0.02 (Ho et al., DDPM, 2020)
@@ -31,28 +29,7 @@ EVALUATIONS = 20  # largest number of evaluations of the diffusion model for one
 DECODER_STD = 8 / 255
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-  """Holds the settings of a purifier's training by Adam, with a cosine schedule to 0.
-
-  Attributes:
-    width: Number of channels of the first stage.
-    steps: Number of training steps.
-    batch_size: Number of images in a batch, rounded up to a multiple of the devices.
-    learning_rate: Initial learning rate.
-  """
-
-  width: int = 32
-  steps: int = 2000
-  batch_size: int = 64
-  learning_rate: float = 1e-3
-
-
-# Maps (params, key, images in [-1, 1]) to a scalar.
-Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
-
-
-def variational(training: Training = Training()) -> Defence:
+def variational(training: Training = fitting.DEFAULT) -> Defence:
   """Returns the defence that reconstructs images by a variational autoencoder.
 
   The defence follows D-VAE (Yu et al., "Purify Unlearnable Examples via Rate-Constrained
@@ -65,16 +42,21 @@ def variational(training: Training = Training()) -> Defence:
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
     _require_in_memory(train, "vae")
     model = generative.Autoencoder(training.width, train.images.shape[1:])
-    params = _drawn(model, train.images.shape[1:], (generative.LATENT,), seed)
-    params = fit(functools.partial(evidence_loss, model), params, clean, training, seed)
+    params = fitting.drawn(model, train.images.shape[1:], (generative.LATENT,), seed)
+    params = fitting.fit(functools.partial(evidence_loss, model), params, clean, training, seed)
 
     @jax.jit
     def rebuilt(params, images):
       return model.apply({"params": params}, images, jnp.zeros((len(images), generative.LATENT)))[0]
 
-    return _replaced(train, lambda keys, images: rebuilt(params, images), training, seed)
+    return fitting.replaced(train, lambda keys, images: rebuilt(params, images), training, seed)
 
-  return Defence("vae", preprocess=preprocess, needs_clean=True)
+  def flops(image: tuple[int, int, int], count: int) -> float:
+    model = generative.Autoencoder(training.width, image)
+    loss = functools.partial(evidence_loss, model)
+    return fitting.flops(model, loss, image, (generative.LATENT,), training, count)
+
+  return Defence("vae", preprocess=preprocess, needs_clean=True, flops=flops)
 
 
 def restored(
@@ -82,7 +64,7 @@ def restored(
   protected: np.ndarray,
   originals: np.ndarray,
   seed: int,
-  training: Training = Training(),
+  training: Training = fitting.DEFAULT,
 ) -> np.ndarray:
   """Returns images from which a network removed what it learned from pairs to remove.
 
@@ -106,22 +88,34 @@ def restored(
     UserError: The final loss is not finite.
   """
   model = generative.UNet(training.width)
-  params = _drawn(model, images.shape[1:], (), seed)
-
-  def removed(params, images):
-    # The network is that of the diffusion model, at the level of no noise.
-    return images - model.apply({"params": params}, images, jnp.zeros(len(images)))
-
-  def loss(params, key, pairs):
-    del key
-    given, wanted = jnp.split(pairs, 2, axis=-1)
-    return jnp.mean((removed(params, given) - wanted) ** 2)
-
+  params = fitting.drawn(model, images.shape[1:], (), seed)
+  loss = functools.partial(_pair_loss, model)
   pairs = _unlabelled(np.concatenate([protected, originals], axis=-1))
-  params = fit(loss, params, pairs, training, seed)
-  apply = jax.jit(removed)
-  made = _replaced(_unlabelled(images), lambda keys, x: apply(params, x), training, seed)
+  params = fitting.fit(loss, params, pairs, training, seed)
+  apply = jax.jit(functools.partial(_removed, model))
+  made = fitting.replaced(_unlabelled(images), lambda keys, x: apply(params, x), training, seed)
   return made.images[:]
+
+
+def restored_flops(
+  image: tuple[int, int, int], count: int, training: Training = fitting.DEFAULT
+) -> float:
+  """Returns the FLOPs of `restored` for `count` images `[H, W, C]`."""
+  model = generative.UNet(training.width)
+  loss = functools.partial(_pair_loss, model)
+  return fitting.flops(model, loss, image, (), training, count, channels=2)
+
+
+def _removed(model: Any, params: Any, images: jax.Array) -> jax.Array:
+  """Returns images without what the network of the diffusion model predicts for no noise."""
+  return images - model.apply({"params": params}, images, jnp.zeros(len(images)))
+
+
+def _pair_loss(model: Any, params: Any, key: jax.Array, pairs: jax.Array) -> jax.Array:
+  """Returns the mean squared error for pairs, whose channels are those of both images."""
+  del key
+  given, wanted = jnp.split(pairs, 2, axis=-1)
+  return jnp.mean((_removed(model, params, given) - wanted) ** 2)
 
 
 def _require_in_memory(split: Split, name: str) -> None:
@@ -131,12 +125,6 @@ def _require_in_memory(split: Split, name: str) -> None:
       f"Defence {name!r} looks at all training images at once: raise data.memory so that they fit "
       "in memory, or remove the defence from evaluate.defences."
     )
-
-
-def _drawn(model: Any, image: tuple[int, ...], other: tuple[int, ...], seed: int) -> Any:
-  """Returns initial parameters for one image and another input, of these shapes."""
-  inputs = jnp.zeros((1, *image)), jnp.zeros((1, *other))
-  return jax.jit(model.init)(prng.stream(seed, "purifier"), *inputs)["params"]
 
 
 def _unlabelled(images: np.ndarray) -> Split:
@@ -157,28 +145,36 @@ def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
   return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, axis=1)
 
 
-def diffusion(level: int, training: Training = Training()) -> Defence:
+def diffusion(level: int, training: Training = fitting.DEFAULT) -> Defence:
   """Returns the defence that adds noise up to `level` of 1000 and removes it by a diffusion model.
 
   The defence follows AVATAR (Dolatabadi et al., "The Devil's Advocate: Shattering the Illusion of
   Unexploitable Data using Diffusion Models", 2023), which uses levels of 60 to 100. The model
   learns only the levels up to `level`, and denoises in at most 20 evaluations.
   """
-  name = f"avatar{level}"
+  name, model = f"avatar{level}", generative.UNet(training.width)
+
+  def predicted(params, noisy, levels):
+    return model.apply({"params": params}, noisy, levels)
 
   def preprocess(train: Split, clean: Split | None, seed: int) -> Split:
     _require_in_memory(train, name)
-    model = generative.UNet(training.width)
-    params = _drawn(model, train.images.shape[1:], (), seed)
+    params = fitting.drawn(model, train.images.shape[1:], (), seed)
+    loss = functools.partial(denoising_loss, predicted, level)
+    params = fitting.fit(loss, params, clean, training, seed)
+    sample = sampler(predicted, level)
+    return fitting.replaced(train, functools.partial(sample, params), training, seed)
 
-    def noise_of(params, noisy, levels):
-      return model.apply({"params": params}, noisy, levels)
+  def flops(image: tuple[int, int, int], count: int) -> float:
+    loss = functools.partial(denoising_loss, predicted, level)
+    return fitting.flops(model, loss, image, (), training, _evaluations(level) * count)
 
-    params = fit(functools.partial(denoising_loss, noise_of, level), params, clean, training, seed)
-    sample = sampler(noise_of, level)
-    return _replaced(train, functools.partial(sample, params), training, seed)
+  return Defence(name, preprocess=preprocess, needs_clean=True, flops=flops)
 
-  return Defence(name, preprocess=preprocess, needs_clean=True)
+
+def _evaluations(level: int) -> int:
+  """Returns how often the diffusion model is evaluated for one image."""
+  return min(level, EVALUATIONS)
 
 
 def signal_share() -> np.ndarray:
@@ -213,7 +209,7 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
     in [-1, 1]; it returns images of the same shape.
   """
   share = signal_share()
-  count = min(level, EVALUATIONS)
+  count = _evaluations(level)
   stops = np.linspace(level, 0, count + 1).round().astype(int)
 
   def drawn(keys, number, shape):
@@ -243,71 +239,3 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
     return noisy
 
   return sample
-
-
-def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: int) -> Any:
-  """Returns parameters trained to lower `loss` on random batches of clean images.
-
-  Raises:
-    UserError: the final loss is not finite.
-  """
-  assert clean is not None, "a defence with needs_clean gets clean images"
-  optimiser = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))
-  generator, batch = np.random.default_rng(seed), _batch(training)
-
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def step(params, state, key, images):
-    value, gradient = jax.value_and_grad(loss)(params, key, _to_model(images))
-    updates, state = optimiser.update(gradient, state, params)
-    return optax.apply_updates(params, updates), state, value
-
-  params = sharding.replicate(params)
-  state, value = sharding.replicate(optimiser.init(params)), np.inf
-  for index in range(training.steps):
-    rows = generator.integers(0, len(clean), batch)
-    images = _placed(clean.images, rows)
-    params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
-  if not np.isfinite(sharding.fetch(value)):
-    raise UserError(
-      "The loss of the purifier is not finite: it needs more images, of which "
-      "evaluate.clean_fraction gives it a share."
-    )
-  return params
-
-
-_keys = jax.jit(prng.example_keys)
-
-
-@jax.jit
-def _to_model(images: jax.Array) -> jax.Array:
-  """Maps uint8 levels to [-1, 1]."""
-  return images.astype(jnp.float32) / 127.5 - 1
-
-
-@jax.jit
-def _to_levels(images: jax.Array) -> jax.Array:
-  """Maps [-1, 1] to uint8 levels."""
-  return jnp.clip(jnp.round(127.5 * (images + 1)), 0, 255).astype(jnp.uint8)
-
-
-def _replaced(train: Split, purify: Callable, training: Training, seed: int) -> Split:
-  """Returns `train` with its images replaced by `purify(keys, images)`, batch by batch."""
-  key, batch = prng.stream(seed, "purify"), _batch(training)
-  result = np.empty(train.images.shape, np.uint8)
-  for start in range(0, len(train), batch):
-    rows = np.minimum(np.arange(start, start + batch), len(train) - 1)
-    keys = _keys(key, sharding.shard(rows.astype(np.int32)))
-    purified = _to_levels(purify(keys, _to_model(_placed(train.images, rows))))
-    result[start : start + batch] = sharding.fetch(purified)[: len(train) - start]
-  return dataclasses.replace(train, images=Images(result))
-
-
-def _placed(images: Images, rows: np.ndarray) -> jax.Array:
-  """Puts the images with indices `rows` on the devices, sharded."""
-  return sharding.shard_rows(lambda part: images[rows[part]], (len(rows), *images.shape[1:]))
-
-
-def _batch(training: Training) -> int:
-  """Returns the batch size, rounded up to a multiple of the number of devices."""
-  devices = jax.sharding.get_mesh().shape[AXIS]
-  return -(-training.batch_size // devices) * devices

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax import __version__
+from miue_jax import __version__, defences
 from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
@@ -48,7 +48,8 @@ class Attack:
     pipeline: How files are loaded.
     defence: What is done to loaded pictures, an entry of `miue_jax.defences`.
     advice: Returns what an owner can do against it, who has made a choice.
-    cost: How long it takes, as a multiple of training without an attack.
+    cost: How long the training takes, as a multiple of training without an attack; networks that
+      purify come on top.
     pairs: Whether a network learns from half of the held-out pictures, published and original, to
       undo the protection of the others.
     pretrained: Whether the victim starts from weights, which the owner has to give.
@@ -93,14 +94,13 @@ ATTACKS = (
     advice=_fixed("publish fewer or smaller pictures: networks know such pictures from elsewhere"),
   ),
   Attack("adversarial training", defence="at4", cost=6.0),
-  Attack("rebuilding by an autoencoder", defence="vae", cost=8.0),
+  Attack("rebuilding by an autoencoder", defence="vae"),
   Attack(
     "undoing by a network that has seen pairs",
     pairs=True,
-    cost=8.0,
     advice=_fixed("keep the originals of published pictures private"),
   ),
-  Attack("rebuilding by a diffusion model", defence="avatar60", cost=12.0),
+  Attack("rebuilding by a diffusion model", defence="avatar60"),
 )
 
 
@@ -158,12 +158,13 @@ def audit(
       )
     for number, attack in enumerate(attacks):
       left = None if seconds is None else seconds - (time.monotonic() - began)
-      if left is not None and number and left < attack.cost * plain:
+      takes = plain * (attack.cost + _purifying(pairs, attack, victim))
+      if left is not None and number and left < takes:
         names = ", ".join(later.said for later in attacks[number:])
         say(f"The time is over; not tried: {names}.")
         break
-      if attack.cost > 1:
-        say(f"Trying {attack.said}, which takes {estimate.duration(attack.cost * plain)} ...")
+      if takes > plain:
+        say(f"Trying {attack.said}, which takes {estimate.duration(takes)} ...")
       sets = loaded if attack.pipeline == WHOLE else pairs.sets(attack.pipeline)
       learner = pretrained if pretrained and attack.pretrained else victim
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
@@ -261,20 +262,37 @@ def _reached(
     published[~pairs.held_out] = purification.restored(
       published[~pairs.held_out], published[known], originals[known], pairs.choice.seed
     )
-  defence = attack.defence
-  if attack.repeats:
-    defence += str(patterns.period(pairs.choice, pairs.classes))
   (row,) = proof.rows_of(
     pairs.choice,
     victim,
     {"pictures": published[~pairs.held_out]},
     pairs.labels[~pairs.held_out],
     (originals[tested], pairs.labels[tested]),
-    defences=(defence,),
+    defences=(_defence(pairs, attack),),
   )
   # Defences that learn from clean images take them from the test.
   count = row.get("test_images", int(tested.sum()))
   return max(row["test_accuracy"], row["peak_test_accuracy"]), count
+
+
+def _defence(pairs: Pairs, attack: Attack) -> str:
+  """Returns the name of the defence with which the victim of an attack trains."""
+  if not attack.repeats:
+    return attack.defence
+  return f"{attack.defence}{patterns.period(pairs.choice, pairs.classes)}"
+
+
+def _purifying(pairs: Pairs, attack: Attack, victim: Victim) -> float:
+  """Returns the FLOPs of a purifier's own network, as a multiple of those of the victim."""
+  learning = int((~pairs.held_out).sum())
+  image = (pairs.choice.seen, pairs.choice.seen, 3)
+  if attack.pairs:
+    flops = purification.restored_flops(image, learning)
+  elif purifier := defences.build(_defence(pairs, attack)).flops:
+    flops = purifier(image, learning)
+  else:
+    return 0.0
+  return flops / estimate.flops(pairs.choice, victim, learning, pairs.classes)
 
 
 def _halves(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import jax
 
 from miue_jax.machine import files, meshes
 from miue_jax.owner import choose, generate, load
-from miue_jax.owner.choose import Choice
+from miue_jax.owner.choose import Choice, Victim
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -127,7 +127,6 @@ def estimate(
   config = choice.config(choice.victims[0], learning)
   # A program needs one full batch; how many steps there are is counted apart.
   making = Sizes((choice.size, choice.size, 3), max(count, *config.batch_sizes), 1, classes)
-  proving = dataclasses.replace(making, image=(choice.seen, choice.seen, 3))
   built, timings = programs.build(config, making), {}
   # Patterns of classes take no network; the source model tells how fast victims are.
   for name in ("source",) if choice.patterned else programs.generation(built):
@@ -138,16 +137,23 @@ def estimate(
     made = sum(built[name].total * timing.step for name, timing in timings.items())
   compiling = sum(timing.compile for timing in timings.values())
   # Victims train as the source model does; their arithmetic tells how much longer they take.
-  source, proof = built["source"], 0.0
+  second, proof = built["source"].flops() / timings["source"].step, 0.0  # FLOPs of a second
   for victim in choice.victims:
-    victim_config = choice.config(victim, learning)
-    ratio = programs.build(victim_config, proving)["victim"].flops() / source.flops()
-    steps = victim.epochs * max(1, learning // victim_config.victim_fit.batch_size)
     compiling += timings["source"].compile * _CONDITIONS
-    proof += _CONDITIONS * steps * ratio * timings["source"].step
+    proof += _CONDITIONS * flops(choice, victim, learning, classes) / second
   pixels = count * 3 * 4 * (choice.size**2 + choice.seen**2)
   memory = _peak_memory() + pixels + _VICTIMS
   return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)
+
+
+def flops(choice: Choice, victim: Victim, learning: int, classes: int) -> float:
+  """Returns the FLOPs of training a victim on so many pictures, without compiling anything."""
+  config = choice.config(victim, learning)
+  # A program needs one full batch; how many steps there are is counted apart.
+  image, batch = (choice.seen, choice.seen, 3), config.victim_fit.batch_size
+  sizes = Sizes(image, max(learning, *config.batch_sizes), 1, classes)
+  steps = victim.epochs * max(1, learning // batch)
+  return steps * programs.build(config, sizes)["victim"].flops()
 
 
 def _peak_memory() -> int:

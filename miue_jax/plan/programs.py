@@ -77,10 +77,11 @@ class Program(Phase):
     return self.function.lower(*self.abstract()).compile(compiler_options=_unoptimised())
 
   def flops(self) -> float:
-    """Returns the FLOPs of one step on one device of the mesh, without compiling it."""
+    """Returns the FLOPs of one step on all devices of the mesh, without compiling it."""
     # With this precision a CPU convolves as all other chips do, and its FLOPs are counted.
     with jax.default_matmul_precision("highest"):
-      return float(self.function.lower(*self.abstract()).cost_analysis()["flops"])
+      analysis = self.function.lower(*self.abstract()).cost_analysis()
+    return jax.sharding.get_mesh().size * float(analysis["flops"])
 
   def cost(self) -> Cost:
     """Returns the cost of one step on the mesh."""

@@ -41,6 +41,22 @@ def error(images, expected):
   return np.sqrt(np.mean((images.astype(float) - expected) ** 2))
 
 
+@pytest.mark.parametrize(
+  "flops",
+  [
+    lambda training, count: purification.variational(training).flops((8, 8, 3), count),
+    lambda training, count: purification.restored_flops((8, 8, 3), count, training),
+    lambda training, count: purification.diffusion(1, training).flops((8, 8, 3), count),
+  ],
+)
+def test_flops_are_those_of_training_and_of_predictions(flops):
+  once = flops(TINY, 0)
+  # One of the convolutions, forward and backward.
+  assert once > TINY.steps * TINY.batch_size * 3 * 2 * 9 * 4 * 4 * (2 * TINY.width) ** 2
+  assert flops(dataclasses.replace(TINY, steps=2 * TINY.steps), 0) == pytest.approx(2 * once)
+  assert flops(TINY, 3 * TINY.steps * TINY.batch_size) == pytest.approx(2 * once)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
   "make", [purification.variational, functools.partial(purification.diffusion, 60)]
