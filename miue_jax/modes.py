@@ -192,10 +192,10 @@ def compare(call: Call) -> str:
 
 def plan(call: Call) -> str:
   """Predicts arithmetic, memory, hours and cost of a run without training anything."""
-  from miue_jax.machine import files
+  from miue_jax.machine import files, progress
   from miue_jax.plan import plan, sizes, text
 
-  absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is not a result
+  progress.show_ours()
   flags = call.flags
   shape = sizes.image_shape(flags.image_shape)
   options = plan.Options(

@@ -70,11 +70,11 @@ def _end(signum: int, frame: object) -> NoReturn:
 def telling(farewell: Callable[[int], None]) -> Generator[None]:
   """Calls `farewell` with the number of a signal that ends this program during the block."""
   global _farewell
-  _farewell = farewell
+  before, _farewell = _farewell, farewell
   try:
     yield
   finally:
-    _farewell = None
+    _farewell = before
 
 
 @contextlib.contextmanager

@@ -178,8 +178,8 @@ def logged_to(path: pathlib.Path) -> Generator[None]:
   handler = absl_logging.PythonHandler(stream, terminal.Formatter(absl_logging.PythonFormatter()))
   # A full disk is reported where results are written; the log must not add a traceback per line.
   handler.handleError = lambda record: None
-  for target in (handler, shown):
-    target.addFilter(_is_ours)
+  handler.addFilter(_is_ours)
+  show_ours()
   root = logging.getLogger()
   root.addHandler(handler)
   try:
@@ -188,6 +188,11 @@ def logged_to(path: pathlib.Path) -> Generator[None]:
     root.removeHandler(handler)
     with contextlib.suppress(OSError):
       stream.close()
+
+
+def show_ours() -> None:
+  """Shows the log lines of this package and all warnings, and nothing else, in the terminal."""
+  absl_logging.get_absl_handler().python_handler.addFilter(_is_ours)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -100,6 +101,16 @@ class Cost:
   accessed: float = 0.0
   seconds: float = 0.0
   fits: bool = True
+
+  @classmethod
+  def restored(cls, values: Mapping[str, Any]) -> "Cost":
+    """Returns the cost that `dataclasses.asdict` made JSON values of."""
+    made = (Collective(**one) for one in values["collectives"])
+    return dataclasses.replace(
+      cls(**values),
+      collectives=tuple(dataclasses.replace(one, shapes=tuple(one.shapes)) for one in made),
+      kernels=Kernels(**values["kernels"]),
+    )
 
   @property
   def sent(self) -> float:

@@ -6,12 +6,14 @@ devices. Only the hours of this machine come from timing a few steps.
 """
 
 import dataclasses
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 
-from miue_jax.machine import meshes
+from miue_jax.machine import apart, meshes
 from miue_jax.methods.delta import Delta
 from miue_jax.plan import chips, programs, targets
 from miue_jax.plan.cost import Cost
@@ -21,6 +23,8 @@ from miue_jax.plan.stopwatch import Stopwatch
 from miue_jax.settings.config import Config, Data
 from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes, step
+
+_logger = logging.getLogger(__name__)
 
 _MOST_CHIPS = 1024  # virtual CPU devices that the compiler is given
 _MOST_IMAGES = 20_000_000  # their order is an array in memory
@@ -169,6 +173,30 @@ def make(config: Config, options: Options) -> Plan:
 
 def _compiled(config: Config, options: Options, size: Sizes, target: targets.Target) -> Plan:
   """Plans a run by the compiler of a target."""
+  costs, doing = {}, ""
+  try:
+    # Compilers crash on some programs.
+    for name, cost in apart.each(lambda: _costs(config, size, target)):
+      doing = f" while it compiled the step {name}"
+      if cost is None:
+        _logger.info("Compiling the step %s for %s ...", name, target.name)
+      else:
+        costs[name] = Cost.restored(cost)
+  except apart.Crashed as crash:
+    raise UserError(
+      f"The compiler of {target.name} crashed ({crash}){doing}: choose another target, or install "
+      "another version of the compiler."
+    ) from crash
+  with jax.set_mesh(targets.mesh(target)):
+    built = programs.build(config, size)
+    held = {name: resident(built[name]) for name in programs.generation(built)}
+  return Plan(config, options, size, built, costs, held, target.chip.name, {}, "", target)
+
+
+def _costs(
+  config: Config, size: Sizes, target: targets.Target
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+  """Yields the name of each program before it is compiled, and again with its cost."""
   mesh = targets.mesh(target)
   with jax.set_mesh(mesh):
     built = programs.build(config, size)
@@ -176,15 +204,12 @@ def _compiled(config: Config, options: Options, size: Sizes, target: targets.Tar
   with jax.set_mesh(pod(1)):
     alone = programs.build(config, size)
     flops = {name: program.flops() / program.batch for name, program in alone.items()}
-  with jax.set_mesh(mesh):
-    costs = {
-      name: targets.cost(
-        program, target, flops[name] * program.batch, sum(resident(program).values())
-      )
-      for name, program in built.items()
-    }
-    held = {name: resident(built[name]) for name in programs.generation(built)}
-  return Plan(config, options, size, built, costs, held, target.chip.name, {}, "", target)
+  for name, program in built.items():
+    yield name, None
+    with jax.set_mesh(mesh):
+      held = sum(resident(program).values())
+      cost = targets.cost(program, target, flops[name] * program.batch, held)
+    yield name, dataclasses.asdict(cost)
 
 
 def calibrate(config: Config, size: Sizes) -> dict[str, Timing]:

@@ -36,6 +36,8 @@ ALLOWED = {
     "report/comparison.py",
     "importlib.resources.files('miue_jax.report').joinpath('published.txt').read_text",
   ): "a file of the package",
+  ("machine/apart.py", "json.loads"): "items of a fork of this program",
+  ("machine/apart.py", "os.fdopen"): "makes streams of a pipe",
   ("machine/exits.py", "open"): "makes a stream of a descriptor",
   ("machine/exits.py", "os.walk"): "removes this program's temporary files",
   ("machine/processes.py", "json.loads"): "messages of this program's other processes",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import math
 import re
 
@@ -9,8 +10,9 @@ import jax
 import pytest
 from plan_settings import CONFIG, QUICK, SIZES, with_method
 
+from miue_jax.machine import apart
 from miue_jax.plan import plan, programs, targets, text, traffic
-from miue_jax.plan.cost import collectives
+from miue_jax.plan.cost import Collective, Cost, Kernels, collectives
 from miue_jax.settings.errors import UserError
 
 FEATURES = 16
@@ -105,6 +107,24 @@ def copies(hlo, shapes):
   """Returns the operations that write an array of one of these shapes a second time."""
   found = rf"= \(?({'|'.join(map(re.escape, shapes))})[^=]*? (copy|copy-start|transpose)\("
   return [line.strip() for line in hlo.splitlines() if re.search(found, line)]
+
+
+def test_a_crash_of_the_compiler_names_target_and_step(monkeypatch):
+  def each(work):
+    yield "source", None
+    raise apart.Crashed("SIGSEGV")
+
+  monkeypatch.setattr(apart, "each", each)
+  options = plan.Options(target="v6e:2x4")
+  message = r"The compiler of v6e:2x4 crashed \(SIGSEGV\) while it compiled the step source: choose"
+  with pytest.raises(UserError, match=message):
+    plan._compiled(CONFIG, options, SIZES, targets.parse("v6e:2x4"))
+
+
+def test_costs_survive_as_json_values():
+  reduced = Collective("all-reduce", ("f32[8]", "f32[2,2]"), 48, 4)
+  cost = Cost(1e9, 5, 6, 11, (reduced,), kernels=Kernels(1, 2, 3, 4, 5), fits=False)
+  assert Cost.restored(json.loads(json.dumps(dataclasses.asdict(cost)))) == cost
 
 
 def test_copies_are_seen():
