@@ -1,5 +1,6 @@
 """Estimates time and memory of a protection from a few real steps on this machine."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -15,7 +16,7 @@ import jax
 
 from miue_jax.machine import files, meshes
 from miue_jax.owner import choose, generate, load
-from miue_jax.owner.choose import Choice, Victim
+from miue_jax.owner.choose import LEAST, Choice, Victim
 from miue_jax.pictures.survey import Found
 from miue_jax.plan import plan, programs
 from miue_jax.plan.sizes import Sizes
@@ -37,7 +38,7 @@ class Estimate:
 
   Attributes:
     making: Seconds of the steps that make the perturbations.
-    proving: Seconds of the steps of the victims.
+    proving: Seconds of the steps of the victims; 0 if a class is too small for a test.
     compiling: Seconds of compiling the programs.
     files: Seconds of reading and writing pictures.
     memory: Bytes of memory, at most.
@@ -69,8 +70,9 @@ class Estimate:
 
   def describe(self) -> str:
     """Returns the estimate in words."""
+    test = f"the test {duration(self.proving)}, " if self.proving else ""
     return (
-      f"Making the perturbation takes {duration(self.making)}, the test {duration(self.proving)}, "
+      f"Making the perturbation takes {duration(self.making)}, {test}"
       f"compiling programs {duration(self.compiling)}, reading and writing {duration(self.files)}; "
       f"memory: up to {self.memory / 1e9:.1f} GB."
     )
@@ -138,7 +140,8 @@ def estimate(
   compiling = sum(timing.compile for timing in timings.values())
   # Victims train as the source model does; their arithmetic tells how much longer they take.
   second, proof = built["source"].flops() / timings["source"].step, 0.0  # FLOPs of a second
-  for victim in choice.victims:
+  testable = min(collections.Counter(picture.class_name for picture in pictures).values()) >= LEAST
+  for victim in choice.victims if testable else ():
     compiling += timings["source"].compile * _CONDITIONS
     proof += _CONDITIONS * flops(choice, victim, learning, classes) / second
   pixels = count * 3 * 4 * (choice.size**2 + choice.seen**2)

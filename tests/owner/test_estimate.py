@@ -65,6 +65,10 @@ def test_an_estimate_grows_with_epochs_and_pixels(tmp_path, quick_compiler, monk
   twice = tuple(dataclasses.replace(v, epochs=20) for v in victims)
   more = found.of_epochs(choice, dataclasses.replace(choice, victims=twice))
   assert more.proving == pytest.approx(2 * found.proving)
+  # Four pictures of a class are too few for a test.
+  fewer = estimate.estimate(choice, tmp_path / "photos", pictures[4:], 2)
+  assert fewer.proving == 0
+  assert "test" not in fewer.describe()
 
 
 @pytest.mark.slow
