@@ -11,7 +11,6 @@ made, and the ratio of their root mean squares.
 
 import io
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data
 
+from miue_jax.machine import memory
 from miue_jax.pictures import carry, decode, encode, publish, restore, survey
 from miue_jax.pictures.decode import Picture
 from miue_jax.pictures.key import Key
@@ -130,7 +130,7 @@ def large(megapixels: int = 24) -> list[str]:
     wall, start = time.perf_counter(), time.process_time()
     result = work()
     spent, wall = time.process_time() - start, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = memory.peak() / 2**20
     lines.append(f"| {name} | {spent:.2f} | {wall:.2f} | {peak:.0f} |")
     return result
 

@@ -6,9 +6,7 @@ import functools
 import importlib.metadata
 import os
 import pathlib
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from typing import Any
@@ -20,6 +18,7 @@ from benchmarks import torch_peer
 from benchmarks.tables import spread
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import Images
+from miue_jax.machine import memory
 from miue_jax.machine.progress import Progress
 from miue_jax.methods import ensemble
 from miue_jax.plan import chips, plan, programs
@@ -99,9 +98,7 @@ def run(config: Config, sizes: Sizes, settings: Settings) -> dict[str, Any]:
     stages.append(_stage(program, watch, settings))
     if stage in torch_peer.STAGES and no_peer is None:
       peers.extend(_compare(config, settings, sizes, program, watch))
-  # ru_maxrss counts kilobytes on Linux and bytes on macOS.
-  unit = 1 if sys.platform == "darwin" else 1024
-  machine["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+  machine["peak_rss_bytes"] = memory.peak()
   return {
     "config": config.name,
     "machine": machine,
@@ -146,7 +143,7 @@ def _stage(program: programs.Program, watch: Stopwatch, settings: Settings) -> d
   speed = cost.flops / statistics.median(times) / 1e12
   chip = chips.of_kind(device.device_kind)
   # The CPU backend keeps no account of its memory; the compiler does.
-  memory = (device.memory_stats() or {}).get("peak_bytes_in_use", cost.peak)
+  held = (device.memory_stats() or {}).get("peak_bytes_in_use", cost.peak)
   return {
     "step": program.name,
     "batch": program.batch,
@@ -156,7 +153,7 @@ def _stage(program: programs.Program, watch: Stopwatch, settings: Settings) -> d
     "GFLOP per image": cost.flops / program.batch / 1e9,
     "TFLOP/s": speed,
     "of bf16 peak": None if chip is None else speed / (mesh.size * chip.tflops),
-    "memory (MB)": round(memory / 1e6),
+    "memory (MB)": round(held / 1e6),
     "sent per step (MB)": cost.sent / 1e6,
   }
 
@@ -174,6 +171,7 @@ def _compare(
     batches["compiled"] = batches["channels_last"]
   speeds: dict[str, list[float]] = {name: [] for name in batches}
   ratios: dict[str, list[float]] = {name: [] for name in batches}
+  resident: dict[str, int] = {}
   with contextlib.ExitStack() as stack:
     peers = {
       name: stack.enter_context(
@@ -184,7 +182,8 @@ def _compare(
     for _ in range(settings.repeats):
       ours = program.batch / watch.measure(settings.seconds)
       for name, measure in peers.items():
-        speed = batches[name] / measure(settings.seconds)
+        seconds, resident[name] = measure(settings.seconds)
+        speed = batches[name] / seconds
         speeds[name].append(speed)
         ratios[name].append(ours / speed)
   return [
@@ -194,6 +193,7 @@ def _compare(
       "its batch": batch,
       "its images/s": spread(speeds[name]),
       "ours / its": spread(ratios[name]),
+      "its process (MB)": round(resident[name] / 1e6),
     }
     for name, batch in batches.items()
   ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+from miue_jax.machine import memory
 from miue_jax.plan.sizes import Sizes
 from miue_jax.settings.config import Method
 
@@ -29,8 +30,10 @@ def unavailable(method: Any) -> str | None:
 @contextlib.contextmanager
 def separate(
   stage: str, method: Method, sizes: Sizes, batch: int, mode: str
-) -> Generator[Callable[[float], float]]:
-  """Starts a `torch_steps.Peer` in a new process and yields its method `measure`.
+) -> Generator[Callable[[float], tuple[float, int]]]:
+  """Starts a `torch_steps.Peer` in a new process.
+
+  Yields its method `measure`, which also returns the bytes of that process at its peak.
 
   `meshes.start` changes how this process allocates memory; a new process gives PyTorch the memory
   allocation that its users have. The arguments are those of `Peer`.
@@ -50,5 +53,5 @@ def _make(*arguments) -> None:
   _peers.append(torch_steps.Peer(*arguments))
 
 
-def _measure(seconds: float) -> float:
-  return _peers[0].measure(seconds)
+def _measure(seconds: float) -> tuple[float, int]:
+  return _peers[0].measure(seconds), memory.peak()

@@ -1,8 +1,10 @@
-"""Measures the peak memory of a block of code."""
+"""Measures the peak memory of this program, or of a block of its code."""
 
 import contextlib
 import pathlib
 import re
+import resource
+import sys
 from collections.abc import Generator
 
 from typing_extensions import TypedDict
@@ -19,6 +21,12 @@ _FEW = 1 << 16  # bytes; files of /proc are small
 
 class _Recorded(TypedDict):
   peak_memory_bytes: Whole
+
+
+def peak() -> int:
+  """Returns the largest resident memory of this process so far, in bytes."""
+  unit = 1 if sys.platform == "darwin" else 1024
+  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextlib.contextmanager

@@ -5,8 +5,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 
 import jax
 
-from miue_jax.machine import files, meshes
+from miue_jax.machine import files, memory, meshes
 from miue_jax.owner import choose, generate, load
 from miue_jax.owner.choose import LEAST, Choice, Victim
 from miue_jax.pictures.survey import Found
@@ -145,8 +143,8 @@ def estimate(
     compiling += timings["source"].compile * _CONDITIONS
     proof += _CONDITIONS * flops(choice, victim, learning, classes) / second
   pixels = count * 3 * 4 * (choice.size**2 + choice.seen**2)
-  memory = _peak_memory() + pixels + _VICTIMS
-  return Estimate(made, proof, compiling, _reading(root, pictures, choice), memory)
+  needed = memory.peak() + pixels + _VICTIMS
+  return Estimate(made, proof, compiling, _reading(root, pictures, choice), needed)
 
 
 def flops(choice: Choice, victim: Victim, learning: int, classes: int) -> float:
@@ -157,12 +155,6 @@ def flops(choice: Choice, victim: Victim, learning: int, classes: int) -> float:
   sizes = Sizes(image, max(learning, *config.batch_sizes), 1, classes)
   steps = victim.epochs * max(1, learning // batch)
   return steps * programs.build(config, sizes)["victim"].flops()
-
-
-def _peak_memory() -> int:
-  """Returns the largest resident memory of this program so far, in bytes."""
-  unit = 1 if sys.platform == "darwin" else 1024
-  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _reading(root: str | os.PathLike, pictures: Sequence[Found], choice: Choice) -> float:
