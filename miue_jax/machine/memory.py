@@ -24,7 +24,14 @@ class _Recorded(TypedDict):
 
 
 def peak() -> int:
-  """Returns the largest resident memory of this process so far, in bytes."""
+  """Returns the largest resident memory of this process so far, in bytes.
+
+  During and after `recorded` it is that since the beginning of the block.
+  """
+  # On Linux, ru_maxrss is at least what the process that started this one held then.
+  with contextlib.suppress(UserError):
+    if found := re.search(r"VmHWM:\s+(\d+) kB", reading.read_bytes(_STATUS, _FEW).decode()):
+      return 1024 * int(found[1])
   unit = 1 if sys.platform == "darwin" else 1024
   return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -45,11 +52,9 @@ def recorded(path: pathlib.Path) -> Generator[None]:
   try:
     yield
   finally:
-    found = re.search(r"VmHWM:\s+(\d+) kB", reading.read_bytes(_STATUS, _FEW).decode())
-    if found and processes.is_lead():
+    if processes.is_lead():
       files.make_folder(path.parent)
-      largest = max(read(path) or 0, 1024 * int(found[1]))
-      files.write_json(path, {"peak_memory_bytes": largest})
+      files.write_json(path, {"peak_memory_bytes": max(read(path) or 0, peak())})
 
 
 def read(path: pathlib.Path) -> int | None:

@@ -1,6 +1,8 @@
 """Peak memory of a block, compared with an allocation of known size."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +26,15 @@ def test_the_peak_of_a_block_is_measured(tmp_path):
   after = peak(tmp_path / "after.json", 1)
   assert large - small == pytest.approx(SIZE, rel=0.2)
   assert after - small == pytest.approx(0, abs=0.2 * SIZE)  # an earlier peak does not count
+
+
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
+  program = "from miue_jax.machine import memory; print(memory.peak())"
+  command = [sys.executable, "-c", program]
+  alone = int(subprocess.check_output(command))
+  held = np.ones(4 * SIZE, np.uint8)
+  assert memory.peak() > held.size
+  assert int(subprocess.check_output(command)) == pytest.approx(alone, rel=0.2)
 
 
 def test_the_larger_of_two_peaks_is_kept(tmp_path):
