@@ -80,8 +80,8 @@ def restore(published: str | os.PathLike, destination: str | os.PathLike, key: K
       refused.append((path, result))
     else:
       restored[result[0].name] = result[1]
-  named = {claims.names.get(names.same(path)) for path, _ in refused}
-  missing = [e.name for e in key.entries if e.name not in restored and e.name not in named]
+  found = {claims.names.get(names.same(path)) for path, _ in refused} | claims.taken
+  missing = [entry.name for entry in key.entries if entry.name not in found]
   return Outcome(tuple(sorted(set(restored.values()))), tuple(refused), tuple(sorted(missing)))
 
 
@@ -92,7 +92,9 @@ def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:
     UserError: The destination lies in the folder.
   """
   if files.resolved(destination).is_relative_to(files.resolved(published)):
-    raise UserError(f"{destination} lies in {published}: choose a folder outside of it.")
+    same = files.resolved(destination) == files.resolved(published)
+    where = "is the folder of published pictures" if same else f"lies in {published}"
+    raise UserError(f"{destination} {where}: choose a folder outside of it.")
 
 
 class _Claims:
@@ -100,12 +102,13 @@ class _Claims:
 
   Attributes:
     names: Names of the originals, by the paths of the published files in the form of `names.same`.
+    taken: Names of the originals whose entries were given.
   """
 
   def __init__(self, key: Key):
     self.names = {names.same(entry.published): entry.name for entry in key.entries}
     self._key, self._guard = key, threading.Lock()
-    self._taken: set[str] = set()
+    self.taken: set[str] = set()
 
   def take(self, mark: bytes, path: str) -> Entry | None:
     """Returns the entry of published pixels: that of the same path or file name if possible."""
@@ -114,10 +117,10 @@ class _Claims:
       return None
     with self._guard:
       same = [entry for entry in found if names.same(entry.published) == names.same(path)]
-      free = [entry for entry in found if entry.name not in self._taken]
+      free = [entry for entry in found if entry.name not in self.taken]
       alike = [entry for entry in free if _file_name(entry.published) == _file_name(path)]
       entry = (same or alike or free or found)[0]
-      self._taken.add(entry.name)
+      self.taken.add(entry.name)
     return entry
 
 

@@ -58,3 +58,17 @@ def test_a_class_alone_comes_back_under_its_own_names(place):
   assert restore(place / "out" / "b", place / "back", place / "out.key", None, print)
   found = [path.relative_to(place / "back").as_posix() for path in (place / "back").rglob("*.png")]
   assert sorted(found) == ["b/2.png", "b/copy.png"]
+
+
+def test_a_picture_that_is_in_the_way_is_not_called_missing(place):
+  shutil.copytree(place / "photos" / "a", place / "back" / "b")
+  (place / "back" / "b" / "1.png").rename(place / "back" / "b" / "2.png")
+  lines = []
+  assert not restore(place / "out" / "b", place / "back", place / "out.key", None, lines.append)
+  assert any(line.endswith("b/2.png exists and is another picture") for line in lines)
+  assert lines[-2:] == ["Known to the key, but not found: 1 picture:", "  a/1.png"]
+
+
+def test_originals_are_not_restored_among_the_published_files(place):
+  with pytest.raises(UserError, match=r"out is the folder of published pictures: choose a folder"):
+    restore(place / "out", place / "a" / ".." / "out", None, None, print)
