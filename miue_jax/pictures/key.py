@@ -91,7 +91,10 @@ class Key:
     text = json.dumps(settings).encode()
     parts.append(_record(_SETTINGS, lock.encrypt(text) if lock else text))
     if files.exists(path):
-      raise UserError(f"{path} exists: name another key, or the folder of this one.")
+      raise UserError(
+        f"{path} exists: name another key, or the folder of this one. If another command has just "
+        "made it, give the same command again."
+      )
     files.make_folder(path.parent)
     with files.replacing(path, private=True) as file:
       file.write(b"".join(parts))

@@ -235,7 +235,7 @@ def test_a_passphrase_for_a_key_without_one_is_refused(tmp_path):
 
 def test_create_never_replaces_a_key(tmp_path):
   Key.create(tmp_path / "k", {"seed": 1}).close()
-  with pytest.raises(UserError, match="exists: name another key"):
+  with pytest.raises(UserError, match=r"exists: name another key.* give the same command again"):
     Key.create(tmp_path / "k", {})
   assert os.listdir(tmp_path) == ["k"]
   with Key.open(tmp_path / "k") as opened:
