@@ -62,8 +62,8 @@ def check_places(request: Request) -> None:
   """Checks that pictures, published files and the key are apart.
 
   Raises:
-    UserError: The folders of pictures and of published files contain each other, or the key or the
-      private folder would be published.
+    UserError: The folders of pictures and of published files contain each other, the pictures were
+      published before, or the key or the private folder would be published.
   """
   out, photos = files.resolved(request.out), files.resolved(request.photos)
   mixed = ""
@@ -77,6 +77,12 @@ def check_places(request: Request) -> None:
     raise UserError(
       f"{mixed}: choose a folder outside of your pictures for OUT, because it is published."
     )
+  for folder in (photos, *photos.parents):
+    if folder.name and files.exists(private.Private(private.path_of(folder)).noted):
+      raise UserError(
+        f"{request.photos} holds pictures that were published by `protect`: name the folder of the "
+        "originals, because a second perturbation can be averaged with the first one."
+      )
   if files.resolved(request.key_path).is_relative_to(out):
     raise UserError(
       f"{request.key_path} would be published: choose a key outside of {request.out}."
