@@ -7,6 +7,7 @@ from miue_jax.machine.terminal import counted
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private
 from miue_jax.pictures import survey
+from miue_jax.pictures.entries import Entry
 from miue_jax.pictures.survey import Survey
 from miue_jax.settings.errors import escaped
 
@@ -19,7 +20,11 @@ def tell_failed(loaded: Loaded, say: Callable[[str], None]) -> None:
 
 
 def lines(
-  found: Survey, loaded: Loaded, classes: Collection[str], say: Callable[[str], None]
+  found: Survey,
+  loaded: Loaded,
+  classes: Collection[str],
+  say: Callable[[str], None],
+  entries: Sequence[Entry] = (),
 ) -> list[str]:
   """Returns a line about everything that is left out, and prints the pictures of new classes.
 
@@ -28,16 +33,27 @@ def lines(
     loaded: The pictures that could be read.
     classes: The classes that the source model knows; pictures of others cannot be perturbed.
     say: Prints a line.
+    entries: What the key knows. A known picture of a new class must not get another perturbation.
   """
   result = [f"{item.path}: {item.reason}" for item in found.left_out] + list(loaded.failed)
-  if later := [picture for picture in loaded.pictures if picture.class_name not in classes]:
+  published = {entry.source: entry.class_name for entry in entries}
+  pairs = zip(loaded.pictures, loaded.sources, strict=True)
+  if new := [pair for pair in pairs if pair[0].class_name not in classes]:
+    later = [picture for picture, _ in new]
     names = named(sorted({picture.class_name for picture in later}))
-    said = (
-      f"NOT published, because the class is new ({names}): {counted(len(later), 'picture')}. "
-      "Protect such folders into another OUT."
-    )
+    said = f"NOT published, because the class is new ({names}): {counted(len(later), 'picture')}."
+    old = [published[source] for _, source in new if source in published]
+    if len(old) < len(new):
+      said += " Protect such folders into another OUT."
     say("\n".join([said, *survey.indented([picture.path for picture in later])]))
-  return result + [f"{picture.path}: its class is new" for picture in later]
+    if old:
+      say(
+        f"{counted(len(old), 'picture')} of these had another class when published "
+        f"({named(sorted(set(old)))}): name it so again, because another OUT would give them a "
+        "second perturbation."
+      )
+    result += [f"{picture.path}: its class is new" for picture in later]
+  return result
 
 
 def write(store: Private, left_out: Sequence[str], say: Callable[[str], None]) -> None:

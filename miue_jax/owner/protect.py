@@ -137,13 +137,13 @@ def _continued(
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))
-  left_out = omitted.lines(found, loaded, classes, say)
+  left_out = omitted.lines(found, loaded, classes, say, secret.entries)
   omitted.write(store, left_out, say)
   loaded = loaded.take([i for i, p in enumerate(loaded.pictures) if p.class_name in classes])
   if not loaded.pictures:
     raise UserError(
       f"No picture in {request.photos} can be read and has a known class: repair the files, or "
-      "give the same --labels."
+      "name the classes as before, by the same folders or --labels."
     )
   if request.files == request.out:  # the files of an archive are named by their content
     known.rename(loaded, secret, say)

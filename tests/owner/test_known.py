@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from protections import files, run
 
-from miue_jax.owner import known, published
+from miue_jax.owner import known, omitted, published
 from miue_jax.owner.load import Loaded
 from miue_jax.owner.restore import restore
 from miue_jax.pictures import entries
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key
-from miue_jax.pictures.survey import Found
+from miue_jax.pictures.survey import Found, Survey
 
 CONTENT = Content(entries.DELTA, (9, 9, 3), 8, np.ones((8, 8, 3), np.int8), b"", None, b"")
 
@@ -104,3 +104,21 @@ def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
   assert after[f"bbb/moved.{suffix}"] == before[f"a/03.{suffix}"]
   assert after[f"a/copy.{suffix}"] == before[f"a/04.{suffix}"]
   assert restore(out, tmp_path / "back", None, None, lambda line: None)
+
+
+def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret):
+  there, said = loaded(c_x=1, c_y=2, c_new=9), []
+  found = Survey("photos", there.pictures, (), (), ())
+  omitted.lines(found, there, ("a", "b"), said.append, secret.entries)
+  assert said[0].startswith("NOT published, because the class is new (c): 3 pictures. Protect")
+  assert said[1:] == [
+    "2 pictures of these had another class when published (a): name it so again, because another "
+    "OUT would give them a second perturbation."
+  ]
+  said.clear()
+  omitted.lines(found, there.take([2]), ("a", "b"), said.append, secret.entries)
+  assert len(said) == 1
+  said.clear()
+  omitted.lines(found, there.take([0]), ("a", "b"), said.append, secret.entries)
+  assert len(said) == 2
+  assert "another OUT" not in said[0]  # which would give them a second perturbation
