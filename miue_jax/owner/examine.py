@@ -1,6 +1,5 @@
 """Examines pictures before they are protected: broken files, duplicates, classes."""
 
-import contextlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,15 +7,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from miue_jax.machine import reading
 from miue_jax.machine.terminal import counted
-from miue_jax.owner import load, private
+from miue_jax.owner import known, load, private
 from miue_jax.owner.archive import as_folder
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
 from miue_jax.pictures import survey
-from miue_jax.pictures.key import KEY_SUFFIX, Key
-from miue_jax.settings.errors import UserError
+from miue_jax.pictures.key import Key
 
 _SIDE = 32  # pixels a side of what is compared
 _GRID = 8  # cells a side whose brightness is compared
@@ -65,35 +62,14 @@ def examine(
     _tell_classes(found.counts(), say)
   if key:
     with Key.open(key, passphrase) as secret:
-      known = _known(loaded, secret)
-    said = f"Protected already with this key: {counted(len(known), 'picture')}"
-    say(f"{said} ({named(known)})." if known else f"{said}.")
+      paths = known.protected(loaded, secret)
+    said = f"Protected already with this key: {counted(len(paths), 'picture')}"
+    say(f"{said} ({named(paths)})." if paths else f"{said}.")
   else:
-    _tell_known(loaded, photos, passphrase, say)
+    known.tell_protected(loaded, [photos.absolute().parent], passphrase, say)
   if public:
     _tell_public(loaded, public, say)
   private.repeat_about(photos, say)
-
-
-def _known(loaded: Loaded, secret: Key) -> list[str]:
-  """Returns the paths of pictures that are originals or published files of a key."""
-  originals = {entry.source for entry in secret.entries}
-  pairs = zip(loaded.pictures, loaded.sources, strict=True)
-  return [picture.path for picture, digest in pairs if digest in originals or secret.find(digest)]
-
-
-def _tell_known(
-  loaded: Loaded, photos: pathlib.Path, passphrase: str | None, say: Callable[[str], None]
-) -> None:
-  """Prints the pictures that keys next to them know; passes over keys that cannot be opened."""
-  folder = photos.absolute().parent
-  with contextlib.suppress(UserError):  # what is next to the pictures may be anything
-    for entry in reading.entries(folder):
-      if entry.kind == "file" and not entry.link and entry.name.endswith(KEY_SUFFIX):
-        with contextlib.suppress(UserError), Key.open(folder / entry.name, passphrase) as secret:
-          if known := _known(loaded, secret):
-            pictures = f"{counted(len(known), 'picture')} ({named(known)})"
-            say(f"Protected already with the key {folder / entry.name}: {pictures}.")
 
 
 def _tell_duplicates(loaded: Loaded, say: Callable[[str], None]) -> None:

@@ -4,18 +4,20 @@ Whoever sees two versions of a picture with different perturbations can average 
 therefore never published with a second perturbation while the first one is known.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from miue_jax.machine import files
+from miue_jax.machine import files, reading
 from miue_jax.machine.terminal import counted
 from miue_jax.owner.load import Loaded, named
 from miue_jax.pictures import publish
 from miue_jax.pictures.entries import Entry
-from miue_jax.pictures.key import Key
+from miue_jax.pictures.key import KEY_SUFFIX, Key
+from miue_jax.settings.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,3 +102,36 @@ def of_missing(
         found[number] = Known(entry, delta)
         break
   return found
+
+
+def protected(loaded: Loaded, secret: Key) -> list[str]:
+  """Returns the paths of pictures that are originals or published files of a key."""
+  originals = {entry.source for entry in secret.entries}
+  pairs = zip(loaded.pictures, loaded.sources, strict=True)
+  return [picture.path for picture, digest in pairs if digest in originals or secret.find(digest)]
+
+
+def tell_protected(
+  loaded: Loaded,
+  folders: Iterable[pathlib.Path],
+  passphrase: str | None,
+  say: Callable[[str], None],
+  warning: str = "",
+) -> None:
+  """Prints the pictures that keys in folders know; passes over keys that cannot be opened.
+
+  Args:
+    loaded: The pictures.
+    folders: Folders that may hold keys.
+    passphrase: Passphrase of the keys.
+    say: Prints a line.
+    warning: Ends each line.
+  """
+  for folder in folders:
+    with contextlib.suppress(UserError):  # what is next to the pictures may be anything
+      for entry in reading.entries(folder):
+        if entry.kind == "file" and not entry.link and entry.name.endswith(KEY_SUFFIX):
+          with contextlib.suppress(UserError), Key.open(folder / entry.name, passphrase) as secret:
+            if paths := protected(loaded, secret):
+              pictures = f"{counted(len(paths), 'picture')} ({named(paths)})"
+              say(f"Protected already with the key {folder / entry.name}: {pictures}.{warning}")

@@ -39,6 +39,7 @@ KEY_MATTERS = (
   "The key {key} is all that gives the originals back, together with the published files. Keep it "
   "and {private} private, and make a copy: without the key the published files cannot be undone."
 )
+_TWICE = " Publish one version of each only, because whoever has two can average them."
 
 
 def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], None]) -> Verdict:
@@ -76,6 +77,8 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
   say(found.describe())
   choice, expected = plan.chosen(request, found, ask, say)
   loaded = _loaded(request, found, choice, say)
+  places = {request.photos.absolute().parent, request.key_path.absolute().parent}
+  known.tell_protected(loaded, sorted(places), request.passphrase, say, _TWICE)
   settings = {
     "choice": choice.stored(),
     "expected": expected.stored(len(found.pictures)),

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from protections import files, run
 
-from miue_jax.owner import known, omitted, published
+from miue_jax.owner import known, omitted, protect, published
 from miue_jax.owner.load import Loaded
+from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
-from miue_jax.pictures import entries
+from miue_jax.pictures import decode, entries
 from miue_jax.pictures.entries import Content, Entry
-from miue_jax.pictures.key import Key
+from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found, Survey
 
 CONTENT = Content(entries.DELTA, (9, 9, 3), 8, np.ones((8, 8, 3), np.int8), b"", None, b"")
@@ -122,3 +123,35 @@ def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret):
   omitted.lines(found, there.take([0]), ("a", "b"), said.append, secret.entries)
   assert len(said) == 2
   assert "another OUT" not in said[0]  # which would give them a second perturbation
+
+
+def test_keys_in_folders_tell_which_pictures_they_know(secret, tmp_path):
+  (tmp_path / "broken.key").write_bytes(b"miue-jax")
+  said = []
+  folders = [tmp_path, tmp_path / "missing"]
+  known.tell_protected(loaded(a_x=1, c_new=9, b_y=3), folders, None, said.append, " Beware.")
+  place = tmp_path / "out.key"
+  assert said == [f"Protected already with the key {place}: 2 pictures (a/x.png, b/y.png). Beware."]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_protection_elsewhere_names_what_is_protected_already(photos, tmp_path):
+  path = "a/00.png"
+  source = digest(decode.read(photos / path).channels)
+  with Key.create(tmp_path / "first.key", {}) as made:
+    made.add(Entry(path, "a", path, source[::-1], source), CONTENT)
+  (tmp_path / "elsewhere").mkdir()
+  lines = []
+
+  def say(line):
+    lines.append(line)
+    if line.startswith("Protected already"):
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    protect.protect(Request(photos, tmp_path / "elsewhere" / "out", seed=1), print, say)
+  assert lines[-1] == (
+    f"Protected already with the key {tmp_path / 'first.key'}: 1 picture (a/00.png). Publish one "
+    "version of each only, because whoever has two can average them."
+  )
+  assert not (tmp_path / "elsewhere" / "out.key").exists()
