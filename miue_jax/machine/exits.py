@@ -40,6 +40,8 @@ def catch() -> None:
       os.fstat(number)
     except OSError:
       os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
+  if sys.stdin is None:
+    sys.stdin = open(0)  # noqa: SIM115 (as long as the program)
   if sys.stderr is None:
     sys.stderr = open(2, "w")  # noqa: SIM115 (as long as the program)
 

@@ -92,6 +92,11 @@ def test_others_are_told():
   assert (status, said[-2:]) == (143, "15")
 
 
+def test_a_closed_stdin_is_no_terminal():
+  program = "print(sys.stdin.isatty(), repr(sys.stdin.read()), file=sys.stderr)"
+  assert run(program, shell="exec <&-; ") == (0, "False ''\n")
+
+
 def test_closed_streams_are_no_problem(tmp_path):
   program = (
     f"file = open({str(tmp_path / 'file')!r}, 'w')\nassert file.fileno() > 2\n"
