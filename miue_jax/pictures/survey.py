@@ -1,11 +1,13 @@
 """Surveys a folder of pictures: classes, pictures of each, and what is left out, by name."""
 
+import codecs
 import collections
 import csv
 import dataclasses
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -24,6 +26,8 @@ SPLITS = {
 }
 _NAMED = 100  # files at most, for each reason
 _MOST_LABELS = 2**30  # bytes of a file of labels
+_SHOWN = 60  # characters of its first line
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +232,10 @@ def _labelled(
   root: str, paths: Sequence[str], labels: str | os.PathLike
 ) -> tuple[Named, list[LeftOut]]:
   """Reads classes from a CSV file."""
-  text = reading.read_bytes(labels, _MOST_LABELS).decode("utf-8-sig", "surrogateescape")
+  content, present = reading.read_bytes(labels, _MOST_LABELS), set(paths)
+  if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # "Unicode text"
+    content = content.decode("utf-16", "replace").encode()
+  text = content.decode("utf-8-sig", "surrogateescape")
   try:
     # Spreadsheets separate by semicolons where a comma is the decimal point.
     separator = max(",;\t", key=text.partition("\n")[0].count)
@@ -237,14 +244,23 @@ def _labelled(
     raise UserError(f"{labels} is not a CSV file: repair it.") from error
   columns = [name.strip().lower() for name in header]
   if not {"file", "class"} <= set(columns):
-    raise UserError(f"{labels} needs a first line with the columns file and class: add it.")
+    line = escaped(text.partition("\n")[0].strip()[:_SHOWN])
+    raise UserError(
+      f"{labels} needs a first line with the columns file and class, but begins with '{line}': "
+      "correct the names of its columns, or add this line."
+    )
   file, class_ = columns.index("file"), columns.index("class")
   classes: dict[str, str] = {}
   for number, row in enumerate(rows, 2):
     if not row:
       continue
-    name = row[class_].strip() if len(row) == len(columns) else ""
-    if not name or classes.setdefault(os.path.normpath(row[file]), name) != name:
+    name = path = ""
+    if len(row) == len(columns):
+      name, path = row[class_].strip(), os.path.normpath(row[file])
+      path = path if path in present else os.path.normpath(row[file].strip())
+    if _NO_UTF8.search(name if path in present else name + path):
+      raise UserError(f"Row {number} of {labels} is not UTF-8: save the file as CSV UTF-8.")
+    if not name or classes.setdefault(path, name) != name:
       raise UserError(
         f"Row {number} of {labels} has no class, other columns, or another class for a file: "
         "repair it."
@@ -253,7 +269,11 @@ def _labelled(
   without = [
     LeftOut(path, "no class in the file of labels") for path in paths if path not in classes
   ]
-  present = set(paths)
+  if paths and classes and not named:
+    raise UserError(
+      f"{labels} names no picture in {root}, but {escaped(next(iter(classes)))}: write paths in "
+      f"this folder, such as {escaped(paths[0])}."
+    )
   return named, without + [LeftOut(x, "in the labels only") for x in classes if x not in present]
 
 

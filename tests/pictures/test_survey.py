@@ -199,6 +199,7 @@ def test_labels_of_a_flat_folder(tree):
     ("file;class\r\n1.png;red, green\r\n2.png;\u00c4\r\n", {"red, green", "\u00c4"}),
     ("class\tfile\nred\t1.png\nblue; dark\t2.png\n", {"red", "blue; dark"}),
     ("\ufefffile,class\n1.png,a;b\n2.png,c\n", {"a;b", "c"}),
+    ("file, class\n1.png, a\n 2.png , b c\n", {"a", "b c"}),
   ],
 )
 def test_labels_may_be_separated_as_spreadsheets_do(tree, text, names):
@@ -216,6 +217,40 @@ def test_unusable_labels_are_refused(tree, text):
   root = tree("1.png")
   (root / "labels.csv").write_text(text)
   with pytest.raises(UserError, match=r"labels.csv"):
+    survey.survey(root, labels=root / "labels.csv")
+
+
+def test_labels_may_be_utf_16_as_unicode_text_of_spreadsheets_is(tree):
+  root = tree("1.png", "\u00e4.png")
+  text = "file\tclass\r\n1.png\tdog\r\n\u00e4.png\t\u00c4\r\n"
+  (root / "labels.txt").write_bytes(text.encode("utf-16"))
+  found = survey.survey(root, labels=root / "labels.txt")
+  assert {p.path: p.class_name for p in found.pictures} == {"1.png": "dog", "\u00e4.png": "\u00c4"}
+
+
+@pytest.mark.parametrize("row", ["1.png,\u00c4", "\u00e4.png,cat"])
+def test_labels_of_an_old_encoding_are_refused_by_row(tree, row):
+  root = tree("1.png", "2.png", "\u00e4.png")
+  (root / "labels.csv").write_bytes(f"file,class\n2.png,dog\n{row}\n".encode("cp1252"))
+  with pytest.raises(UserError, match=r"^Row 3 of .*labels.csv is not UTF-8: save the file as CSV"):
+    survey.survey(root, labels=root / "labels.csv")
+
+
+def test_a_name_that_is_no_utf8_has_a_label(tree):
+  root = tree("1.png", "\udce9.png")
+  (root / "labels.csv").write_bytes(b"file,class\n1.png,dog\n\xe9.png,cat\n")
+  found = survey.survey(root, labels=root / "labels.csv")
+  assert {picture.class_name for picture in found.pictures} == {"cat", "dog"}
+
+
+def test_labels_with_other_columns_or_other_paths_say_what_they_have(tree):
+  root = tree("1.png", "2.png")
+  (root / "labels.csv").write_text("filename,label\n1.png,cat\n")
+  with pytest.raises(UserError, match=r"columns file and class, but begins with 'filename,label':"):
+    survey.survey(root, labels=root / "labels.csv")
+  (root / "labels.csv").write_text("file,class\nflat/1.png,cat\nflat/2.png,dog\n")
+  said = r"labels.csv names no picture in .*, but flat/1\.png: write paths .*, such as [12]\.png\.$"
+  with pytest.raises(UserError, match=said):
     survey.survey(root, labels=root / "labels.csv")
 
 
