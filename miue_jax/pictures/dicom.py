@@ -7,6 +7,7 @@ else of the file is taken: no name, date or identifier of a patient.
 """
 
 import importlib.util
+import logging
 import math
 import warnings
 from typing import IO, Any
@@ -56,13 +57,9 @@ def pixel_count(file: IO[bytes]) -> int:
   """Returns the number of pixels of a frame without decoding it; 0 if the file is not DICOM."""
   if not is_dicom(file) or not is_readable():
     return 0
-  import pydicom
-
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-      return int(found.Rows) * int(found.Columns)
+    found = _read(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return int(found.Rows) * int(found.Columns)
   except Exception:  # pydicom raises any exception for a damaged file
     return 0
 
@@ -83,10 +80,9 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     Exception: pydicom raises errors of any type about a damaged file, or ValueError: the file holds
       something else than gray or RGB.
   """
-  import pydicom  # optional
-  from pydicom import pixels
+  from pydicom import pixels  # optional
 
-  found = pydicom.dcmread(file)
+  found = _read(file)
   if "PixelData" not in found:
     raise ValueError("it holds no pixels")
   if int(found.Rows) * int(found.Columns) > most:
@@ -113,6 +109,16 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     notes.append(f"{described}; what comes back is gray of 16 bits within it")
   image.format, image.info["notes"] = FORMAT, notes
   return image
+
+
+def _read(file: IO[bytes], **options: Any) -> Any:
+  """Reads a file without warnings, which may repeat values of the file."""
+  import pydicom  # optional
+
+  logging.getLogger("pydicom").setLevel(logging.ERROR)
+  # Several threads read, so that `catch_warnings` would let warnings of others pass.
+  warnings.filterwarnings("ignore", module=r"pydicom|miue_jax\.pictures\.dicom")
+  return pydicom.dcmread(file, **options)
 
 
 def _decoded(found: Any) -> np.ndarray:

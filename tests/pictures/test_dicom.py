@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miue_jax.pictures import carry, decode, key, listing, publish, restore, survey
+from miue_jax.pictures import carry, decode, dicom, key, listing, publish, restore, survey
 from miue_jax.settings.errors import UserError
 
 pydicom = pytest.importorskip("pydicom")
@@ -168,6 +168,15 @@ def test_a_missing_decoder_is_named_with_the_command_that_installs_it(
   assert left.path == "a/x.dcm"
   assert left.reason.startswith("is compressed as JPEG")
   assert left.reason.endswith(f"needs a package: run pip install {package}.")
+
+
+@pytest.mark.parametrize("name", ["MR_small_padded.dcm", "SC_rgb_jpeg.dcm"])
+def test_warnings_about_a_file_are_not_printed(name, recwarn, caplog):
+  assert decode.read(bundled(name)).channels.size
+  with open(bundled(name), "rb") as file:
+    assert dicom.pixel_count(file)
+  assert [str(warning.message) for warning in recwarn] == []
+  assert caplog.text == ""
 
 
 @pytest.mark.filterwarnings("ignore")  # of pydicom, about files that are odd on purpose
