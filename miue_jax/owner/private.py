@@ -127,6 +127,8 @@ def key_of(out: pathlib.Path, key: pathlib.Path | None) -> pathlib.Path:
   """
   path = key or default_path(out)
   if not files.exists(path):
+    if not files.exists(out):
+      raise UserError(f"There is no key at {path}, and there is no folder {out}: correct the path.")
     raise UserError(f"There is no key at {path}: give the key of these pictures with --key.")
   return path
 

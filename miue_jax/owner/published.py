@@ -79,6 +79,8 @@ def opened(
   path = private.key_of(out, key)
   if not files.is_folder(private.path_of(out)):
     raise UserError(f"There is no {private.path_of(out)}: put it back, next to {out}.")
+  if not files.is_folder(private.files_of(out)):
+    raise UserError(f"There is no folder {out}: put the published pictures back.")
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
     private.check_key(secret, out)
     choice = Choice.restored(secret.settings.get("choice", {}))

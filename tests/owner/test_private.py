@@ -7,7 +7,8 @@ import numpy as np
 import private_folder
 import pytest
 
-from miue_jax.owner import private
+from miue_jax.owner import private, published
+from miue_jax.pictures import key
 from miue_jax.settings.errors import UserError
 
 DIGESTS = [bytes([n]) * 32 for n in range(3)]
@@ -83,3 +84,16 @@ def test_a_damaged_round_is_one_sentence(tmp_path):
   (tmp_path / "0000.npz").write_bytes(b"PK")
   with pytest.raises(UserError, match="makes it again"):
     private.Rounds(tmp_path)
+
+
+def test_a_missing_folder_is_called_missing(tmp_path):
+  out = tmp_path / "out"
+  with pytest.raises(UserError, match=r"There is no key at .*, and there is no folder .*out:"):
+    private.key_of(out, None)
+  key.Key.create(tmp_path / "out.key", {}).close()
+  (tmp_path / "out.private").mkdir()
+  with (
+    pytest.raises(UserError, match=r"There is no folder .*out: put the published pictures back"),
+    published.opened(out, None, None, None, print),
+  ):
+    pass
