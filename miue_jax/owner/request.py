@@ -1,5 +1,6 @@
 """Holds what an owner asks for, and checks where it is to be."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -77,7 +78,10 @@ def check_places(request: Request) -> None:
     raise UserError(
       f"{mixed}: choose a folder outside of your pictures for OUT, because it is published."
     )
-  for folder in (photos, *photos.parents):
+  inside: list[pathlib.Path] = []
+  with contextlib.suppress(UserError):  # an archive has none, and a survey says what is wrong
+    inside = private.published_in(photos, deep=False)
+  for folder in (photos, *photos.parents, *inside):
     if folder.name and files.exists(private.Private(private.path_of(folder)).noted):
       raise UserError(
         f"{request.photos} holds pictures that were published by `protect`: name the folder of the "

@@ -43,9 +43,9 @@ def test_the_key_is_not_published(folder):
     check_places(Request(folder / "photos", folder / "new", key=folder / "new" / "my.key"))
 
 
-@pytest.mark.parametrize("pictures", ["public", "public/cats", "public/x.npz"])
-def test_published_pictures_get_no_second_perturbation(folder, pictures):
-  request = Request(folder / pictures, folder / "new")
+@pytest.mark.parametrize("pictures", ["public", "public/cats", "public/x.npz", "."])
+def test_published_pictures_get_no_second_perturbation(folder, pictures, tmp_path_factory):
+  request = Request(folder / pictures, tmp_path_factory.mktemp("elsewhere") / "new")
   check_places(request)  # any folder may be called public.private
   private.Private(folder / "public.private").noted.touch()
   with pytest.raises(UserError, match="published by `protect`: name the folder of the originals"):
