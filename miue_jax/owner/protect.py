@@ -69,8 +69,6 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       estimate.start(choice, len(found.pictures))
       with private.opened(request.out) as store:
         loaded = _loaded(request, found, choice, say)
-        if secret.settings.get("photos") != (place := str(request.photos.absolute())):
-          secret.update(secret.settings | {"photos": place})
         return _continued(request, store, found, loaded, secret, choice, ask, say)
   check_new(request)
   found = plan.surveyed(request, bool(request.clusters))
@@ -148,6 +146,8 @@ def _continued(
       f"No picture in {request.photos} can be read and has a known class: repair the files, or "
       "name the classes as before, by the same folders or --labels."
     )
+  if secret.settings.get("photos") != (place := str(request.photos.absolute())):
+    secret.update(secret.settings | {"photos": place})
   if request.files == request.out:  # the files of an archive are named by their content
     known.rename(loaded, secret, say)
   todo = _unpublished(request, found, loaded, secret, say)

@@ -241,6 +241,16 @@ def test_what_stops_a_protection(photos, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_mistaken_folder_does_not_become_that_of_the_originals(photos, tmp_path):
+  run(photos, tmp_path / "out")
+  toy(tmp_path / "others", "other", 8)
+  with pytest.raises(UserError, match="can be read and has a known class"):
+    run(tmp_path / "others", tmp_path / "out")
+  with protect.Key.open(tmp_path / "out.key") as secret:
+    assert secret.settings["photos"] == str(photos)
+
+
+@pytest.mark.slow
 def test_without_the_source_model_new_pictures_are_refused(photos, tmp_path):
   run(photos, tmp_path / "out")
   (tmp_path / "out.private" / "source.npz").unlink()
