@@ -3,9 +3,15 @@
 import base64
 import json
 import os
+import time
 from typing import Any
 
 from miue_jax.settings.errors import UserError, first_line
+
+# age refuses any passphrase if it measures that this machine is about 16 times slower than when the
+# passphrase was chosen, as it seems for a moment while other programs run.
+_BUSY = "Excessive work"
+_TRIES, _PAUSE = 8, 0.5  # the pause in seconds
 
 
 class Cipher:
@@ -36,7 +42,7 @@ class Cipher:
     """Decrypts what `stored` returned.
 
     Raises:
-      UserError: There is no passphrase or a wrong one, or pyrage is missing.
+      UserError: There is no passphrase or a wrong one, pyrage is missing, or the machine is busy.
     """
     if not passphrase:
       raise UserError(f"{path} is encrypted: give its passphrase, with --passphrase.")
@@ -46,9 +52,14 @@ class Cipher:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(f"{path} is damaged: copy it again.") from error
     try:
-      text = pyrage.passphrase.decrypt(secret, passphrase).decode()
+      text = _decrypted(pyrage, secret, passphrase).decode()
       return cls(pyrage.x25519.Identity.from_str(text))
     except Exception as error:  # The classes of pyrage's exceptions are not documented.
+      if _BUSY in str(error):
+        raise UserError(
+          f"This machine is too busy to open {path} with a passphrase, which may be right: wait "
+          "until other programs have ended."
+        ) from error
       raise UserError(f"The passphrase does not open {path}: correct it.") from error
 
   def encrypt(self, plain: bytes) -> bytes:
@@ -65,6 +76,18 @@ class Cipher:
       return self._pyrage.decrypt(content, [self._identity])
     except Exception as error:  # as above
       raise UserError(f"{path} is damaged ({first_line(error)}): copy it again.") from error
+
+
+def _decrypted(pyrage: Any, secret: bytes, passphrase: str) -> bytes:
+  """Decrypts with a passphrase, and tries again while the machine seems too slow."""
+  for _ in range(_TRIES - 1):
+    try:
+      return pyrage.passphrase.decrypt(secret, passphrase)
+    except Exception as error:
+      if _BUSY not in str(error):
+        raise
+    time.sleep(_PAUSE)
+  return pyrage.passphrase.decrypt(secret, passphrase)
 
 
 def required() -> Any:

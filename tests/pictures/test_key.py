@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import samples
 
-from miue_jax.pictures import entries, key
+from miue_jax.pictures import cipher, entries, key
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
@@ -263,6 +263,29 @@ def test_passphrases(tmp_path):
     Key.open(tmp_path / "k", "wrong")
   with pytest.raises(UserError, match="passphrase is empty"):
     Key.create(tmp_path / "other", {}, " ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failures", [3, 100])
+def test_a_busy_machine_does_not_make_a_passphrase_wrong(tmp_path, monkeypatch, failures):
+  pyrage = pytest.importorskip("pyrage")
+  Key.create(tmp_path / "k", {"seed": 1}, "right").close()
+  decrypt, left = pyrage.passphrase.decrypt, [failures]
+
+  def busy(secret, passphrase):
+    left[0] -= 1
+    if left[0] >= 0:
+      raise ValueError("Excessive work parameter for passphrase.")  # as age says it
+    return decrypt(secret, passphrase)
+
+  monkeypatch.setattr(pyrage.passphrase, "decrypt", busy)
+  monkeypatch.setattr(cipher, "_PAUSE", 0)
+  if failures == 3:
+    with Key.open(tmp_path / "k", "right") as opened:
+      assert opened.settings == {"seed": 1}
+  else:
+    with pytest.raises(UserError, match=r"too busy to open .* a passphrase, which may be right"):
+      Key.open(tmp_path / "k", "right")
 
 
 def test_a_missing_pyrage_is_named(tmp_path, monkeypatch):
