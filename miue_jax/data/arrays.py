@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
 
 def images(value: Any, what: str) -> np.ndarray:
@@ -92,4 +92,6 @@ def _array(value: Any, what: str) -> np.ndarray:
   try:
     return np.asarray(value)
   except Exception as error:  # Array-likes of other libraries raise any exception.
-    raise UserError(f"{what} cannot be converted to a NumPy array: give a plain array.") from error
+    raise UserError(
+      f"{what} cannot be converted to a NumPy array: give a plain array ({first_line(error)})."
+    ) from error

@@ -93,3 +93,12 @@ def test_other_images_are_refused(value, words):
 def test_other_labels_are_refused(value, words):
   with pytest.raises(UserError, match=words):
     arrays.labels(value, 6, "Labels")
+
+
+def test_an_array_that_cannot_be_converted_is_refused_with_its_reason():
+  class Tensor:
+    def __array__(self, dtype=None, copy=None):
+      raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+  with pytest.raises(UserError, match=r"\(Can't call numpy\(\) on Tensor that requires grad"):
+    arrays.images(Tensor(), "Images")
