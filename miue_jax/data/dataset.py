@@ -100,7 +100,7 @@ def checked(dataset: Dataset) -> Dataset:
     name = dataset.class_names[int(counts.argmin())]
     raise UserError(
       f"Class {name!r} of {dataset.name} has {counts.min()} training image(s); every class needs "
-      "at least 2: add images or remove the class."
+      "at least 2: add images or remove the class, so that labels are 0, 1, 2, ... without gaps."
     )
   if dataset.test is not None and dataset.test.images.shape[1:] != dataset.train.images.shape[1:]:
     raise UserError(

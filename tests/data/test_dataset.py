@@ -105,6 +105,7 @@ EMPTY = dataset.Split(np.empty((0, 2, 3, 1), np.uint8), np.empty(0, np.int32))
     (with_train(labels=np.array([0, -1, 0, 1])), "labels from -1 to 1"),
     (with_train(labels=np.array([0, 0, 0, 1])), r"Class 'b' of tiny has 1 training image"),
     (tiny(class_names=("a", "b", "c")), r"Class 'c' of tiny has 0 training image"),
+    (tiny(class_names=("a", "b", "c")), r"labels are 0, 1, 2, \.\.\. without gaps"),
     (tiny(train=EMPTY), "training images of tiny are missing"),
     (tiny(test=EMPTY), "test images of tiny are missing"),
     (
