@@ -117,8 +117,13 @@ def mutual_information(
       features; `independent` draws directions for each side.
     statistic: `mean` over the projections, or `max`, a lower bound of the largest: the projection
       is chosen on one half of the samples and measured on the other.
-    **options: Options of the estimator, and `bootstrap`, `null`, `confidence` and `seed`, as in
-      `estimate`; `OPTIONS` lists all of them.
+    **options: Options of the estimator, which `OPTIONS` lists, and those of all: `bootstrap`, the
+      number of random halves for the interval (20; 0 for no interval); `null`, the number of
+      shuffles of the pairs (20; 0 for none); `confidence` of the interval (0.95); and `seed` of
+      every draw (0).
+
+  Returns:
+    The estimate, its interval and null in nats, with warnings.
 
   Raises:
     UserError: The features cannot be measured, or an option is unknown or does not fit.
@@ -164,7 +169,9 @@ def estimate(
   """
   point = (POINTS | {"sliced": sliced})[name]
   options = _complete(point, options, seed)
-  if 1 in (bootstrap, null) or min(bootstrap, null) < 0 or not 0 < confidence < 1:
+  samples.whole("seed", seed, 0)
+  fine = all(isinstance(n, int | np.integer) and n >= 0 and n != 1 for n in (bootstrap, null))
+  if not fine or not 0 < confidence < 1:
     raise UserError(
       f"bootstrap {bootstrap}, null {null}, confidence {confidence}: repetitions are 0 or at least "
       "2, and confidence is between 0 and 1."
@@ -242,8 +249,7 @@ def sliced(
   samples.choose("estimator", estimator, POINTS)
   samples.choose("directions", directions, DIRECTIONS)
   samples.choose("statistic", statistic, STATISTICS)
-  if projections < 1:
-    raise UserError(f"projections is {projections}: use at least 1.")
+  samples.whole("projections", projections, 1)
   if directions == "shared" and x.shape[1] != y.shape[1]:
     raise UserError(
       f"x has {x.shape[1]} features and y has {y.shape[1]}: directions can only be shared between "

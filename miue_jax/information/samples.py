@@ -35,6 +35,12 @@ def choose(name: str, value: str, known: Iterable[str]) -> None:
     raise UserError(f"{name} is {value!r}: set it to one of {', '.join(known)}.")
 
 
+def whole(name: str, value: Any, least: int) -> None:
+  """Raises a `UserError` where the option `name` is not an integer of at least `least`."""
+  if not isinstance(value, int | np.integer) or value < least:
+    raise UserError(f"{name} is {value!r}: use at least {least}, an integer.")
+
+
 def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
   """Returns two feature arrays `[samples, features]` as floats.
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
 from sklearn import exceptions, linear_model, model_selection, pipeline, preprocessing
 
 from miue_jax.settings.errors import UserError
@@ -39,7 +40,7 @@ class Separability:
 
 
 def linear_separability(
-  inputs: np.ndarray, labels: np.ndarray, *, max_iterations: int = 200, seed: int = 0
+  inputs: ArrayLike, labels: ArrayLike, *, max_iterations: int = 200, seed: int = 0
 ) -> Separability:
   """Fits a logistic regression to standardised perturbations or images.
 
@@ -78,7 +79,7 @@ def linear_separability(
   )
 
 
-def class_distance(inputs: np.ndarray, labels: np.ndarray) -> float:
+def class_distance(inputs: ArrayLike, labels: ArrayLike) -> float:
   """Returns the mean distance of two class means in units of the spread of a class.
 
   The spread is the root mean square distance of an example from its class mean.
@@ -118,8 +119,13 @@ def epochs_to_share(train_loss: Sequence[float], share: float = 0.5) -> float | 
 
   Returns:
     None where the loss never falls so far.
+
+  Raises:
+    UserError: There is no epoch, or a loss is NaN or infinite.
   """
   loss = np.asarray(train_loss, np.float64)
+  if not loss.size or not np.isfinite(loss).all():
+    raise UserError("The training loss needs at least one epoch and no NaN or infinity.")
   below = np.flatnonzero(loss <= share * loss[0])
   if not len(below):
     return None
@@ -129,7 +135,8 @@ def epochs_to_share(train_loss: Sequence[float], share: float = 0.5) -> float | 
   return after + float((loss[after - 1] - share * loss[0]) / fall)
 
 
-def _flat(inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _flat(inputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+  inputs, labels = np.asarray(inputs), np.asarray(labels)
   if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
     raise UserError(
       f"Inputs have shape {list(inputs.shape)} and labels {list(labels.shape)}: make them "

@@ -13,10 +13,11 @@ model adds noise. The theorem does not give the constants C_Y as numbers.
 import dataclasses
 
 import numpy as np
+from jax.typing import ArrayLike
 from scipy import stats
 from sklearn import covariance
 
-from miue_jax.information import projection
+from miue_jax.information import projection, samples
 from miue_jax.settings.errors import UserError
 
 MIN_SAMPLES = 8  # of a class
@@ -86,9 +87,7 @@ class Bound(Terms):
   skipped: tuple[int, ...]
 
 
-def bound(
-  features: np.ndarray, labels: np.ndarray, *, directions: int = 128, seed: int = 0
-) -> Bound:
+def bound(features: ArrayLike, labels: ArrayLike, *, directions: int = 128, seed: int = 0) -> Bound:
   """Returns the terms of the bound of Theorem 5.1, with the geometry of every class.
 
   Args:
@@ -98,10 +97,12 @@ def bound(
     seed: Seed of the directions.
 
   Raises:
-    UserError: The shapes do not fit, the features hold NaN or infinity, or no class has
-      `MIN_SAMPLES` examples.
+    UserError: The shapes do not fit, the features hold NaN or infinity, no class has `MIN_SAMPLES`
+      examples, or `directions` or `seed` is out of range.
   """
-  features, measured = _measured(features, labels)
+  samples.whole("seed", seed, 0)
+  samples.whole("directions", directions, 1)
+  features, labels, measured = _measured(features, labels)
   present = np.unique(labels)
   cosines = _cosines(features, labels)
   classes = tuple(
@@ -125,20 +126,22 @@ def bound(
   )
 
 
-def covariance_term(features: np.ndarray, labels: np.ndarray) -> float:
+def covariance_term(features: ArrayLike, labels: ArrayLike) -> float:
   """Returns `1/2 E_Y ln det Sigma_Y` of features `[samples, d]` as `bound`, but in less time.
 
   Raises:
-    UserError: No class has `MIN_SAMPLES` examples.
+    UserError: As in `bound`.
   """
-  features, measured = _measured(features, labels)
+  features, labels, measured = _measured(features, labels)
   classes = [features[labels == label] for label in measured]
   terms = [_half_log_det(one, _spectrum(one))[0] for one in classes]
   return float(np.average(terms, weights=[len(one) for one in classes]))
 
 
-def _measured(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns features in float64, and the labels of the classes with `MIN_SAMPLES` examples."""
+def _measured(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns features in float64, labels, and the labels of classes with `MIN_SAMPLES` examples."""
+  # NumPy arrays have float64 in any case, arrays of jax only in its mode of 64 bits.
+  features, labels = np.asarray(features), np.asarray(labels)
   if features.ndim != 2 or labels.shape != features.shape[:1]:
     raise UserError(
       f"Features have shape {list(features.shape)} and labels {list(labels.shape)}: make them "
@@ -152,7 +155,7 @@ def _measured(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
     raise UserError(
       f"No class has {MIN_SAMPLES} examples, which a covariance needs: measure more images."
     )
-  return features.astype(np.float64), measured
+  return features.astype(np.float64), labels, measured
 
 
 def _spectrum(features: np.ndarray) -> np.ndarray:

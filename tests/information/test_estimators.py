@@ -169,6 +169,9 @@ def test_long_tails_carry_a_warning(name):
     ({"neighbours": 4}, "Unknown setting neighbours; known: bins, correction"),
     ({"bootstrap": 1}, "at least 2"),
     ({"null": -1}, "at least 2"),
+    ({"bootstrap": 2.5}, "at least 2"),
+    ({"seed": -1}, "seed is -1: use at least 0, an integer"),
+    ({"seed": 1.5}, r"seed is 1\.5: use at least 0, an integer"),
     ({"confidence": 1.0}, "between 0 and 1"),
   ],
 )
@@ -263,6 +266,7 @@ def test_a_slice_reports_the_warnings_of_its_estimator():
     ({"directions": "x"}, "directions is 'x'"),
     ({"statistic": "x"}, "statistic is 'x'"),
     ({"projections": 0}, "projections is 0"),
+    ({"projections": 2.5}, r"projections is 2\.5: use at least 1, an integer"),
     ({"inner": {"neighbours": 3}}, "Unknown setting neighbours; known: bins"),
   ],
 )

@@ -1,10 +1,13 @@
 """Tests linear separability, distances of class means, and how fast a loss falls."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from miue_jax.information import separability
 from miue_jax.settings.errors import UserError
+
+RNG = np.random.default_rng(0)
 
 
 def test_class_wise_perturbations_are_separable_and_noise_is_not():
@@ -68,3 +71,17 @@ def test_epochs_to_share():
 def test_unfit_inputs_are_refused(inputs, labels, message):
   with pytest.raises(UserError, match=message):
     separability.linear_separability(inputs, labels)
+
+
+@pytest.mark.parametrize("loss", [[], [1.0, np.nan, 0.2]])
+def test_a_loss_without_numbers_is_refused(loss):
+  with pytest.raises(UserError, match="at least one epoch"):
+    separability.epochs_to_share(loss)
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.ndarray.tolist])
+def test_arrays_of_jax_and_lists_give_the_same_numbers(kind):
+  labels = np.arange(40) % 2
+  inputs = np.float32(RNG.standard_normal((40, 3)) + labels[:, None])
+  for measure in (separability.linear_separability, separability.class_distance):
+    assert measure(kind(inputs), kind(labels)) == measure(inputs, labels)

@@ -1,5 +1,6 @@
 """Tests the geometry of classes against direct sums, closed forms and normal data."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import covariance
@@ -135,3 +136,19 @@ def test_the_covariance_term_alone_is_that_of_the_bound():
   assert theory.covariance_term(features, labels) == expected.half_log_det
   with pytest.raises(UserError, match="No class has 8 examples"):
     theory.covariance_term(features[-5:], labels[-5:])
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.ndarray.tolist])
+def test_arrays_of_jax_and_lists_give_the_same_numbers(kind):
+  features, labels = classes(samples=40, d=6, spread=0.3)
+  features = np.float32(features)
+  assert theory.bound(kind(features), kind(labels)) == theory.bound(features, labels)
+  assert theory.covariance_term(kind(features), kind(labels)) == (
+    theory.covariance_term(features, labels)
+  )
+
+
+@pytest.mark.parametrize("option", [{"seed": -1}, {"directions": 0}])
+def test_unfit_options_are_refused(option):
+  with pytest.raises(UserError, match="use at least"):
+    theory.bound(*classes(samples=40, d=6, spread=0.3), **option)
