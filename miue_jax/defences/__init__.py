@@ -53,7 +53,6 @@ DEFENCES: dict[str, Defence | Family] = {
 }
 
 
-@functools.lru_cache  # one object for each name, so that programs compiled for it are found again
 def build(name: str) -> Defence:
   """Returns the defence called `name`.
 
@@ -70,10 +69,15 @@ def build(name: str) -> Defence:
   kind = name.rstrip(string.digits)
   number, family = name[len(kind) :], DEFENCES.get(kind)
   if isinstance(family, Family) and number in map(str, family.numbers):
-    return family.make(int(number))
+    return _member(family, int(number))
   raise UserError(
     f"Unknown defence {name!r}; known: {known()}; one that a recipe adds needs --config=RECIPE."
   )
+
+
+@functools.lru_cache  # one object for each name, so that programs compiled for it are found again
+def _member(family: Family, number: int) -> Defence:
+  return family.make(number)
 
 
 def known() -> str:

@@ -55,9 +55,17 @@ def test_an_unknown_defence_lists_the_known_ones(name):
 def test_a_new_defence_is_one_line(monkeypatch):
   monkeypatch.setitem(DEFENCES, "new2", Defence("new2", needs_clean=True))
   monkeypatch.setitem(DEFENCES, "new", Family("new", lambda n: Defence(f"new{n}"), range(3, 5)))
-  defences.build.cache_clear()
   assert defences.build("new2").needs_clean
   assert defences.build("new4") == Defence("new4")
   with pytest.raises(UserError, match="new3 to new4"):
     defences.build("new5")
-  defences.build.cache_clear()
+
+
+def test_a_changed_defence_replaces_the_one_that_was_used(monkeypatch):
+  for clean in (False, True):
+    monkeypatch.setitem(DEFENCES, "mine", Defence("mine", needs_clean=clean))
+    family = Family("ours", lambda n, clean=clean: Defence(f"ours{n}", needs_clean=clean), range(3))
+    monkeypatch.setitem(DEFENCES, "ours", family)
+    for name in ("mine", "ours2"):
+      assert defences.build(name).needs_clean is clean
+      assert defences.build(name) is defences.build(name)

@@ -166,7 +166,6 @@ def test_a_defence_changes_data_recipe_and_row(experiment, use_devices):
     needs_clean=True,
     stops_early=True,
   ):
-    defences.build.cache_clear()
     rows, states = train_rows(experiment, ("none", "blind"))
   row, dataset = rows[1], make_dataset()
   np.testing.assert_array_equal(
