@@ -82,7 +82,7 @@ class Images:
     """Returns the images that `change` makes of these, computed in blocks."""
     changed = np.empty_like(self._array)
     for ids, block in self.blocks():
-      changed[ids] = change(ids, block)
+      changed[ids] = _changed(change, ids, block)
     return Images(changed)
 
   def loaded(self) -> "Images":
@@ -92,6 +92,17 @@ class Images:
   def scanned(self) -> "Images":
     """Returns images whose later readings are compared with the first one."""
     return self
+
+
+def _changed(change: Change, ids: np.ndarray, block: np.ndarray) -> np.ndarray:
+  """Returns the changed images of a block, after a check that no conversion would alter them."""
+  result = change(ids, block)
+  if result.dtype != block.dtype or result.shape != block.shape:
+    raise UserError(
+      f"Changed images are {result.dtype} of shape {list(result.shape)}: return {block.dtype} in "
+      f"0..255 of shape {list(block.shape)}."
+    )
+  return result
 
 
 class LazyImages(Images):
@@ -166,7 +177,7 @@ class LazyImages(Images):
 
   def map(self, change: Change) -> "LazyImages":
     """Returns the images that `change` makes of these when they are read."""
-    return self._derived(lambda ids: change(ids, self[ids]), len(self))
+    return self._derived(lambda ids: _changed(change, ids, self[ids]), len(self))
 
   def _derived(self, read: Read, count: int) -> "LazyImages":
     return LazyImages(read, count, self._name, image_shape=self._image_shape)

@@ -296,3 +296,11 @@ def test_memory_stays_below_the_size_of_the_images(tmp_path):
   assert held["fingerprint"] == read["fingerprint"]
   assert held["grown_mb"] > size
   assert read["grown_mb"] < 0.75 * size
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("change", [lambda ids, x: 1.2 * x, lambda ids, x: x[..., :1]])
+def test_a_change_that_would_be_converted_is_refused(lazily, change):
+  images = lazy() if lazily else Images(lazy()[:])
+  with pytest.raises(UserError, match=r"Changed images are .*: return uint8 in 0\.\.255"):
+    images.map(change)[:]
