@@ -16,6 +16,7 @@ from miue_jax.machine.progress import Reporter
 from miue_jax.methods.delta import chosen_images
 from miue_jax.methods.method import Generated, Observer, Phase, Sizes
 from miue_jax.methods.shared_settings import PatternSettings
+from miue_jax.settings.errors import UserError
 
 # (generator, clean images uint8 [n, H, W, C], labels [n]) -> float32 delta [n, H, W, C] in [0, 1]
 # pixel units, before projection onto the budget. Each block of images has its generator.
@@ -69,7 +70,12 @@ class Pattern:
     for start in range(0, len(train), size):
       part = slice(start, start + size)
       images = train.images[part]
-      exact = draw(np.random.default_rng((seed, start)), images, train.labels[part])
+      exact = np.asarray(draw(np.random.default_rng((seed, start)), images, train.labels[part]))
+      if exact.shape != images.shape or exact.dtype.kind != "f" or not np.isfinite(exact).all():
+        raise UserError(
+          f"The pattern of {settings.name!r} is {exact.dtype} of shape {list(exact.shape)}: return "
+          f"finite floats in [0, 1] pixel units of shape {list(images.shape)}."
+        )
       delta[part] = budget.quantise(
         images, exact, settings.epsilon, settings.rounding, settings.norm
       )

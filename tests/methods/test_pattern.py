@@ -12,6 +12,8 @@ from miue_jax.artefact.poison import Poison
 from miue_jax.data.dataset import Dataset, Split
 from miue_jax.data.images import LazyImages
 from miue_jax.methods import METHODS, pattern
+from miue_jax.methods.shared_settings import PatternSettings
+from miue_jax.settings.errors import UserError
 
 NAMES = ("ar", "cuda", "lsp", "ops", "random")
 CLASSES = 4
@@ -117,3 +119,12 @@ def test_a_pattern_just_reaches_its_budget():
   )
   assert pattern.to_budget(drawn, 0.25, "none") is drawn
   assert not pattern.to_budget(np.zeros_like(drawn), 0.25, "l2").any()
+
+
+@pytest.mark.parametrize(
+  "values", [np.full((24, 16, 16, 3), np.nan), np.ones((24, 16, 16, 3), np.int8), np.ones((4, 16))]
+)
+def test_a_pattern_of_another_kind_is_refused(values):
+  method = pattern.Pattern(PatternSettings, lambda *_: lambda generator, images, labels: values)
+  with pytest.raises(UserError, match=r"The pattern of .* is .*: return finite floats in \[0, 1\]"):
+    method.generate(make_dataset(), PatternSettings(name="mine"), 0, None, None)
