@@ -45,7 +45,7 @@ def protect(
 
   Args:
     images: Training images, uint8 `[N, H, W]` or `[N, H, W, C]` with one or three channels.
-    labels: Integer labels `[N]` or `[N, 1]`.
+    labels: Integer labels `[N]` or `[N, 1]`: 0, 1, 2, ..., each of at least two images.
     method: Name of a method (`miue_jax.methods.METHODS`).
     epsilon: Budget in [0, 1] pixel units; None takes the method's, 8/255 for most.
     seed: Seed of the source model, the order of images and every random draw.
@@ -143,7 +143,7 @@ def evaluate(
 
   Args:
     images: Training images by name, uint8 `[N, H, W]` or `[N, H, W, C]`; all have the same labels.
-    labels: Integer labels `[N]` or `[N, 1]`.
+    labels: Integer labels `[N]` or `[N, 1]`: 0, 1, 2, ..., each of at least two images.
     test: Clean test images and their labels.
     victims: Names of networks (`miue_jax.models.MODELS`).
     defences: Names of defences (`miue_jax.defences`).
@@ -192,6 +192,8 @@ def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
     raise UserError("test must be a pair of arrays, (x_test, y_test).")
   x_test = arrays.images(test[0], "Test images")
   y_test = arrays.labels(test[1], len(x_test), "Test labels")
+  if unfit := {".", ".."} & set(images):  # names become folders
+    raise UserError(f"images has the name {min(unfit)!r}: choose another.")
   tested = Split(Images(x_test), y_test)
   splits = {}
   for name, value in images.items():

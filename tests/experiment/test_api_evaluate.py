@@ -184,6 +184,7 @@ def replaced(arrays, **changes):
     ({"images": lambda x: x["clean"]}, "must be a dict of arrays by name"),
     ({"images": lambda x: {}}, "must be a dict of arrays by name"),
     ({"images": lambda x: {3: x["clean"]}}, "must be a dict of arrays by name"),
+    ({"images": lambda x: {"..": x["clean"]}}, "has the name '..': choose another"),
     (
       {"images": lambda x: {"a": x["clean"] / 255}},
       r"'a' must be uint8 .*: convert with numpy.rint\(255",
