@@ -42,8 +42,8 @@ def mi_reduction(
     column_labels: Integer labels of the columns, `[columns]`; None for `labels`.
     weights: Weights of the columns, `[columns]`, 0 for padding; None for 1.
     tau: Temperature of the similarity term.
-    zeta: Weight of the distance term.
-    similarity_weight: Weight of the similarity term, 1 in the paper.
+    zeta: Weight of the distance term; a number, not an array that jax traces.
+    similarity_weight: Weight of the similarity term, 1 in the paper; a number as well.
 
   Returns:
     Loss of every row, `[rows]`.
