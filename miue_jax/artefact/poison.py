@@ -232,6 +232,13 @@ def _shifted(ids: np.ndarray, images: np.ndarray, delta: np.ndarray, sign: int) 
 
 
 def _check_dataset(manifest: dict[str, Any], dataset: Dataset) -> None:
+  if not isinstance(dataset, Dataset):
+    raise UserError(f"dataset is {type(dataset).__name__}: give a Dataset.")
+  if (shape := list(dataset.train.images.shape)) != (made := list(manifest["shape"])):
+    raise UserError(
+      f"This poison belongs to another dataset: it was made for images of shape {made}, but those "
+      f"of {dataset.name!r} have shape {shape}; use the same images and data settings."
+    )
   if manifest["fingerprint"] != dataset.fingerprint:
     raise UserError(
       f"This poison belongs to another dataset: it was made for {manifest['dataset']!r} with "

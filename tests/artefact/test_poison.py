@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import resource
 
 import hypothesis
@@ -272,6 +273,16 @@ def test_another_dataset(saved):
   other = make_dataset(dataset.train.images, 1 - dataset.train.labels, "other")
   with pytest.raises(UserError, match=r"belongs to another dataset.*'tiny'.*'other'"):
     Poison.load(directory, other)
+
+
+def test_a_dataset_of_another_shape_or_no_dataset(saved):
+  directory, dataset = saved
+  images = dataset.train.images[:]
+  shape = re.escape(str([*images.shape, 1]))
+  with pytest.raises(UserError, match=f"belongs to another dataset.* have shape {shape}"):
+    Poison.load(directory, make_dataset(images[..., None], dataset.train.labels, "other"))
+  with pytest.raises(UserError, match="dataset is ndarray: give a Dataset"):
+    Poison.load(directory, images)
 
 
 def test_missing_poison(saved, tmp_path):
