@@ -102,6 +102,11 @@ def train(
     clean, test = clean_share(test, config)
   if defence.preprocess:
     split = defence.preprocess(split, clean, seed)
+    if split.images.dtype != np.uint8 or len(split.labels) != len(split.images):
+      raise UserError(
+        f"Defence {defence.name!r} returns {len(split.images)} images of {split.images.dtype} and "
+        f"{len(split.labels)} labels: return uint8 images in 0..255 with one label each."
+      )
   prepared = time.monotonic() - began
   recipe = defence.recipe(config.victim_fit) if defence.recipe else config.victim_fit
   module = models.build(config.victim, dataset.num_classes, split.images.shape[1:])

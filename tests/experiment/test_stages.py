@@ -130,6 +130,20 @@ def test_rows_carry_their_defence_and_only_undefended_states_stay(experiment, us
   assert train_rows(experiment, ("none", "bits1"), ("clean", "poison"), (5, 6))[0] == rows
 
 
+@pytest.mark.slow
+def test_a_defence_that_returns_floats_is_refused(experiment, use_devices):
+  use_devices(2)
+
+  def preprocess(train, clean, seed):
+    return dataclasses.replace(train, images=train.images[:] / 255)
+
+  with (
+    fake("scaled", preprocess=preprocess),
+    pytest.raises(UserError, match=r"Defence 'scaled' returns .* float64 .*: return uint8 images"),
+  ):
+    train_rows(experiment, ("none", "scaled"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("names", [("jpeg10", "mixup", "at4"), ("projection", "earlystop")])
 def test_real_defences_fill_their_rows(experiment, use_devices, names):
