@@ -2,7 +2,8 @@
 
 Float images are `[batch, height, width, channel]` in [0, 1] and are transformed inside a step, with
 one random key per image (`jax.random.split(key, len(images))`), so that results do not depend on
-the number of devices. `grayscale`, `jpeg` and `bit_depth` also transform stored uint8 images.
+the number of devices. `grayscale` and `jpeg` also transform stored uint8 images, `bit_depth` only
+these.
 
 Example:
   >>> import jax

@@ -1,7 +1,8 @@
 """Provides transformations that remove information from images: JPEG, grayscale and fewer bits.
 
-Each takes stored uint8 images, as a victim would compress them, or float images inside a step,
-where it is differentiable so that an attack can optimise a perturbation through it.
+Each takes stored uint8 images, as a victim would compress them. JPEG and grayscale also take float
+images inside a step and are differentiable there, so that an attack can optimise a perturbation
+through them.
 """
 
 import functools
@@ -92,8 +93,11 @@ def grayscale(images: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 
   Returns:
     Images of the same shape and type.
+
+  Raises:
+    UserError: the images are neither uint8 nor floats.
   """
-  chex.assert_rank(images, 4)
+  _check(images)
   if images.shape[-1] == 1:
     return images
   if images.dtype == np.uint8:
@@ -105,7 +109,13 @@ def grayscale(images: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
 
 
 def bit_depth(images: np.ndarray, bits: int) -> np.ndarray:
-  """Keeps the `bits` most significant bits (1 to 7) of uint8 values and clears the others."""
+  """Keeps the `bits` most significant bits (1 to 7) of uint8 values and clears the others.
+
+  Raises:
+    UserError: the values are not uint8, or `bits` is out of range.
+  """
+  if images.dtype != np.uint8 or bits not in range(1, 8):
+    raise UserError(f"{images.dtype} values, {bits!r} bits: give uint8 values and 1 to 7 bits.")
   return images & np.uint8(256 - 2 ** (8 - bits))
 
 
@@ -125,11 +135,11 @@ def jpeg(images: jax.Array | np.ndarray, quality: int) -> jax.Array | np.ndarray
     Images of the same shape and type.
 
   Raises:
-    UserError: the quality is out of range.
+    UserError: the quality is out of range, or the images are neither uint8 nor floats.
   """
-  chex.assert_rank(images, 4)
-  if quality not in QUALITIES:
-    raise UserError(f"JPEG quality {quality} is out of range: choose 1 to 95.")
+  _check(images)
+  if not isinstance(quality, int | np.integer) or quality not in QUALITIES:
+    raise UserError(f"JPEG quality {quality!r} is out of range: choose 1 to 95, an integer.")
   if images.dtype == np.uint8:
     return _codec(np.asarray(images), quality)
   images = jnp.asarray(images)
@@ -146,6 +156,12 @@ def jpeg(images: jax.Array | np.ndarray, quality: int) -> jax.Array | np.ndarray
   chroma = jax.image.resize(_quantised(halves, chroma_table), shape, "linear")
   pixels = _mixed(jnp.concatenate([luma + 128, chroma], axis=-1), np.linalg.inv(_TO_YCBCR))
   return jnp.clip(pixels[:, :height, :width] / 255, 0.0, 1.0)
+
+
+def _check(images: jax.Array | np.ndarray) -> None:
+  chex.assert_rank(images, 4)
+  if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+    raise UserError(f"Images are {images.dtype}: give uint8 in 0..255, or floats in [0, 1].")
 
 
 def _codec(images: np.ndarray, quality: int) -> np.ndarray:

@@ -214,6 +214,13 @@ def test_one_image_without_a_batch_axis_is_an_assertion():
     module.apply(variables, _images()[0])
 
 
+def test_stored_images_are_an_assertion():
+  network = models.build(Model(name="linear"), 3, (8, 8, 3))
+  variables = models.init(network, jax.random.key(0), (8, 8, 3))
+  with pytest.raises(AssertionError, match="uint8"):
+    models.infer(network, variables, jnp.zeros((2, 8, 8, 3), jnp.uint8))
+
+
 def test_examples_of_docstrings_run():
   result = doctest.testmod(models)
   assert result.attempted

@@ -123,6 +123,24 @@ def test_a_quality_out_of_range_is_an_error(quality):
     jpeg(blocky(1, 8, 3), quality)
 
 
+@pytest.mark.parametrize("quality", ["50", 50.0])
+def test_a_quality_that_is_not_an_integer_is_an_error(quality):
+  with pytest.raises(UserError, match="an integer"):
+    jpeg(blocky(1, 8, 3), quality)
+
+
+@pytest.mark.parametrize("transform", [lambda x: jpeg(x, 50), grayscale])
+def test_integers_of_another_size_are_an_error(transform):
+  with pytest.raises(UserError, match="Images are int64: give uint8"):
+    transform(blocky(1, 8, 3).astype(int))
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(np.float32, 3), (int, 3), ("u1", 0), ("u1", 9)])
+def test_bit_depth_takes_stored_images_and_one_to_seven_bits(kind, bits):
+  with pytest.raises(UserError, match="give uint8 values and 1 to 7 bits"):
+    bit_depth(blocky(1, 8, 3).astype(kind), bits)
+
+
 def test_grayscale_of_stored_images_is_the_luma_formula():
   images = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3), np.uint8)
   gray = grayscale(images)

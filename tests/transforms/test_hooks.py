@@ -1,8 +1,10 @@
 """Tests soft labels against NumPy in float64 and optax, and the hooks of an epoch."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from miue_jax.transforms import hooks
 
@@ -39,3 +41,10 @@ def test_hooks_act_in_their_share_of_the_epochs():
   assert [first.at(epoch, 8) is first for epoch in range(8)] == [True] * 2 + [False] * 6
   assert first.at(7, 8) is later
   assert later.at(0, 8) is later
+
+
+def test_stored_images_are_not_mistaken_for_floats():
+  keys = jax.random.split(jax.random.key(0), 2)
+  hooks.assert_batch(keys, jnp.zeros((2, 4, 4, 3), jnp.bfloat16))
+  with pytest.raises(AssertionError, match="uint8"):
+    hooks.assert_batch(keys, jnp.zeros((2, 4, 4, 3), jnp.uint8))
