@@ -9,9 +9,9 @@ perturbation under the same crop and resize. A cell is the correlation of what a
 made, and the ratio of their root mean squares.
 """
 
+import argparse
 import io
 import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -167,4 +167,10 @@ def large(megapixels: int = 24) -> list[str]:
 
 
 if __name__ == "__main__":
-  print("\n".join(large() if "--large" in sys.argv[1:] else survival(photographs())))
+  parser = argparse.ArgumentParser(
+    "python -m benchmarks.carrying",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("--large", action="store_true", help="measure one picture of 24 megapixels")
+  print("\n".join(large() if parser.parse_args().large else survival(photographs())))

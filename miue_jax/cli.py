@@ -205,7 +205,13 @@ def audit(
         "protection."
       )
     from miue_jax.owner import examine
+    from miue_jax.pictures.key import default_path
 
+    if not key and files.exists(default_path(folder)):
+      raise UserError(
+        f"{private.path_of(folder)} is missing, and {default_path(folder)} says that {folder} is "
+        "protected: put it back, next to them."
+      )
     secret = options.secret(passphrase)
     unlabelled = clusters > 0
     examine.examine(folder, labels, key, secret, public, terminal.write, unlabelled=unlabelled)

@@ -143,6 +143,14 @@ def test_an_audit_of_all_tells_a_job_by_its_status(tmp_path, monkeypatch):
   assert "leave the others out" in str(done.exception)
 
 
+def test_a_protected_folder_is_not_examined_as_pictures_when_its_private_folder_is_lost(tmp_path):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out.key").touch()
+  done = CliRunner().invoke(cli.app, ["audit", str(tmp_path / "out")])
+  assert f"{tmp_path / 'out.private'} is missing, and" in str(done.exception)
+  assert "put it back, next to them" in str(done.exception)
+
+
 def test_a_mistaken_option_is_found_quickly():
   began = time.monotonic()
   status, _, err = run("protect", "a", "b", "--strength", "huge")

@@ -1,6 +1,7 @@
 """Makes perturbations: of all pictures with a new source model, or of new ones with the old one.
 
-Gray pictures get patterns of their classes instead, which need no network (`owner.patterns`).
+Gray pictures, and larger ones in colour, get patterns of their classes instead, which need no
+network (`owner.patterns`).
 """
 
 import functools

@@ -29,7 +29,7 @@ _EXTRA_FORMATS = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
 GRAY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I;16N")
 
 _LARGEST_FILE = 2**31  # bytes
-_BYTES = 48  # of memory for each pixel that is decoded, changed and encoded (docs/pictures.md)
+_BYTES = 48  # of memory for each pixel that is decoded, changed and encoded
 _RGB = ("RGB", "RGBA", "P", "PA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
 
 # The limit on pixels is checked below, with a sentence.
