@@ -12,7 +12,7 @@ import optax
 
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
-from miue_jax.machine import prng, progress, sharding
+from miue_jax.machine import cpu, prng, progress, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 
@@ -107,11 +107,9 @@ def flops(
   key = jax.eval_shape(lambda: jax.random.key(0))
   params = jax.eval_shape(model.init, key, *shapes)["params"]
   images = jax.ShapeDtypeStruct((batch, *image[:2], channels * image[2]), jnp.float32)
-  # With this precision a CPU convolves as all other chips do, and its FLOPs are counted.
-  with jax.default_matmul_precision("highest"):
-    analysis = jax.jit(jax.grad(loss)).lower(params, key, images).cost_analysis() or {}
+  one = cpu.flops(jax.jit(jax.grad(loss)), params, key, images) / batch
   # A gradient takes three times the FLOPs of a prediction.
-  return analysis.get("flops", 0.0) / batch * (training.steps * batch + predictions / 3)
+  return one * (training.steps * batch + predictions / 3)
 
 
 _keys = jax.jit(prng.example_keys)

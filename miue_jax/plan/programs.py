@@ -78,10 +78,7 @@ class Program(Phase):
 
   def flops(self) -> float:
     """Returns the FLOPs of one step on all devices of the mesh, without compiling it."""
-    # With this precision a CPU convolves as all other chips do, and its FLOPs are counted.
-    with jax.default_matmul_precision("highest"):
-      analysis = self.function.lower(*self.abstract()).cost_analysis()
-    return jax.sharding.get_mesh().size * float(analysis["flops"])
+    return jax.sharding.get_mesh().size * cpu.flops(self.function, *self.abstract())
 
   def cost(self) -> Cost:
     """Returns the cost of one step on the mesh."""
