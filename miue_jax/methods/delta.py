@@ -1,6 +1,5 @@
 """Provides the perturbation on the devices: its start, its sign step, and its quantised result."""
 
-import math
 from typing import Any
 
 import flax.struct
@@ -25,8 +24,8 @@ class Delta(flax.struct.PyTreeNode):
   Only this file distinguishes perturbations of classes from those of images.
 
   Attributes:
-    stored: int16, in `parts` of a 255th: one entry for each row of the table
-      (`[rows, H * W * C]`, sharded) or for each class (`[classes, H * W * C]`, replicated).
+    stored: int16, in `parts` of a 255th, `[n, *lanes.row_shape(image)]`: one entry for each row of
+      the table (sharded) or for each class (replicated).
     parts: Number of parts of a 255th.
     class_wise: Whether there is one perturbation for each class.
     image: Height, width, channels.
@@ -46,7 +45,7 @@ class Delta(flax.struct.PyTreeNode):
   def zeros(cls, settings: Any, rows: int, classes: int, image: tuple[int, ...]) -> "Delta":
     """Returns a traceable perturbation of zeros."""
     count = classes if settings.class_wise else rows
-    stored = jnp.zeros((count, math.prod(image)), jnp.int16)
+    stored = jnp.zeros((count, *lanes.row_shape(image)), jnp.int16)
     return cls(stored, budget.resolution(settings.epsilon), settings.class_wise, image)
 
   def entries(self, at: jax.Array | slice) -> jax.Array:
@@ -55,7 +54,8 @@ class Delta(flax.struct.PyTreeNode):
 
   def put(self, rows: jax.Array, entries: jax.Array) -> "Delta":
     """Returns the perturbation with other entries, int16 `[n, H, W, C]`, in some rows."""
-    return self.replace(stored=self.stored.at[rows].set(entries.reshape(len(entries), -1)))
+    changed = entries.reshape(-1, *self.stored.shape[1:])
+    return self.replace(stored=self.stored.at[rows].set(changed))
 
   def rows(self, rows: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns the perturbations of images, float32 `[batch, H, W, C]` in [0, 1] pixel units."""
@@ -117,7 +117,7 @@ def _gathered(table: jax.Array, rows: jax.Array) -> jax.Array:
     here = rows - jax.lax.axis_index(AXIS) * len(table)
     ours = (here >= 0) & (here < len(table))
     values = table[jnp.clip(here, 0, len(table) - 1)]
-    return jax.lax.psum(jnp.where(ours[:, None], values, 0), AXIS)
+    return jax.lax.psum(jax.vmap(jnp.where, (0, 0, None))(ours, values, 0), AXIS)
 
   return jax.shard_map(local, in_specs=(jax.P(AXIS), jax.P()), out_specs=jax.P())(table, rows)
 
@@ -206,9 +206,10 @@ def first_delta(
   def noise(ids: np.ndarray) -> np.ndarray:
     uniform = _uniform(ids, image, seed)
     packed = budget.pack(np.float32(settings.epsilon) * (2 * uniform - 1), parts)
-    return packed.reshape(len(ids), -1)
+    return packed.reshape(-1, *one)
 
-  shape = rows, math.prod(image)
+  one = lanes.row_shape(image)
+  shape = rows, *one
   if settings.init == "zeros":
     stored = sharding.zeros(shape, np.int16, spec)
   elif settings.class_wise:

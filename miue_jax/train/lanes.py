@@ -20,16 +20,14 @@ from miue_jax.machine import prng, sharding
 
 EMPTY = -1
 
+_TILE = 8, 128  # values that a TPU keeps and moves together
+
 
 class Table(flax.struct.PyTreeNode):
   """Examples in storage order, sharded over the mesh.
 
-  An image is one row of a matrix, because TPUs keep the last axes of an array together: of
-  `[rows, H, W, C]` they would keep equal pixels of many images together, and every step would
-  transpose the whole table to take a batch from it.
-
   Attributes:
-    images: Images, uint8 `[rows, H * W * C]`; in a batch `[rows, H, W, C]`.
+    images: Images, uint8 `[rows, *row_shape(image)]`; in a batch `[rows, H, W, C]`.
     labels: Labels, int32 `[rows]`.
     ids: Index of the example in its split, int32 `[rows]`; `EMPTY` for padding.
     image: Height, width, channels.
@@ -44,6 +42,18 @@ class Table(flax.struct.PyTreeNode):
     """Returns some examples as a batch."""
     images = self.images[rows].reshape(-1, *self.image)
     return self.replace(images=images, labels=self.labels[rows], ids=self.ids[rows])
+
+
+def row_shape(image: tuple[int, ...]) -> tuple[int, ...]:
+  """Returns the shape in which tables store an image or a perturbation `[H, W, C]`.
+
+  It is `[H * W * C / 128, 128]` where images fill tiles of a TPU, and `[H * W * C]` elsewhere. TPUs
+  keep the last two axes of an array together. Of `[rows, H, W, C]` they would keep equal pixels of
+  many images together, and every step would transpose the whole table to take a batch from it; a
+  large image as one axis would be gathered in parts, for which every step would copy the table.
+  """
+  values = math.prod(image)
+  return (values,) if values % math.prod(_TILE) else (values // _TILE[1], _TILE[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +79,12 @@ class Layout:
     """Returns a split on the devices; each process reads only the images of its own rows."""
     rows = np.maximum(self.ids, 0)
     image = tuple(split.images.shape[1:])
-    shape = (len(rows), math.prod(image))
-    images = sharding.shard_rows(lambda part: split.images[rows[part]].reshape(-1, shape[1]), shape)
+    one = row_shape(image)
+
+    def read(part: slice) -> np.ndarray:
+      return split.images[rows[part]].reshape(-1, *one)
+
+    images = sharding.shard_rows(read, (len(rows), *one))
     labels, ids = sharding.shard((split.labels[rows].astype(np.int32), self.ids))
     return Table(images, labels, ids, image)
 

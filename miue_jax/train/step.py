@@ -143,8 +143,8 @@ def pass_spec(delta: Any) -> Pass:
 
 def example_pass(layout: lanes.Layout, images: Any, labels: Any, batch: int) -> Pass:
   """Returns a traceable `Pass` over all images, to compile a step for without data."""
-  key, ids = jax.random.key(0), jnp.asarray(layout.ids)
-  table = lanes.Table(images.reshape(len(images), -1), labels, ids, images.shape[1:])
+  key, ids, image = jax.random.key(0), jnp.asarray(layout.ids), images.shape[1:]
+  table = lanes.Table(images.reshape(-1, *lanes.row_shape(image)), labels, ids, image)
   return Pass(table, None, lanes.shuffle(key, ids, batch), key)
 
 

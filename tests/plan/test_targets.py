@@ -14,11 +14,15 @@ from miue_jax.machine import apart
 from miue_jax.plan import plan, programs, targets, text, traffic
 from miue_jax.plan.cost import Collective, Cost, Kernels, collectives
 from miue_jax.settings.errors import UserError
+from miue_jax.train import lanes
 
 FEATURES = 16
-# Tables too large for the memory on a chip, into which a compiler may copy small ones; images fill
-# whole rows of a TPU's registers.
-MANY = dataclasses.replace(SIZES, image=(16, 16, 1), train=4_000_000)
+# Tables too large for the memory on a chip, into which a compiler may copy small ones; images are
+# one row of a TPU's tiles, a whole tile, and many.
+MANY = [
+  dataclasses.replace(SIZES, image=image, train=train)
+  for image, train in (((16, 16, 1), 4_000_000), ((32, 32, 1), 1_000_000), ((224, 224, 3), 24_000))
+]
 
 tpu = pytest.mark.skipif(
   not importlib.util.find_spec("libtpu"), reason="the extra tpu is not installed"
@@ -89,11 +93,11 @@ def test_chips_that_do_not_divide_a_batch_are_refused_before_anything_is_timed(
     plan.make(with_method("lsp", QUICK), options)
 
 
-def delta_step(name):
+def delta_step(name, sizes):
   """Compiles the delta step for a target; returns its HLO and the compiled program."""
   targets.prepare()
   with jax.set_mesh(targets.mesh(targets.parse(name))):
-    program = programs.build(CONFIG, MANY)["delta"]
+    program = programs.build(CONFIG, sizes)["delta"]
     compiled = program.lowered().compile()
   return compiled.as_text(), compiled
 
@@ -101,6 +105,12 @@ def delta_step(name):
 def values(shape):
   """Returns the number of values of `f32[2,3]`."""
   return math.prod(map(int, re.findall(r"\d+", shape.partition("[")[2])))
+
+
+def tables(sizes):
+  """Returns the shapes of the tables of images and perturbations on one of four chips."""
+  shape = ",".join(map(str, (sizes.train // 4, *lanes.row_shape(sizes.image))))
+  return f"u8[{shape}]", f"s16[{shape}]"
 
 
 def copies(hlo, shapes):
@@ -135,12 +145,13 @@ def test_copies_are_seen():
 
 @tpu
 @pytest.mark.slow
+@pytest.mark.parametrize("sizes", MANY, ids=lambda sizes: "x".join(map(str, sizes.image)))
 @pytest.mark.parametrize("name", ["v5e:2x2", "v6e:2x2"])
-def test_the_delta_step_of_a_tpu(name):
-  hlo, compiled = delta_step(name)
+def test_the_delta_step_of_a_tpu(name, sizes):
+  hlo, compiled = delta_step(name, sizes)
   found = collectives(hlo, 4)
-  # The features and their gradient, labels, weights, and scalars; an image has 256 values, and no
-  # weight arrives.
+  # The features and their gradient, labels, weights, and scalars; an image has 256 values or more,
+  # and no weight arrives.
   arrays = {shape for collective in found for shape in collective.shapes}
   assert {shape for shape in arrays if values(shape) > 32} <= {
     f"f32[32,{FEATURES}]",
@@ -149,11 +160,14 @@ def test_the_delta_step_of_a_tpu(name):
   assert f"f32[32,{FEATURES}]" in arrays
   assert sum(collective.payload for collective in found) < 2 * 4 * 32 * (FEATURES + 3)
   assert not re.search(r"\b(infeed|outfeed|send|recv)\(|callback", hlo)
-  rows = MANY.train // 4
-  assert copies(hlo, [f"u8[{rows},256]", f"s16[{rows},256]"]) == []
+  assert copies(hlo, tables(sizes)) == []
   memory = compiled.memory_analysis()
-  assert memory.alias_size_in_bytes >= 2 * rows * 256  # delta is updated in place
-  assert memory.temp_size_in_bytes < 16e6
+  values_here = sizes.train // 4 * math.prod(sizes.image)
+  assert memory.alias_size_in_bytes >= 2 * values_here  # delta is updated in place
+  assert memory.argument_size_in_bytes < 3.2 * values_here  # tiles are full
+  # Room for what the network computes of the batch, and for no table.
+  height, width, _ = sizes.image
+  assert memory.temp_size_in_bytes < min(16e6 * height * width / 256, values_here)
 
 
 @tpu
@@ -179,12 +193,12 @@ def test_a_plan_by_the_compiler_of_a_tpu():
 @gpu
 @pytest.mark.slow
 def test_the_delta_step_of_a_gpu():
-  hlo, compiled = delta_step("h200:4")
+  sizes = MANY[0]
+  hlo, compiled = delta_step("h200:4", sizes)
   gathered = [each for each in collectives(hlo, 4) if each.kind == "all-gather"]
   assert sum(each.payload for each in gathered) <= 32 * (4 * FEATURES + 4 + 4)
-  rows = MANY.train // 4
-  assert copies(hlo, [f"u8[{rows},256]", f"s16[{rows},256]"]) == []
-  assert compiled.memory_analysis().alias_size_in_bytes >= 2 * rows * 256
+  assert copies(hlo, tables(sizes)) == []
+  assert compiled.memory_analysis().alias_size_in_bytes >= 2 * sizes.train // 4 * 256
 
 
 @gpu

@@ -71,6 +71,21 @@ def test_dealing_depends_on_the_seed():
   assert (first != other).any()
 
 
+@pytest.mark.parametrize(
+  ("image", "shape"),
+  [
+    ((28, 28, 1), (784,)),
+    ((16, 16, 1), (256,)),
+    ((28, 28, 3), (2352,)),
+    ((32, 32, 1), (8, 128)),
+    ((32, 32, 3), (24, 128)),
+    ((224, 224, 3), (1176, 128)),
+  ],
+)
+def test_images_that_fill_tiles_have_their_own(image, shape):
+  assert lanes.row_shape(image) == shape
+
+
 def _fetched(layout, x):
   return layout.fetch(x, np.asarray, x.shape[1:])
 
