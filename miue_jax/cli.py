@@ -277,6 +277,10 @@ def main() -> None:
   try:
     terminal.require_stdout()
     surroundings.check()
-    app()
+    sys.exit(app(standalone_mode=False))
   except UserError as error:
     terminal.fail(str(error))
+  except typer.TyperException as error:
+    terminal.fail(f"{error.format_message()} (--help lists what a command takes)")
+  except typer.Abort:
+    sys.exit(1)

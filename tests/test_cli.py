@@ -83,6 +83,10 @@ def test_wrong_times_are_one_sentence(text):
     (("restore", "nowhere", "dest"), "There is no folder nowhere"),
     (("verify", "nowhere"), "There is no key at"),
     (("audit", "nowhere"), "nowhere"),
+    (("protect", "nowhere", "out", "--strength", "huge"), "not one of 'low', 'medium', 'high'"),
+    (("protect", "nowhere"), "Missing argument 'OUT'. (--help lists what a command takes)"),
+    (("protct",), "Did you mean 'protect'?"),
+    (("restore", "--unknown", "out"), "No such option"),
   ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
