@@ -71,6 +71,8 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
       rows = generator.integers(0, len(clean), batch)
       images = _placed(clean.images, rows)
       params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
+      # On several CPU devices, steps that overlap wait for each other's threads, some for ever.
+      jax.block_until_ready((params, state, value))
       yield batch
 
   progress.count("training the purifier, seen", steps(), training.steps * batch)

@@ -12,8 +12,8 @@ import scipy
 from miue_jax import defences
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import LazyImages
-from miue_jax.defences import purification
-from miue_jax.machine import prng
+from miue_jax.defences import fitting, purification
+from miue_jax.machine import prng, progress
 from miue_jax.settings.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -76,6 +76,25 @@ def test_a_poison_is_purified(make, use_devices):
   board = (np.indices((7, 9)).sum(axis=0) % 2 - 0.5)[None, :, :, None]
   left = np.mean((purified.images[:] - clean.images[:].astype(float)) * 2 * board)
   assert abs(left) < 2
+
+
+def test_steps_of_two_cpu_devices_do_not_overlap(use_devices, monkeypatch):
+  use_devices(2)
+  ready = []
+
+  def count(verb, counts, total):
+    ready.extend(all(x.is_ready() for x in jax.live_arrays()) for _ in counts)
+
+  monkeypatch.setattr(progress, "count", count)
+  training = purification.Training(width=8, steps=5, batch_size=64)
+
+  def loss(params, key, images):
+    del key
+    products = images.reshape(len(images), -1) @ params
+    return jnp.mean(jnp.linalg.svd(products @ products.T)[1])
+
+  fitting.fit(loss, jnp.ones((12 * 12, 64)), smooth(64, 0, (12, 12, 1)), training, 0)
+  assert ready == [True] * 5
 
 
 @pytest.mark.long
