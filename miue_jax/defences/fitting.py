@@ -1,7 +1,6 @@
 """Trains the networks of purifiers and replaces images by what they make of them."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import optax
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
 from miue_jax.machine import cpu, prng, progress, sharding
+from miue_jax.machine.cpu import allocator
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 
@@ -36,7 +36,7 @@ class Training:
 
 DEFAULT = Training()
 
-# Maps (params, key, images in [-1, 1]) to a scalar.
+# Maps (params, keys `[n]`, images `[n, H, W, C]` in [-1, 1]) to the mean over these images.
 Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
@@ -55,27 +55,37 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
   assert clean is not None, "a defence with needs_clean gets clean images"
   optimiser = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))
   generator, batch = np.random.default_rng(seed), _batch(training)
+  places = sharding.shard(np.arange(batch, dtype=np.int32))
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def step(params, state, key, images):
-    value, gradient = jax.value_and_grad(loss)(params, key, _to_model(images))
+  def local(carry, key, places, images):
+    params, state, _ = carry
+    keys = prng.example_keys(key, places)
+
+    def mean(params):
+      return jax.lax.pmean(loss(params, keys, _to_model(images)), AXIS)
+
+    value, gradient = jax.value_and_grad(mean)(params)
     updates, state = optimiser.update(gradient, state, params)
     return optax.apply_updates(params, updates), state, value
 
-  params = sharding.replicate(params)
-  state, value = sharding.replicate(optimiser.init(params)), np.inf
+  whole, rows = jax.P(), jax.P(AXIS)
+  step = jax.shard_map(local, in_specs=(whole, whole, rows, rows), out_specs=whole)
+  carry = sharding.replicate((params, optimiser.init(params), np.float32(np.inf)))
+  jitted = None  # It is made for the first arguments.
 
   def steps():
-    nonlocal params, state, value
+    nonlocal carry, jitted
     for index in range(training.steps):
-      rows = generator.integers(0, len(clean), batch)
-      images = _placed(clean.images, rows)
-      params, state, value = step(params, state, prng.stream(seed, "purifier", index), images)
+      images = _placed(clean.images, generator.integers(0, len(clean), batch))
+      arguments = carry, prng.stream(seed, "purifier", index), places, images
+      jitted = jitted or allocator.jitted(step, *arguments)
+      carry = jitted(*arguments)
       # On several CPU devices, steps that overlap wait for each other's threads, some for ever.
-      jax.block_until_ready((params, state, value))
+      jax.block_until_ready(carry)
       yield batch
 
   progress.count("training the purifier, seen", steps(), training.steps * batch)
+  params, _, value = carry
   if not np.isfinite(sharding.fetch(value)):
     raise UserError(
       "The loss of the purifier is not finite: it needs more images, of which "
@@ -107,11 +117,22 @@ def flops(
   batch = training.batch_size
   shapes = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in (image, other)]
   key = jax.eval_shape(lambda: jax.random.key(0))
-  params = jax.eval_shape(model.init, key, *shapes)["params"]
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+  params = jax.eval_shape(model.init, key, *shapes)
   images = jax.ShapeDtypeStruct((batch, *image[:2], channels * image[2]), jnp.float32)
-  one = cpu.flops(jax.jit(jax.grad(loss)), params, key, images) / batch
+  one = cpu.flops(jax.jit(jax.grad(loss)), params["params"], keys, images) / batch
   # A gradient takes three times the FLOPs of a prediction.
   return one * (training.steps * batch + predictions / 3)
+
+
+def over_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Jits `function(params, *arrays)` of the rows of arrays, which are divided among the devices."""
+
+  def call(params, *arrays):
+    specs = jax.P(), *(jax.P(AXIS) for _ in arrays)
+    return jax.shard_map(function, in_specs=specs, out_specs=jax.P(AXIS))(params, *arrays)
+
+  return jax.jit(call)
 
 
 _keys = jax.jit(prng.example_keys)

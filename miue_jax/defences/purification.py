@@ -45,7 +45,7 @@ def variational(training: Training = fitting.DEFAULT) -> Defence:
     params = fitting.drawn(model, train.images.shape[1:], (generative.LATENT,), seed)
     params = fitting.fit(functools.partial(evidence_loss, model), params, clean, training, seed)
 
-    @jax.jit
+    @fitting.over_rows
     def rebuilt(params, images):
       return model.apply({"params": params}, images, jnp.zeros((len(images), generative.LATENT)))[0]
 
@@ -92,7 +92,7 @@ def restored(
   loss = functools.partial(_pair_loss, model)
   pairs = _unlabelled(np.concatenate([protected, originals], axis=-1))
   params = fitting.fit(loss, params, pairs, training, seed)
-  apply = jax.jit(functools.partial(_removed, model))
+  apply = fitting.over_rows(functools.partial(_removed, model))
   made = fitting.replaced(_unlabelled(images), lambda keys, x: apply(params, x), training, seed)
   return made.images[:]
 
@@ -111,9 +111,9 @@ def _removed(model: Any, params: Any, images: jax.Array) -> jax.Array:
   return images - model.apply({"params": params}, images, jnp.zeros(len(images)))
 
 
-def _pair_loss(model: Any, params: Any, key: jax.Array, pairs: jax.Array) -> jax.Array:
+def _pair_loss(model: Any, params: Any, keys: jax.Array, pairs: jax.Array) -> jax.Array:
   """Returns the mean squared error for pairs, whose channels are those of both images."""
-  del key
+  del keys
   given, wanted = jnp.split(pairs, 2, axis=-1)
   return jnp.mean((_removed(model, params, given) - wanted) ** 2)
 
@@ -131,13 +131,18 @@ def _unlabelled(images: np.ndarray) -> Split:
   return Split(Images(images), np.zeros(len(images), np.int32))
 
 
-def evidence_loss(model: Any, params: Any, key: jax.Array, images: jax.Array) -> jax.Array:
+def evidence_loss(model: Any, params: Any, keys: jax.Array, images: jax.Array) -> jax.Array:
   """Returns the negative evidence lower bound in nats per image, up to a constant."""
-  noise = jax.random.normal(key, (len(images), generative.LATENT))
+  noise = _noise(keys, (generative.LATENT,))
   rebuilt, mean, log_variance = model.apply({"params": params}, images, noise)
   # The standard deviation is in [0, 1] pixel units; images in [-1, 1] span twice that range.
   errors = jnp.sum((rebuilt - images) ** 2, axis=(1, 2, 3)) / (2 * (2 * DECODER_STD) ** 2)
   return jnp.mean(errors + divergence(mean, log_variance))
+
+
+def _noise(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Returns standard normal noise `[n, *shape]` from keys `[n]`."""
+  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
@@ -183,13 +188,13 @@ def signal_share() -> np.ndarray:
 
 
 def denoising_loss(
-  noise_of: Callable, highest: int, params: Any, key: jax.Array, images: jax.Array
+  noise_of: Callable, highest: int, params: Any, keys: jax.Array, images: jax.Array
 ) -> jax.Array:
   """Returns the mean squared error of the predicted noise at random levels from 1 to `highest`."""
-  level_key, noise_key = jax.random.split(key)
-  levels = jax.random.randint(level_key, (len(images),), 1, highest + 1)
+  level_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+  levels = jax.vmap(lambda key: jax.random.randint(key, (), 1, highest + 1))(level_keys)
   share = jnp.asarray(signal_share(), jnp.float32)[levels][:, None, None, None]
-  noise = jax.random.normal(noise_key, images.shape)
+  noise = _noise(noise_keys, images.shape[1:])
   noisy = jnp.sqrt(share) * images + jnp.sqrt(1 - share) * noise
   return jnp.mean((noise_of(params, noisy, levels) - noise) ** 2)
 
@@ -213,15 +218,16 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
   stops = np.linspace(level, 0, count + 1).round().astype(int)
 
   def drawn(keys, number, shape):
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
+    return _noise(jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), shape)
 
-  @jax.jit
-  def noised(keys, images):
+  @fitting.over_rows
+  def noised(_, keys, images):
     noise = drawn(keys, 0, images.shape[1:])
     return np.sqrt(share[level]) * images + np.sqrt(1 - share[level]) * noise
 
-  @jax.jit
-  def step(params, keys, noisy, index):
+  @fitting.over_rows
+  def step(constants, keys, noisy):
+    params, index = constants
     now = jnp.asarray(stops)[index]
     own, after = (jnp.asarray(share[stops], jnp.float32)[i] for i in (index, index + 1))
     noise = noise_of(params, noisy, jnp.full(len(noisy), now))
@@ -232,10 +238,10 @@ def sampler(noise_of: Callable, level: int) -> Callable[[Any, jax.Array, jax.Arr
     return jnp.sqrt(after) * image + kept * noise + fresh_noise
 
   def sample(params, keys, images):
-    noisy = noised(keys, images)
+    noisy = noised(None, keys, images)
     # One dispatch per step: loops on a CPU are slow, and an unrolled loop compiles for long.
     for index in range(count):
-      noisy = step(params, keys, noisy, sharding.replicate(np.int32(index)))
+      noisy = step((params, sharding.replicate(np.int32(index))), keys, noisy)
     return noisy
 
   return sample

@@ -88,8 +88,8 @@ def test_steps_of_two_cpu_devices_do_not_overlap(use_devices, monkeypatch):
   monkeypatch.setattr(progress, "count", count)
   training = purification.Training(width=8, steps=5, batch_size=64)
 
-  def loss(params, key, images):
-    del key
+  def loss(params, keys, images):
+    del keys
     products = images.reshape(len(images), -1) @ params
     return jnp.mean(jnp.linalg.svd(products @ products.T)[1])
 
@@ -121,10 +121,10 @@ def test_noise_levels_are_those_of_ddpm():
 def test_a_perfect_model_of_one_image_returns_that_image(level, use_devices):
   use_devices(1)
   image = np.random.default_rng(0).uniform(-1, 1, (1, 4, 4, 1)).astype(np.float32)
-  share = jnp.asarray(purification.signal_share(), jnp.float32)
+  share = purification.signal_share()
 
   def noise_of(params, noisy, levels):
-    own = share[levels][:, None, None, None]
+    own = jnp.asarray(share, jnp.float32)[levels][:, None, None, None]
     return (noisy - jnp.sqrt(own) * image) / jnp.sqrt(1 - own)
 
   keys = prng.example_keys(jax.random.key(0), jnp.arange(5))
@@ -138,10 +138,10 @@ def test_a_perfect_model_of_gaussian_pixels_samples_their_posterior(use_devices,
   use_devices(1)
   monkeypatch.setattr(purification, "EVALUATIONS", 100)  # fewer evaluations lose variance
   variance, level, count = 0.01, 100, 4000
-  share = jnp.asarray(purification.signal_share(), jnp.float32)
+  share = purification.signal_share()
 
   def noise_of(params, noisy, levels):
-    own = share[levels][:, None, None, None]
+    own = jnp.asarray(share, jnp.float32)[levels][:, None, None, None]
     return noisy * jnp.sqrt(1 - own) / (own * variance + 1 - own)
 
   rng = np.random.default_rng(0)
