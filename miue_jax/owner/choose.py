@@ -138,12 +138,15 @@ class Choice:
 
   @property
   def stronger(self) -> str:
-    """Returns the option for the highest strength, as text for advice; empty if it was chosen."""
-    highest = self.method.epsilon > max(STRENGTHS.values()) - 1e-9
-    if highest:
+    """Returns the option of a larger change, as text for advice; empty if that would not help.
+
+    Networks learn no less from small pictures at high strength than at medium strength
+    (docs/folders.md).
+    """
+    best = "high" if self.patterned else "medium"
+    if self.method.epsilon > STRENGTHS[best] - 1e-9:
       return ""
-    known = "which is seen more easily" if self.patterned else "which has not been measured"
-    return f"--strength high ({known})"
+    return f"--strength {best} (which is seen more easily)"
 
   def stored(self) -> dict[str, Any]:
     """Returns JSON values, from which `restored` makes the same choice."""

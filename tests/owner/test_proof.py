@@ -36,7 +36,8 @@ def test_the_strongest_victim_decides(published, judgement):
 @pytest.mark.parametrize(
   ("strength", "side", "recompressed", "victim", "advice"),
   [
-    ("medium", 32, False, "one", "with --strength high (which has not been measured), or add"),
+    ("low", 32, False, "one", "with --strength medium (which is seen more easily), or add"),
+    ("medium", 32, False, "one", "Do not rely on it: add pictures."),
     (
       "medium",
       32,
@@ -44,7 +45,7 @@ def test_the_strongest_victim_decides(published, judgement):
       "one and sees the whole after JPEG 75",
       "with --recompressed, or add",
     ),
-    ("medium", 32, True, "one and sees the whole after JPEG 75", "with --strength high (which"),
+    ("medium", 32, True, "one and sees the whole after JPEG 75", "Do not rely on it: add pictures."),
     ("medium", 64, False, "one and sees the whole after JPEG 75", "with --strength high (which"),
     ("medium", 64, False, "one", "--strength high (which is seen more easily), or add pictures"),
     ("high", 32, False, "one", "Do not rely on it: add pictures."),
@@ -61,7 +62,7 @@ def test_what_to_do_next_is_something_that_was_not_done(
 @pytest.mark.parametrize(
   ("strength", "published", "advice"),
   [
-    ("medium", 80, "with --strength high (which has not been measured) and without --time, or"),
+    ("low", 80, "with --strength medium (which is seen more easily) and without --time, or"),
     ("high", 80, "Do not rely on it: protect into a new folder without --time, or add pictures."),
     ("high", 55, "Protect into a new folder without --time."),
   ],
