@@ -45,7 +45,7 @@ def test_the_strongest_victim_decides(published, judgement):
       "one and sees the whole after JPEG 75",
       "with --recompressed, or add",
     ),
-    ("medium", 32, True, "one and sees the whole after JPEG 75", "Do not rely on it: add pictures."),
+    ("medium", 32, True, "one and sees the whole after JPEG 75", "on it: add pictures."),
     ("medium", 64, False, "one and sees the whole after JPEG 75", "with --strength high (which"),
     ("medium", 64, False, "one", "--strength high (which is seen more easily), or add pictures"),
     ("high", 32, False, "one", "Do not rely on it: add pictures."),
