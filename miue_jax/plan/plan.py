@@ -148,9 +148,8 @@ def make(config: Config, options: Options) -> Plan:
     options = dataclasses.replace(options, chips=target.devices)
   if target and target.installed:
     targets.prepare()
+    return _compiled(config, options, _size(config.data, options), target)
   size = _size(config.data, options)
-  if target and target.installed:
-    return _compiled(config, options, size, target)
   here = meshes.start(config.devices, config.batch_sizes, offered=options.chips)
   mesh = pod(options.chips)
   with jax.set_mesh(mesh):  # it refuses batches, which would be late after the minutes of timing

@@ -161,7 +161,7 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
     return Cost(flops, arguments, peak - arguments, peak, (), seconds=spent, fits=False)
   found = analyse(compiled, target.devices)
   analysis = compiled.cost_analysis() or {}
-  hlo = compiled.as_text() or ""
+  moved, kernels = traffic.counted(compiled.as_text() or "")
   # On TPUs the working memory is in `peak_memory` alone.
   peak = max(found.peak, getattr(compiled.memory_analysis(), "peak_memory_in_bytes", 0))
   return dataclasses.replace(
@@ -169,8 +169,8 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
     flops=flops,
     temporaries=max(found.temporaries, peak - found.arguments),
     peak=peak,
-    moved=traffic.moved(hlo),
-    kernels=traffic.kernels(hlo),
+    moved=moved,
+    kernels=kernels,
     accessed=float(analysis.get("bytes accessed", 0.0)),
     seconds=time.perf_counter() - began,
     fits=peak <= target.memory,

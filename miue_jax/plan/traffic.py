@@ -35,25 +35,20 @@ class _Line:
   text: str
 
 
-def moved(hlo: str) -> int:
-  """Returns the bytes that one device reads and writes in one run of a scheduled HLO module.
+def counted(hlo: str) -> tuple[int, Kernels]:
+  """Returns the bytes that one device moves in one run of a scheduled HLO module, and its kernels.
 
   An operation reads its operands and writes its results, and a fusion is one operation. Gathers and
   slices read what they return; updates in place read and write what is new. Memory on the chip and
   the padding of layouts do not count. The body of a loop counts as often as it runs. Of a loop over
   steps, whose number the program does not know, one step counts and nothing before it.
-  """
-  return sum(step.times * step.size for step in _executed(hlo))
-
-
-def kernels(hlo: str) -> Kernels:
-  """Returns the kernels that one device starts in one run of a scheduled HLO module.
 
   Transfers into the memory on the chip, which overlap with kernels, and the starts of collectives
-  do not count. Loops count as for `moved`.
+  are no kernels.
   """
-  convolutions = others = copies = transposes = rearranged = 0
+  moved = convolutions = others = copies = transposes = rearranged = 0
   for step in _executed(hlo):
+    moved += step.times * step.size
     if step.line.op.endswith("-start"):
       continue
     if "convolution" in step.ops or _CONVOLUTION.search(step.line.text):
@@ -64,7 +59,7 @@ def kernels(hlo: str) -> Kernels:
     copies += step.times * (work == {"copy"})
     transposes += step.times * (work in ({"transpose"}, {"copy", "transpose"}))
     rearranged += step.times * step.size * (work != set() and work <= {"copy", "transpose"})
-  return Kernels(convolutions, others, copies, transposes, rearranged)
+  return moved, Kernels(convolutions, others, copies, transposes, rearranged)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -212,7 +212,7 @@ def test_batch_norm_and_relu_are_parts_of_the_convolutions_of_a_gpu():
     options = {"xla_gpu_autotune_level": 0}
     compiled = program.lowered().compile(compiler_options=options)
   hlo = compiled.as_text()
-  kernels = traffic.kernels(hlo)
+  _, kernels = traffic.counted(hlo)
   assert kernels.convolutions == 2 * 20
   # Weights take on batch norm before the loop over steps, and get the layout of cuDNN there.
   assert kernels.others <= 60

@@ -55,19 +55,19 @@ TURN = 64 + 64  # one operand, read once, and the result
 
 
 def test_bytes_moved_are_those_that_are_read_and_written():
-  assert traffic.moved(HLO) == COPY + SLICED + UPDATED + 5 * TURN
+  assert traffic.counted(HLO)[0] == COPY + SLICED + UPDATED + 5 * TURN
 
 
 def test_a_stated_number_of_turns_is_taken():
   stated = HLO.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"7"}}')
-  assert traffic.moved(stated) - traffic.moved(HLO) == 2 * TURN
+  assert traffic.counted(stated)[0] - traffic.counted(HLO)[0] == 2 * TURN
 
 
 def test_of_a_loop_over_steps_only_a_step_counts():
   given = "%limit = s32[] get-tuple-element(%c), index=2"
   bounded = HLO.replace("%limit = s32[] constant(5)", given)
-  assert traffic.moved(bounded) == TURN
-  assert traffic.kernels(bounded).others == 1
+  moved, kernels = traffic.counted(bounded)
+  assert (moved, kernels.others) == (TURN, 1)
 
 
 KERNELS = """
@@ -108,12 +108,12 @@ ENTRY %main (a: f32[4,2]) -> f32[4,2] {
 
 def test_kernels_by_what_they_do():
   copy, transpose = 32 + 32, 32 + 16
-  assert traffic.kernels(KERNELS) == Kernels(2, 3, 1, 1, copy + transpose)
+  assert traffic.counted(KERNELS)[1] == Kernels(2, 3, 1, 1, copy + transpose)
 
 
 def test_the_kernels_of_a_loop_count_as_often_as_it_runs():
   # A transfer into the chip is not a kernel.
-  assert traffic.kernels(HLO) == Kernels(0, 2 + 5)
+  assert traffic.counted(HLO)[1] == Kernels(0, 2 + 5)
 
 
 def test_a_slice_into_the_chip_reads_what_it_takes():
@@ -124,4 +124,4 @@ ENTRY %main (a: s16[100,8]) -> s16[10,8] {
   ROOT %d = s16[10,8]{1,0:S(1)} slice-done(%s)
 }
 """
-  assert traffic.moved(hlo) == 10 * 8 * 2
+  assert traffic.counted(hlo)[0] == 10 * 8 * 2
