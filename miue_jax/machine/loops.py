@@ -56,7 +56,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     with `reached < stop`. `tick(index)` is called after each dispatch with the number of steps
     done.
   """
-  advance, length = chunk(step), 1 if cpu.in_use() else _CHUNK
+  advance = chunk(step)
   jitted = None  # It is made for the first arguments; later arguments have about the same shapes.
 
   def run(carry, constants, start, stop, tick=lambda index: None):
@@ -67,7 +67,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
       jitted = jitted or allocator.jitted(advance, carry, constants, first, last)
       carry, first = jitted(carry, constants, first, last)
       jax.block_until_ready(carry)
-      start = min(start + length, stop)
+      start = int(jax.device_get(first))
       tick(start)
     return carry, start
 
