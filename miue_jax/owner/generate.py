@@ -1,8 +1,4 @@
-"""Makes perturbations: of all pictures with a new source model, or of new ones with the old one.
-
-Gray pictures, and larger ones in colour, get patterns of their classes instead, which need no
-network (`owner.patterns`).
-"""
+"""Makes perturbations: of all pictures with a new source model, or of new ones with the old one."""
 
 import functools
 import hashlib
@@ -18,7 +14,6 @@ from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.methods import METHODS
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.continuation import Continuation
-from miue_jax.owner import patterns
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.private import Private
 from miue_jax.settings.config import batch_sizes
@@ -41,8 +36,6 @@ def first(
     labels: Their classes, `[N]`.
     classes: Names of the classes.
   """
-  if choice.patterned:
-    return patterns.perturbations(choice, labels, len(classes))
   images, numbers = _paired(small, labels)
   dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
   settings = choice.method
@@ -79,8 +72,6 @@ def further(
   Raises:
     UserError: The source model is lost or damaged.
   """
-  if choice.patterned:
-    return patterns.perturbations(choice, new[1], len(classes))
   if not files.exists(store.source):
     raise UserError(
       f"{store.source} is missing, and without it new pictures cannot be protected like the "

@@ -127,11 +127,16 @@ def tell_protected(
     say: Prints a line.
     warning: Ends each line.
   """
-  for folder in folders:
-    with contextlib.suppress(UserError):  # what is next to the pictures may be anything
-      for entry in reading.entries(folder):
-        if entry.kind == "file" and not entry.link and entry.name.endswith(KEY_SUFFIX):
-          with contextlib.suppress(UserError), Key.open(folder / entry.name, passphrase) as secret:
-            if paths := protected(loaded, secret):
-              pictures = f"{counted(len(paths), 'picture')} ({named(paths)})"
-              say(f"Protected already with the key {folder / entry.name}: {pictures}.{warning}")
+  for path in (path for folder in folders for path in _keys_in(folder)):
+    with contextlib.suppress(UserError), Key.open(path, passphrase) as secret:
+      if paths := protected(loaded, secret):
+        pictures = f"{counted(len(paths), 'picture')} ({named(paths)})"
+        say(f"Protected already with the key {path}: {pictures}.{warning}")
+
+
+def _keys_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the files in a folder that have the name of a key; none if it cannot be listed."""
+  with contextlib.suppress(UserError):  # what is next to the pictures may be anything
+    listed = [entry for entry in reading.entries(folder) if entry.kind == "file" and not entry.link]
+    return [folder / entry.name for entry in listed if entry.name.endswith(KEY_SUFFIX)]
+  return []

@@ -16,6 +16,7 @@ from miue_jax.owner import (
   load,
   omitted,
   page,
+  patterns,
   plan,
   private,
   proof,
@@ -263,12 +264,13 @@ def _perturb(
     return
   labels = _labels(loaded, classes)
   new = loaded.small[missing], labels[missing]
-  if not secret.entries and not len(rounds):
+  if choice.patterned:
+    delta = patterns.perturbations(choice, new[1], len(classes))
+  elif not secret.entries and not len(rounds):
     delta = generate.first(choice, store, *new, classes)
   else:
     others = np.setdiff1d(np.arange(len(labels)), todo)
     chosen = np.random.default_rng(len(rounds)).permutation(others)[:_COMPANY]
-    chosen = chosen[:0] if choice.patterned else chosen  # patterns are compared with nothing
     published = (secret.get(loaded.pictures[number].path) for number in chosen)
     sound = [entry and not publish.is_altered(entry, request.files) for entry in published]
     chosen = chosen[np.array(sound, bool)]
