@@ -96,7 +96,7 @@ def similarity(
     Term of every row, `[rows]`; 0 for a row whose class has no column of positive weight.
   """
   _check(features, columns, same, weights)
-  logits = jnp.dot(_unit(features), _unit(columns).T, precision="highest") / tau
+  logits = jnp.dot(unit(features), unit(columns).T, precision="highest") / tau
   logits += jnp.log(weights)[None, :]
   positives = jnp.where(same, logits, -jnp.inf)
   has_positive = jnp.any(same & (weights > 0)[None, :], axis=1)
@@ -141,7 +141,7 @@ def distance(
     + jnp.sum(columns**2, axis=1)[None, :]
     - 2 * jnp.dot(rows, columns.T, precision="highest")
   )
-  pairs = jnp.where(same, weights[None, :] * _safe_sqrt(squared), 0.0)
+  pairs = jnp.where(same, weights[None, :] * safe_sqrt(squared), 0.0)
   return jnp.log1p(jnp.sum(pairs, axis=1) / rows.shape[1])
 
 
@@ -187,7 +187,7 @@ def _check(features: jax.Array, columns: jax.Array, same: jax.Array, weights: ja
   chex.assert_shape(weights, (len(columns),))
 
 
-def _unit(features: jax.Array) -> jax.Array:
+def unit(features: jax.Array) -> jax.Array:
   """Scales features `[n, d]` to length 1."""
   squared = jnp.sum(features**2, axis=1, keepdims=True)
   return features * jax.lax.rsqrt(jnp.maximum(squared, MIN_NORM**2))
@@ -200,7 +200,7 @@ def _class_means(same: jax.Array, weights: jax.Array, features: jax.Array) -> ja
   return jnp.dot(members, features, precision="highest") / counts
 
 
-def _safe_sqrt(squared: jax.Array) -> jax.Array:
+def safe_sqrt(squared: jax.Array) -> jax.Array:
   """Returns the square root, with gradient 0 at 0 (self-pairs, equal features) instead of NaN."""
   positive = squared > 1e-12
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)

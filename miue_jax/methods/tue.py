@@ -22,12 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from miue_jax import models
+from miue_jax import models, objectives
 from miue_jax.machine import loops, prng
 from miue_jax.machine.meshes import AXIS
 from miue_jax.methods import sign_step, source
 from miue_jax.methods.shared_settings import AlternatingSettings
-from miue_jax.objectives import MIN_NORM
 from miue_jax.settings.config import Augmentation, Sgd
 from miue_jax.settings.schema import Count, NonNegative, Positive, require, settings
 from miue_jax.train import step
@@ -80,7 +79,7 @@ def contrast(
     One loss per row, the mean of its views (nats), and a mask of the rows whose second view is
     nearest to the first.
   """
-  units = [z * jax.lax.rsqrt(jnp.maximum(_squares(z), MIN_NORM**2))[:, None] for z in views]
+  units = [objectives.unit(z) for z in views]
   everywhere = jax.lax.all_gather((*units, weights), AXIS, tiled=True)
   columns, there = jnp.concatenate(everywhere[:2]), jnp.tile(everywhere[2] > 0, 2)
   count, size = len(weights), len(everywhere[2])
@@ -120,9 +119,7 @@ def separability(delta: jax.Array, labels: jax.Array, valid: jax.Array, classes:
     (jnp.dot(member.T, flat, precision="highest"), jnp.sum(member, axis=0)), AXIS
   )
   centroids = sums / jnp.maximum(counts, 1)[:, None]
-  squared = _squares(flat - centroids[labels])
-  away = squared > _CLOSE**2  # the square root has no gradient at 0
-  distances = jnp.where(away, jnp.sqrt(jnp.where(away, squared, 1.0)), 0.0)
+  distances = objectives.safe_sqrt(_squares(flat - centroids[labels]))
   totals = jax.lax.psum(jnp.dot(distances, member, precision="highest"), AXIS)
   spread = totals / jnp.maximum(counts, 1)
   # Distances come from inner products, which are more accurate without the common mean.
