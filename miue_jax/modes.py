@@ -125,7 +125,7 @@ def measure(call: Call) -> str:
       raise UserError("--workdir is not used with --features and --released: leave it out.")
     absl_logging.set_verbosity(absl_logging.WARNING)  # libraries log at INFO, which is not a result
     if call.output:
-      files.require_new(call.output, "--output")
+      files.require_new(call.output)
     found = measure.between_files(features, released, call.config.measure)
     if call.output:
       files.write_json(call.output, found)
@@ -175,7 +175,7 @@ def pretrain(call: Call) -> str:
   from miue_jax.machine import files
 
   if call.output:
-    files.require_new(call.output, "--output")  # before devices and data are opened
+    files.require_new(call.output)  # before devices and data are opened
   with call.experiment() as experiment:
     path, accuracy = stages.pretrain(experiment, call.output)
     return f"Weights of {accuracy:.1f} % clean test accuracy: {path}"
@@ -202,7 +202,7 @@ def plan(call: Call) -> str:
     flags.chips, flags.price, flags.share, shape, flags.train_images, flags.classes, flags.target
   )
   if call.output:
-    files.require_new(call.output, "--output")
+    files.require_new(call.output)
   made = plan.make(call.config, options)
   if call.output:
     files.write_json(call.output, text.document(made))

@@ -177,10 +177,7 @@ def _checked(poison: Poison, known: Mapping[str, np.ndarray]) -> tuple[list[Row]
     or (paths.dtype.kind, paths.shape) != ("U", (count,))
     or (names.dtype.kind, names.ndim) != ("U", 1)
     or not 0 <= labels.min() <= labels.max() < len(names)
-  ):
-    raise problem
-  if (
-    not all(is_plain(path) and re.fullmatch(r"train/.+\.png", path) for path in paths.tolist())
+    or not all(is_plain(path) and re.fullmatch(r"train/.+\.png", path) for path in paths.tolist())
     or len(set(paths.tolist())) != count
   ):
     raise problem

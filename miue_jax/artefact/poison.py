@@ -27,7 +27,6 @@ from miue_jax.machine import archives, files
 from miue_jax.settings.errors import UserError
 
 _SSIM_IMAGES = 256
-_BLOCK = 1024  # images whose L2 norms are computed at the same time
 
 # The result of `apply` and `restore` is of the same kind as the images.
 ImagesLike = TypeVar("ImagesLike", Images, np.ndarray, jax.Array)
@@ -262,8 +261,8 @@ def _excess(delta: np.ndarray, epsilon: float, norm: str) -> str | None:
   reached, limit = _max_abs(delta), budget.largest_change(epsilon, norm)
   if reached > limit:
     return f"reaches {reached}/255 but its budget is {limit}/255"
-  blocks = (delta[start : start + _BLOCK] for start in range(0, len(delta), _BLOCK))
-  if norm == "l2" and any(budget.exceeds(block, epsilon, norm).any() for block in blocks):
+  blocks = budget.blocks(delta.shape)
+  if norm == "l2" and any(budget.exceeds(delta[block], epsilon, norm).any() for block in blocks):
     return f"has an image whose root mean square change exceeds {255 * epsilon:.4g}/255"
   return None
 

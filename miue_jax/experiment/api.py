@@ -74,7 +74,7 @@ def protect(
   if epsilon is not None:
     changes["epsilon"] = epsilon
   made = _fitting(_method(method, settings, changes), len(pixels))
-  config = dataclasses.replace(schema.make(Config, {"name": _NAME, "seed": seed}), method=made)
+  config = Config(name=_NAME, seed=seed, method=made)
   with calls.on_devices(*batch_sizes(made)):
     stages.check_method(made, dataset)
     folder = None if workdir is None else workdirs.open_workdir(workdir)

@@ -113,8 +113,6 @@ def pretrain(experiment: Experiment, output: pathlib.Path | None) -> tuple[pathl
     The path of the weights, and the clean test accuracy (percent).
   """
   config, dataset, workdir = experiment.config, experiment.dataset, experiment.workdir
-  if output:
-    workdir.on_lead(lambda: files.require_new(output, "--output"))
   fitted = fit.fit(
     models.build(config.victim, dataset.num_classes, dataset.train.images.shape[1:]),
     config.victim_fit,

@@ -134,7 +134,7 @@ def occupied(workdir: Workdir, alone: bool) -> Generator[None]:
     UserError: Another program works there, or the folder cannot be written.
   """
   before = processes.from_lead(lambda: _listed(workdir.root))
-  missing = [] if before is not None else [str(path) for path in _missing(workdir.root)]
+  missing = [path for path in (workdir.root, *workdir.root.parents) if not files.exists(path)]
   try:
     processes.from_lead(lambda: files.make_folder(workdir.root))
     processes.from_lead(lambda: reading.require_plain(workdir.root, _NAMES, _UNLISTED))
@@ -153,11 +153,7 @@ def _listed(root: pathlib.Path) -> list[str] | None:
   return [entry.name for entry in reading.entries(root)] if files.exists(root) else None
 
 
-def _missing(root: pathlib.Path) -> list[pathlib.Path]:
-  return [path for path in (root, *root.parents) if not files.exists(path)]
-
-
-def _discard(workdir: Workdir, before: Sequence[str], missing: Sequence[str]) -> None:
+def _discard(workdir: Workdir, before: Sequence[str], missing: Sequence[pathlib.Path]) -> None:
   """Removes the log, the locks and the folders that a refused run made."""
   with contextlib.suppress(OSError):
     if workdir.log.name not in before:

@@ -150,21 +150,19 @@ def remove(path: Path) -> None:
     os.unlink(path)
 
 
-def require_new(path: Path, flag: str) -> None:
-  """Checks that a file can be written, before the work whose result it will hold.
-
-  Args:
-    path: The file.
-    flag: The flag that named it, for the message.
+def require_new(path: Path) -> None:
+  """Checks that the file `--output` can be written, before the work whose result it will hold.
 
   Raises:
     UserError: The path exists, its folder does not, or the folder cannot be written.
   """
   if exists(path):
-    raise UserError(f"{shown(path)} exists: choose another {flag}.")
+    raise UserError(f"{shown(path)} exists: choose another --output.")
   folder = os.path.dirname(path) or "."
   if not is_folder(folder):
-    raise UserError(f"There is no folder {shown(folder)} for {flag}: make it, or correct the path.")
+    raise UserError(
+      f"There is no folder {shown(folder)} for --output: make it, or correct the path."
+    )
   with reported("write", path), tempfile.TemporaryFile(dir=folder):
     pass
 

@@ -171,8 +171,8 @@ def content(record: bytes, profiles: dict[str, bytes], path: str | os.PathLike) 
   how, shape, bits, grid, profile, sizes = values
   if (
     how not in (DELTA, DIFFERENCE, FILE)
-    or not _are_sizes(shape, 3)
-    or not _are_sizes(sizes, 3)
+    or not _are_sizes(shape)
+    or not _are_sizes(sizes)
     or bits not in (8, 16)
     or not 1 <= shape[2] <= 4
     or not 1 <= math.prod(shape) <= _MOST_PIXELS
@@ -185,9 +185,9 @@ def content(record: bytes, profiles: dict[str, bytes], path: str | os.PathLike) 
   delta, exif, extra = (record[a:b] for a, b in itertools.pairwise(ends))
   perturbation = None
   if how != FILE:
-    if not _are_sizes(grid, 3) or not 1 <= grid[0] == grid[1] <= _LARGEST_GRID:
-      raise _damaged(path)
-    if grid[2] not in (1, 3):
+    if (
+      not _are_sizes(grid) or not 1 <= grid[0] == grid[1] <= _LARGEST_GRID or grid[2] not in (1, 3)
+    ):
       raise _damaged(path)
     flat = np.frombuffer(inflated(delta, math.prod(grid), path), np.int8)
     if flat.size != math.prod(grid):
@@ -196,10 +196,11 @@ def content(record: bytes, profiles: dict[str, bytes], path: str | os.PathLike) 
   return Content(how, tuple(shape), bits, perturbation, extra, profiles.get(profile), exif)
 
 
-def _are_sizes(value: Any, count: int) -> bool:
+def _are_sizes(value: Any) -> bool:
+  """Returns whether a JSON value is a list of three sizes."""
   return (
     isinstance(value, list)
-    and len(value) == count
+    and len(value) == 3
     and all(type(size) is int and 0 <= size < 2**31 for size in value)
   )
 

@@ -112,7 +112,7 @@ WRITERS = {
   "appending": lambda path: files.append_line(path, b"{}"),
   "new folder": lambda path: files.new_directory(path).__enter__(),
   "log": lambda path: progress.logged_to(path).__enter__(),
-  "output": lambda path: files.require_new(path, "--output"),
+  "output": files.require_new,
   "texts": lambda path: files.write_texts(path, {"a": "b"}),
 }
 _WRITABLE = ("nothing", "a newline", "a folder without permission")
@@ -135,10 +135,10 @@ def test_a_terabyte_is_not_searched_for_a_line(tmp_path):
 
 
 def test_an_output_is_refused_before_the_work(tmp_path):
-  assert "no folder" in refusal(files.require_new, tmp_path / "nodir" / "x.json", "--output")
+  assert "no folder" in refusal(files.require_new, tmp_path / "nodir" / "x.json")
   (tmp_path / "x.json").symlink_to(tmp_path / "nowhere")
-  assert "exists" in refusal(files.require_new, tmp_path / "x.json", "--output")
-  files.require_new(tmp_path / "y.json", "--output")
+  assert "exists" in refusal(files.require_new, tmp_path / "x.json")
+  files.require_new(tmp_path / "y.json")
   assert os.listdir(tmp_path) == ["x.json"]
 
 
