@@ -94,31 +94,6 @@ def test_labels_in_another_order_are_refused(dataset, tmp_path):
     external.load(tmp_path / "x.npz", dataset)
 
 
-class Trap:
-  """Fails the test if it is ever unpickled."""
-
-  def __reduce__(self):
-    return (pytest.fail, ("unpickled",))
-
-
-@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
-def test_nothing_is_unpickled(dataset, tmp_path, name):
-  trap = np.array([Trap()] * 12, object)
-  if name == "x.npy":
-    np.save(tmp_path / name, trap, allow_pickle=True)
-  else:
-    np.savez(tmp_path / name, x_train=trap)
-  with pytest.raises(UserError, match="without Python objects"):
-    external.load(tmp_path / name, dataset)
-
-
-@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00"])
-def test_files_that_are_not_arrays(dataset, tmp_path, content):
-  (tmp_path / "x.npz").write_bytes(content)
-  with pytest.raises(UserError, match=r"x\.npz cannot be read"):
-    external.load(tmp_path / "x.npz", dataset)
-
-
 def test_several_unknown_arrays_are_listed(dataset, tmp_path):
   np.savez(tmp_path / "x.npz", a=dataset.train.images, b=dataset.train.images)
   with pytest.raises(UserError, match="holds a, b: name"):

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import pickle
 import re
 import resource
 
@@ -330,39 +329,6 @@ def test_no_flipped_byte_of_the_delta_goes_unnoticed(saved, data):
     path.write_bytes(content)
 
 
-class Bomb:
-  def __reduce__(self):
-    return (pytest.fail, ("unpickled",))
-
-
-def test_pickles_are_refused(saved):
-  directory, dataset = saved
-  path = directory / "delta.npy"
-  np.save(path, np.array([Bomb()] * 6, dtype=object), allow_pickle=True)
-  with pytest.raises(UserError, match="damaged"):
-    Poison.load(directory, dataset)
-  path.write_bytes(pickle.dumps(Bomb()))
-  with pytest.raises(UserError, match="damaged"):
-    Poison.load(directory, dataset)
-
-
-def test_archive_in_place_of_an_array(saved):
-  directory, dataset = saved
-  with open(directory / "delta.npy", "wb") as file:
-    np.savez(file, delta=tiny()[1])
-  with pytest.raises(UserError, match="damaged"):
-    Poison.load(directory, dataset)
-
-
-def test_header_that_claims_more_than_there_is(saved):
-  directory, dataset = saved
-  header = {"descr": "|i1", "fortran_order": False, "shape": (1 << 50,)}
-  with open(directory / "delta.npy", "wb") as file:
-    np.lib.format.write_array_header_1_0(file, header)
-  with pytest.raises(UserError, match="damaged"):
-    Poison.load(directory, dataset)
-
-
 @pytest.mark.parametrize("change", [lambda d: d[:5], lambda d: d.astype(np.int16)])
 def test_delta_of_another_shape_or_type(saved, change):
   directory, dataset = saved
@@ -375,17 +341,6 @@ def test_delta_over_the_budget(saved):
   directory, dataset = saved
   edit_manifest(directory, epsilon=4 / 255)
   with pytest.raises(UserError, match="8/255 but its budget is 4/255"):
-    Poison.load(directory, dataset)
-
-
-@pytest.mark.parametrize(
-  "content",
-  [b"", b"{", b"\xff\xfe", b"[]", b"null", b'{"epsilon": NaN}', b"[" * 100_000, b"9" * 5000],
-)
-def test_a_damaged_manifest_is_refused(saved, content):
-  directory, dataset = saved
-  (directory / "manifest.json").write_bytes(content)
-  with pytest.raises(UserError, match=r"manifest\.json"):
     Poison.load(directory, dataset)
 
 
