@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import strategies as st
+from tiny import central_differences
 
 from miue_jax import objectives
 
@@ -38,18 +39,6 @@ def l_dist(z, labels, weights=None):
 def l_mi(z, labels, zeta, weights=None):
   """Computes L_mi, the mean over rows."""
   return np.mean(l_sim(z, labels, weights) + zeta * l_dist(z, labels, weights))
-
-
-def central_differences(function, z, step=1e-6):
-  """Returns the gradient of a scalar function; at a kink of a norm it is the subgradient 0."""
-  gradient = np.zeros_like(z)
-  for at in np.ndindex(z.shape):
-    moved = z.copy()
-    moved[at] += step
-    above = function(moved)
-    moved[at] -= 2 * step
-    gradient[at] = (above - function(moved)) / (2 * step)
-  return gradient
 
 
 @functools.partial(jax.jit, static_argnames="zeta")

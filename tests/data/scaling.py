@@ -87,7 +87,7 @@ def measure(root: pathlib.Path, images: int, processes: int, epochs: int, ceilin
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
   if processes > 1:
     environment |= {
-      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{_free_port()}",
+      "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
       "JAX_NUM_PROCESSES": str(processes),
     }
 
@@ -123,7 +123,7 @@ def measure(root: pathlib.Path, images: int, processes: int, epochs: int, ceilin
   }
 
 
-def _free_port() -> int:
+def free_port() -> int:
   with socket.socket() as server:
     server.bind(("127.0.0.1", 0))
     return server.getsockname()[1]

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import hypothesis
 import numpy as np
 import pytest
+import scaling
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -211,12 +211,6 @@ def test_a_table_of_lazy_images_equals_that_of_the_array(tree, use_devices):
   np.testing.assert_array_equal(read.labels, held.labels)
 
 
-def free_port():
-  with socket.socket() as server:
-    server.bind(("127.0.0.1", 0))
-    return server.getsockname()[1]
-
-
 def in_processes(count, output, *arguments):
   """Runs reading.py in `count` connected processes; returns status and stderr of each.
 
@@ -225,7 +219,7 @@ def in_processes(count, output, *arguments):
   environment = os.environ | {
     "PYTHONPATH": str(ROOT),
     "JAX_NUM_CPU_DEVICES": "2",
-    "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+    "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{scaling.free_port()}",
     "JAX_NUM_PROCESSES": str(count),
   }
   running = [

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -147,3 +148,9 @@ def finished(run, tmp_path_factory, worker_id):
     if not ending.exists():
       ending.write_text(json.dumps(dataclasses.asdict(run(*TINY, f"--workdir={workdir}"))))
     return workdir, Result(**json.loads(ending.read_text()))
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+  """Returns a copy of a finished workdir."""
+  return shutil.copytree(finished[0], tmp_path / "run")

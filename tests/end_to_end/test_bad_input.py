@@ -49,6 +49,15 @@ EPSILON = "in (0, 127/255]"
     (["--mode=evaluate"], ["no complete poison", "generate"]),
     (["--mode=export"], ["no complete poison", "generate"]),
     (["--mode=restore"], ["no export"]),
+    (["--images=x"], ["--images belongs to --mode=restore"]),
+    (["--mode=evaluate", "--chips=2"], ["--chips belongs to --mode=plan", "--mode=evaluate"]),
+    (["--mode=measure", "--output=x.json"], ["--features and --released"]),
+    (["--method.epsilon=8/255"], ["did you mean --config.method.epsilon?"]),
+    (["--config.method.epsilon=8"], ["method.epsilon is 8.0", "write 8/255"]),
+    (["--config.method.tau=inf", "--config.seed=-1"], ["method.tau", "finite", "; setting seed"]),
+    (["--mode=plan", "--chips=1000000"], ["--chips is 1000000", "1024"]),
+    (["--mode=plan", "--image_shape=100000,100000,3"], ["--image_shape", "4096"]),
+    (["--mode=plan", "--classes=1000000000"], ["--classes is 1000000000", "100000"]),
   ],
   ids=lambda value: value[0] if value[0].startswith("-") else None,
 )
@@ -136,12 +145,6 @@ def test_a_mistake_in_the_data_does_not_claim_the_workdir(fork, tmp_path):
   fork(*flags, "--config.data.path=mistyped.npz").sentence()
   save_npz(path)
   assert "no complete poison" in fork(*flags, f"--config.data.path={path}").sentence()
-
-
-@pytest.fixture
-def workdir(finished, tmp_path):
-  """A copy of a finished workdir."""
-  return shutil.copytree(finished[0], tmp_path / "run")
 
 
 def refused(fork, workdir, *flags):

@@ -1,7 +1,6 @@
 """Export and restore from the command line are inverse, bit for bit."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -26,12 +25,6 @@ def read_class_folders(root):
 @pytest.fixture(scope="module")
 def clean():
   return sources.load(config.Data(max_train=200, max_test=100)).train
-
-
-@pytest.fixture
-def workdir(finished, tmp_path):
-  """A copy of a finished workdir, because an export writes into it."""
-  return shutil.copytree(finished[0], tmp_path / "run")
 
 
 @pytest.fixture

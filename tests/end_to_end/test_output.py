@@ -79,26 +79,6 @@ def test_a_closed_stdout_is_one_line():
   assert re.fullmatch(r"miue-jax: The standard output is closed.*\n", result.stderr)
 
 
-@pytest.mark.parametrize(
-  ("flags", "words"),
-  [
-    (["--images=x"], ["--images belongs to --mode=restore"]),
-    (["--mode=evaluate", "--chips=2"], ["--chips belongs to --mode=plan", "--mode=evaluate"]),
-    (["--mode=measure", "--output=x.json"], ["--features and --released"]),
-    (["--method.epsilon=8/255"], ["did you mean --config.method.epsilon?"]),
-    (["--config.method.epsilon=8"], ["method.epsilon is 8.0", "write 8/255"]),
-    (["--config.method.tau=inf", "--config.seed=-1"], ["method.tau", "finite", "; setting seed"]),
-    (["--mode=plan", "--chips=1000000"], ["--chips is 1000000", "1024"]),
-    (["--mode=plan", "--image_shape=100000,100000,3"], ["--image_shape", "4096"]),
-    (["--mode=plan", "--classes=1000000000"], ["--classes is 1000000000", "100000"]),
-  ],
-  ids=lambda value: value[-1],
-)
-def test_mistaken_flags_are_one_sentence(fork, flags, words):
-  sentence = fork(*flags).sentence()
-  assert all(word in sentence for word in words), sentence
-
-
 def test_a_fraction_is_a_value_of_a_setting(fork):
   sentence = fork("--config.method.epsilon=128/255").sentence()
   assert "method.epsilon is 0.50196" in sentence

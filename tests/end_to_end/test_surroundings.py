@@ -30,17 +30,8 @@ def real(environment, tmp_path):
   return run
 
 
-@pytest.mark.parametrize(
-  ("name", "value"),
-  [
-    ("JAX_NUM_CPU_DEVICES", "abc"),
-    ("JAX_NUM_CPU_DEVICES", "0"),
-    ("JAX_COORDINATOR_ADDRESS", "no address"),
-    ("SLURM_NTASKS", "abc"),
-  ],
-)
-def test_variables_that_mean_nothing(real, name, value):
-  assert name in real(*GENERATE, **{name: value}).sentence()
+def test_variables_that_mean_nothing(real):
+  assert "SLURM_NTASKS" in real(*GENERATE, SLURM_NTASKS="abc").sentence()
 
 
 @pytest.mark.slow

@@ -9,12 +9,6 @@ import pytest
 from program import TINY, content, ended, wait_until
 
 
-@pytest.fixture
-def workdir(finished, tmp_path):
-  """A copy of a finished workdir."""
-  return shutil.copytree(finished[0], tmp_path / "run")
-
-
 @pytest.mark.parametrize("mode", ["export", "report", "run", "measure", "evaluate", "generate"])
 def test_the_workdir_alone_is_enough(fork, workdir, mode):
   before = content(workdir)

@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SEED
+from tiny import SEED, uneven_dataset
 
 from miue_jax import objectives
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import cpu, loops, prng, sharding, signals
 from miue_jax.methods import Alternating, AlternatingSettings, miue
 from miue_jax.settings.config import Model, Sgd
@@ -34,15 +33,7 @@ DELTA_STEPS = -(-COUNT // BATCH) * SETTINGS.steps
 EPOCH = SOURCE_STEPS + DELTA_STEPS
 
 
-def make_dataset(count=COUNT):
-  rng = np.random.default_rng(0)
-  # Some pixels are black or white, where delta fits in one direction only.
-  images = rng.integers(-40, 296, (count, 6, 6, 1)).clip(0, 255).astype(np.uint8)
-  labels = rng.permutation(np.minimum(np.arange(count) // 5, CLASSES - 1)).astype(np.int32)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
-
-
-DATASET = make_dataset()
+DATASET = uneven_dataset(COUNT)
 
 
 def error_minimising(features, logits, labels, weights, settings):
@@ -294,7 +285,7 @@ def test_a_source_loss_that_is_not_finite_is_an_error_with_its_step(generate):
 
 def test_fewer_images_than_a_source_batch_is_an_error(generate):
   with pytest.raises(UserError, match="7 training images do not fill one source batch of 8"):
-    generate(dataset=make_dataset(7))
+    generate(dataset=uneven_dataset(7))
 
 
 def test_a_budget_in_another_norm_is_an_error(generate):

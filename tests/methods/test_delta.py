@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from tiny import uneven_dataset
 
 from miue_jax import budget
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import sharding
 from miue_jax.methods import AlternatingSettings
 from miue_jax.methods import delta as deltas
@@ -14,14 +14,6 @@ from miue_jax.settings.errors import UserError
 from miue_jax.train import lanes
 
 COUNT, CLASSES = 22, 3
-
-
-def make_dataset(count=COUNT):
-  rng = np.random.default_rng(0)
-  # Some pixels are black or white, where delta fits in one direction only.
-  images = rng.integers(-40, 296, (count, 6, 6, 1)).clip(0, 255).astype(np.uint8)
-  labels = rng.permutation(np.minimum(np.arange(count) // 5, CLASSES - 1)).astype(np.int32)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
 
 
 def test_classes_may_have_different_fractions():
@@ -58,7 +50,7 @@ def test_a_choice_of_no_image_is_an_error():
 def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeypatch, class_wise):
   use_devices(2)
   monkeypatch.setattr(budget, "_BLOCK_VALUES", 180)  # five images; a generator draws pairs
-  dataset = make_dataset()
+  dataset = uneven_dataset(COUNT)
   settings = AlternatingSettings(init="random", class_wise=class_wise, epsilon=1 / 255)
   layout = lanes.lay_out(COUNT, (8,), 0)
   delta = deltas.first_delta(dataset, settings, layout, 3)
@@ -77,7 +69,7 @@ def test_noise_to_start_from_is_one_stream_in_example_order(use_devices, monkeyp
 @pytest.mark.parametrize("class_wise", [False, True])
 def test_chosen_rows_are_fetched_from_any_device(use_devices, class_wise):
   use_devices(4)
-  dataset = make_dataset()
+  dataset = uneven_dataset(COUNT)
   settings = AlternatingSettings(init="random", class_wise=class_wise)
   layout = lanes.lay_out(COUNT, (8,), 0)
   delta = deltas.first_delta(dataset, settings, layout, 3)

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import uneven_dataset
 
 from miue_jax import budget
-from miue_jax.data.dataset import Dataset, Split
 from miue_jax.machine import prng, sharding
 from miue_jax.methods import AlternatingSettings, sign_step
 from miue_jax.methods import delta as deltas
@@ -23,14 +23,6 @@ class Pixels(nn.Module):
   def __call__(self, images, train=False):
     pixels = images.reshape(len(images), -1)
     return pixels, pixels[:, :CLASSES]
-
-
-def make_dataset(count):
-  rng = np.random.default_rng(0)
-  # Some pixels are black or white, where delta fits in one direction only.
-  images = rng.integers(-40, 296, (count, 6, 6, 1)).clip(0, 255).astype(np.uint8)
-  labels = rng.permutation(np.minimum(np.arange(count) // 5, CLASSES - 1)).astype(np.int32)
-  return Dataset("tiny", Split(images, labels), None, ("a", "b", "c"))
 
 
 @pytest.fixture
@@ -65,7 +57,7 @@ def energy(features, logits, labels, weights, settings):
 
 @pytest.mark.parametrize("microbatch", [0, 4])
 def test_the_change_of_the_adversary_is_a_constant_of_the_gradient(moved, microbatch):
-  dataset = make_dataset(8)
+  dataset = uneven_dataset(8)
   # The adversary's images fall as the image rises: their derivative would turn every sign.
   delta, sums = moved(dataset, energy, lambda keys, x, loss: 1.1 - 3 * x, microbatch=microbatch)
   levels = dataset.train.images[:].astype(float)
@@ -76,7 +68,7 @@ def test_the_change_of_the_adversary_is_a_constant_of_the_gradient(moved, microb
 
 
 def test_the_adversary_is_given_the_loss_and_a_key_of_every_row(moved):
-  dataset = make_dataset(8)
+  dataset = uneven_dataset(8)
   seen = []
 
   def adversary(keys, images, loss):
@@ -97,7 +89,7 @@ def test_the_adversary_is_given_the_loss_and_a_key_of_every_row(moved):
 
 @pytest.mark.slow
 def test_only_the_last_step_of_a_batch_counts_correct_predictions(moved):
-  dataset = make_dataset(COUNT)
+  dataset = uneven_dataset(COUNT)
   first_pixels = dataset.train.images[:].reshape(COUNT, -1)[:, :CLASSES]
   right = np.argmax(first_pixels, axis=1) == dataset.train.labels
   correct = count = 0
@@ -118,4 +110,4 @@ def test_an_objective_without_one_loss_per_row_is_refused(moved):
     return jnp.mean(features)
 
   with pytest.raises(AssertionError, match="shapes"):
-    moved(make_dataset(8), mean)
+    moved(uneven_dataset(8), mean)

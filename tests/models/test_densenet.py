@@ -23,14 +23,10 @@ def test_number_of_parameters(stem, classes, count):
   [("small", 16), pytest.param("imagenet", 64, marks=pytest.mark.long)],
 )
 def test_matches_pytorch(stem, side):
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn, growth, depths = torch.nn, 4, (1, 2, 1, 1)
-  pairs = []
-
-  def paired(layer, *path):
-    pairs.append((layer, path))
-    return layer
+  pairs = oracle.Pairs()
+  paired = pairs.paired
 
   class Layer(nn.Module):
     def __init__(self, index, inputs):

@@ -23,8 +23,7 @@ def test_number_of_parameters(stem, classes, count):
   [("small", 16), pytest.param("imagenet", 64, marks=pytest.mark.long)],
 )
 def test_matches_pytorch(stem, side):
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn = torch.nn
   stages = ((1, 16, 1, 1), (6, 24, 2, 2), (2, 32, 1, 2), (2, 32, 1, 2))
   pairs = []

@@ -27,14 +27,10 @@ def test_gates_have_the_published_number_of_parameters():
   [("small", 16), pytest.param("imagenet", 64, marks=pytest.mark.long)],
 )
 def test_matches_pytorch(stem, side):
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn, width = torch.nn, 16
-  pairs = []
-
-  def paired(layer, *path):
-    pairs.append((layer, path))
-    return layer
+  pairs = oracle.Pairs()
+  paired = pairs.paired
 
   class Block(nn.Module):
     def __init__(self, index, inputs, channels, stride):

@@ -22,8 +22,7 @@ def test_larger_images_keep_the_features():
 
 
 def test_matches_pytorch():
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn, width, depths = torch.nn, 4, (1, 2, 1, 1, 1)
 
   class VGG(nn.Module):

@@ -49,16 +49,12 @@ def test_sl_vit_has_the_published_sizes(stem, side, patch):
 
 @pytest.mark.parametrize("small_data", [False, True])
 def test_matches_pytorch(small_data):
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn, functional = torch.nn, torch.nn.functional
   depth, heads, size, dim, hidden, patch, side = 2, 3, 4, 8, 20, 4, 12
   tokens = (side // patch) ** 2 + 1
-  pairs = []
-
-  def paired(layer, *path):
-    pairs.append((layer, path))
-    return layer
+  pairs = oracle.Pairs()
+  paired = pairs.paired
 
   def norm(features):
     layer = nn.LayerNorm(features, eps=1e-6)

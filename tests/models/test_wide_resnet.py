@@ -22,15 +22,11 @@ def test_number_of_parameters(blocks, count):
 
 @pytest.mark.parametrize("stem", ["small", "imagenet"])
 def test_matches_pytorch(stem):
-  torch = pytest.importorskip("torch", reason="the oracle is a PyTorch network")
-  torch.manual_seed(1)
+  torch = oracle.seeded_torch()
   nn = torch.nn
   conv = functools.partial(nn.Conv2d, bias=False)
-  pairs = []
-
-  def paired(layer, *path):
-    pairs.append((layer, path))
-    return layer
+  pairs = oracle.Pairs()
+  paired = pairs.paired
 
   class Block(nn.Module):
     def __init__(self, index, inputs, channels, stride):
