@@ -1,6 +1,7 @@
 """Provides what the calls of the library share: devices, progress bars, interruptions."""
 
 import contextlib
+import functools
 import signal
 import sys
 from collections.abc import Generator
@@ -8,6 +9,7 @@ from collections.abc import Generator
 import jax
 
 from miue_jax.machine import meshes, processes
+from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.settings.errors import UserError
 
 
@@ -39,6 +41,11 @@ def device_count() -> int:
 def shows_bar(progress: bool | None) -> bool:
   """Returns whether to show progress bars; None shows them in a terminal or a notebook."""
   return sys.stderr.isatty() or "ipykernel" in sys.modules if progress is None else progress
+
+
+def reporter() -> Reporter:
+  """Returns the reporter of a call that writes nothing to the disk."""
+  return functools.partial(Progress, None, bar=shows_bar(None))
 
 
 def _mesh(batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:

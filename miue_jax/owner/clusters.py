@@ -5,7 +5,6 @@ Representation Learning by Predicting Image Rotations", 2018), and k-means group
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -16,7 +15,6 @@ from miue_jax.data.images import Images
 from miue_jax.experiment import calls
 from miue_jax.machine import archives, files, sharding
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Progress
 from miue_jax.owner.load import Loaded
 from miue_jax.owner.private import Private
 from miue_jax.pictures.survey import Survey
@@ -118,7 +116,7 @@ def _learned(store: Private, small: np.ndarray, seed: int):
       seed=seed,
       name="groups",
       checkpoints=Checkpoints(store.checkpoints / "groups"),
-      progress=functools.partial(Progress, None, bar=calls.shows_bar(None)),
+      progress=calls.reporter(),
     )
     return sharding.fetch(fitted.state.variables)
 

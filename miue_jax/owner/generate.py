@@ -1,6 +1,5 @@
 """Makes perturbations: of all pictures with a new source model, or of new ones with the old one."""
 
-import functools
 import hashlib
 
 import numpy as np
@@ -10,7 +9,6 @@ from miue_jax.data.images import Images
 from miue_jax.experiment import calls
 from miue_jax.machine import files
 from miue_jax.machine.checkpoint import Checkpoints
-from miue_jax.machine.progress import Progress, Reporter
 from miue_jax.methods import METHODS
 from miue_jax.methods.alternating import Alternating
 from miue_jax.methods.continuation import Continuation
@@ -43,7 +41,7 @@ def first(
   states = store.checkpoints / dataset.fingerprint[:16]
   with calls.on_devices(*batch_sizes(settings)):
     made = METHODS[settings.name].generate(
-      dataset, settings, choice.seed, Checkpoints(states), _progress()
+      dataset, settings, choice.seed, Checkpoints(states), calls.reporter()
     )
   if made.source is None:
     raise UserError(f"The method {settings.name!r} has no source model for new pictures.")
@@ -89,7 +87,7 @@ def further(
     )
   continued = Continuation(method, pretrained.load(store.source), moving, PASSES)
   with calls.on_devices(settings.batch_size):
-    made = continued.generate(dataset, settings, seed, Checkpoints(None), _progress())
+    made = continued.generate(dataset, settings, seed, Checkpoints(None), calls.reporter())
   return np.asarray(made.delta)[: len(new[0])]
 
 
@@ -97,10 +95,6 @@ def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
   """Repeats the picture of a class that has only one: objectives compare two of a class."""
   single = np.flatnonzero(np.bincount(labels)[labels] == 1)
   return np.concatenate([images, images[single]]), np.concatenate([labels, labels[single]])
-
-
-def _progress() -> Reporter:
-  return functools.partial(Progress, None, bar=calls.shows_bar(None))
 
 
 def _seed(seed: int, number: int) -> int:

@@ -124,8 +124,7 @@ def _solarize(image, strength):
 
 
 def _posterize(image, strength):
-  kept = 8 - jnp.round(6 * strength).astype(jnp.int32)
-  drop = 8 - kept
+  drop = jnp.round(6 * strength).astype(jnp.int32)  # bits
   return ((_levels(image) >> drop) << drop) / 255
 
 
