@@ -119,7 +119,7 @@ def main() -> None:
     scaling.draw(results["over_images"], results["over_devices"], folder)
   results["command"] = shlex.join(["python", "-m", "benchmarks.speed", *sys.argv[1:]])
   results["date"] = datetime.date.today().isoformat()
-  terminal.write(text(results))
+  terminal.say(text(results))
   if values.output:
     with files.replacing(values.output) as file:
       file.write(json.dumps(results, indent=2).encode())

@@ -44,9 +44,9 @@ def _start(context: typer.Context, version: options.Version = False) -> None:
   Researchers use `python -m miue_jax.main --help`.
   """  # noqa: D301
   if version:
-    terminal.write(f"miue-jax {__version__}")
+    terminal.say(f"miue-jax {__version__}")
   elif context.invoked_subcommand is None:
-    terminal.write(context.get_help())
+    terminal.say(context.get_help())
 
 
 @app.command()
@@ -112,7 +112,7 @@ def protect(
   asked = not yes and (new or sys.stdin.isatty())
   answer = _ask if asked else (lambda question: None)
   make = protect_archive if archive.is_archive(photos) else work.protect
-  _conclude(make(request, answer, terminal.write))
+  _conclude(make(request, answer))
 
 
 @app.command()
@@ -132,7 +132,7 @@ def restore(
   """  # noqa: D301
   from miue_jax.owner import restore as work
 
-  if not work.restore(out, dest, key, options.secret(passphrase), terminal.write):
+  if not work.restore(out, dest, key, options.secret(passphrase)):
     raise typer.Exit(1)
 
 
@@ -156,7 +156,7 @@ def verify(
   secret = options.secret(passphrase)
   from miue_jax.owner import verify as work
 
-  _conclude(work.verify(out, key, secret, photos, torch, weights, terminal.write))
+  _conclude(work.verify(out, key, secret, photos, torch, weights))
 
 
 @app.command()
@@ -194,7 +194,7 @@ def audit(
   if all:
     from miue_jax.owner import audit as work
 
-    if not work.audit_all(folder, options.secret(passphrase), seconds, limit, terminal.write):
+    if not work.audit_all(folder, options.secret(passphrase), seconds, limit):
       raise typer.Exit(4)
     return
   if not files.exists(private.path_of(folder)):
@@ -214,7 +214,7 @@ def audit(
       )
     secret = options.secret(passphrase)
     unlabelled = clusters > 0
-    examine.examine(folder, labels, key, secret, public, terminal.write, unlabelled=unlabelled)
+    examine.examine(folder, labels, key, secret, public, unlabelled=unlabelled)
     return
   if labels or clusters or public:
     raise UserError(
@@ -223,7 +223,7 @@ def audit(
   from miue_jax.owner import audit as work
 
   secret = options.secret(passphrase)
-  if not work.audit(folder, key, secret, photos, seconds, limit, weights, terminal.write):
+  if not work.audit(folder, key, secret, photos, seconds, limit, weights):
     raise typer.Exit(4)
 
 
@@ -245,8 +245,7 @@ def plan(
   options.check_clusters(clusters, labels)
   from miue_jax.owner import plan as work
 
-  say = terminal.write
-  work.plan(photos, strength, labels, clusters, watts, price, say, recompressed=recompressed)
+  work.plan(photos, strength, labels, clusters, watts, price, recompressed=recompressed)
 
 
 def _conclude(found: "Verdict") -> None:
@@ -254,7 +253,7 @@ def _conclude(found: "Verdict") -> None:
   from miue_jax.owner import private
   from miue_jax.report import verdict
 
-  terminal.write(private.said(found))
+  terminal.say(private.said(found))
   if found.judgement == verdict.NOT_PROTECTED:
     raise typer.Exit(4)
 

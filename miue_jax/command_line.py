@@ -40,12 +40,12 @@ def run(work: Callable[[], None], description: str) -> None:
     try:
       terminal.require_stdout()
       if _HELP & set(argv):
-        terminal.write(_help(description))
+        terminal.say(_help(description))
         sys.exit()
       if "--version" in argv:
         from miue_jax import __version__
 
-        terminal.write(f"miue-jax {__version__}")
+        terminal.say(f"miue-jax {__version__}")
         sys.exit()
       surroundings.check()
       return parse(argv)
@@ -84,9 +84,6 @@ def recipe() -> Any:
 
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses flags and loads the recipe.
-
-  Args:
-    argv: The program and its arguments.
 
   Returns:
     The program and its positional arguments.

@@ -100,7 +100,7 @@ def main() -> None:
   from miue_jax.machine import processes  # it imports jax, which a mistaken flag should not cost
 
   if text and processes.is_lead():
-    terminal.write(text)
+    terminal.say(text)
 
 
 def console() -> None:

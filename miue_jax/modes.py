@@ -165,7 +165,7 @@ def restore(call: Call) -> str:
   if not refused:
     return said
   if processes.is_lead():
-    terminal.write(f"{said}; not restored: {terminal.counted(refused, 'file')}.")
+    terminal.say(f"{said}; not restored: {terminal.counted(refused, 'file')}.")
   sys.exit(_INCOMPLETE)
 
 

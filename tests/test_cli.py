@@ -52,7 +52,7 @@ def test_help_names_arguments_as_the_documentation_does_and_cuts_nothing_off():
 @pytest.mark.parametrize("judgement", [PROTECTED, PARTLY, UNKNOWN, NOT_PROTECTED])
 def test_scripts_do_not_go_on_with_unprotected_pictures(judgement, tmp_path, monkeypatch):
   found = Verdict(judgement, "Networks learn.")
-  monkeypatch.setattr(protect, "protect", lambda request, ask, say: found)
+  monkeypatch.setattr(protect, "protect", lambda request, ask: found)
   done = CliRunner().invoke(cli.app, ["protect", str(tmp_path), str(tmp_path / "out"), "--yes"])
   assert done.exit_code == (4 if judgement == NOT_PROTECTED else 0)
   assert done.output.lower() == f"{judgement}. Networks learn.\n".lower()

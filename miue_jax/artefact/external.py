@@ -33,10 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
-  """Returns the paths of external poisons by their names in the table.
-
-  Args:
-    items: Strings `NAME=PATH`.
+  """Returns the paths of external poisons, strings `NAME=PATH`, by their names in the table.
 
   Raises:
     UserError: An item has another form, a name is used twice, or a path does not exist.

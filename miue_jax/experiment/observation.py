@@ -95,13 +95,7 @@ class Observer:
     self._module = models.build(method.model, dataset.num_classes, train.images.shape[1:])
 
   def look(self, source: State, delta: Delta, layout: lanes.Layout) -> tuple[float, ...]:
-    """Returns the information and the covariance term; all processes must call this.
-
-    Args:
-      source: The source model.
-      delta: The perturbation.
-      layout: Layout of the training images.
-    """
+    """Returns the information and the covariance term; all processes must call this."""
     images = Images(self._clean), Images(self._released(delta, layout))
     before, after = (prediction.predict(self._module, source, part)[0] for part in images)
     values = self._workdir.on_lead(

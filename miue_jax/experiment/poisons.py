@@ -48,10 +48,6 @@ class Poisons:
   def __init__(self, experiment: Experiment, locks: Locks):
     """Checks the external poisons, and the folders of those that are made here.
 
-    Args:
-      experiment: The comparison on one dataset.
-      locks: Locks of pieces of work.
-
     Raises:
       UserError: External images cannot be used or changed since an earlier run, or a poison was
         made with other settings.

@@ -48,8 +48,8 @@ def require_stdout() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def write(text: str) -> None:
-  """Prints a result to stdout.
+def say(text: str) -> None:
+  """Prints a result, or a line about the work, to stdout.
 
   Raises:
     UserError: Stdout cannot be written, for example because the disk is full.

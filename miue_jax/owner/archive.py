@@ -3,15 +3,15 @@
 import contextlib
 import pathlib
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
 
 from miue_jax.data import arrays as checks
 from miue_jax.machine import archives, files, progress, reading, room
-from miue_jax.machine.terminal import counted
-from miue_jax.pictures import decode, encode, restore
+from miue_jax.machine.terminal import counted, say
+from miue_jax.pictures import decode, encode, publish, restore
 from miue_jax.pictures.key import Key
 from miue_jax.settings.errors import UserError
 
@@ -42,16 +42,13 @@ def found_in(out: pathlib.Path) -> list[pathlib.Path]:
   return [out / name for name in listed if name.endswith(SUFFIX) and not name.startswith(".")]
 
 
-def unprotect(
-  path: pathlib.Path, destination: pathlib.Path, key: Key, say: Callable[[str], None]
-) -> bool:
+def unprotect(path: pathlib.Path, destination: pathlib.Path, key: Key) -> bool:
   """Restores an archive into a folder, and prints which images were not restored.
 
   Args:
     path: The published archive, or a part of it in any order.
     destination: Folder of the restored archive.
     key: Its key.
-    say: Prints a line.
 
   Returns:
     Whether all images were restored. The others stay as they were published.
@@ -189,7 +186,7 @@ def unpack(content: Arrays, paths: Mapping[str, list[str]], folder: pathlib.Path
   wanted = {path: content[name][i] for name in paths for i, path in enumerate(paths[name])}
   for path in {path.rpartition("/")[0] for path in wanted}:
     files.make_folder(folder / path)
-  there = {str(path.relative_to(folder)) for path in reading.files_below(folder, ".png")}
+  there = set(publish.all_published(folder))
   for path in there - wanted.keys():
     files.remove(folder / path)
 

@@ -14,6 +14,7 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
+from miue_jax.machine.terminal import say
 from miue_jax.owner import estimate, page, patterns, private, proof, published
 from miue_jax.owner.choose import Choice, Victim
 from miue_jax.owner.pipelines import WHOLE
@@ -112,7 +113,6 @@ def audit(
   seconds: float | None,
   threshold: float,
   weights: pathlib.Path | None,
-  say: Callable[[str], None],
 ) -> bool:
   """Tries all attacks for which there is time; prints and records what each gives back.
 
@@ -124,7 +124,6 @@ def audit(
     seconds: Time that the attacks may take, the first one always; None sets no limit.
     threshold: Percent of what can be learned from the originals.
     weights: Weights that `--mode=pretrain` wrote, from which a victim starts as well; or None.
-    say: Prints a line.
 
   Returns:
     Whether no attack gave back more than the threshold.
@@ -134,7 +133,7 @@ def audit(
       no victim has the network of the weights.
   """
   began = time.monotonic()
-  with published.opened(out, key, passphrase, photos, say) as pairs:
+  with published.opened(out, key, passphrase, photos) as pairs:
     rows, victim = Rows(pairs.store.audits, private.Audit), _longest(pairs.choice.victims)
     pretrained = None
     if weights:
@@ -173,8 +172,8 @@ def audit(
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
       page.write(pairs.store, found, pairs.folders)
-    private.repeat(out, say)
-    return _concluded(private.by_audit(rows.read()), threshold, say)
+    private.repeat(out)
+    return _concluded(private.by_audit(rows.read()), threshold)
 
 
 def audit_all(
@@ -182,7 +181,6 @@ def audit_all(
   passphrase: str | None,
   seconds: float | None,
   threshold: float,
-  say: Callable[[str], None],
 ) -> bool:
   """Audits every protected folder below a folder again, and goes on after those that it cannot.
 
@@ -191,7 +189,6 @@ def audit_all(
     passphrase: Passphrase of all keys.
     seconds: Time that all audits may take together; None sets no limit.
     threshold: As for `audit`.
-    say: Prints a line.
 
   Returns:
     Whether no attack on any folder gave back more than the threshold.
@@ -208,7 +205,7 @@ def audit_all(
     left = None if ends is None else (ends - time.monotonic()) / (len(outs) - number)
     say(f"{out} ({number + 1} of {len(outs)}):")
     try:
-      if not audit(out, None, passphrase, None, left, threshold, None, say):
+      if not audit(out, None, passphrase, None, left, threshold, None):
         fallen.append(str(out))
     except UserError as error:
       failed.append(str(out))
@@ -224,7 +221,7 @@ def audit_all(
   return not fallen
 
 
-def _concluded(audits: list[list[dict[str, Any]]], threshold: float, say: Callable) -> bool:
+def _concluded(audits: list[list[dict[str, Any]]], threshold: float) -> bool:
   """Prints the strongest attack of the latest audit; returns whether it is below the threshold."""
   *earlier, row = (max(audit, key=lambda row: row["share"]) for audit in audits)
   share, judgement = f"{100 * row['share']:.0f} %", verdict.judge(row["share"])

@@ -1,13 +1,13 @@
 """Examines pictures before they are protected: broken files, duplicates, classes."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import known, load, private
 from miue_jax.owner.archive import as_folder
 from miue_jax.owner.choose import FEW, LEAST
@@ -32,7 +32,6 @@ def examine(
   key: pathlib.Path | None,
   passphrase: str | None,
   public: pathlib.Path | None,
-  say: Callable[[str], None],
   *,
   unlabelled: bool = False,
 ) -> None:
@@ -45,7 +44,6 @@ def examine(
       `photos`.
     passphrase: Passphrase of the key.
     public: Folder or archive of pictures that anybody can have, or None.
-    say: Prints a line.
     unlabelled: Whether the pictures have no classes.
 
   Raises:
@@ -57,35 +55,33 @@ def examine(
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for reason in loaded.failed:
     say(f"Broken: {reason}")
-  _tell_duplicates(loaded, say)
+  _tell_duplicates(loaded)
   if not unlabelled:
-    _tell_classes(found.counts(), say)
+    _tell_classes(found.counts())
   if key:
     with Key.open(key, passphrase) as secret:
       paths = known.protected(loaded, secret)
     said = f"Protected already with this key: {counted(len(paths), 'picture')}"
     say(f"{said} ({named(paths)})." if paths else f"{said}.")
   else:
-    known.tell_protected(loaded, [photos.absolute().parent], passphrase, say)
+    known.tell_protected(loaded, [photos.absolute().parent], passphrase)
   if public:
-    _tell_public(loaded, public, say)
-  private.repeat_about(photos, say)
+    _tell_public(loaded, public)
+  private.repeat_about(photos)
 
 
-def _tell_duplicates(loaded: Loaded, say: Callable[[str], None]) -> None:
+def _tell_duplicates(loaded: Loaded) -> None:
   """Prints the pictures that are the same, or nearly."""
   same: dict[bytes, list[int]] = {}
   for number, digest in enumerate(loaded.sources):
     same.setdefault(digest, []).append(number)
   firsts = [numbers[0] for numbers in same.values()]
   alike = _groups(near(loaded.small[firsts]), len(firsts))
-  _tell_groups(loaded, "The same", [group for group in same.values() if len(group) > 1], say)
-  _tell_groups(loaded, "Nearly the same", [[firsts[i] for i in group] for group in alike], say)
+  _tell_groups(loaded, "The same", [group for group in same.values() if len(group) > 1])
+  _tell_groups(loaded, "Nearly the same", [[firsts[i] for i in group] for group in alike])
 
 
-def _tell_groups(
-  loaded: Loaded, said: str, groups: Sequence[Sequence[int]], say: Callable[[str], None]
-) -> None:
+def _tell_groups(loaded: Loaded, said: str, groups: Sequence[Sequence[int]]) -> None:
   """Prints some groups of duplicates, the worst first, and how many more there are."""
   found = [[loaded.pictures[number] for number in group] for group in groups]
   found.sort(key=_across, reverse=True)
@@ -96,7 +92,7 @@ def _tell_groups(
     say(f"{said} picture, not listed: {counted(len(rest), 'more group')} of {pictures}.")
 
 
-def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None:
+def _tell_classes(counts: Mapping[str, int]) -> None:
   """Prints the classes that are small or unequal."""
   for name, count in counts.items():
     if count < FEW:
@@ -109,7 +105,7 @@ def _tell_classes(counts: Mapping[str, int], say: Callable[[str], None]) -> None
     say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
 
 
-def _tell_public(loaded: Loaded, public: pathlib.Path, say: Callable[[str], None]) -> None:
+def _tell_public(loaded: Loaded, public: pathlib.Path) -> None:
   """Prints the pictures that are among public ones, or nearly, and cannot be protected any more."""
   with as_folder(public) as folder:
     others = load.load(folder, survey.survey(folder, unlabelled=True).pictures, _SIDE, _SIDE)

@@ -7,12 +7,12 @@ therefore never published with a second perturbation while the first one is know
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
 from miue_jax.machine import files, reading
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner.load import Loaded, named
 from miue_jax.pictures import publish
 from miue_jax.pictures.entries import Entry
@@ -38,10 +38,6 @@ def renamed(loaded: Loaded, secret: Key) -> list[tuple[Entry, str]]:
   """Returns entries of pictures that were renamed inside of their class, with their new paths.
 
   An entry whose original is still at its path belongs to that one.
-
-  Args:
-    loaded: The pictures.
-    secret: The key.
   """
   there = {found.path: s for found, s in zip(loaded.pictures, loaded.sources, strict=True)}
   free: dict[tuple[bytes, str], list[Entry]] = {}
@@ -56,14 +52,8 @@ def renamed(loaded: Loaded, secret: Key) -> list[tuple[Entry, str]]:
   return moves
 
 
-def rename(loaded: Loaded, secret: Key, say: Callable[[str], None]) -> None:
-  """Notes the new paths of renamed pictures in the key; published files stay where they are.
-
-  Args:
-    loaded: The pictures.
-    secret: The key.
-    say: Prints a line.
-  """
+def rename(loaded: Loaded, secret: Key) -> None:
+  """Notes the new paths of renamed pictures in the key; published files stay where they are."""
   moves = renamed(loaded, secret)
   for entry, path in moves:
     secret.add(dataclasses.replace(entry, name=path), secret.load(entry))
@@ -77,16 +67,10 @@ def rename(loaded: Loaded, secret: Key, say: Callable[[str], None]) -> None:
 def of_missing(
   loaded: Loaded, todo: np.ndarray, secret: Key, out: pathlib.Path
 ) -> dict[int, Known]:
-  """Returns what the key knows of the pictures to publish, by their numbers.
+  """Returns what the key knows of the pictures to publish, whose numbers are `todo`.
 
   These are pictures whose published file was lost, which becomes what it was, and copies of other
   pictures, also in another class, which get the same published pixels.
-
-  Args:
-    loaded: The pictures.
-    todo: Numbers of those to publish.
-    secret: The key.
-    out: Folder of the published files.
   """
   entries: dict[bytes, list[Entry]] = {}
   for entry in secret.entries:
@@ -115,17 +99,11 @@ def tell_protected(
   loaded: Loaded,
   folders: Iterable[pathlib.Path],
   passphrase: str | None,
-  say: Callable[[str], None],
   warning: str = "",
 ) -> None:
   """Prints the pictures that keys in folders know; passes over keys that cannot be opened.
 
-  Args:
-    loaded: The pictures.
-    folders: Folders that may hold keys.
-    passphrase: Passphrase of the keys.
-    say: Prints a line.
-    warning: Ends each line.
+  `warning` ends each line.
   """
   for path in (path for folder in folders for path in _keys_in(folder)):
     with contextlib.suppress(UserError), Key.open(path, passphrase) as secret:

@@ -126,12 +126,7 @@ class Sampled:
 
 
 def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
-  """Reads a few pictures.
-
-  Args:
-    root: Folder of the pictures.
-    pictures: The pictures.
-  """
+  """Reads a few pictures."""
 
   def read(found: Found) -> tuple[int, bool, bool] | None:
     path = pathlib.Path(root) / found.path

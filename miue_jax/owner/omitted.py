@@ -1,9 +1,9 @@
 """Names what a protection leaves out: a part of it on the terminal, all of it in a file."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 from miue_jax.machine import files
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner.load import Loaded, named
 from miue_jax.owner.private import Private
 from miue_jax.pictures import survey
@@ -12,7 +12,7 @@ from miue_jax.pictures.survey import Survey
 from miue_jax.settings.errors import escaped
 
 
-def tell_failed(loaded: Loaded, say: Callable[[str], None]) -> None:
+def tell_failed(loaded: Loaded) -> None:
   """Prints the pictures that cannot be read."""
   if loaded.failed:
     said = f"Left out, because they cannot be read: {counted(len(loaded.failed), 'file')}:"
@@ -23,7 +23,6 @@ def lines(
   found: Survey,
   loaded: Loaded,
   classes: Collection[str],
-  say: Callable[[str], None],
   entries: Sequence[Entry] = (),
 ) -> list[str]:
   """Returns a line about everything that is left out, and prints the pictures of new classes.
@@ -32,7 +31,6 @@ def lines(
     found: The pictures, and what is left out for its name or kind.
     loaded: The pictures that could be read.
     classes: The classes that the source model knows; pictures of others cannot be perturbed.
-    say: Prints a line.
     entries: What the key knows. A known picture of a new class must not get another perturbation.
   """
   result = [f"{item.path}: {item.reason}" for item in found.left_out] + list(loaded.failed)
@@ -56,7 +54,7 @@ def lines(
   return result
 
 
-def write(store: Private, left_out: Sequence[str], say: Callable[[str], None]) -> None:
+def write(store: Private, left_out: Sequence[str]) -> None:
   """Writes all lines into a file of the private folder, and prints where it is.
 
   Raises:

@@ -95,11 +95,6 @@ def note(
 def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   """Writes `index.html`, and perhaps `shareable.html`, into the private folder.
 
-  Args:
-    store: The private folder, in which `note` has stored what the page says.
-    found: The verdict.
-    folders: Where pictures are.
-
   Returns:
     The path of the private page.
 

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from miue_jax.machine import files
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import archive, choose, clusters, estimate, load, private
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.estimate import Estimate
@@ -23,7 +23,6 @@ def plan(
   groups: int,
   watts: float,
   price: float | None,
-  say: Callable[[str], None],
   *,
   recompressed: bool = False,
 ) -> None:
@@ -36,7 +35,6 @@ def plan(
     groups: Number of groups of pictures that have no labels; 0 takes classes.
     watts: Power of this machine.
     price: Price of one kilowatt-hour, in any currency; None leaves the cost out.
-    say: Prints a line.
     recompressed: Whether a site compresses the published pictures again as JPEG.
 
   Raises:
@@ -50,22 +48,18 @@ def plan(
     say(found.describe())
     counts = clusters.counts(found, groups)
     _, expected = _measured(
-      folder, found, counts, strength or choose.STRENGTH, 0, say, recompressed=recompressed
+      folder, found, counts, strength or choose.STRENGTH, 0, recompressed=recompressed
     )
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
   say(f"At {watts:g} watts, that is {said} of energy{cost}; nothing has been changed yet.")
-  private.repeat_about(photos, say)
+  private.repeat_about(photos)
 
 
 def surveyed(request: Request, unlabelled: bool) -> Survey:
   """Returns the pictures of a folder, without what this program wrote there.
-
-  Args:
-    request: What is asked for.
-    unlabelled: Whether the pictures have no classes.
 
   Raises:
     UserError: There is no such folder, or it holds no picture.
@@ -81,18 +75,10 @@ def surveyed(request: Request, unlabelled: bool) -> Survey:
   )
 
 
-def chosen(
-  request: Request, found: Survey, ask: Callable[[str], None], say: Callable[[str], None]
-) -> tuple[Choice, Estimate]:
-  """Returns the choice for a new protection, after a question to which people may answer no.
+def chosen(request: Request, found: Survey, ask: Callable[[str], None]) -> tuple[Choice, Estimate]:
+  """Returns the choice for a new protection, after a question; `ask` ends the program after a no.
 
   The estimate of what it takes is returned as well.
-
-  Args:
-    request: What is asked for.
-    found: The pictures.
-    ask: Ends the program after a no.
-    say: Prints a line.
 
   Raises:
     UserError: There are too few pictures or classes, or too little room on the disk.
@@ -109,7 +95,7 @@ def chosen(
   seed = secrets.randbits(32) if request.seed is None else request.seed
   strength = request.strength or choose.STRENGTH
   choice, expected = _measured(
-    request.photos, found, counts, strength, seed, say, recompressed=request.recompressed
+    request.photos, found, counts, strength, seed, recompressed=request.recompressed
   )
   if request.seconds is not None:
     left = request.seconds - expected.files - expected.compiling
@@ -130,7 +116,6 @@ def _measured(
   counts: Mapping[str, int],
   strength: str,
   seed: int,
-  say: Callable[[str], None],
   *,
   recompressed: bool = False,
 ) -> tuple[Choice, Estimate]:

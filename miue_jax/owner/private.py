@@ -12,6 +12,7 @@ import pydantic
 from typing_extensions import TypedDict
 
 from miue_jax.machine import archives, documents, files, reading
+from miue_jax.machine.terminal import say
 from miue_jax.owner import load
 from miue_jax.pictures import decode, names, publish
 from miue_jax.pictures.key import KEY_SUFFIX, Key, default_path, digest
@@ -245,12 +246,11 @@ def said(verdict: Verdict) -> str:
   return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
 
 
-def repeat(out: pathlib.Path, say: Callable[[str], None], key: pathlib.Path | None = None) -> None:
+def repeat(out: pathlib.Path, key: pathlib.Path | None = None) -> None:
   """Prints the latest verdict about a published folder, if there is one.
 
   Args:
     out: The folder, or a part of it.
-    say: Prints a line.
     key: Its key, next to which the folder may have been.
   """
   whole = key.with_name(key.name.removesuffix(KEY_SUFFIX) or key.name) if key else out
@@ -262,13 +262,8 @@ def repeat(out: pathlib.Path, say: Callable[[str], None], key: pathlib.Path | No
       return
 
 
-def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:
-  """Prints the latest verdicts about folders next to `photos` that were published from it.
-
-  Args:
-    photos: A folder of pictures or an archive.
-    say: Prints a line.
-  """
+def repeat_about(photos: pathlib.Path) -> None:
+  """Prints the latest verdicts about folders next to `photos` that were published from it."""
   photos, found = photos.absolute(), []
   with contextlib.suppress(UserError):  # what is next to the pictures may be anything
     found = published_in(photos.parent, deep=False)
@@ -277,7 +272,7 @@ def repeat_about(photos: pathlib.Path, say: Callable[[str], None]) -> None:
     with contextlib.suppress(UserError):
       sources = map(str, (photos, store.rows / photos.name))  # the second one of an archive
       if files.exists(store.noted) and noted_in(store)["photos"] in sources:
-        repeat(out, say)
+        repeat(out)
 
 
 class Rounds:

@@ -171,10 +171,7 @@ def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 def pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Victim, ...]:
   """Returns the victims of a choice whose networks these weights fit, to start from them.
 
-  Args:
-    choice: The choice.
-    weights: File that `--mode=pretrain` wrote.
-    classes: Number of classes of the pictures.
+  The weights are in a file that `--mode=pretrain` wrote.
 
   Raises:
     UserError: The file cannot be read, or no victim has such a network.

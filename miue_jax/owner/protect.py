@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miue_jax.machine import files, progress
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import (
   choose,
   clusters,
@@ -43,13 +43,12 @@ KEY_MATTERS = (
 _TWICE = " Publish one version of each only, because whoever has two can average them."
 
 
-def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], None]) -> Verdict:
+def protect(request: Request, ask: Callable[[str], None]) -> Verdict:
   """Protects what is not protected yet, and returns the verdict about all pictures.
 
   Args:
     request: What is asked for.
     ask: Is called with a question before work that takes long, and ends the program after a no.
-    say: Prints a line.
 
   Raises:
     UserError: The request cannot be met, or a file cannot be read or written.
@@ -69,15 +68,15 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
       _check_same(request, choice, groups)
       estimate.start(choice, len(found.pictures))
       with private.opened(request.out) as store:
-        loaded = _loaded(request, found, choice, say)
-        return _continued(request, store, found, loaded, secret, choice, ask, say)
+        loaded = _loaded(request, found, choice)
+        return _continued(request, store, found, loaded, secret, choice, ask)
   check_new(request)
   found = plan.surveyed(request, bool(request.clusters))
   say(found.describe())
-  choice, expected = plan.chosen(request, found, ask, say)
-  loaded = _loaded(request, found, choice, say)
+  choice, expected = plan.chosen(request, found, ask)
+  loaded = _loaded(request, found, choice)
   places = {request.photos.absolute().parent, request.key_path.absolute().parent}
-  known.tell_protected(loaded, sorted(places), request.passphrase, say, _TWICE)
+  known.tell_protected(loaded, sorted(places), request.passphrase, _TWICE)
   settings = {
     "choice": choice.stored(),
     "expected": expected.stored(len(found.pictures)),
@@ -90,7 +89,7 @@ def protect(request: Request, ask: Callable[[str], None], say: Callable[[str], N
     Key.create(request.key_path, settings, request.passphrase) as secret,
   ):
     say(KEY_MATTERS.format(key=request.key_path, private=store.root))
-    return _continued(request, store, found, loaded, secret, choice, ask, say)
+    return _continued(request, store, found, loaded, secret, choice, ask)
 
 
 def _check_same(request: Request, choice: Choice, groups: int) -> None:
@@ -111,7 +110,7 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
     )
 
 
-def _loaded(request: Request, found: Survey, choice: Choice, say: Callable) -> Loaded:
+def _loaded(request: Request, found: Survey, choice: Choice) -> Loaded:
   """Reads the pictures, and names those that cannot be read."""
   loaded = load.load(
     request.photos,
@@ -121,7 +120,7 @@ def _loaded(request: Request, found: Survey, choice: Choice, say: Callable) -> L
     floor=choice.floor,
     strict=request.strict,
   )
-  omitted.tell_failed(loaded, say)
+  omitted.tell_failed(loaded)
   return loaded
 
 
@@ -133,14 +132,13 @@ def _continued(
   secret: Key,
   choice: Choice,
   ask: Callable,
-  say: Callable,
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   if groups := secret.settings.get("clusters"):
     loaded = clusters.grouped(store, loaded, groups, choice.seed)
   classes = tuple(secret.settings.get("classes", found.class_names))
-  left_out = omitted.lines(found, loaded, classes, say, secret.entries)
-  omitted.write(store, left_out, say)
+  left_out = omitted.lines(found, loaded, classes, secret.entries)
+  omitted.write(store, left_out)
   loaded = loaded.take([i for i, p in enumerate(loaded.pictures) if p.class_name in classes])
   if not loaded.pictures:
     raise UserError(
@@ -150,24 +148,24 @@ def _continued(
   if secret.settings.get("photos") != (place := str(request.photos.absolute())):
     secret.update(secret.settings | {"photos": place})
   if request.files == request.out:  # the files of an archive are named by their content
-    known.rename(loaded, secret, say)
-  todo = _unpublished(request, found, loaded, secret, say)
+    known.rename(loaded, secret)
+  todo = _unpublished(request, found, loaded, secret)
   publish.clear_leftovers(request.files)
   rounds = Rounds(store.rounds)
   if len(todo):
     kept = known.of_missing(loaded, todo, secret, request.files)
     if len(kept) < len(todo):
-      _ask_again(request, rounds, secret, choice, loaded, len(todo) - len(kept), ask, say)
+      _ask_again(request, rounds, secret, choice, loaded, len(todo) - len(kept), ask)
       _perturb(request, store, rounds, secret, choice, loaded, todo, kept, classes)
     paths = {n: loaded.pictures[n].path for n in todo}
     if any(n not in kept or kept[n].entry.name != path for n, path in paths.items()):
       files.remove(store.verdict)  # it is not about the new pictures
-    bare = _publish(request, rounds, kept, secret, loaded, todo, say)
+    bare = _publish(request, rounds, kept, secret, loaded, todo)
     left_out += [f"{loaded.pictures[i].path}: no perturbation was found" for i in bare]
     loaded = loaded.take(np.setdiff1d(np.arange(len(loaded.pictures)), bare))
   rounds.published()
   originals = {picture.path for picture in loaded.pictures}
-  bad = unprotected.tell(request.files, secret, originals, say)
+  bad = unprotected.tell(request.files, secret, originals)
   altered = {entry.name for entry in bad.altered}
   sound = [i for i, picture in enumerate(loaded.pictures) if picture.path not in altered]
   loaded = loaded.take(sound)
@@ -198,7 +196,6 @@ def _ask_again(
   loaded: Loaded,
   new: int,
   ask: Callable,
-  say: Callable,
 ) -> None:
   """Says what additions take, and asks, if that is more than a minute and nothing was begun."""
   if not secret.entries or any(source in rounds for source in loaded.sources):
@@ -212,9 +209,7 @@ def _ask_again(
     ask(f"Add {counted(new, 'picture')} to {request.out}?")
 
 
-def _unpublished(
-  request: Request, found: Survey, loaded: Loaded, secret: Key, say: Callable
-) -> np.ndarray:
+def _unpublished(request: Request, found: Survey, loaded: Loaded, secret: Key) -> np.ndarray:
   """Returns the numbers of the pictures to publish, and says what changed."""
   out = request.files
 
@@ -287,7 +282,6 @@ def _publish(
   secret: Key,
   loaded: Loaded,
   todo: np.ndarray,
-  say: Callable,
 ) -> list[int]:
   """Publishes pictures; returns the numbers of those for which no perturbation was found."""
   places = publish.free_places([loaded.pictures[number] for number in todo], secret)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from miue_jax.machine import files, progress, reading
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import archive, private, protect
 from miue_jax.owner.load import named
 from miue_jax.owner.private import Private
@@ -24,9 +24,7 @@ from miue_jax.report.verdict import Verdict
 from miue_jax.settings.errors import UserError
 
 
-def protect_archive(
-  request: Request, ask: Callable[[str], None], say: Callable[[str], None]
-) -> Verdict:
+def protect_archive(request: Request, ask: Callable[[str], None]) -> Verdict:
   """Protects the images of an archive; arguments and errors are those of `protect.protect`.
 
   The archive is published at the end, completely or not at all.
@@ -54,7 +52,7 @@ def protect_archive(
     files.make_private(store.root)
     files.make_folder(store.published)
     archive.unpack(content, paths, store.rows / name)
-    verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask, say)
+    verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask)
   finally:
     if not files.exists(request.key_path):  # the answer was no, or something stopped it before
       _clear(store)

@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import numpy as np
 
 from miue_jax.machine import files, reading
+from miue_jax.machine.terminal import say
 from miue_jax.owner import estimate, load, pipelines, private, proof, unprotected
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.page import Folders
@@ -62,7 +63,6 @@ def opened(
   key: pathlib.Path | None,
   passphrase: str | None,
   photos: pathlib.Path | None,
-  say: Callable[[str], None],
 ) -> Generator[Pairs]:
   """Opens a published folder with its key, finds the originals, and names what was altered.
 
@@ -71,7 +71,6 @@ def opened(
     key: The key; None is next to `out`.
     passphrase: Passphrase of the key.
     photos: Folder of the originals; None is where they were when they were protected.
-    say: Prints a line.
 
   Raises:
     UserError: There is no key, or too few originals are there.
@@ -96,7 +95,7 @@ def opened(
     ]
     # Threads append entries in any order; this is that of the proof, which held out the same.
     entries.sort(key=lambda entry: (entry.class_name, entry.name))
-    bad = unprotected.tell(place, secret, {entry.name for entry in entries}, say)
+    bad = unprotected.tell(place, secret, {entry.name for entry in entries})
     lost = len(secret.entries) - len(entries)
     if lost:
       say(f"Left out, because original or file is missing: {lost} of {len(secret.entries)}.")

@@ -1,10 +1,9 @@
 """Restores originals, and says what was restored and what was not."""
 
 import pathlib
-from collections.abc import Callable
 
 from miue_jax.machine import files
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import archive, private
 from miue_jax.owner.load import named
 from miue_jax.pictures import restore as pictures
@@ -17,7 +16,6 @@ def restore(
   destination: pathlib.Path,
   key: pathlib.Path | None,
   passphrase: str | None,
-  say: Callable[[str], None],
 ) -> bool:
   """Restores all pictures of a folder that a key knows; returns whether these are all.
 
@@ -26,7 +24,6 @@ def restore(
     destination: Folder of the originals.
     key: The key; None is next to `out`.
     passphrase: Passphrase of the key, if it is encrypted.
-    say: Prints a line.
 
   Raises:
     UserError: There is no key, it cannot be read, or the destination cannot be written.
@@ -40,8 +37,8 @@ def restore(
   path = private.key_of(out, key)
   with Key.open(path, passphrase) as secret:
     if found := archive.found_in(out):
-      whole = [archive.unprotect(one, destination, secret, say) for one in found]
-      private.repeat(out, say, path)
+      whole = [archive.unprotect(one, destination, secret) for one in found]
+      private.repeat(out, path)
       return all(whole)
     outcome = pictures.restore(out, destination, secret)
     if outcome.refused and secret.cut_off:
@@ -56,5 +53,5 @@ def restore(
   if outcome.missing:
     say(f"Known to the key, but not found: {counted(len(outcome.missing), 'picture')}:")
     say(f"  {named(outcome.missing)}")
-  private.repeat(out, say, path)
+  private.repeat(out, path)
   return bool(outcome.restored) and not outcome.refused

@@ -2,10 +2,10 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from miue_jax.machine import files, progress
-from miue_jax.machine.terminal import counted
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner.load import named
 from miue_jax.pictures import names, publish
 from miue_jax.pictures.entries import Entry
@@ -42,16 +42,10 @@ class Unprotected:
     )
 
 
-def tell(
-  out: pathlib.Path, secret: Key, originals: Collection[str], say: Callable[[str], None]
-) -> Unprotected:
+def tell(out: pathlib.Path, secret: Key, originals: Collection[str]) -> Unprotected:
   """Names the pictures in a folder that are not protected, and returns them.
 
-  Args:
-    out: Folder of the published files.
-    secret: The key.
-    originals: Paths of the originals that are still there.
-    say: Prints a line.
+  `originals` are the paths of the originals that are still there.
   """
   known = {names.same(entry.published) for entry in secret.entries}
   there = publish.all_published(out) if files.is_folder(out) else []

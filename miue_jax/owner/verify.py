@@ -2,12 +2,12 @@
 
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import numpy as np
 
 from miue_jax import __version__
 from miue_jax.machine import files
+from miue_jax.machine.terminal import say
 from miue_jax.owner import page, pipelines, private, proof, published, torch_victim
 from miue_jax.owner.proof import Trial
 from miue_jax.owner.published import Pairs
@@ -21,7 +21,6 @@ def verify(
   photos: pathlib.Path | None,
   torch: bool,
   weights: pathlib.Path | None,
-  say: Callable[[str], None],
 ) -> Verdict:
   """Trains every victim on originals and on published files; prints what each learned.
 
@@ -32,7 +31,6 @@ def verify(
     photos: Folder of the originals; None is where they were when they were protected.
     torch: Whether to train a victim in PyTorch as well.
     weights: Weights that `--mode=pretrain` wrote, from which victims train as well; or None.
-    say: Prints a line.
 
   Returns:
     The verdict about the strongest victim. Later commands and the page repeat it, unless originals
@@ -44,7 +42,7 @@ def verify(
   """
   if torch:
     torch_victim.require()
-  with published.opened(out, key, passphrase, photos, say) as pairs:
+  with published.opened(out, key, passphrase, photos) as pairs:
     tested, labels = pairs.held_out, pairs.labels
     chance = proof.chance_of(labels[tested])
     say(f"Guessing gives {chance:.0f} % of {tested.sum()} held-out pictures.")
@@ -66,9 +64,9 @@ def verify(
           sees=f" and sees {name}",
           workdir=None if victim.start_from else folder / f"{number}",
         )
-        trials += _said(found, say)
+        trials += _said(found)
       if torch:
-        trials += _said(_in_torch(pairs, originals, public, name), say)
+        trials += _said(_in_torch(pairs, originals, public, name))
     shutil.rmtree(pairs.store.verifying, ignore_errors=True)
     found = proof.judged(pairs.choice, trials, labels[tested])
     if pairs.complete and files.exists(pairs.store.noted):
@@ -96,7 +94,7 @@ def _in_torch(
   ]
 
 
-def _said(found: list[Trial], say: Callable[[str], None]) -> list[Trial]:
+def _said(found: list[Trial]) -> list[Trial]:
   """Prints the trials of a victim, and returns them."""
   last, best = found
   say(

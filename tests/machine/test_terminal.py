@@ -25,7 +25,7 @@ def test_a_full_disk_is_a_user_error(monkeypatch):
   with open("/dev/full", "w") as full:
     monkeypatch.setattr("sys.stdout", full)
     with pytest.raises(UserError, match="cannot be printed: No space left on device; free"):
-      terminal.write("text")
+      terminal.say("text")
 
 
 def test_a_closed_stdout_is_a_user_error(monkeypatch):

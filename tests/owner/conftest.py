@@ -18,6 +18,12 @@ def photos(tmp_path):
 
 
 @pytest.fixture
+def said(capsys):
+  """Returns `said()`, the lines that were printed since it was called before."""
+  return lambda: capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
 def quick(monkeypatch, quick_compiler):
   """Makes generation and proof tiny."""
   monkeypatch.setattr(choose, "_EPOCHS", (2, 2))

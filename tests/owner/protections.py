@@ -1,5 +1,8 @@
 """Protects folders of toy pictures, and reads what was published."""
 
+import contextlib
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -9,11 +12,10 @@ from miue_jax.owner.request import Request
 
 def run(photos, out, **changes):
   """Returns the verdict and what was said and asked."""
-  lines = []
-  changes = {"seed": 1} | changes
-  request = Request(photos, out, **changes)
-  found = protect.protect(request, lambda question: lines.append(question), lines.append)
-  return found, "\n".join(lines)
+  request = Request(photos, out, **{"seed": 1} | changes)
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    found = protect.protect(request, print)
+  return found, printed.getvalue()
 
 
 def files(folder):

@@ -26,7 +26,7 @@ JUDGEMENTS = (
 def published(quick, photos, tmp_path):
   out = tmp_path / "out"
   request = Request(photos, out, seed=1)
-  protect.protect(request, lambda question: None, lambda line: None)
+  protect.protect(request, lambda question: None)
   return out
 
 
@@ -41,15 +41,17 @@ def test_nothing_is_concluded_where_networks_learn_nothing(published):
   with pytest.raises(
     UserError, match="of 4 held-out pictures, and guessing gives 50 %, so nothing"
   ):
-    audit.audit(published, None, None, None, None, 75.0, None, print)
+    audit.audit(published, None, None, None, None, 75.0, None)
   assert not private.Private(private.path_of(published)).audits.exists()
 
 
 @pytest.mark.long
-def test_attacks_are_recorded_in_order_until_the_time_is_over(published, learned, monkeypatch):
+def test_attacks_are_recorded_in_order_until_the_time_is_over(
+  published, learned, monkeypatch, said
+):
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
-  lines = []
-  held = audit.audit(published, None, None, None, None, 1e6, None, lines.append)
+  held = audit.audit(published, None, None, None, None, 1e6, None)
+  lines = said()
   folder = private.path_of(published)
   rows = [json.loads(line) for line in (folder / "audits.jsonl").read_text().splitlines()]
   assert [row["attack"] for row in rows] == ["nothing", "JPEG at quality 90"]
@@ -60,13 +62,14 @@ def test_attacks_are_recorded_in_order_until_the_time_is_over(published, learned
     assert f"than the files as they are: {share} of what" in lines[-1]
   else:
     assert f"{strongest['attack']}, gives back {share}" in lines[-1]
-  assert lines[-2].startswith(f"The latest verdict about {published}: ")
+  sentences = [line for line in lines if not line.startswith("  ")]  # without notes of a verdict
+  assert sentences[-2].startswith(f"The latest verdict about {published}: ")
   assert "JPEG at quality 90" in (folder / "page" / "index.html").read_text()
   assert all(row["pictures"] == 4 and row["chance"] == 0 for row in rows)
   assert all(row["interval"][0] <= row["published"] <= row["interval"][1] for row in rows)
   assert lines[0].startswith("Nothing: ")
-  assert not audit.audit(published, None, None, None, 1e-9, -1.0, None, lines.append)
-  assert "The time is over; not tried: JPEG at quality 90." in lines
+  assert not audit.audit(published, None, None, None, 1e-9, -1.0, None)
+  assert "The time is over; not tried: JPEG at quality 90." in said()
   assert len((folder / "audits.jsonl").read_text().splitlines()) == 3
 
 
@@ -83,7 +86,7 @@ def attempts(monkeypatch):
   """Replaces the audit of one folder: the name of the folder says how it ends."""
   found = []
 
-  def attempt(out, key, passphrase, photos, seconds, threshold, weights, say):
+  def attempt(out, key, passphrase, photos, seconds, threshold, weights):
     found.append((out.name, seconds))
     if out.name == "lost":
       raise UserError("There is no key.")
@@ -93,49 +96,47 @@ def attempts(monkeypatch):
   return found
 
 
-def test_all_protected_folders_are_audited_and_share_the_time(tmp_path, attempts):
+def test_all_protected_folders_are_audited_and_share_the_time(tmp_path, attempts, said):
   made(tmp_path, "year/first", "second", ".hidden")
   (tmp_path / "second" / "inner.private").mkdir()  # a class of pictures
-  lines = []
-  assert audit.audit_all(tmp_path, None, 3600, 75.0, lines.append)
+  assert audit.audit_all(tmp_path, None, 3600, 75.0)
   assert [name for name, _ in attempts] == ["second", "first"]
   (first, second) = (seconds for _, seconds in attempts)
   assert 1790 < first <= 1800 < second <= 3600
-  assert lines[-1] == "2 of 2 protected folders were audited."
+  assert said()[-1] == "2 of 2 protected folders were audited."
 
 
-def test_one_folder_that_fell_or_failed_does_not_stop_the_others(tmp_path, attempts):
-  lines = []
+def test_one_folder_that_fell_or_failed_does_not_stop_the_others(tmp_path, attempts, said):
   made(tmp_path / "one", "fallen", "lost", "sound")
-  assert not audit.audit_all(tmp_path / "one", None, None, 40.0, lines.append)
+  assert not audit.audit_all(tmp_path / "one", None, None, 40.0)
+  lines = said()
   assert [name for name, _ in attempts] == ["fallen", "lost", "sound"]
   assert lines[-1] == f"Attacks give back more than 40 % in {tmp_path / 'one' / 'fallen'}."
   assert lines[-2].startswith("1 folders were not audited")
   made(tmp_path / "two", "lost", "sound")
   with pytest.raises(UserError, match=r"1 folders were not audited, for .*lost\."):
-    audit.audit_all(tmp_path / "two", None, None, 75.0, lines.append)
+    audit.audit_all(tmp_path / "two", None, None, 75.0)
   (tmp_path / "three").mkdir()
   with pytest.raises(UserError, match="There is no protected folder"):
-    audit.audit_all(tmp_path / "three", None, None, 75.0, lines.append)
+    audit.audit_all(tmp_path / "three", None, None, 75.0)
 
 
-def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do():
+def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do(said):
   values = ((private.UNTOUCHED, 0.2, "2026-10-01"), ("blurring", 0.4, "2026-10-01"))
   values += ((private.UNTOUCHED, 0.5, "2026-11-01"), ("JPEG at quality 75", 0.8, "2026-11-01"))
   rows = [
     {"attack": attack, "share": share, "date": date, "advice": f"do this against {attack}"}
     for attack, share, date in values
   ]
-  lines = []
-  assert not audit._concluded(private.by_audit(rows), 75.0, lines.append)
-  assert lines == [
+  assert not audit._concluded(private.by_audit(rows), 75.0)
+  assert said() == [
     "The strongest attack, JPEG at quality 75, gives back 80 % of what the originals teach: NOT "
     "protected. On 2026-10-01 it was 40 %.",
     "That is more than 75 %. What to do next: do this against JPEG at quality 75.",
   ]
-  assert audit._concluded(private.by_audit(rows[:2]), 75.0, lines.append)
-  assert audit._concluded(private.by_audit(rows[:1]), 75.0, lines.append)
-  assert lines[-1] == (
+  assert audit._concluded(private.by_audit(rows[:2]), 75.0)
+  assert audit._concluded(private.by_audit(rows[:1]), 75.0)
+  assert said()[-1] == (
     "No attack gives back more than the files as they are: 20 % of what the originals teach, "
     "protected."
   )
@@ -173,17 +174,16 @@ def test_advice_depends_on_what_was_chosen(strength, side, gray, recompressed, j
 def test_originals_that_moved_are_asked_for(published, photos):
   moved = photos.rename(photos.with_name("elsewhere"))
   with pytest.raises(UserError, match="name that folder with --photos"):
-    audit.audit(published, None, None, None, None, 75.0, None, lambda line: None)
+    audit.audit(published, None, None, None, None, 75.0, None)
   (moved / "a" / "00.png").unlink()
-  lines = []
   with pytest.raises(UserError, match="There is no key"):
-    verify.verify(moved, None, None, moved, False, None, lines.append)
+    verify.verify(moved, None, None, moved, False, None)
 
 
 @pytest.mark.slow
 def test_the_same_pictures_are_held_out_in_whatever_order_the_key_has_them(published, monkeypatch):
   def held_out():
-    with published_pairs.opened(published, None, None, None, print) as pairs:
+    with published_pairs.opened(published, None, None, None) as pairs:
       names = [entry.name for entry in pairs.folders.entries]
       return [name for name, out in zip(names, pairs.held_out, strict=True) if out]
 
@@ -196,7 +196,7 @@ def test_the_same_pictures_are_held_out_in_whatever_order_the_key_has_them(publi
 @pytest.mark.slow
 def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, photos):
   def complete():
-    with published_pairs.opened(published, None, None, None, print) as pairs:
+    with published_pairs.opened(published, None, None, None) as pairs:
       return pairs.complete
 
   assert complete()
@@ -211,9 +211,9 @@ def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, ph
 
 
 @pytest.mark.slow
-def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
+def test_verification_tells_every_victim_and_pipeline(published, monkeypatch, said):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
-  seen, lines = [], []
+  seen = []
 
   def train(learned, tested, seed):
     seen.append((len(learned[0]), len(tested[0])))
@@ -221,7 +221,8 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
 
   monkeypatch.setattr(torch_victim, "require", lambda: None)
   monkeypatch.setattr(torch_victim, "train", train)
-  found = verify.verify(published, None, None, None, True, None, lines.append)
+  found = verify.verify(published, None, None, None, True, None)
+  lines = said()
   assert found.judgement in JUDGEMENTS
   assert sum("sees the centre" in line for line in lines) == 3
   assert seen == 4 * [(16, 4)]
@@ -237,10 +238,10 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch):
 
 
 @pytest.mark.slow
-def test_interrupted_verification_trains_no_victim_twice(published, monkeypatch):
+def test_interrupted_verification_trains_no_victim_twice(published, monkeypatch, said):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
-  whole, lines, trained = [], [], []
-  verify.verify(published, None, None, None, False, None, whole.append)
+  verify.verify(published, None, None, None, False, None)
+  whole, trained = said(), []
   train = victims.train
 
   def counted(*args, **kwargs):
@@ -252,11 +253,14 @@ def test_interrupted_verification_trains_no_victim_twice(published, monkeypatch)
       raise KeyboardInterrupt
 
   monkeypatch.setattr(victims, "train", counted)
-  with pytest.raises(KeyboardInterrupt):
-    verify.verify(published, None, None, None, False, None, stop)
+  with monkeypatch.context() as patch:
+    patch.setattr(verify, "say", stop)
+    with pytest.raises(KeyboardInterrupt):
+      verify.verify(published, None, None, None, False, None)
   before = len(trained)
-  verify.verify(published, None, None, None, False, None, lines.append)
-  assert lines == whole
+  said()
+  verify.verify(published, None, None, None, False, None)
+  assert said() == whole
   assert len(trained) == 2 * 2 * 2  # pipelines, sets of pictures, victims
   assert 0 < before < len(trained)
   assert not private.Private(private.path_of(published)).verifying.exists()
@@ -272,24 +276,24 @@ def weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_pairs_and_pretrained_weights_are_attacks(published, learned, weights, monkeypatch):
+def test_pairs_and_pretrained_weights_are_attacks(published, learned, weights, monkeypatch, said):
   chosen = [audit.ATTACKS[0], *(a for a in audit.ATTACKS if a.pairs or a.pretrained)]
   monkeypatch.setattr(audit, "ATTACKS", tuple(chosen))
-  seen, lines = [], []
+  seen = []
 
   def restored(images, protected, originals, seed):
     seen.append((len(images), len(protected), np.abs(protected.astype(int) - originals).max()))
     return images
 
   monkeypatch.setattr(audit.purification, "restored", restored)
-  audit.audit(published, None, None, None, None, 1e6, weights, lines.append)
+  audit.audit(published, None, None, None, None, 1e6, weights)
   assert [(learned, known) for learned, known, _ in seen] == [(16, 2)]
   assert 0 < seen[0][2] <= 8
   rows = (private.path_of(published) / "audits.jsonl").read_text().splitlines()
   assert [json.loads(row)["pictures"] for row in rows] == [4, 4, 2]
   assert json.loads(rows[1])["attack"] == "starting from pretrained weights"
   # The network that undoes takes far longer than the linear victim, however few the pictures.
-  assert any(line.startswith("Trying undoing by a network that has seen") for line in lines)
+  assert any(line.startswith("Trying undoing by a network that has seen") for line in said())
 
 
 @pytest.mark.slow
@@ -304,7 +308,7 @@ def test_what_repeats_is_subtracted_only_from_patterns(
       image = Image.fromarray(pixels[..., 0] if gray else pixels)
       image.save(tmp_path / "photos" / label / f"{index}.png")
   request = Request(tmp_path / "photos", tmp_path / "out", seed=1)
-  protect.protect(request, lambda question: None, lambda line: None)
+  protect.protect(request, lambda question: None)
   chosen = [audit.ATTACKS[0], *(attack for attack in audit.ATTACKS if attack.repeats)]
   monkeypatch.setattr(audit, "ATTACKS", tuple(chosen))
   tried, rows_of = [], audit.proof.rows_of
@@ -314,20 +318,19 @@ def test_what_repeats_is_subtracted_only_from_patterns(
     return rows_of(*arguments, defences=defences)
 
   monkeypatch.setattr(audit.proof, "rows_of", rows)
-  audit.audit(tmp_path / "out", None, None, None, None, 1e6, None, lambda line: None)
+  audit.audit(tmp_path / "out", None, None, None, None, 1e6, None)
   assert [name for name in tried if name != "none"] == ([defence] if defence else [])
 
 
 @pytest.mark.slow
-def test_verification_trains_from_weights_too(published, weights, monkeypatch):
+def test_verification_trains_from_weights_too(published, weights, monkeypatch, said):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE,))
   with private.opened(published) as store:
     other = store.source  # a small CNN, while the victims are linear
   with pytest.raises(UserError, match="pretrain linear of width 1 on images of 8 pixels"):
-    verify.verify(published, None, None, None, False, other, lambda line: None)
-  lines = []
-  verify.verify(published, None, None, None, False, weights, lines.append)
-  assert sum("from pretrained weights, for" in line for line in lines) == 2
+    verify.verify(published, None, None, None, False, other)
+  verify.verify(published, None, None, None, False, weights)
+  assert sum("from pretrained weights, for" in line for line in said()) == 2
 
 
 def test_attacks_name_known_pipelines_and_defences():

@@ -73,7 +73,7 @@ def test_an_estimate_grows_with_epochs_and_pixels(tmp_path, quick_compiler, monk
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch):
+def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch, said):
   out = tmp_path / "out"
   hours = estimate.Estimate(3600.0, 3600.0, 60.0, 60.0, 2e9)
   monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
@@ -84,13 +84,11 @@ def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch)
     raise UserError(question)
 
   toy(photos, "a", 1, start=10)
-  lines = []
   with pytest.raises(UserError, match=r"Add 1 picture to .*out\?"):
-    protect.protect(Request(photos, out), refuse, lines.append)
-  assert lines[-1].startswith(
-    "1 new picture, and the test of all 21: Making the perturbation takes"
-  )
-  assert "the test about 63 minutes" in lines[-1]
+    protect.protect(Request(photos, out), refuse)
+  line = said()[-1]
+  assert line.startswith("1 new picture, and the test of all 21: Making the perturbation takes")
+  assert "the test about 63 minutes" in line
   assert files(out) == before
   (photos / "a" / "10.png").unlink()
-  protect.protect(Request(photos, out), refuse, lines.append)  # nothing is added
+  protect.protect(Request(photos, out), refuse)  # nothing is added

@@ -54,12 +54,11 @@ def secret(tmp_path):
     ({"a_new": 1, "a_newer": 1}, {"a/x.png": "a/new.png"}),
   ],
 )
-def test_renamed_pictures_are_found(secret, there, moves):
+def test_renamed_pictures_are_found(secret, there, moves, said):
   pictures = loaded(**there)
   assert {entry.name: path for entry, path in known.renamed(pictures, secret)} == moves
-  said = []
-  known.rename(pictures, secret, said.append)
-  assert bool(said) == bool(moves)
+  known.rename(pictures, secret)
+  assert bool(said()) == bool(moves)
   published = {entry.published: entry.name for entry in secret.entries}
   assert published == {"a/x.png": "a/x.png", "a/y.png": "a/y.png", "b/z.png": "b/z.png"} | moves
 
@@ -92,7 +91,7 @@ def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
   assert "new: 0." in said
   assert "No longer" not in said
   assert (files(out), found) == (before, first)
-  with published.opened(out, None, None, None, lambda line: None) as pairs:
+  with published.opened(out, None, None, None) as pairs:
     assert pairs.complete
   (photos / "a" / "03.png").rename(photos / "bbb" / "moved.png")
   shutil.copy(photos / "a" / "04.png", photos / "a" / "copy.png")
@@ -104,38 +103,42 @@ def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
   assert after.keys() - before.keys() == {f"bbb/moved.{suffix}", f"a/copy.{suffix}"}
   assert after[f"bbb/moved.{suffix}"] == before[f"a/03.{suffix}"]
   assert after[f"a/copy.{suffix}"] == before[f"a/04.{suffix}"]
-  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  assert restore(out, tmp_path / "back", None, None)
 
 
-def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret):
-  there, said = loaded(c_x=1, c_y=2, c_new=9), []
+def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret, said):
+  there = loaded(c_x=1, c_y=2, c_new=9)
   found = Survey("photos", there.pictures, (), (), ())
-  omitted.lines(found, there, ("a", "b"), said.append, secret.entries)
-  assert said[0].startswith("NOT published, because the class is new (c): 3 pictures. Protect")
-  assert said[1:] == [
+  omitted.lines(found, there, ("a", "b"), secret.entries)
+  first, *others = said()
+  assert first.startswith("NOT published, because the class is new (c): 3 pictures. Protect")
+  assert others == [
+    *(f"  {picture.path}" for picture in there.pictures),
     "2 pictures of these had another class when published (a): name it so again, because another "
-    "OUT would give them a second perturbation."
+    "OUT would give them a second perturbation.",
   ]
-  said.clear()
-  omitted.lines(found, there.take([2]), ("a", "b"), said.append, secret.entries)
-  assert len(said) == 1
-  said.clear()
-  omitted.lines(found, there.take([0]), ("a", "b"), said.append, secret.entries)
-  assert len(said) == 2
-  assert "another OUT" not in said[0]  # which would give them a second perturbation
+  omitted.lines(found, there.take([2]), ("a", "b"), secret.entries)
+  assert len(said()) == 2  # the sentence and the picture
+  omitted.lines(found, there.take([0]), ("a", "b"), secret.entries)
+  lines = said()
+  assert len(lines) == 3
+  assert "another OUT" not in lines[0]  # which would give them a second perturbation
 
 
-def test_keys_in_folders_tell_which_pictures_they_know(secret, tmp_path):
+def test_keys_in_folders_tell_which_pictures_they_know(secret, tmp_path, said):
   (tmp_path / "broken.key").write_bytes(b"miue-jax")
-  said = []
   folders = [tmp_path, tmp_path / "missing"]
-  known.tell_protected(loaded(a_x=1, c_new=9, b_y=3), folders, None, said.append, " Beware.")
+  known.tell_protected(loaded(a_x=1, c_new=9, b_y=3), folders, None, " Beware.")
   place = tmp_path / "out.key"
-  assert said == [f"Protected already with the key {place}: 2 pictures (a/x.png, b/y.png). Beware."]
+  assert said() == [
+    f"Protected already with the key {place}: 2 pictures (a/x.png, b/y.png). Beware."
+  ]
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_second_protection_elsewhere_names_what_is_protected_already(photos, tmp_path):
+def test_a_second_protection_elsewhere_names_what_is_protected_already(
+  photos, tmp_path, monkeypatch
+):
   path = "a/00.png"
   source = digest(decode.read(photos / path).channels)
   with Key.create(tmp_path / "first.key", {}) as made:
@@ -148,8 +151,9 @@ def test_a_second_protection_elsewhere_names_what_is_protected_already(photos, t
     if line.startswith("Protected already"):
       raise KeyboardInterrupt
 
+  monkeypatch.setattr(known, "say", say)
   with pytest.raises(KeyboardInterrupt):
-    protect.protect(Request(photos, tmp_path / "elsewhere" / "out", seed=1), print, say)
+    protect.protect(Request(photos, tmp_path / "elsewhere" / "out", seed=1), print)
   assert lines[-1] == (
     f"Protected already with the key {tmp_path / 'first.key'}: 1 picture (a/00.png). Publish one "
     "version of each only, because whoever has two can average them."

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import protections
 import pytest
 from PIL import Image
 from toy_pictures import toy
@@ -15,21 +16,15 @@ from miue_jax.owner.request import Request
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def run(photos, out):
-  lines = []
-  protect.protect(Request(photos, out, seed=1), lines.append, lines.append)
-  return "\n".join(lines)
-
-
 def names_in(folder):
   return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
 
 
 @pytest.mark.slow
 def test_a_new_class_is_left_out_by_name(photos, tmp_path):
-  run(photos, tmp_path / "out")
+  protections.run(photos, tmp_path / "out")
   toy(photos, "cc", 8)
-  said = run(photos, tmp_path / "out")
+  _, said = protections.run(photos, tmp_path / "out")
   assert "NOT published, because the class is new (cc): 8 pictures." in said
   page = (tmp_path / "out.private" / "page" / "index.html").read_text()
   for number in range(8):
@@ -38,21 +33,20 @@ def test_a_new_class_is_left_out_by_name(photos, tmp_path):
   assert not (tmp_path / "out" / "cc").exists()
 
 
-def test_all_that_is_left_out_is_in_a_file_before_the_work(photos, tmp_path, monkeypatch):
+def test_all_that_is_left_out_is_in_a_file_before_the_work(photos, tmp_path, monkeypatch, capsys):
   for number in range(120):
     (photos / "a" / f"{number}.txt").touch()
   (photos / "a" / "x\n.png").touch()
   whole = (photos / "bbb" / "04.png").read_bytes()
   (photos / "bbb" / "04.png").write_bytes(whole[: len(whole) // 2])
-  lines = []
 
   def begun(*arguments):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(protect.generate, "first", begun)
   with pytest.raises(KeyboardInterrupt):
-    protect.protect(Request(photos, tmp_path / "out", seed=1), lines.append, lines.append)
-  said, path = "\n".join(lines), tmp_path / "out.private" / "left_out.txt"
+    protect.protect(Request(photos, tmp_path / "out", seed=1), print)
+  said, path = capsys.readouterr().out, tmp_path / "out.private" / "left_out.txt"
   assert said.count(".txt: no picture (.txt)\n") == 100
   assert "  and 21 more\n" in said  # notes.txt, too
   assert f"All that is left out is named in {path}." in said

@@ -9,45 +9,48 @@ from miue_jax.owner import choose, estimate, plan, private
 from miue_jax.settings.errors import UserError
 
 
-def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, monkeypatch):
+def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, monkeypatch, said):
   hours = estimate.Estimate(3600.0, 1800.0, compiling=600.0, files=1200.0, memory=2e9)
   monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, photos, "NOT protected", "It learns.", "Add pictures.")
-  lines = []
-  plan.plan(photos, None, None, 0, 100.0, 0.30, lines.append)
+  plan.plan(photos, None, None, 0, 100.0, 0.30)
+  lines = said()
   assert any(line.startswith("Protecting takes about 2 hours. ") for line in lines)
-  energy, verdict = lines[-2:]
+  energy, *verdict = lines[-3:]
   assert energy.startswith("At 100 watts, that is 200 watt-hours of energy and cost 0.06;")
-  assert verdict == (
-    f"The latest verdict about {tmp_path / 'out'}: NOT protected. It learns.\n  Add pictures."
-  )
+  assert verdict == [
+    f"The latest verdict about {tmp_path / 'out'}: NOT protected. It learns.",
+    "  Add pictures.",
+  ]
 
 
-def test_a_plan_warns_of_larger_pictures_beforehand(quick, tmp_path, monkeypatch):
+def test_a_plan_warns_of_larger_pictures_beforehand(quick, tmp_path, monkeypatch, said):
   for name in ("a", "bbb"):
     toy_pictures.toy(tmp_path / "photos", name, 4)
-  lines = []
   monkeypatch.setattr(choose, "SMALL_SIDE", 19)  # the toy pictures have 20 pixels
-  plan.plan(tmp_path / "photos", None, None, 0, 100.0, None, lines.append)
+  plan.plan(tmp_path / "photos", None, None, 0, 100.0, None)
+  lines = said()
   assert lines.index(choose.LARGER) < lines.index("Measuring how long this machine takes ...")
 
 
-def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path):
+def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path, said):
   toy_pictures.toy(tmp_path, "loose", 12)
-  lines = []
-  plan.plan(tmp_path / "loose", None, None, 3, 100.0, None, lines.append)
-  assert "'group 1' has only 4 pictures" in lines[1]
+  plan.plan(tmp_path / "loose", None, None, 3, 100.0, None)
+  found, advice, *_ = said()
+  assert found.startswith("12 pictures without classes")
+  assert "'group 1' has only 4 pictures" in advice
   with pytest.raises(UserError, match="12 pictures are too few, make fewer groups"):
-    plan.plan(tmp_path / "loose", None, None, 7, 100.0, None, lines.append)
+    plan.plan(tmp_path / "loose", None, None, 7, 100.0, None)
 
 
-def test_an_archive_is_planned_like_a_folder(quick, tmp_path):
+def test_an_archive_is_planned_like_a_folder(quick, tmp_path, said):
   images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
-  path, lines = tmp_path / "toy.npz", []
+  path = tmp_path / "toy.npz"
   np.savez(path, x_train=images, y_train=np.arange(20) % 2)
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, store.rows / "toy.npz", "protected", "Nothing is learned.")
-  plan.plan(path, None, None, 0, 100.0, None, lines.append)
+  plan.plan(path, None, None, 0, 100.0, None)
+  lines = said()
   assert "20 pictures in 2 classes:" in lines[0]
   assert lines[-1] == f"The latest verdict about {tmp_path / 'out'}: Protected. Nothing is learned."

@@ -39,31 +39,29 @@ def test_two_commands_do_not_work_on_one_folder(tmp_path):
     other.join()
 
 
-def test_the_verdict_about_pictures_is_found_next_to_them(tmp_path):
+def test_the_verdict_about_pictures_is_found_next_to_them(tmp_path, said):
   for name, photos in (("out", "photos"), ("other", "elsewhere")):
     store = private.Private(private.path_of(tmp_path / name))
     private_folder.write(store, tmp_path / photos, "partly protected", f"About {name}.", "Do this.")
   (tmp_path / "damaged.private").mkdir()
   (tmp_path / "damaged.private" / "page.json").write_text("{")
-  lines = []
-  private.repeat_about(tmp_path / "photos", lines.append)
-  text = f"The latest verdict about {tmp_path / 'out'}: Partly protected. About out.\n  Do this."
-  assert lines == [text]
-  private.repeat_about(tmp_path / "nowhere" / "photos", lines.append)
-  assert lines == [text]
+  private.repeat_about(tmp_path / "photos")
+  text = f"The latest verdict about {tmp_path / 'out'}: Partly protected. About out."
+  assert said() == [text, "  Do this."]
+  private.repeat_about(tmp_path / "nowhere" / "photos")
+  assert said() == []
 
 
-def test_the_verdict_about_a_part_is_found_next_to_the_key(tmp_path):
+def test_the_verdict_about_a_part_is_found_next_to_the_key(tmp_path, said):
   store = private.Private(private.path_of(tmp_path / "keys" / "out"))
   store.root.parent.mkdir()
   private_folder.write(store, tmp_path / "photos", "partly protected", "It was.")
-  lines = []
-  private.repeat(tmp_path / "part", lines.append)
-  private.repeat(tmp_path / "part", lines.append, tmp_path / "keys" / "other.key")
-  assert lines == []
-  private.repeat(tmp_path / "part", lines.append, tmp_path / "keys" / "out.key")
+  private.repeat(tmp_path / "part")
+  private.repeat(tmp_path / "part", tmp_path / "keys" / "other.key")
+  assert said() == []
+  private.repeat(tmp_path / "part", tmp_path / "keys" / "out.key")
   whole = tmp_path / "keys" / "out"
-  assert lines == [f"The latest verdict about {whole}: Partly protected. It was."]
+  assert said() == [f"The latest verdict about {whole}: Partly protected. It was."]
 
 
 def test_rounds_are_found_by_their_originals(tmp_path):
@@ -94,6 +92,6 @@ def test_a_missing_folder_is_called_missing(tmp_path):
   (tmp_path / "out.private").mkdir()
   with (
     pytest.raises(UserError, match=r"There is no folder .*out: put the published pictures back"),
-    published.opened(out, None, None, None, print),
+    published.opened(out, None, None, None),
   ):
     pass

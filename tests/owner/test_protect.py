@@ -45,7 +45,7 @@ def test_all_pictures_are_published_within_the_budget_and_restored(photos, tmp_p
   assert "a/broken.jpg" in page
   assert page.count("data:image/png") == 6
   assert stat.S_IMODE(os.stat(tmp_path / "out.key").st_mode) == 0o600
-  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  assert restore(out, tmp_path / "back", None, None)
   for name in files(out):
     assert (pixels(tmp_path / "back" / name) == pixels(photos / name)).all()
 
@@ -118,7 +118,7 @@ def test_gray_pictures_of_a_class_get_one_pattern_and_so_do_new_ones(tmp_path, m
   run(photos, out)
   assert {name: files(out)[name] for name in before} == before
   assert (change("a/09.png") == change("a/00.png")).all()
-  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  assert restore(out, tmp_path / "back", None, None)
   for name in files(out):
     original, public, back = (pixels(root / name) for root in (photos, out, tmp_path / "back"))
     assert public.shape == original.shape
@@ -144,16 +144,15 @@ def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
   assert str(photos).encode() not in b"".join(files(tmp_path / "out").values())
 
 
-def test_too_little_time_is_said_before_the_work(photos, tmp_path):
-  lines = []
+def test_too_little_time_is_said_before_the_work(photos, tmp_path, said):
 
   def refuse(question):
     raise UserError(question)
 
   request = Request(photos, tmp_path / "out", seconds=1.0)
   with pytest.raises(UserError, match="Protect 20 pictures"):
-    protect.protect(request, refuse, lines.append)
-  assert re.fullmatch("Together that is .* minutes?: more than --time, even .*", lines[-1])
+    protect.protect(request, refuse)
+  assert re.fullmatch("Together that is .* minutes?: more than --time, even .*", said()[-1])
   assert not (tmp_path / "out.key").exists()
 
 
@@ -225,7 +224,7 @@ def test_what_stops_a_protection(photos, tmp_path):
   with pytest.raises(UserError, match=r"other\.key does not belong to"):
     run(photos, out, key=other)
   with pytest.raises(UserError, match=r"other\.key does not belong to"):
-    audit.audit(out, other, None, None, None, 75.0, None, print)
+    audit.audit(out, other, None, None, None, 75.0, None)
   (tmp_path / "out.key").unlink()
   photos.rename(tmp_path / "elsewhere")
   (out / "a" / "stranger.png").write_bytes((out / "a" / "00.png").read_bytes())
@@ -301,7 +300,7 @@ def test_lost_jpegs_are_made_again_beside_new_pictures(photos, tmp_path):
   toy(photos, "a", 1, start=10)
   run(photos, out, format="jpeg")
   assert files(out).keys() == before.keys() | {"a/10.jpg"}
-  assert restore(out, tmp_path / "back", None, None, lambda line: None)
+  assert restore(out, tmp_path / "back", None, None)
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Tests that an archive is protected as its images are, and comes back bit for bit."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 
@@ -26,10 +29,10 @@ def toy(path, shape=(12, 14), more=0):
 
 
 def run(path, out, **changes):
-  lines = []
   request = Request(path, out, **{"seed": 1} | changes)
-  protect_archive.protect_archive(request, lines.append, lines.append)
-  return "\n".join(lines)
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    protect_archive.protect_archive(request, print)
+  return printed.getvalue()
 
 
 def read(path):
@@ -38,9 +41,9 @@ def read(path):
 
 
 def back(out, folder, key=None):
-  lines = []
-  whole = restore(out, folder, key, None, lines.append)
-  return whole, "\n".join(lines)
+  with contextlib.redirect_stdout(io.StringIO()) as printed:
+    whole = restore(out, folder, key, None)
+  return whole, printed.getvalue()
 
 
 @pytest.mark.slow
@@ -135,7 +138,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   toy(tmp_path / "toy.npz")
   out = tmp_path / "out"
   run(tmp_path / "toy.npz", out)
-  with published.opened(out, None, None, None, print) as pairs:
+  with published.opened(out, None, None, None) as pairs:
     assert len(pairs.folders.entries) == 26
     originals, changed = pairs.sets("the whole picture")
   assert (originals != changed).any(axis=(1, 2, 3)).all()
@@ -143,7 +146,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
   with pytest.raises(UserError, match=r"belongs to other pictures than other\.npz"):
     run(tmp_path / "other.npz", out)
   with pytest.raises(UserError, match="is that of an archive"):
-    protect.protect(Request(tmp_path / "photos", out), print, print)
+    protect.protect(Request(tmp_path / "photos", out), print)
   rows = private.Private(private.path_of(out)).rows / "toy.npz"
   (rows / "val" / "0" / "strange.png").write_bytes(b"junk")
   (tmp_path / "other.npz").rename(tmp_path / "toy.npz")
@@ -164,7 +167,7 @@ def test_no_copy_of_the_originals_is_left_after_a_no(tmp_path, kept):
 
   request = Request(tmp_path / "toy.npz", tmp_path / "out")
   with pytest.raises(SystemExit, match="Protect 26 pictures"):
-    protect_archive.protect_archive(request, refuse, print)
+    protect_archive.protect_archive(request, refuse)
   left = {"toy.npz"} | ({"out.private", "out.private/notes.txt"} if kept else set())
   assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == left
 

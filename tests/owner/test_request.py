@@ -84,13 +84,13 @@ def test_the_root_is_no_folder_of_pictures():
 
 def test_originals_are_not_restored_into_the_published_folder(folder):
   with pytest.raises(UserError, match="choose a folder outside of it"):
-    restore.restore(folder / "public", folder / "public" / "originals", None, None, print)
+    restore.restore(folder / "public", folder / "public" / "originals", None, None)
 
 
 def test_a_link_to_itself_is_refused_where_it_is_read(folder):
   (folder / "loop").symlink_to("loop")
   check_places(Request(folder / "loop", folder / "new"))
   with pytest.raises(UserError, match="leads to itself"):
-    protect.protect(Request(folder / "loop", folder / "new"), print, print)
+    protect.protect(Request(folder / "loop", folder / "new"), print)
   with pytest.raises(UserError, match="leads to itself"):
-    protect.protect(Request(folder / "photos", folder / "loop"), print, print)
+    protect.protect(Request(folder / "photos", folder / "loop"), print)

@@ -31,44 +31,42 @@ def place(tmp_path, monkeypatch):
   return tmp_path
 
 
-def test_a_wrong_key_is_called_wrong_and_repeats_no_verdict(place):
-  lines = []
-  assert not restore(place / "out", place / "back", place / "other.key", None, lines.append)
-  (said,) = lines
-  assert said.startswith("Nothing was restored: the key ")
-  assert "knows none of 3 pictures in" in said
-  assert "Give the key that was made with them" in said
+def test_a_wrong_key_is_called_wrong_and_repeats_no_verdict(place, said):
+  assert not restore(place / "out", place / "back", place / "other.key", None)
+  (line,) = said()
+  assert line.startswith("Nothing was restored: the key ")
+  assert "knows none of 3 pictures in" in line
+  assert "Give the key that was made with them" in line
 
 
-def test_a_wrong_key_writes_no_archive(place):
+def test_a_wrong_key_writes_no_archive(place, said):
   images, labels = np.zeros((4, 5, 6), np.uint8), np.array([0, 1, 0, 1])
   np.savez(place / "out" / "x.npz", x_train=images, y_train=labels)
-  lines = []
-  assert not restore(place / "out" / "x.npz", place / "back", place / "out.key", None, lines.append)
-  assert "knows none of 4 images in" in lines[0]
+  assert not restore(place / "out" / "x.npz", place / "back", place / "out.key", None)
+  assert "knows none of 4 images in" in said()[0]
   assert not (place / "back").exists()
 
 
 def test_a_file_is_refused_before_its_key_is_looked_for(place):
   with pytest.raises(UserError, match=r"out\.key is neither a folder nor an archive"):
-    restore(place / "out.key", place / "back", None, None, print)
+    restore(place / "out.key", place / "back", None, None)
 
 
 def test_a_class_alone_comes_back_under_its_own_names(place):
-  assert restore(place / "out" / "b", place / "back", place / "out.key", None, print)
+  assert restore(place / "out" / "b", place / "back", place / "out.key", None)
   found = [path.relative_to(place / "back").as_posix() for path in (place / "back").rglob("*.png")]
   assert sorted(found) == ["b/2.png", "b/copy.png"]
 
 
-def test_a_picture_that_is_in_the_way_is_not_called_missing(place):
+def test_a_picture_that_is_in_the_way_is_not_called_missing(place, said):
   shutil.copytree(place / "photos" / "a", place / "back" / "b")
   (place / "back" / "b" / "1.png").rename(place / "back" / "b" / "2.png")
-  lines = []
-  assert not restore(place / "out" / "b", place / "back", place / "out.key", None, lines.append)
+  assert not restore(place / "out" / "b", place / "back", place / "out.key", None)
+  lines = said()
   assert any(line.endswith("b/2.png exists and is another picture") for line in lines)
   assert lines[-2:] == ["Known to the key, but not found: 1 picture:", "  a/1.png"]
 
 
 def test_originals_are_not_restored_among_the_published_files(place):
   with pytest.raises(UserError, match=r"out is the folder of published pictures: choose a folder"):
-    restore(place / "out", place / "a" / ".." / "out", None, None, print)
+    restore(place / "out", place / "a" / ".." / "out", None, None)
