@@ -53,6 +53,27 @@ def labels(value: Any, count: int, what: str) -> np.ndarray:
   return array.reshape(-1).astype(np.int32)
 
 
+def class_names(labels: np.ndarray, what: str) -> tuple[str, ...]:
+  """Returns the names of the classes 0, 1, 2, ... up to the largest label.
+
+  Args:
+    labels: Integer labels, at least 0.
+    what: Subject of the error message.
+
+  Raises:
+    UserError: A class below the largest label has no image.
+  """
+  largest = int(labels.max(initial=0))
+  # No list is as long as a large label, such as the number of a patient.
+  gaps = np.setdiff1d(np.arange(min(largest, len(labels))), labels)
+  if gaps.size:
+    raise UserError(
+      f"{what} has no training image of class {gaps[0]} but has label {largest}: number the "
+      "classes 0, 1, 2, ... without gaps."
+    )
+  return tuple(map(str, range(largest + 1)))
+
+
 def _image_remedy(array: np.ndarray) -> str:
   """Returns the end of a message, which says how to convert images that people often have."""
   steps = "images"

@@ -98,12 +98,7 @@ def _class_names(
   path: str | os.PathLike, archive: archives.Archive, labels: np.ndarray
 ) -> tuple[str, ...]:
   if "class_names" not in archive:
-    if (gaps := np.setdiff1d(np.arange(len(labels)), labels)).size and gaps[0] < labels.max():
-      raise UserError(
-        f"{path} has no training image of class {gaps[0]} but has label {labels.max()}: number the "
-        "classes 0, 1, 2, ... without gaps, or add class_names."
-      )
-    return tuple(str(label) for label in range(labels.max() + 1))
+    return arrays.class_names(labels, str(path))
   names = archive["class_names"]
   if names.ndim != 1 or names.dtype.kind != "U" or len(np.unique(names)) != len(names):
     raise UserError(f"class_names of {path} must be a one-dimensional array of distinct strings.")

@@ -6,6 +6,8 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from miue_jax import defences as known_defences
 from miue_jax.artefact.poison import Poison
 from miue_jax.data import arrays
@@ -69,7 +71,7 @@ def protect(
   """
   pixels = arrays.images(images, "Images")
   classes = arrays.labels(labels, len(pixels), "Labels")
-  names = tuple(map(str, range(int(classes.max(initial=0)) + 1)))
+  names = arrays.class_names(classes, _NAME)
   dataset = checked(Dataset(_NAME, Split(Images(pixels), classes), None, names))
   if epsilon is not None:
     changes["epsilon"] = epsilon
@@ -199,8 +201,8 @@ def _datasets(images: Any, labels: Any, test: Any) -> dict[str, Dataset]:
   for name, value in images.items():
     pixels = arrays.images(value, f"Images {name!r}")
     splits[name] = Split(Images(pixels), arrays.labels(labels, len(pixels), "Training labels"))
-  largest = max(int(y.max(initial=0)) for y in (y_test, *(s.labels for s in splits.values())))
-  names = tuple(map(str, range(largest + 1)))
+  # All sets have the same labels.
+  names = arrays.class_names(np.concatenate([next(iter(splits.values())).labels, y_test]), _NAME)
   return {name: checked(Dataset(name, split, tested, names)) for name, split in splits.items()}
 
 

@@ -202,6 +202,7 @@ def replaced(arrays, **changes):
     ({"labels": lambda y: y == 1}, r"bool of .*labels.astype\(int\)"),
     ({"labels": lambda y: y - 1}, "-1 to 0: number the classes"),
     ({"labels": lambda y: 0 * y}, "1.* of clean has 0 training"),
+    ({"test": lambda t: (t[0], t[1] * 10**9)}, "no training image of class 2 but has label 10"),
     ({"test": lambda t: t[0]}, "must be a pair of arrays"),
     ({"test": lambda t: (t[0] / 255, t[1])}, "Test images must be uint8"),
     ({"test": lambda t: (t[0], t[1][:3])}, "Test labels must be 16 integers"),

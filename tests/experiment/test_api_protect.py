@@ -128,6 +128,7 @@ def test_a_workdir_keeps_the_poison_and_belongs_to_one_call(tmp_path):
     ({"labels": LABELS + 0.5}, "24 integers"),
     ({"labels": LABELS - 1}, "number the classes"),
     ({"labels": np.zeros(COUNT, int)}, "one class"),
+    ({"labels": LABELS * 10**8}, "no training image of class 1 but has label 200000000"),
     ({"method": "magic"}, "no method 'magic'; choose one of ap,"),
     ({"epsilon": 0.0}, r"Setting epsilon is 0\.0; it must be in \(0, 127/255\]"),
     ({"epochs": 0}, "Setting epochs is 0; it must be at least 1"),
