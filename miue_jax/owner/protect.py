@@ -99,6 +99,11 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
       f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
       "choose another folder."
     )
+  if request.seed not in (None, choice.seed):
+    raise UserError(
+      f"{request.out} was protected with another seed than {request.seed}: leave --seed out, or "
+      "choose another folder."
+    )
   if request.recompressed and choice.compressible:
     raise UserError(
       f"{request.out} was protected without --recompressed: leave it out, or choose another folder."

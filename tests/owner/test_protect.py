@@ -213,6 +213,8 @@ def test_what_stops_a_protection(photos, tmp_path):
     run(photos, out, recompressed=True)
   with pytest.raises(UserError, match="another strength than high"):
     run(photos, out, strength="high")
+  with pytest.raises(UserError, match="another seed than 2: leave --seed out"):
+    run(photos, out, seed=2)
   (tmp_path / "out.key").rename(tmp_path / "moved.key")
   with pytest.raises(UserError, match="give its key with --key, or choose a new folder"):
     run(photos, out)
