@@ -154,17 +154,24 @@ class Poison:
     `manifest.json` is written last: if it exists, the poison is complete.
 
     Raises:
-      UserError: The files cannot be written.
+      UserError: The files cannot be written, or the folder holds another poison.
     """
     directory = pathlib.Path(path)
+    manifest = directory / "manifest.json"
+    before = manifests.read(manifest)["delta_sha256"] if files.exists(manifest) else None
+    if before not in (None, self.manifest["delta_sha256"]):
+      raise UserError(
+        f"{directory} holds another poison, without which its images cannot be restored: choose "
+        "another folder."
+      )
     files.make_private(directory)
-    files.remove(directory / "manifest.json")
+    files.remove(manifest)
     delta = np.ascontiguousarray(self.delta)
     with files.replacing(directory / "delta.npy") as file:
       # np.save writes through the C library, whose errors do not mention a full disk.
       np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(delta))
       file.write(delta.data)
-    files.write_json(directory / "manifest.json", self.manifest)
+    files.write_json(manifest, self.manifest)
     with files.reported("write", directory):
       for name in ("delta.npy", "manifest.json"):
         (directory / name).chmod(0o600)

@@ -434,6 +434,17 @@ def test_folder_that_cannot_be_made(tmp_path):
     make_poison(dataset, delta).save(tmp_path / "file" / "poison")
 
 
+def test_another_poison_in_the_folder_is_not_replaced(saved):
+  directory, dataset = saved
+  kept = Poison.load(directory, dataset)
+  other = make_poison(*tiny(seed=1))
+  assert (other.delta != kept.delta).any()
+  with pytest.raises(UserError, match=r"holds another poison.*choose another folder"):
+    other.save(directory)
+  kept.save(directory)
+  np.testing.assert_array_equal(Poison.load(directory, dataset).delta, kept.delta)
+
+
 def test_crash_between_the_two_files_leaves_no_poison(saved, monkeypatch):
   directory, dataset = saved
   _, delta = tiny(seed=1)
