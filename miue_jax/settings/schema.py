@@ -186,6 +186,8 @@ def _sentence(problem: Mapping[str, Any]) -> str:
   allowed = allowed.replace("less than or equal to", "at most")
   if problem["type"] == "too_short":
     allowed = "it must have at least one entry"
+  if problem["type"].startswith("dataclass"):
+    allowed = f"it must be a dict of settings that differ, or a {context['class_name']}"
   if problem["type"].endswith("_type"):
     return f"is {short(value)} ({type(value).__name__}); {allowed}."
   return f"is {short(value)}; {allowed}."

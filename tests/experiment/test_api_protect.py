@@ -135,6 +135,7 @@ def test_a_workdir_keeps_the_poison_and_belongs_to_one_call(tmp_path):
     ({"epohs": 3}, "Unknown setting epohs; did you mean epochs"),
     ({"source": {"batchsize": 3}}, r"source\.batchsize; did you mean source\.batch_size"),
     ({"model": {"name": "magic"}}, "'magic'"),
+    ({"model": "small_cnn"}, "model is 'small_cnn'.*; it must be a dict of settings that differ"),
     ({"only_class": 7}, "classes 0..2"),
     ({"seed": -1}, "Setting seed is -1"),
     ({"settings": mj.methods.em.Settings()}, "method 'miue' takes"),
