@@ -52,10 +52,14 @@ def plan(
     )
   say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
   energy = watts * expected.seconds / 3600
-  cost = "" if price is None else f" and cost {energy / 1000 * price:.2g}"
+  cost = "" if price is None else f" at a cost of {_amount(energy / 1000 * price)}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
   say(f"At {watts:g} watts, that is {said} of energy{cost}; nothing has been changed yet.")
   private.repeat_about(photos)
+
+
+def _amount(cost: float) -> str:
+  return "less than 0.01" if 0 < cost < 0.005 else f"{cost:,.2f}"
 
 
 def surveyed(request: Request, unlabelled: bool) -> Survey:

@@ -9,16 +9,21 @@ from miue_jax.owner import choose, estimate, plan, private
 from miue_jax.settings.errors import UserError
 
 
-def test_a_plan_in_words_ends_with_the_latest_verdict(quick, photos, tmp_path, monkeypatch, said):
+@pytest.mark.parametrize(
+  ("price", "cost"), [(0.3, "0.06"), (0.001, "less than 0.01"), (0.0, "0.00"), (9000.0, "1,800.00")]
+)
+def test_a_plan_in_words_ends_with_the_latest_verdict(
+  quick, photos, tmp_path, monkeypatch, said, price, cost
+):
   hours = estimate.Estimate(3600.0, 1800.0, compiling=600.0, files=1200.0, memory=2e9)
   monkeypatch.setattr(estimate, "estimate", lambda *arguments: hours)
   store = private.Private(private.path_of(tmp_path / "out"))
   private_folder.write(store, photos, "NOT protected", "It learns.", "Add pictures.")
-  plan.plan(photos, None, None, 0, 100.0, 0.30)
+  plan.plan(photos, None, None, 0, 100.0, price)
   lines = said()
   assert any(line.startswith("Protecting takes about 2 hours. ") for line in lines)
   energy, *verdict = lines[-3:]
-  assert energy.startswith("At 100 watts, that is 200 watt-hours of energy and cost 0.06;")
+  assert energy.startswith(f"At 100 watts, that is 200 watt-hours of energy at a cost of {cost};")
   assert verdict == [
     f"The latest verdict about {tmp_path / 'out'}: NOT protected. It learns.",
     "  Add pictures.",
