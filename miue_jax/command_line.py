@@ -1,5 +1,6 @@
 """Turns a command line into flags and a config, or into one sentence about a mistake."""
 
+import inspect
 import os
 import pathlib
 import re
@@ -131,11 +132,14 @@ def _settings(argv: Sequence[str]) -> ml_collections.ConfigDict:
   """Returns the settings of the recipe that `argv` names.
 
   Raises:
-    UserError: The recipe raises an error, or returns no ConfigDict.
+    UserError: The recipe raises an error, returns no ConfigDict, or takes no variant.
   """
   path, colon, variant = _value(argv, "config").partition(":")
   try:
-    made = runpy.run_path(path)["get_config"](*([variant] if colon else []))
+    get_config = runpy.run_path(path)["get_config"]
+    if colon and not inspect.signature(get_config).parameters:
+      raise UserError(f"The recipe {path} takes no method or variant: leave :{variant} out.")
+    made = get_config(*([variant] if colon else []))
   except ValueError as error:
     raise UserError(f"Recipe {path}{colon}{variant}: {first_line(error)}.") from error
   except UserError:

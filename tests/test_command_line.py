@@ -77,3 +77,10 @@ def test_a_recipe_without_get_config_is_named(tmp_path):
   path.write_text("")
   with pytest.raises(UserError, match=r"recipe\.py is wrong \(KeyError: 'get_config'\)"):
     command_line._settings(["program", f"--config={path}"])
+
+
+def test_a_variant_of_a_recipe_without_variants_is_refused(tmp_path):
+  path = tmp_path / "table.py"
+  path.write_text("def get_config(): ...")
+  with pytest.raises(UserError, match=r"table\.py takes no method or variant: leave :em out"):
+    command_line._settings(["program", f"--config={path}:em"])
