@@ -89,6 +89,8 @@ def run(call: Call) -> str:
   from miue_jax.experiment import stages
 
   with call.experiment() as experiment:
+    if call.config.compare.methods or call.config.compare.external:
+      _logger.info("The recipe describes a table, which --mode=compare fills; this is one poison.")
     stages.generate(experiment)
     stages.evaluate(experiment)
     stages.measure(experiment)

@@ -8,7 +8,7 @@ from absl import flags
 from miue_jax import main, modes
 from miue_jax.experiment import stages
 from miue_jax.methods import METHODS
-from miue_jax.settings.config import Config
+from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
 
 
@@ -51,7 +51,7 @@ STAGES = ("generate", "evaluate", "measure", "write_report", "export", "restore"
 def call(monkeypatch, tmp_path):
   """Returns `call(mode, **flags)`, which runs a mode and returns its text and its stages."""
 
-  def run(mode, refused=0, **changes):
+  def run(mode, refused=0, methods=(), **changes):
     called = []
 
     def stage(name):
@@ -68,7 +68,7 @@ def call(monkeypatch, tmp_path):
     values = dict.fromkeys(modes.USED_BY) | {"distributed": "off", "workdir": "run"}
     values |= {"distributed_timeout": 1.0} | changes
     monkeypatch.chdir(tmp_path)
-    config = Config(method=METHODS["random"].settings())
+    config = Config(method=METHODS["random"].settings(), compare=Compare(methods=methods))
     made = modes.Call(mode, config, types.SimpleNamespace(**values), "command")
     return modes.MODES[mode](made), called
 
@@ -98,6 +98,13 @@ def call(monkeypatch, tmp_path):
 def test_a_mode_calls_its_stages(call, tmp_path, mode, expected, text):
   assert call(mode) == (text, expected)
   assert (tmp_path / "run" / "log.txt").exists() == (mode != "restore")
+
+
+@pytest.mark.parametrize(("methods", "said"), [((), False), (("em",), True)])
+def test_a_run_of_the_recipe_of_a_table_says_so(call, caplog, methods, said):
+  caplog.set_level("INFO")
+  call("run", methods=methods)
+  assert ("describes a table, which --mode=compare fills" in caplog.text) == said
 
 
 def test_a_restore_in_part_is_said_and_ends_with_status_1(call, capsys):
