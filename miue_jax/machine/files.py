@@ -168,15 +168,15 @@ def require_new(path: Path) -> None:
 
 
 def require_space(folder: Path, size: int) -> None:
-  """Checks that the disk of a folder, which need not exist yet, has room for so many bytes.
+  """Checks that a path, which need not exist yet, can be written, with room for so many bytes.
 
   Raises:
-    UserError: There is less room.
+    UserError: A folder on the way cannot be written, or its disk has less room.
   """
-  there = pathlib.Path(folder).absolute()
-  with reported("read", folder):
-    while not there.exists():
-      there = there.parent
+  wanted = pathlib.Path(folder).absolute()
+  with reported("write", folder):
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
+    tempfile.TemporaryFile(dir=there).close()
     free = shutil.disk_usage(there).free
   if free < size:
     raise UserError(

@@ -85,7 +85,7 @@ def chosen(request: Request, found: Survey, ask: Callable[[str], None]) -> tuple
   The estimate of what it takes is returned as well.
 
   Raises:
-    UserError: There are too few pictures or classes, or too little room on the disk.
+    UserError: There are too few pictures or classes, or the results cannot be written.
   """
   counts = clusters.counts(found, request.clusters)
   if request.clusters:
@@ -96,6 +96,8 @@ def chosen(request: Request, found: Survey, ask: Callable[[str], None]) -> tuple
   with files.reported("read", request.photos):
     size = sum(os.path.getsize(request.photos / picture.path) for picture in found.pictures)
   files.require_space(request.out, size)
+  for place in (private.path_of(request.out), request.key_path):
+    files.require_space(place, 0)  # they take little
   seed = secrets.randbits(32) if request.seed is None else request.seed
   strength = request.strength or choose.STRENGTH
   choice, expected = _measured(

@@ -64,3 +64,9 @@ def test_a_disk_without_room_is_refused_before_the_work(tmp_path):
   with pytest.raises(UserError, match=r"the results take 1,000,000,000,000,000,000 or more: free"):
     files.require_space(tmp_path, 10**18)
   files.require_space(tmp_path / "not" / "yet", 1)
+
+
+@pytest.mark.parametrize("path", ["/proc/out", "/proc/not/yet", "/dev/null/out"])
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(path):
+  with pytest.raises(UserError, match=f"Cannot write {path}: .* correct the path"):
+    files.require_space(path, 0)

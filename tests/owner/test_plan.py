@@ -6,6 +6,7 @@ import pytest
 import toy_pictures
 
 from miue_jax.owner import choose, estimate, plan, private
+from miue_jax.owner.request import Request
 from miue_jax.settings.errors import UserError
 
 
@@ -59,3 +60,13 @@ def test_an_archive_is_planned_like_a_folder(quick, tmp_path, said):
   lines = said()
   assert "20 pictures in 2 classes:" in lines[0]
   assert lines[-1] == f"The latest verdict about {tmp_path / 'out'}: Protected. Nothing is learned."
+
+
+@pytest.mark.parametrize("places", [("/proc/out", "out.key"), ("out", "/proc/out.key")])
+def test_places_that_cannot_be_written_are_refused_before_the_measurement(photos, tmp_path, places):
+  out, key = (tmp_path / place for place in places)
+  request, lines = Request(photos, out, key=key), []
+  found = plan.surveyed(request, False)
+  with pytest.raises(UserError, match="Cannot write /proc/out"):
+    plan.chosen(request, found, lines.append, lines.append)
+  assert lines == []
