@@ -85,7 +85,8 @@ def notes(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
   for name, array in (("x", x), ("y", y)):
     if len(np.unique(array[:, 0])) == len(array):
       continue
-    repeated = len(array) - len({hash(row.tobytes()) for row in array})
+    # The sum makes -0.0, which rounding gives as well, the same bytes as 0.0.
+    repeated = len(array) - len({hash(row.tobytes()) for row in array + 0.0})
     if repeated > len(array) / 100:
       found.append(
         f"{100 * repeated / len(array):.0f} % of the rows of {name} repeat another row: if the "
