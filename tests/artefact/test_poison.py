@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import tempfile
 
 import hypothesis
 import jax.numpy as jnp
@@ -96,8 +97,9 @@ def test_unbounded_changes_are_stored_in_two_bytes_and_undone(tmp_path, data):
   images, poisoned = (data.draw(hnp.arrays(np.uint8, shape)) for _ in range(2))
   delta = poisoned.astype(np.int16) - images
   dataset = make_dataset(images)
-  make_poison(dataset, delta, norm="none").save(tmp_path)
-  poison = Poison.load(tmp_path, dataset)
+  directory = tempfile.mkdtemp(dir=tmp_path)
+  make_poison(dataset, delta, norm="none").save(directory)
+  poison = Poison.load(directory, dataset)
   assert poison.delta.dtype == np.int16
   assert (poison.manifest["epsilon"], poison.manifest["epsilon_255ths"]) == (1, 255)
   assert poison.manifest["budget"].startswith("none")
