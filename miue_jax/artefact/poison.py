@@ -157,6 +157,7 @@ class Poison:
       UserError: The files cannot be written, or the folder holds another poison.
     """
     directory = pathlib.Path(path)
+    files.make_private(directory)
     manifest = directory / "manifest.json"
     before = manifests.read(manifest)["delta_sha256"] if files.exists(manifest) else None
     if before not in (None, self.manifest["delta_sha256"]):
@@ -164,7 +165,6 @@ class Poison:
         f"{directory} holds another poison, without which its images cannot be restored: choose "
         "another folder."
       )
-    files.make_private(directory)
     files.remove(manifest)
     delta = np.ascontiguousarray(self.delta)
     with files.replacing(directory / "delta.npy") as file:
