@@ -63,10 +63,13 @@ def test_an_archive_is_planned_like_a_folder(quick, tmp_path, said):
 
 
 @pytest.mark.parametrize("places", [("/proc/out", "out.key"), ("out", "/proc/out.key")])
-def test_places_that_cannot_be_written_are_refused_before_the_measurement(photos, tmp_path, places):
+def test_places_that_cannot_be_written_are_refused_before_the_measurement(
+  photos, tmp_path, said, places
+):
   out, key = (tmp_path / place for place in places)
-  request, lines = Request(photos, out, key=key), []
+  request, asked = Request(photos, out, key=key), []
   found = plan.surveyed(request, False)
+  said()
   with pytest.raises(UserError, match="Cannot write /proc/out"):
-    plan.chosen(request, found, lines.append, lines.append)
-  assert lines == []
+    plan.chosen(request, found, asked.append)
+  assert (said(), asked) == ([], [])
