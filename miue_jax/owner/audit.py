@@ -67,6 +67,7 @@ class Attack:
   repeats: bool = False
 
 
+_PRIVATE = _fixed("keep unprotected pictures of the same kind private: such networks need some")
 _SMALLER = _fixed("publish larger pictures: resizing removes less of a coarse perturbation")
 
 # The cheapest first, so that a bounded time tells most.
@@ -95,13 +96,13 @@ ATTACKS = (
     advice=_fixed("publish fewer or smaller pictures: networks know such pictures from elsewhere"),
   ),
   Attack("adversarial training", defence="at4", cost=6.0),
-  Attack("rebuilding by an autoencoder", defence="vae"),
+  Attack("rebuilding by an autoencoder", defence="vae", advice=_PRIVATE),
   Attack(
     "undoing by a network that has seen pairs",
     pairs=True,
     advice=_fixed("keep the originals of published pictures private"),
   ),
-  Attack("rebuilding by a diffusion model", defence="avatar60"),
+  Attack("rebuilding by a diffusion model", defence="avatar60", advice=_PRIVATE),
 )
 
 
