@@ -11,8 +11,7 @@ import optax
 
 from miue_jax.data.dataset import Split
 from miue_jax.data.images import Images
-from miue_jax.machine import cpu, prng, progress, sharding
-from miue_jax.machine.cpu import allocator
+from miue_jax.machine import cpu, loops, prng, progress, sharding
 from miue_jax.machine.meshes import AXIS
 from miue_jax.settings.errors import UserError
 
@@ -57,8 +56,9 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
   generator, batch = np.random.default_rng(seed), _batch(training)
   places = sharding.shard(np.arange(batch, dtype=np.int32))
 
-  def local(carry, key, places, images):
-    params, state, _ = carry
+  def local(carry, constants, index):
+    del index
+    (params, state, _), (key, places, images) = carry, constants
     keys = prng.example_keys(key, places)
 
     def mean(params):
@@ -69,19 +69,16 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
     return optax.apply_updates(params, updates), state, value
 
   whole, rows = jax.P(), jax.P(AXIS)
-  step = jax.shard_map(local, in_specs=(whole, whole, rows, rows), out_specs=whole)
+  specs = whole, (whole, rows, rows), whole
+  run = loops.repeated(jax.shard_map(local, in_specs=specs, out_specs=whole))
   carry = sharding.replicate((params, optimiser.init(params), np.float32(np.inf)))
-  jitted = None  # It is made for the first arguments.
 
   def steps():
-    nonlocal carry, jitted
+    nonlocal carry
     for index in range(training.steps):
       images = _placed(clean.images, generator.integers(0, len(clean), batch))
-      arguments = carry, prng.stream(seed, "purifier", index), places, images
-      jitted = jitted or allocator.jitted(step, *arguments)
-      carry = jitted(*arguments)
-      # On several CPU devices, steps that overlap wait for each other's threads, some for ever.
-      jax.block_until_ready(carry)
+      constants = prng.stream(seed, "purifier", index), places, images
+      carry, _ = run(carry, constants, index, index + 1)
       yield batch
 
   progress.count("training the purifier, seen", steps(), training.steps * batch)

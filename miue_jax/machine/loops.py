@@ -56,7 +56,7 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     with `reached < stop`. `tick(index)` is called after each dispatch with the number of steps
     done.
   """
-  advance = chunk(step)
+  advance, length = chunk(step), 1 if cpu.in_use() else _CHUNK
   jitted = None  # It is made for the first arguments; later arguments have about the same shapes.
 
   def run(carry, constants, start, stop, tick=lambda index: None):
@@ -66,8 +66,9 @@ def repeated(step: Step) -> Callable[..., tuple[Any, int]]:
     while start < stop and signals.received() is None:
       jitted = jitted or allocator.jitted(advance, carry, constants, first, last)
       carry, first = jitted(carry, constants, first, last)
+      # On several CPU devices, steps that overlap wait for each other's threads, some for ever.
       jax.block_until_ready(carry)
-      start = int(jax.device_get(first))
+      start = min(start + length, stop)
       tick(start)
     return carry, start
 
