@@ -1,4 +1,4 @@
-"""Reads and writes colour pictures of 16 bits a channel, which Pillow reduces to 8 bits."""
+"""Reads colour pictures of 16 bits a channel, which Pillow reduces to 8 bits."""
 
 import io
 import struct
@@ -7,15 +7,13 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from miue_jax.pictures import packing
-from miue_jax.pictures.metadata import PNG, chunks
+from miue_jax.pictures import png
+from miue_jax.pictures.metadata import chunks
 
 _CHANNELS = {2: 3, 4: 2, 6: 4}  # colour types of PNG
-_COLOUR_TYPES = {channels: kind for kind, channels in _CHANNELS.items()} | {1: 0}
 # Adam7: first column, first row, and steps, of each pass of an interlaced PNG.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 _PASSES += ((0, 1, 1, 2),)
-_STRIP_BYTES = 2**22
 
 
 def is_deep_png(content: bytes) -> bool:
@@ -60,52 +58,9 @@ def decode_png(content: bytes) -> np.ndarray:
 
 def _gray(rows: bytes, height: int, width: int) -> np.ndarray:
   header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-  file = _file([(b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")])
+  file = png.assembled([(b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")])
   with Image.open(io.BytesIO(file), formats=("PNG",)) as image:
     return np.asarray(image)
-
-
-def _file(parts: list[tuple[bytes, bytes]]) -> bytes:
-  packed = [PNG]
-  for kind, body in parts:
-    packed += [struct.pack(">I", len(body)), kind, body]
-    packed.append(struct.pack(">I", zlib.crc32(body, zlib.crc32(kind))))
-  return b"".join(packed)
-
-
-def encode_png(channels: np.ndarray, exif: bytes, profile: bytes | None) -> bytes:
-  """Encodes uint16 `[H, W, C]` as a PNG; rows are filtered by Paeth's predictor."""
-  height, width, count = channels.shape
-  header = struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[count], 0, 0, 0)
-  parts = [(b"IHDR", header)]
-  if profile:
-    parts.append((b"iCCP", b"ICC\0\0" + zlib.compress(profile)))
-  if exif:
-    parts.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
-  deflater, body = packing.compressor(), []
-  step = max(1, _STRIP_BYTES // (2 * width * count))
-  above = np.zeros((1, width, 2 * count), np.uint8)
-  for start in range(0, height, step):
-    strip = channels[start : start + step].astype(">u2").view(np.uint8)
-    strip = strip.reshape(len(strip), width, 2 * count)
-    body.append(deflater.compress(_filtered(strip, above)))
-    above = strip[-1:]
-  body.append(deflater.flush())
-  return _file([*parts, (b"IDAT", b"".join(body)), (b"IEND", b"")])
-
-
-def _filtered(rows: np.ndarray, above: np.ndarray) -> bytes:
-  """Returns filtered rows, uint8 `[h, W, bytes]`, each after the number of its filter."""
-  up = np.concatenate([above, rows[:-1]]).astype(np.int16)
-  left, corner = np.zeros_like(up), np.zeros_like(up)
-  left[:, 1:], corner[:, 1:] = rows[:, :-1], up[:, :-1]
-  to_left, to_up = np.abs(up - corner), np.abs(left - corner)
-  to_corner = np.abs(up + left - 2 * corner)
-  predicted = np.where(
-    (to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner)
-  )
-  difference = (rows - predicted).astype(np.uint8).reshape(len(rows), -1)
-  return np.concatenate([np.full((len(rows), 1), 4, np.uint8), difference], axis=1).tobytes()
 
 
 def decode_tiff(content: bytes, image: Image.Image) -> np.ndarray | None:

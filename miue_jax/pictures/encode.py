@@ -2,12 +2,11 @@
 
 import io
 import os
-import zlib
 from typing import Any
 
 import numpy as np
 
-from miue_jax.pictures import deep, metadata
+from miue_jax.pictures import metadata, png
 from miue_jax.pictures.decode import Picture, as_image
 
 SUFFIX = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
@@ -63,10 +62,9 @@ def encode(
   exif = metadata.credited(credit, exif)
   if kind == "jpeg" and len(exif) > _JPEG_EXIF:
     exif = metadata.credited(credit)
-  if kind == "png" and picture.channels.dtype == np.uint16:
-    return deep.encode_png(picture.channels, exif, picture.profile)
+  if kind == "png":
+    return png.encode(picture.channels, exif, picture.profile)
   options: dict[str, Any] = {
-    "png": {"compress_level": 1, "compress_type": zlib.Z_RLE},
     "webp": {"lossless": True, "exact": True, "quality": 20, "method": 1},
     "jpeg": {"quality": _JPEG_QUALITY, "subsampling": 0},
   }[kind]

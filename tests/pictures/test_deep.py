@@ -8,7 +8,7 @@ import pytest
 import samples
 import tifffile
 
-from miue_jax.pictures import decode, deep, metadata
+from miue_jax.pictures import decode, deep, metadata, png
 from miue_jax.settings.errors import UserError
 
 VALUES = samples.deep(np.random.default_rng(0), 37, 53)
@@ -43,18 +43,18 @@ def test_tiff_with_alpha(tmp_path):
 @pytest.mark.parametrize("shape", [(37, 53), (1, 1), (2, 300)])
 def test_png_there_and_back(channels, shape):
   values = samples.deep(np.random.default_rng(1), *shape, channels)
-  file = deep.encode_png(values, b"", None)
+  file = png.encode(values)
   assert deep.is_deep_png(file)
   np.testing.assert_array_equal(deep.decode_png(file), values)
   np.testing.assert_array_equal(decode.decode(file, "x").channels, values)
 
 
 def test_our_gray_is_read_by_pillow():
-  file = deep.encode_png(VALUES[..., :1], b"", None)
+  file = png.encode(VALUES[..., :1])
   np.testing.assert_array_equal(decode.decode(file, "x").channels, VALUES[..., :1])
 
 
-def png(values, filters, interlaced=False):
+def by_the_standard(values, filters, interlaced=False):
   """Writes a PNG of 16-bit colour by the formulas of the standard, byte by byte."""
   height, width, count = values.shape
   passes = deep._PASSES if interlaced else ((0, 0, 1, 1),)
@@ -70,7 +70,7 @@ def png(values, filters, interlaced=False):
       raw += bytes([kind]) + filtered(row, above, kind, 2 * count)
       above = row
   header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, int(interlaced))
-  return deep._file([(b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")])
+  return png.assembled([(b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")])
 
 
 def filtered(row, above, kind, size):
@@ -87,17 +87,17 @@ def filtered(row, above, kind, size):
 
 @pytest.mark.parametrize("filters", [[0], [1], [2], [3], [4], [4, 0, 3, 1, 2]])
 def test_every_filter_of_png(filters):
-  np.testing.assert_array_equal(deep.decode_png(png(VALUES, filters)), VALUES)
+  np.testing.assert_array_equal(deep.decode_png(by_the_standard(VALUES, filters)), VALUES)
 
 
 @pytest.mark.parametrize("shape", [(37, 53), (1, 1), (3, 2), (9, 5)])
 def test_interlaced_png(shape):
   values = VALUES[: shape[0], : shape[1]]
-  np.testing.assert_array_equal(deep.decode_png(png(values, [4, 1, 2], True)), values)
+  np.testing.assert_array_equal(deep.decode_png(by_the_standard(values, [4, 1, 2], True)), values)
 
 
 def test_a_cut_png_is_refused():
-  file = deep.encode_png(VALUES, b"", None)
+  file = png.encode(VALUES)
   with pytest.raises(UserError, match="x cannot be decoded"):
     decode.decode(file[: len(file) // 2], "x")
   assert metadata.split(file)[0][:8] == metadata.PNG
