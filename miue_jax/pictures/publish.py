@@ -128,12 +128,18 @@ def _from_jpeg(
   picture: Picture, public: Picture, delta: np.ndarray, original: bytes
 ) -> tuple[str, bytes]:
   """Returns how to come back from a JPEG with fewer bytes: a difference, or the original file."""
-  base = without(public.channels, delta)
-  stream = packing.compressor()
-  difference = stream.compress((picture.channels - base).tobytes()) + stream.flush()
-  if len(difference) + len(entries.deflated(delta)) < len(original):
-    return entries.DIFFERENCE, difference
-  return entries.FILE, original
+  difference = picture.channels - without(public.channels, delta)
+  room = len(original) - len(entries.deflated(delta))
+  stream, parts = packing.compressor(), []
+  for rows in difference:
+    parts.append(stream.compress(rows.tobytes()))
+    room -= len(parts[-1])
+    if room <= 0:
+      return entries.FILE, original
+  parts.append(stream.flush())
+  if room <= len(parts[-1]):
+    return entries.FILE, original
+  return entries.DIFFERENCE, b"".join(parts)
 
 
 def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
