@@ -1,13 +1,16 @@
-r"""Curves of MI-UE over one varied quantity, on a prefix of CIFAR-10, sized for two CPU cores.
+r"""Curves over one varied quantity, on a prefix of CIFAR-10, sized for two CPU cores.
 
-It is the comparison (configs/compare.py) of one method, in two variants: `defences` varies JPEG
-quality and the radius of adversarial training, `settings` varies the poisoned fraction and epsilon
-without a defence. The report has a figure for each quantity.
+It is the comparison (configs/compare.py) in three variants. Of MI-UE, `defences` varies JPEG
+quality and the radius of adversarial training, and `settings` varies the poisoned fraction and
+epsilon without a defence. `jpeg` varies the quality for MI-UE and for the two methods that are made
+through input transformations. The report has a figure for each quantity.
 
     python -m miue_jax.main --config=configs/curves.py:defences --config.data.path=FILE.npz \
         --workdir=runs/defences --mode=compare
     python -m miue_jax.main --config=configs/curves.py:settings --config.data.path=FILE.npz \
         --workdir=runs/settings --mode=compare
+    python -m miue_jax.main --config=configs/curves.py:jpeg --config.data.path=FILE.npz \
+        --workdir=runs/jpeg --mode=compare
 """
 
 import common
@@ -15,12 +18,13 @@ import ml_collections
 
 FRACTIONS = (0.2, 0.4, 0.6, 0.8)  # and 1
 BUDGETS = (4, 12, 16)  # 255ths, and 8
+QUALITIES = (10, 30, 50, 70, 90)
 
 
 def get_config(variant: str = "settings") -> ml_collections.ConfigDict:
   """Returns the recipe of a variant."""
-  if variant not in ("defences", "settings"):
-    raise ValueError(f"curves has no variant {variant!r}; known: defences, settings")
+  if variant not in ("defences", "settings", "jpeg"):
+    raise ValueError(f"curves has no variant {variant!r}; known: defences, settings, jpeg")
   c = common.small(f"curves_{variant}")
   c.data.source = "npz"
   c.data.name = "cifar10-prefix"
@@ -31,17 +35,18 @@ def get_config(variant: str = "settings") -> ml_collections.ConfigDict:
   c.compare.shared = common.shared(16)
   miue = {"name": "miue", **common.SMALL["miue"]}
   recipes = {"miue": miue}
+  jpeg = tuple(f"jpeg{quality}" for quality in QUALITIES)
   if variant == "settings":
     for fraction in FRACTIONS:
       recipes[f"miue_ratio{round(100 * fraction)}"] = {**miue, "fraction": fraction}
     for budget in BUDGETS:
       recipes[f"miue_epsilon{budget}"] = {**miue, "epsilon": budget / 255}
+  elif variant == "defences":
+    c.compare.defences = ("none", *jpeg, *(f"at{radius}" for radius in (2, 4, 8)))
   else:
-    c.compare.defences = (
-      "none",
-      *(f"jpeg{quality}" for quality in (10, 30, 50, 70, 90)),
-      *(f"at{radius}" for radius in (2, 4, 8)),
-    )
+    c.compare.defences = ("none", *jpeg)
+    for name in ("miue_robust", "ap_robust"):
+      recipes[name] = {"name": name, **common.SMALL[name]}
   c.compare.recipes = recipes
   c.compare.methods = tuple(recipes)
   return c

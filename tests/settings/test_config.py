@@ -14,7 +14,7 @@ from miue_jax.settings.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.glob("*.py") if path.stem != "common")
-VARIANTS = {"cifar10": ("fast", "parity", *METHODS), "curves": ("settings", "defences")}
+VARIANTS = {"cifar10": ("fast", "parity", *METHODS), "curves": ("settings", "defences", "jpeg")}
 TABLES = ("compare", "depth", "datasets")
 
 
