@@ -18,6 +18,7 @@ from PIL import Image
 SUFFIX = ".dcm"
 FORMAT = "DICOM"  # as Pillow names formats
 _DESCRIPTION = 0x010E  # tag of EXIF
+_NO_WINDOW = "DICOM without a window"
 _PREAMBLE, _MARK = 128, b"DICM"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # pydicom makes them RGB
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
@@ -106,7 +107,9 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     exif = Image.Exif()
     exif[_DESCRIPTION] = described
     image.info["exif"] = exif.tobytes()
-    notes.append(f"{described}; what comes back is gray of 16 bits within it")
+    # Ranges differ by file: a note with its range would be a line for every picture.
+    said = f"{_NO_WINDOW}, so by its range" if described.startswith(_NO_WINDOW) else described
+    notes.append(f"{said}; what comes back is gray of 16 bits within it")
   image.format, image.info["notes"] = FORMAT, notes
   return image
 
@@ -146,9 +149,12 @@ def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
   Raises:
     ValueError: The window is not a straight line or not finite.
   """
-  if not (found.get("WindowCenter") and found.get("WindowWidth")):
+  # A centre of 0 is one; a width of 0 is none.
+  if found.get("WindowCenter") in (None, "", []) or not found.get("WindowWidth"):
+    if found.get("VOILUTSequence"):
+      raise ValueError("its window is a table, not linear")
     low, high = float(values.min()), float(values.max())
-    return low, high, f"DICOM without a window: values {low:g} to {high:g}"
+    return low, high, f"{_NO_WINDOW}: values {low:g} to {high:g}"
   # There may be several windows; viewers show the first.
   centre, width = (
     float(np.ravel(np.asarray(found[name].value, np.float64))[0])

@@ -16,6 +16,7 @@ from miue_jax.settings.errors import UserError
 pydicom = pytest.importorskip("pydicom")
 
 VALUES = np.random.default_rng(0).integers(0, 4096, (30, 40)).astype(np.uint16)
+WHOLE = int(VALUES.min()) - 1024, int(VALUES.max()) - 1024  # as `made` rescales them
 
 
 def made(path, values=VALUES, **tags):
@@ -50,7 +51,10 @@ def windowed(low, high):
     ({"WindowCenter": 40, "WindowWidth": 401}, -160.5, 239.5),
     ({"WindowCenter": [40, 600], "WindowWidth": [401, 1500]}, -160.5, 239.5),
     ({"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "LINEAR_EXACT"}, -160, 240),
-    ({}, int(VALUES.min()) - 1024, int(VALUES.max()) - 1024),
+    ({"WindowCenter": 0, "WindowWidth": 401}, -200.5, 199.5),
+    ({"WindowCenter": None, "WindowWidth": None}, *WHOLE),
+    ({"WindowCenter": 40, "WindowWidth": 0}, *WHOLE),
+    ({}, *WHOLE),
   ],
 )
 def test_gray_values_go_through_the_first_window(tmp_path, tags, low, high):
@@ -77,6 +81,7 @@ def test_inverted_frames_and_colours(tmp_path):
   ("tags", "said"),
   [
     ({"VOILUTFunction": "SIGMOID", "WindowCenter": 1, "WindowWidth": 2}, "is not linear"),
+    ({"VOILUTSequence": [pydicom.Dataset()]}, "its window is a table, not linear"),
     ({"PhotometricInterpretation": "PALETTE COLOR"}, "not gray or RGB"),
     ({"Rows": 60000, "Columns": 60000}, "too large"),
   ],
@@ -111,6 +116,14 @@ def test_what_comes_back_is_the_windowed_picture_with_its_window(tmp_path):
   exif.load(back.exif)
   assert exif[0x010E] == "DICOM window: centre 40, width 401"
   assert not np.array_equal(decode.decode(published, "p").channels, back.channels)
+
+
+def test_pictures_without_a_window_share_a_note(tmp_path):
+  first, second = (
+    decode.read(made(tmp_path / f"{number}.dcm", VALUES[number:])).notes for number in (0, 9)
+  )
+  assert first == second
+  assert first[0].startswith("DICOM without a window, so by its range; what comes back is gray")
 
 
 def bundled(name):
