@@ -193,6 +193,15 @@ def test_labels_of_a_flat_folder(tree):
   }
 
 
+def test_labels_may_have_paths_of_windows(tree):
+  root = tree("sub/1.png", "a\\b.png", "a/b.png", "2.png")
+  (root / "labels.csv").write_text("file,class\nsub\\1.png,cat\na\\b.png,dog\n.\\2.png,red\n")
+  found = survey.survey(root, labels=root / "labels.csv")
+  assert {p.path: p.class_name for p in found.pictures} == {
+    "sub/1.png": "cat", "a\\b.png": "dog", "2.png": "red"
+  }  # fmt: skip
+
+
 @pytest.mark.parametrize(
   ("text", "names"),
   [
