@@ -171,6 +171,13 @@ def test_a_passphrase_without_its_package_is_refused_at_once(monkeypatch):
   assert options.secret(False) is None
 
 
+def test_an_empty_passphrase_of_a_new_key_is_refused_before_anything_is_measured(monkeypatch):
+  monkeypatch.setenv("MIUE_JAX_PASSPHRASE", "  ")
+  with pytest.raises(UserError, match="The passphrase is empty"):
+    options.secret(True, new=True)
+  assert options.secret(True) == "  "
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_the_passphrase_of_a_new_key_is_asked_for_twice(new, monkeypatch):
   asked = []

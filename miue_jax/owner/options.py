@@ -180,8 +180,9 @@ def secret(wanted: bool, *, new: bool = False) -> str | None:
       the originals.
 
   Raises:
-    UserError: It is not in the environment, and there is no terminal to ask on; or the package
-      that encrypts is missing, which is better known before anything is measured or typed.
+    UserError: It is not in the environment, and there is no terminal to ask on; or a new one is
+      empty, or the package that encrypts is missing, which is better known before anything is
+      measured.
   """
   if not wanted:
     return None
@@ -189,4 +190,7 @@ def secret(wanted: bool, *, new: bool = False) -> str | None:
   if not found and not sys.stdin.isatty():
     raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
   cipher.required()
-  return found or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)
+  found = found or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)
+  if new:
+    cipher.check(found)
+  return found

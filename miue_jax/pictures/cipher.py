@@ -28,8 +28,7 @@ class Cipher:
     Raises:
       UserError: The package pyrage is missing, or the passphrase is empty.
     """
-    if not passphrase.strip():
-      raise UserError("The passphrase is empty: choose one that nobody guesses.")
+    check(passphrase)
     return cls(required().x25519.Identity.generate())
 
   def stored(self, passphrase: str) -> bytes:
@@ -88,6 +87,16 @@ def _decrypted(pyrage: Any, secret: bytes, passphrase: str) -> bytes:
         raise
     time.sleep(_PAUSE)
   return pyrage.passphrase.decrypt(secret, passphrase)
+
+
+def check(passphrase: str) -> None:
+  """Checks a new passphrase.
+
+  Raises:
+    UserError: It is empty.
+  """
+  if not passphrase.strip():
+    raise UserError("The passphrase is empty: choose one that nobody guesses.")
 
 
 def required() -> Any:
