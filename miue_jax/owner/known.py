@@ -41,7 +41,7 @@ def renamed(loaded: Loaded, secret: Key) -> list[tuple[Entry, str]]:
   """
   there = {found.path: s for found, s in zip(loaded.pictures, loaded.sources, strict=True)}
   free: dict[tuple[bytes, str], list[Entry]] = {}
-  for entry in secret.entries:
+  for entry in (*secret.left, *secret.entries):
     if there.get(entry.name) != entry.source:
       free.setdefault((entry.source, entry.class_name), []).append(entry)
   moves = []
@@ -69,11 +69,12 @@ def of_missing(
 ) -> dict[int, Known]:
   """Returns what the key knows of the pictures to publish, whose numbers are `todo`.
 
-  These are pictures whose published file was lost, which becomes what it was, and copies of other
-  pictures, also in another class, which get the same published pixels.
+  These are pictures whose published file was lost, which becomes what it was, copies of other
+  pictures, also in another class, which get the same published pixels, and pictures that are back
+  under the name that another one had.
   """
   entries: dict[bytes, list[Entry]] = {}
-  for entry in secret.entries:
+  for entry in (*secret.entries, *secret.former):
     entries.setdefault(entry.source, []).append(entry)
   found = {}
   for number in map(int, todo):
@@ -90,7 +91,7 @@ def of_missing(
 
 def protected(loaded: Loaded, secret: Key) -> list[str]:
   """Returns the paths of pictures that are originals or published files of a key."""
-  originals = {entry.source for entry in secret.entries}
+  originals = {entry.source for entry in (*secret.entries, *secret.former)}
   pairs = zip(loaded.pictures, loaded.sources, strict=True)
   return [picture.path for picture, digest in pairs if digest in originals or secret.find(digest)]
 

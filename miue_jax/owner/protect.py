@@ -239,6 +239,12 @@ def _unpublished(request: Request, found: Survey, loaded: Loaded, secret: Key) -
       f"No longer in {request.photos}: {counted(len(gone), 'picture')} ({named(gone)}). What was "
       f"published stays in {request.out} until you delete it."
     )
+  if left := [entry.published for entry in secret.left if files.is_file(out / entry.published)]:
+    say(
+      f"No longer in {request.photos}, where another picture has the name: "
+      f"{counted(len(left), 'picture')}, published as {named(left)}. This stays in {request.out} "
+      "until you delete it."
+    )
   return todo
 
 

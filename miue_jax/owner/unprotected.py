@@ -49,6 +49,8 @@ def tell(out: pathlib.Path, secret: Key, originals: Collection[str]) -> Unprotec
   """
   known = {names.same(entry.published) for entry in secret.entries}
   there = publish.all_published(out) if files.is_folder(out) else []
+  # The original's name may have another picture now.
+  known |= {names.same(e.published) for e in secret.left if not publish.is_altered(e, out)}
   others = [path for path in there if names.same(path) not in known]
   if others:
     say(

@@ -195,6 +195,18 @@ class Key:
     """Returns the entry of every picture: the latest for a name and for a published file."""
     return list(self._entries.values())
 
+  @property
+  def former(self) -> Sequence[Entry]:
+    """Returns the entries that later ones replaced, of pictures whose name has another one now."""
+    latest = set(self._entries.values())
+    return [e for same in self._by_digest.values() for e in same if e not in latest]
+
+  @property
+  def left(self) -> Sequence[Entry]:
+    """Returns the former entries whose published file is no other picture's."""
+    taken = {entry.published for entry in self._entries.values()}
+    return [entry for entry in self.former if entry.published not in taken]
+
   def get(self, name: str) -> Entry | None:
     """Returns the latest entry of an original picture, by its path."""
     return self._entries.get(name)

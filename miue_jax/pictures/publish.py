@@ -151,7 +151,8 @@ def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
   published = {names.same(path) for path in known}
   folders = names.folders_of([*known, *(found.published for found in pictures)])
   stems = names.without_suffix(folders)
-  taken = {names.same(os.path.splitext(e.published)[0]): e.name for e in key.entries}
+  taken = {names.same(os.path.splitext(e.published)[0]): "" for e in key.left}
+  taken |= {names.same(os.path.splitext(e.published)[0]): e.name for e in key.entries}
   placed = []
   for found in pictures:
     entry = key.get(found.path)

@@ -70,7 +70,7 @@ def restore(published: str | os.PathLike, destination: str | os.PathLike, key: K
   clear_leftovers(destination, shared=True)
   paths = all_published(published)
   claims = _Claims(key)
-  refused, restored = [], {}
+  refused, restored = [], set()
   work = functools.partial(_restore_one, published, destination, key, claims)
   results = threads.each(work, paths)
   hidden = not os.isatty(2)
@@ -79,10 +79,10 @@ def restore(published: str | os.PathLike, destination: str | os.PathLike, key: K
     if isinstance(result, str):
       refused.append((path, result))
     else:
-      restored[result[0].name] = result[1]
+      restored.add(result[1])
   found = {claims.names.get(names.same(path)) for path, _ in refused} | claims.taken
   missing = [entry.name for entry in key.entries if entry.name not in found]
-  return Outcome(tuple(sorted(set(restored.values()))), tuple(refused), tuple(sorted(missing)))
+  return Outcome(tuple(sorted(restored)), tuple(refused), tuple(sorted(missing)))
 
 
 def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:

@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from protections import files, run
+from toy_pictures import toy
 
 from miue_jax.owner import known, omitted, protect, published
 from miue_jax.owner.load import Loaded
 from miue_jax.owner.request import Request
 from miue_jax.owner.restore import restore
 from miue_jax.pictures import decode, entries
+from miue_jax.pictures import restore as pictures
 from miue_jax.pictures.entries import Content, Entry
 from miue_jax.pictures.key import Key, digest
 from miue_jax.pictures.survey import Found, Survey
@@ -104,6 +106,44 @@ def test_no_picture_is_published_with_two_perturbations(photos, tmp_path, kind):
   assert after[f"bbb/moved.{suffix}"] == before[f"a/03.{suffix}"]
   assert after[f"a/copy.{suffix}"] == before[f"a/04.{suffix}"]
   assert restore(out, tmp_path / "back", None, None)
+
+
+def test_a_picture_whose_name_another_one_had_is_known_when_it_is_back(secret, tmp_path):
+  for number in (7, 8):  # two later pictures of this name and published file
+    secret.add(Entry("a/x.png", "a", "a/x.png", mark(number + 10), mark(number)), CONTENT)
+  assert {entry.source for entry in secret.former} == {mark(1), mark(7)}
+  assert secret.left == []
+  back = loaded(a_x=1)
+  assert known.renamed(back, secret) == []
+  (one,) = known.of_missing(back, np.arange(1), secret, tmp_path).values()
+  assert one.entry.source == mark(1)
+  assert known.protected(back, secret) == ["a/x.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_published_file_whose_original_gave_its_name_away_is_no_foreign_file(photos, tmp_path):
+  out = tmp_path / "out"
+  first, _ = run(photos, out)
+  before = files(out)
+  gone = (photos / "a" / "01.png").read_bytes()
+  (photos / "a" / "02.png").replace(photos / "a" / "01.png")
+  found, said = run(photos, out)
+  assert "another picture has the name: 1 picture, published as a/01.png." in said
+  assert "did not publish" not in said
+  assert found.judgement == first.judgement
+  with Key.open(tmp_path / "out.key") as secret:
+    outcome = pictures.restore(out, tmp_path / "back", secret)
+  assert len(outcome.restored) == len(before)
+  toy(photos, "a", 1, start=70)
+  (photos / "a" / "70.png").replace(photos / "a" / "02.png")  # a new picture
+  (photos / "a" / "again.png").write_bytes(gone)
+  _, said = run(photos, out)
+  assert "Renamed since they were published: 1 picture (a/again.png)." in said
+  assert "new: 1." in said
+  after = files(out)
+  assert {name: after[name] for name in before} == before
+  assert after.keys() - before.keys() == {"a/02_.png"}
 
 
 def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret, said):
