@@ -22,6 +22,12 @@ _NO_WINDOW = "DICOM without a window"
 _PREAMBLE, _MARK = 128, b"DICM"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # pydicom makes them RGB
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
+# Where enhanced files keep what others have at the top, for each frame or for all.
+_FRAMES = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
+_GROUPS = {
+  "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+  "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+}
 # Packages that pydicom decodes with, by transfer syntax. Without any it decodes uncompressed files
 # and RLE, and with Pillow, JPEG of 8 bits and most JPEG 2000.
 _JPEG = "1.2.840.10008.1.2.4."
@@ -94,6 +100,7 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
   frames = int(found.get("NumberOfFrames") or 1)
   notes = [f"the first of {frames} frames"] if frames > 1 else []
   values = _decoded(found)
+  _take_groups(found)
   if kind in _COLOURS:
     if values.dtype != np.uint8:
       raise ValueError("its colours have more than 8 bits")
@@ -141,6 +148,17 @@ def _decoded(found: Any) -> np.ndarray:
       ) from error
     reason = str(error).splitlines()[-1].strip()  # of the decoder that was tried last
     raise ValueError(reason) from error
+
+
+def _take_groups(found: Any) -> None:
+  """Copies window and scale of the first frame of an enhanced file to where others have them."""
+  for frames in _FRAMES:
+    for group in (found.get(frames) or ())[:1]:
+      for name, words in _GROUPS.items():
+        for item in (group.get(name) or ())[:1]:
+          for word in words:
+            if word in item and word not in found:
+              setattr(found, word, item.get(word))
 
 
 def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:

@@ -64,6 +64,23 @@ def test_gray_values_go_through_the_first_window(tmp_path, tags, low, high):
   assert decode.header(tmp_path / "x.dcm") == decode.Header(30, 40, True)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_enhanced_files_have_their_window_and_scale_in_groups(tmp_path, shared):
+  window, scale, groups, other = (pydicom.Dataset() for _ in range(4))
+  window.WindowCenter, window.WindowWidth = 80, 802
+  scale.RescaleSlope, scale.RescaleIntercept = 2, -2048
+  groups.FrameVOILUTSequence, groups.PixelValueTransformationSequence = [window], [scale]
+  name = "SharedFunctionalGroupsSequence" if shared else "PerFrameFunctionalGroupsSequence"
+  path = made(tmp_path / "x.dcm", **{name: [groups] if shared else [groups, other]})
+  found = pydicom.dcmread(path)
+  del found.RescaleSlope, found.RescaleIntercept
+  found.save_as(path)
+  picture = decode.read(path)
+  # Twice the values within a window of twice the size: -321 to 480 of them.
+  assert np.array_equal(picture.channels[..., 0], windowed(-160.5, 240))
+  assert "DICOM window: centre 80, width 802" in picture.notes[0]
+
+
 def test_inverted_frames_and_colours(tmp_path):
   window = {"WindowCenter": 40, "WindowWidth": 401}
   two = np.stack([VALUES, VALUES[::-1]])
