@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
@@ -69,7 +70,7 @@ class Progress:
     # two of them that start in the same second would share a file.
     files.make_folder(directory)
     with files.reported("write", directory):
-      suffix = "." + name.replace(" ", "-")
+      suffix = "." + re.sub("[ /]", "-", name)
       self._writer = event_file_writer.EventsWriter(str(directory / "events"), suffix)
 
   def tick(self, step: int) -> None:

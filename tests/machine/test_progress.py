@@ -69,6 +69,14 @@ def test_scalars_go_to_tensorboard(tmp_path):
   assert b"victim_seed_0/accuracy" in file.read_bytes()
 
 
+def test_the_name_of_an_event_file_has_no_slash(tmp_path):
+  reporter = progress.Progress(tmp_path / "events", "ours/v2 seed 0", 4, 1, 0)
+  reporter.report(4, 1, SCALARS)
+  reporter.close()
+  (file,) = (tmp_path / "events").iterdir()
+  assert file.name.endswith(".ours-v2-seed-0")
+
+
 def test_a_bar_shows_steps_and_scalars_when_it_is_asked_for(capsys, monkeypatch):
   reporter = progress.Progress(None, "victim", 8, 2, 0)
   reporter.report(4, 1, SCALARS)
