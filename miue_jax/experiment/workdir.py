@@ -106,8 +106,11 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
   """Returns the workdir of a path; writes nothing.
 
   Raises:
-    UserError: An old version made the folder, or its settings are damaged.
+    UserError: The path is empty or no path, an old version made the folder, or its settings are
+      damaged.
   """
+  if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+    raise UserError(f"workdir is {path!r}: name a folder.")  # pathlib takes "" for "."
   workdir = Workdir(pathlib.Path(path))
   reading.require_local(workdir.root, f"--workdir={path}")
   try:
