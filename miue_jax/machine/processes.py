@@ -196,7 +196,8 @@ def _connect(timeout: float) -> None:
   address, *numbers = (os.environ.get(name) for name in names)
   missing = [name for name in names if name not in os.environ]
   if address and missing:
-    raise UserError(f"JAX_COORDINATOR_ADDRESS is set but {' and '.join(missing)} is not: set all.")
+    unset = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not"
+    raise UserError(f"JAX_COORDINATOR_ADDRESS is set but {unset}: set all.")
   settings: dict[str, Any] = {}
   try:
     total, process = (int(number or "") for number in numbers)

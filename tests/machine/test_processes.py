@@ -60,7 +60,7 @@ def test_an_error_of_a_single_process_is_raised():
 @pytest.mark.parametrize(
   ("values", "words"),
   [
-    (("a:1",), "JAX_NUM_PROCESSES and JAX_PROCESS_ID"),
+    (("a:1",), "JAX_NUM_PROCESSES and JAX_PROCESS_ID are not"),
     (("a:1", "2"), "JAX_PROCESS_ID is not"),
     (("a:1", "two", "0"), "'two'"),
   ],
