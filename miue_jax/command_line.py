@@ -110,6 +110,12 @@ def _plain(text: str) -> str:
   """Returns a message of absl as a sentence that does not mention Python."""
   text = re.sub(r"invalid literal for int\(\) with base 10: .*", "it must be a whole number", text)
   text = re.sub(r"could not convert string to float: .*", "it must be a number", text)
+  text = re.sub(
+    r"Failed to parse .* as a ConfigDict: .*",
+    "it is a group of settings: set each of them, as --config.GROUP.KEY=VALUE does",
+    text,
+    flags=re.DOTALL,
+  )
   text = re.sub(r"value should be one of <(.*)>", lambda m: f"it must be one of {m[1]}", text)
   return f"{text[:1].upper()}{text[1:].replace('|', ', ').rstrip('.')}."
 

@@ -66,6 +66,12 @@ def test_a_recipe_that_makes_no_settings_is_one_sentence(tmp_path, body, message
       "flag --mode=fly: value should be one of <run|plan>",
       "Flag --mode=fly: it must be one of run, plan.",
     ),
+    (
+      "flag --config.victim=linear: Failed to parse 'linear' as a ConfigDict: ValueError("
+      "'malformed node or string on line 1: <ast.Name object at 0x7fdcb8af80d0>').",
+      "Flag --config.victim=linear: it is a group of settings: set each of them, as "
+      "--config.GROUP.KEY=VALUE does.",
+    ),
   ],
 )
 def test_messages_of_absl_do_not_mention_python(absl, plain):
