@@ -136,7 +136,7 @@ class Evaluate:
   # Part of the test images that is given to defences which need clean images.
   clean_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
   # Seeds of initial weights, order and augmentation; one victim each
-  seeds: Annotated[tuple[Seed, ...], _some] = (0, 1, 2)
+  seeds: Annotated[Seeds, _some] = (0, 1, 2)
 
   def __post_init__(self):
     """Checks that some victims have no defence; `measure` needs them."""

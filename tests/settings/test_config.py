@@ -205,6 +205,7 @@ def test_a_value_of_the_wrong_type_is_named(key, value, expected):
     ("measure.seed", -1),
     ("evaluate.seeds", (0, -1)),
     ("evaluate.seeds", ()),
+    ("evaluate.seeds", (0, 0)),
     ("evaluate.conditions", ("clean", "dirty")),
     ("evaluate.defences", ()),
     ("evaluate.defences", ("jpeg10",)),
