@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from miue_jax.models import layers
 from miue_jax.settings.config import Model
+from miue_jax.settings.errors import UserError
 
 
 class Network(nn.Module):
@@ -49,4 +50,9 @@ class Network(nn.Module):
     chex.assert_type(images, float)  # stored images would be mistaken for others in [0, 1]
     x = layers.normalise(images, self.model.normalise)
     features = self.backbone(x, train).astype(jnp.float32)
+    if features.ndim != 2 or len(features) != len(images):  # a network of a recipe can be wrong
+      raise UserError(
+        f"The backbone of {type(self).__name__} returns features of shape {list(features.shape)} "
+        f"for {len(images)} images: return [batch, d]."
+      )
     return features, layers.classifier(self.num_classes)(features)

@@ -214,6 +214,16 @@ def test_one_image_without_a_batch_axis_is_an_assertion():
     module.apply(variables, _images()[0])
 
 
+def test_features_that_are_not_rows_are_an_error():
+  class Pixels(models.Network):
+    def backbone(self, x, train):
+      return x
+
+  network = Pixels(Model(), 10)
+  with pytest.raises(UserError, match=r"Pixels .*shape \[2, 8, 8, 3\] for 2 images: return"):
+    network.init(jax.random.key(0), jnp.zeros((2, 8, 8, 3)))
+
+
 def test_stored_images_are_an_assertion():
   network = models.build(Model(name="linear"), 3, (8, 8, 3))
   variables = models.init(network, jax.random.key(0), (8, 8, 3))
