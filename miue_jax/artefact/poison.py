@@ -23,7 +23,7 @@ from miue_jax.artefact import manifest as manifests
 from miue_jax.artefact import quality
 from miue_jax.data.dataset import Dataset
 from miue_jax.data.images import Images
-from miue_jax.machine import archives, files
+from miue_jax.machine import archives, files, reading
 from miue_jax.settings.errors import UserError
 
 _SSIM_IMAGES = 256
@@ -154,8 +154,9 @@ class Poison:
     `manifest.json` is written last: if it exists, the poison is complete.
 
     Raises:
-      UserError: The files cannot be written, or the folder holds another poison.
+      UserError: The path is none, the files cannot be written, or the folder holds another poison.
     """
+    reading.require_local(path, f"The folder {path!r}")
     directory = pathlib.Path(path)
     files.make_private(directory)
     manifest = directory / "manifest.json"

@@ -109,10 +109,8 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
     UserError: The path is empty or no path, an old version made the folder, or its settings are
       damaged.
   """
-  if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-    raise UserError(f"workdir is {path!r}: name a folder.")  # pathlib takes "" for "."
+  reading.require_local(path, f"--workdir={path}")
   workdir = Workdir(pathlib.Path(path))
-  reading.require_local(workdir.root, f"--workdir={path}")
   try:
     str(path).encode()
   except UnicodeEncodeError as error:

@@ -140,9 +140,11 @@ def require_local(path: files.Path, name: str) -> None:
     name: Name in the message, such as "--workdir=gs://b/x".
 
   Raises:
-    UserError: It is an address such as `gs://bucket/x`, or starts with a `~` that a shell left.
+    UserError: It is empty, which pathlib takes for the current folder, or no path; it is an address
+      such as `gs://bucket/x`, or starts with a `~` that a shell left.
   """
-  text = os.fspath(path)
+  if not isinstance(path, str | os.PathLike) or not (text := os.fspath(path)):
+    raise UserError(f"{name} is no path: name a folder.")
   if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib merges the slashes
     raise UserError(f"{name} is an address: mount the storage, and name its folder.")
   if text.startswith("~"):

@@ -463,3 +463,11 @@ def test_crash_between_the_two_files_leaves_no_poison(saved, monkeypatch):
   monkeypatch.undo()
   with pytest.raises(UserError, match="no complete poison"):
     Poison.load(directory, dataset)
+
+
+@pytest.mark.parametrize("path", ["", 3, "gs://bucket/key", "~nobody/key"])
+def test_a_poison_is_saved_in_a_folder_of_this_machine(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r"name a folder|name its folder|whole path"):
+    make_poison(*tiny()).save(path)
+  assert not list(tmp_path.iterdir())

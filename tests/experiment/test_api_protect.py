@@ -138,8 +138,8 @@ def test_a_workdir_keeps_the_poison_and_belongs_to_one_call(tmp_path):
     ({"model": "small_cnn"}, "model is 'small_cnn'.*; it must be a dict of settings that differ"),
     ({"only_class": 7}, "classes 0..2"),
     ({"seed": -1}, "Setting seed is -1"),
-    ({"workdir": ""}, "workdir is '': name a folder"),
-    ({"workdir": 3}, "workdir is 3: name a folder"),
+    ({"workdir": ""}, "--workdir= is no path: name a folder"),
+    ({"workdir": 3}, "--workdir=3 is no path: name a folder"),
     ({"settings": mj.methods.em.Settings()}, "method 'miue' takes"),
   ],
 )
