@@ -13,7 +13,7 @@ import numpy as np
 # (l2), or nothing (none).
 NORMS = ("linf", "l2", "none")
 
-_BLOCK_VALUES = 2**22  # of images that are converted to float32 at the same time
+_BLOCK_VALUES = 2**22  # pixel values that are converted to float32 at the same time
 _SHRINK = 0.99  # repeated factor on a perturbation that exceeds an L2 budget
 
 
@@ -123,7 +123,7 @@ def quantise(
   """
   chex.assert_equal_shape([images, delta])
   limit = largest_change(epsilon, norm)
-  # The small offset prevents that float32 noise truncates a whole level (99.99999 -> 99).
+  # The small offset keeps float32 noise from truncating a whole level (99.99999 -> 99).
   to_level = {"nearest": np.rint, "truncate": lambda x: np.floor(x + 1e-3)}[rounding]
 
   def stored(clean: np.ndarray, exact: np.ndarray) -> np.ndarray:

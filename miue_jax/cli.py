@@ -1,7 +1,7 @@
 """`miue-jax protect PHOTOS OUT`: the program of people who own pictures.
 
 Exit status: 0 done; 1 something could not be restored, or a question was answered with no; 2
-something you can put right, in one sentence; 4 the verdict is "NOT protected", or an audit found
+a mistake that you can correct, in one sentence; 4 the verdict is "NOT protected", or an audit found
 too little protection; 128 + signal number after SIGINT or SIGTERM: the same command continues.
 """
 
@@ -108,7 +108,7 @@ def protect(
   if new and not yes:
     _require_terminal()
   request = dataclasses.replace(request, passphrase=options.secret(passphrase, new=new))
-  # Jobs that add pictures to a protection have no terminal, and nobody who answers.
+  # Jobs that add pictures to a protection have no terminal, so nobody can answer.
   asked = not yes and (new or sys.stdin.isatty())
   answer = _ask if asked else (lambda question: None)
   make = protect_archive if archive.is_archive(photos) else work.protect
@@ -147,7 +147,8 @@ def verify(
 ) -> None:
   """Tests what several networks learn from the published files.
 
-  They are loaded as scrapers do, and the networks learn from the originals as well.
+  The files are loaded as scrapers load them. For comparison, the networks also learn from the
+  originals.
 
   \b
   miue-jax verify public
@@ -173,12 +174,10 @@ def audit(
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Tries attacks on a protected folder, or examines pictures.
-
-  The attacks are known ones. Pictures are examined before they are protected.
+  """Tries known attacks on a protected folder, or examines pictures before protection.
 
   \b
-  miue-jax audit public --time 20m     what JPEG, cropping, gray and others give back
+  miue-jax audit public --time 20m     what JPEG, cropping, grayscale and others give back
   miue-jax audit --all runs --time 2h  all protected folders in runs, every month
   miue-jax audit photos                broken files, duplicates, small classes
   miue-jax audit photos --public web   which of them are public already
@@ -249,7 +248,10 @@ def plan(
 
 
 def _conclude(found: "Verdict") -> None:
-  """Prints a verdict; a script that would publish pictures next must not go on unprotected."""
+  """Prints a verdict and, if it is "NOT protected", leaves with exit status 4.
+
+  A script that publishes the pictures next then stops.
+  """
   from miue_jax.owner import private
   from miue_jax.report import verdict
 

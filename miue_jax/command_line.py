@@ -250,7 +250,7 @@ def _located(argv: Sequence[str]) -> list[str]:
 
 
 def _default(argv: Sequence[str]) -> str:
-  """Returns the recipe without `--config`: that of the workdir, or the default one."""
+  """Returns the recipe to use without `--config`: that of the workdir, or the default one."""
   text = "\0".join(argv)
   workdirs = re.findall(r"\0--?workdir[=\0]([^\0]+)", text)
   restores = re.search(r"\0--?mode[=\0]restore(\0|$)", text)  # it needs no settings

@@ -239,13 +239,13 @@ def named_batches(method: Method) -> dict[str, int]:
 
 
 def batch_problems(config: Config, images: int, made: Collection[str], devices: int) -> list[str]:
-  """Returns what is wrong with the batch sizes, in a run and in its plan.
+  """Returns a list of the problems with the batch sizes of a run or a plan.
 
   Args:
     config: The settings.
     images: Number of training images.
-    made: Stages that will be made; batches of others do not matter.
-    devices: Number of devices that share a batch; 0 if it will be chosen to divide all.
+    made: Names of the stages that will run; the batches of others do not matter.
+    devices: Number of devices that share a batch; 0 if it will be chosen to divide all batches.
   """
   wanted = {}
   if "generate" in made:

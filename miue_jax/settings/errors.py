@@ -60,7 +60,7 @@ def first_line(error: BaseException) -> str:
 
 
 def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
-  """Returns the sentence about an unknown key, with the nearest known name."""
+  """Returns the sentence about an unknown key, with the nearest known name or all known names."""
   known = list(known)
   if not known:
     return f"Unknown setting {prefix}{key}; {prefix.removesuffix('.')} is a single value."

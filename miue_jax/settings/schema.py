@@ -1,7 +1,7 @@
 """Declares settings: frozen dataclasses whose fields carry their checks.
 
 Pydantic checks types, ranges and choices whenever such a dataclass is made, also by
-`dataclasses.replace`. A value that fails becomes one sentence, a `UserError`.
+`dataclasses.replace`. A value that fails raises a `UserError`, whose message is one sentence.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def changed(given: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
 
   Raises:
     UserError: A field is unknown, or a value has the wrong type or is out of range. The message
-      names all such fields.
+      names the first unknown field, or else all fields with such values.
   """
   known = names(type(given))
   for key in changes:
@@ -164,7 +164,7 @@ def _plain(value: Any) -> Any:
 
 
 def _problems(error: pydantic.ValidationError, known: Iterable[str]) -> UserError:
-  """Returns an error with one sentence for each field that fails."""
+  """Returns an error about the first unknown field, or about every field that fails."""
   found = {}
   for problem in error.errors(include_url=False):
     key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -176,7 +176,7 @@ def _problems(error: pydantic.ValidationError, known: Iterable[str]) -> UserErro
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
-  """Returns what is wrong with a value, to follow "Setting KEY"."""
+  """Returns the rest of a sentence about a wrong value, which begins with "Setting KEY"."""
   value, context = problem["input"], problem.get("ctx", {})
   if problem["type"] == "setting":
     return f"is {short(context['value'])}; it must be {context['allowed']}."
