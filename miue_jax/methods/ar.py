@@ -6,13 +6,13 @@
                                 last pixel to sum_ij b_ij x_ij; drop the first 4 rows and columns
   delta <- the rest, scaled to its budget
 
-A filter with the entries b, and -1 in the last place, answers a perturbation of its class by
-exactly zero. A convolutional network learns such filters. To separate the classes, every filter
-should answer the perturbations of other classes strongly. The authors accept a process if its
-answers exceed a threshold that depends on the number of classes. Here each class takes, from a
-pool, the process whose weakest answer to the processes before it is strongest.
+The response of a filter with the entries b, and -1 in the last place, to a perturbation of its
+class is exactly zero. A convolutional network learns such filters. To separate the classes, every
+filter should respond strongly to the perturbations of other classes. The authors accept a process
+if its responses exceed a threshold that depends on the number of classes. Here each class takes,
+from a pool, the process whose weakest response to the processes chosen before it is strongest.
 
-Their budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `norm="l2"` with
+The authors' budget is ||delta||_2 = 1 at 32 x 32 x 3 and proportional to the side: `norm="l2"` with
 `epsilon=1 / (32 sqrt(3))`, 4.6/255.
 """
 
@@ -30,7 +30,7 @@ _LARGEST = 5.0  # absolute value that a stable signal does not exceed
 _TRIALS = 3  # signals that must stay below it
 _DRAWN = 128  # processes drawn at a time
 _POOL = 4  # processes to choose from, for each class
-_WINDOWS = 30  # of a signal, along each axis, that filters are applied to
+_WINDOWS = 30  # about this many windows along each axis of a signal give the response of a filter
 
 
 @settings
@@ -116,9 +116,9 @@ def matching_filters(processes: np.ndarray) -> np.ndarray:
 
 
 def responses(processes: np.ndarray, signals: np.ndarray) -> np.ndarray:
-  """Returns the answer of the filter of process i to signal j, `[n, n]`.
+  """Returns the response of the filter of process i to signal j, `[n, n]`.
 
-  It is the mean over windows of max(0, answer); the answer of a window is the sum over channels.
+  It is the mean over windows of max(0, r), where r is the filter's output, summed over channels.
 
   Args:
     processes: Coefficients `[n, C, 3, 3]`.

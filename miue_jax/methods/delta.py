@@ -70,7 +70,7 @@ class Delta(flax.struct.PyTreeNode):
     return variable[labels] if self.class_wise else variable
 
   def added(self, images: jax.Array, perturbation: jax.Array) -> jax.Array:
-    """Returns perturbed images; a perturbation of a class fits no single image and is clipped."""
+    """Returns perturbed images; those of a class-wise perturbation are clipped to [0, 1]."""
     poisoned = images + perturbation
     return jnp.clip(poisoned, 0.0, 1.0) if self.class_wise else poisoned
 
@@ -167,9 +167,9 @@ def lay_out(count: int, settings: Any, seed: int) -> lanes.Layout:
 def chosen_images(labels: np.ndarray, method: Method, seed: int) -> np.ndarray:
   """Returns a mask of the perturbed images, bool `[N]`: a part of each class, or of one class.
 
-  `fraction`, `class_fractions` and `only_class` set the part; classes after the last of
-  `class_fractions` are perturbed whole. The draw is stratified; a larger fraction contains a
-  smaller one.
+  `fraction`, `class_fractions` and `only_class` set the part; all images of the classes after the
+  last of `class_fractions` are perturbed. The draw is stratified, and the images of a larger
+  fraction include those of a smaller one.
 
   Raises:
     UserError: No image would be perturbed.

@@ -8,15 +8,16 @@ the leader of a Stackelberg game, and a classifier f_theta is the follower:
 
 F is the paper's payoff. It is bounded below by ln(classes - 1), which minus the cross-entropy of
 the true class is not. Both players move on every batch, by the first-order method of BOME (Liu et
-al., NeurIPS 2022). Its q(a, theta) = g(a, theta) - g(a, theta*) is what the follower loses against
-its best response theta*, which is some Adam steps from theta and a constant of the gradient:
+al., NeurIPS 2022). Its q(a, theta) = g(a, theta) - g(a, theta*) is the loss of the follower minus
+that of its best response theta*. A few Adam steps from theta approximate theta*, which is a
+constant for the gradient:
 
   lambda <- max(0, eta - <grad F, grad q> / ||grad q||^2)
   a      <- a - rate_a lambda grad_a q
   theta  <- theta - rate_theta (grad F + lambda grad_theta q)
 
-so that q falls whatever the gradient of F. In the end the generator perturbs every image, with
-BatchNorm in inference mode; before that no image has a perturbation.
+The choice of lambda makes q decrease, whatever the gradient of F is. In the end the generator
+perturbs every image, with BatchNorm in inference mode; before that, the stored delta is zero.
 
 The authors keep the generator of the epoch whose poison left a new classifier the lowest accuracy
 on clean test images. Here the last generator is used, and no test image.

@@ -101,7 +101,7 @@ def bound(
   The bound is the mean of the first term, weighted by `weights`, minus the second.
 
   Args:
-    scores: T of the local poisoned images and all clean ones, `[rows, columns]`.
+    scores: Values of T for the local poisoned images and all clean ones, `[rows, columns]`.
     weights: Weights of the rows; 0 for padding.
     column_weights: Weights of all rows of the global batch.
 

@@ -10,8 +10,8 @@ closed form, so that no source model is trained and one pass suffices.
 
 K is the kernel of the paper's fully-connected network, with ReLU, whose kernels have elementary
 formulas (Jacot et al., NeurIPS 2018; Cho and Saul, NeurIPS 2009). The kernel of the paper's
-convolutional network would cost the square of the number of pixels as much. The next block judges
-the images of a block, so that only training images are used. `batch_size` is the size of a block.
+convolutional network would multiply the cost by the square of the number of pixels. X' are
+the images of the next block, so only training images are used. `batch_size` is the size of a block.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ from miue_jax.methods.stepwise import Procedure, Reading, Stepwise, Turn, delta_
 from miue_jax.settings.errors import UserError
 from miue_jax.settings.schema import Count, Positive, settings
 
-TIME = 64.0  # t, at a learning rate of 1 on half the mean over images and classes
+# t, at a learning rate of 1 on half the squared error, averaged over images and classes
+TIME = 64.0
 DEPTH = 5  # hidden layers of the paper's fully-connected network
 _BIAS = 0.1  # variance of the biases; the weights have variance 2 / fan-in
 
@@ -141,7 +142,7 @@ def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
   covariance = tangent = outputs(jnp.dot(x, y.T, precision="highest"))
   for _ in range(DEPTH):
     length = jnp.sqrt(own[0][:, None] * own[1][None, :])
-    # At 1, which equal images have, the arc cosine has no gradient.
+    # The arc cosine has no finite gradient at 1, which is the cosine of equal images.
     cosine = jnp.clip(covariance / length, -1 + 1e-6, 1 - 1e-6)
     angle = jnp.arccos(cosine)
     both = (math.pi - angle) / math.pi

@@ -33,7 +33,7 @@ def pattern(dataset: Dataset, settings: Settings, seed: int) -> Draw:
   """Returns the function that moves the pixel of every class.
 
   Raises:
-    UserError: It shall be secret, but every image shows where its pixel is.
+    UserError: `secret` is set, but every image shows where its pixel is.
   """
   if settings.secret:
     raise UserError("OPS draws nothing that could be secret: choose another method.")

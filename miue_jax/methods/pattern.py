@@ -19,7 +19,7 @@ from miue_jax.methods.shared_settings import PatternSettings
 from miue_jax.settings.errors import UserError
 
 # (generator, clean images uint8 [n, H, W, C], labels [n]) -> float32 delta [n, H, W, C] in [0, 1]
-# pixel units, before projection onto the budget. Each block of images has its generator.
+# pixel units, before projection onto the budget. Each block of images has a separate generator.
 Draw = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 
 _BLOCK_VALUES = 2**24  # number of pixel values that are held as floats at a time

@@ -86,6 +86,6 @@ class PatternSettings(Method):
 
   # Bounded quantity: linf: every pixel; l2: the rms change of an image; none: nothing.
   norm: Norm = "linf"
-  # True: 128 random bits replace the seed, so that nobody can draw the pattern again; the poison
-  # can then not be made a second time.
+  # True: 128 random bits, which are not stored, replace the seed. Nobody can then draw the same
+  # pattern again, and the poison cannot be made a second time.
   secret: bool = False

@@ -47,10 +47,11 @@ class Table(flax.struct.PyTreeNode):
 def row_shape(image: tuple[int, ...]) -> tuple[int, ...]:
   """Returns the shape in which tables store an image or a perturbation `[H, W, C]`.
 
-  It is `[H * W * C / 128, 128]` where images fill tiles of a TPU, and `[H * W * C]` elsewhere. TPUs
-  keep the last two axes of an array together. Of `[rows, H, W, C]` they would keep equal pixels of
-  many images together, and every step would transpose the whole table to take a batch from it; a
-  large image as one axis would be gathered in parts, for which every step would copy the table.
+  It is `[H * W * C / 128, 128]` if an image fills whole tiles of a TPU, and `[H * W * C]`
+  otherwise. TPUs store the last two axes of an array in tiles. With `[rows, H, W, C]`, a tile would
+  hold the same pixel of many images, and every step would transpose the whole table to take a batch
+  from it. A large image on a single axis would be gathered in parts, for which every step would
+  copy the table.
   """
   values = math.prod(image)
   return (values,) if values % math.prod(_TILE) else (values // _TILE[1], _TILE[1])

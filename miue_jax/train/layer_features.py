@@ -50,11 +50,11 @@ def names(module: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ..
 def chosen(patterns: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
   """Returns the known layers that match any pattern, in the order of `known`.
 
-  `*` matches letters inside a name: `BasicBlock_*` matches the blocks, and `BasicBlock_*/*` the
+  `*` matches any characters but `/`: `BasicBlock_*` matches the blocks, and `BasicBlock_*/*` the
   layers inside them.
 
   Raises:
-    UserError: a pattern matches no layer.
+    UserError: A pattern matches no layer.
   """
   found = set()
   for pattern in patterns:
@@ -77,9 +77,9 @@ def select(
   """Returns the layers of a network that match any pattern, as `chosen` does.
 
   Raises:
-    UserError: a pattern matches no layer.
+    UserError: A pattern matches no layer.
   """
-  if set(patterns) <= set(OUTPUTS):  # every network has these, and to trace one takes seconds
+  if set(patterns) <= set(OUTPUTS):  # every network has these, and tracing one takes seconds
     return chosen(patterns, OUTPUTS)
   return chosen(patterns, names(module, image_shape))
 

@@ -56,7 +56,7 @@ def drive(
     name: Name of the work for the log.
     checkpoints: Where the states are stored.
     progress: Returns the object that reports progress.
-    finished: Returns whether to stop early; called after every report.
+    finished: Returns whether to stop early; called at the start and after every report.
 
   Returns:
     The final state.

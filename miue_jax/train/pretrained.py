@@ -25,7 +25,7 @@ def save(variables: Variables, path: str | os.PathLike) -> None:
   """Writes variables into an `.npz` file, one array per leaf, named by its path.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: The file cannot be written.
   """
   leaves = flatten_dict(variables, sep="/")
   with files.replacing(path) as file:
@@ -37,7 +37,7 @@ def load(path: str | os.PathLike) -> Variables:
   """Reads variables from a file that `save` wrote.
 
   Raises:
-    UserError: the file does not exist, or it holds anything but the float weights of a network.
+    UserError: The file does not exist, or it holds anything but the float weights of a network.
   """
   advice = "give a file that --mode=pretrain wrote"
   if not files.is_file(path):
@@ -99,7 +99,7 @@ def transplant(trained: Variables, fresh: Variables) -> Variables:
     fresh: Newly drawn variables of the network to initialise, in the same form.
 
   Raises:
-    UserError: the networks differ in more than the number of classes.
+    UserError: The networks differ in more than the number of classes.
   """
   params = dict(trained["params"])
   old, new = _shapes(trained), _shapes(fresh)

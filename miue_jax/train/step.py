@@ -163,9 +163,10 @@ def shuffler(batch_size: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
 def sgd(config: Sgd, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
   """Returns SGD with momentum and weight decay as in PyTorch.
 
-  Epoch e of E (from 1) uses `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` (schedule `cosine`), or r
-  and a tenth of it after 40 % and again after 80 % of the epochs (`steps`). `onecycle` changes the
-  rate in every step (Smith and Topin, 2018): it rises from r / 25 to r and falls to r / 250,000.
+  With `learning_rate` r and `final_learning_rate` f, epoch e of E (from 1) uses the rate
+  `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` with the schedule `cosine`. The schedule `steps` divides
+  r by 10 after 40 % and again after 80 % of the epochs. `onecycle` changes the rate in every step
+  (Smith and Topin, 2018): it rises from r / 25 to r and falls to r / 250,000.
   """
   one_cycle = optax.cosine_onecycle_schedule(max(1, epochs * steps_per_epoch), config.learning_rate)
 
