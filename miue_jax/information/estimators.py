@@ -46,7 +46,7 @@ class Null:
   Attributes:
     mean: Mean in nats.
     std: Standard deviation in nats.
-    p_value: Share of them, the estimate itself counted as one, with at least the estimate.
+    p_value: `(1 + number of them that are at least the estimate) / (1 + their number)`.
   """
 
   mean: float
@@ -58,10 +58,10 @@ class Null:
 class Estimate:
   """An estimate of mutual information and what is needed to judge it.
 
-  The interval is the estimate -+ Student's t times the standard deviation over random halves of the
-  samples. They are drawn without replacement (the delete-half jackknife of Shao and Wu 1989, whose
-  variance is that of the whole sample), because repeated samples would look like dependence to
-  k-NN, KDE and held-out bounds. It holds the sampling error, not the bias.
+  The interval is the estimate plus or minus Student's t times the standard deviation over random
+  halves of the samples. They are drawn without replacement (the delete-half jackknife of Shao and
+  Wu 1989, whose variance is that of the whole sample), because repeated samples would look like
+  dependence to k-NN, KDE and held-out bounds. The interval covers the sampling error, not the bias.
 
   Attributes:
     estimator: Name of the estimator in `ESTIMATORS`.
@@ -227,13 +227,14 @@ def sliced(
   inner: Mapping[str, Any] | None = None,
   seed: int = 0,
 ) -> Point:
-  """Returns the sliced estimate (nats): the mean over random one-dimensional projections.
+  """Returns the sliced estimate (nats): a statistic of random one-dimensional projections.
 
   Args:
     x: Features `[samples, dx]`.
     y: Features `[samples, dy]`.
-    estimator: Estimator of each slice, a key of `POINTS`. Networks are trained one after the other:
-      each stops by itself, and on a core a hundred steps of eight together take no less time.
+    estimator: Estimator of each slice, a key of `POINTS`. Networks are trained one after the other,
+      since each stops after a different number of steps. On one core, training eight at the same
+      time is no faster.
     projections: Number of projections.
     directions: `shared` projects x and y on the same directions, for features of one space.
       `independent` is the definition of Goldfeld and Greenewald (NeurIPS 2021).
