@@ -1,8 +1,8 @@
 """Estimates mutual information as if features were jointly normal.
 
 The estimate is `ln(det Sx det Sy / det S) / 2` with the covariances Sx of x, Sy of y and S of both.
-It sees linear dependence alone. Where x and y are each normal it is a lower bound, because the
-joint normal has the largest entropy for its covariance; otherwise it can err on either side.
+It sees only linear dependence. If x and y are each normal, it is a lower bound, because the joint
+normal has the largest entropy for its covariance; otherwise it can err on either side.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def point(x: np.ndarray, y: np.ndarray, *, covariance: str = "empirical") -> Poi
       identity by scikit-learn's rule and subtracts nothing; shrinking lowers the value.
 
   Raises:
-    UserError: `covariance` is unknown, or there are no more samples than features for the
+    UserError: `covariance` is unknown, or there are fewer than dx + dy + 2 samples for the
       empirical one.
   """
   samples.choose("covariance", covariance, COVARIANCES)

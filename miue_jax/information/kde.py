@@ -47,8 +47,8 @@ def point(x: np.ndarray, y: np.ndarray, *, bandwidth: str = "scott") -> Point:
   mi = float(_means(*(side.T[None] / width for side in (x, y)), _rows(count))[0])
   if dimensions > _RELIABLE_DIMENSIONS:
     warnings += (
-      f"x and y have {dimensions} dimensions together: above about {_RELIABLE_DIMENSIONS} a kernel "
-      f"reaches few of {count} samples and the estimate is biased, so use slices.",
+      f"x and y have {dimensions} dimensions together: above about {_RELIABLE_DIMENSIONS}, a "
+      f"kernel reaches few of {count} samples and the estimate is biased, so use slices.",
     )
   return Point(mi, details | {"bandwidth": width}, warnings)
 

@@ -17,7 +17,7 @@ from miue_jax.settings.errors import UserError
 
 # Noise that breaks ties, in standard deviations: far below what matters.
 _JITTER = 1e-6
-# Number of dimensions of both sides together from which on the estimate is known to fail.
+# Number of dimensions of both sides together at which the estimate is known to fail.
 _FAR_DIMENSIONS = 10
 
 
@@ -56,9 +56,9 @@ def point(x: np.ndarray, y: np.ndarray, *, neighbours: int = 3, seed: int = 0) -
   ceiling = float(special.digamma(len(x)) - special.digamma(neighbours))
   if dimensions >= _FAR_DIMENSIONS:
     warnings += (
-      f"x and y have {dimensions} dimensions together: from about {_FAR_DIMENSIONS} on all "
-      "neighbours are far away and the estimate is too low (for 2,000 samples 1.0 nats become 0.7 "
-      "at 5 and 5, 2.3 become 0.6 at 16 and 16), so use slices.",
+      f"x and y have {dimensions} dimensions together: from about {_FAR_DIMENSIONS} on, all "
+      "neighbours are far away and the estimate is too low (for 2,000 samples, 1.0 nats become 0.7 "
+      "at 5 and 5, and 2.3 become 0.6 at 16 and 16), so use slices.",
     )
   if mi > ceiling - 1:
     warnings += (

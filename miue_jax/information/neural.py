@@ -1,7 +1,7 @@
 """Estimates lower bounds of mutual information by a small network: MINE, InfoNCE and NWJ.
 
-A critic T(x, y) learns to score pairs of one example above pairs of two. With J the mean over pairs
-of one example and M the mean over all pairs of two examples of a batch:
+A critic T(x, y) learns to score pairs from the same example higher than pairs from two examples. J
+is the mean over the pairs from the same example, and M the mean over all other pairs of a batch:
 
   mine     J T - ln M e^T               Donsker-Varadhan; Belghazi et al., ICML 2018
   nwj      J T - M e^(T - 1)            Nguyen, Wainwright and Jordan, IEEE TIT 56, 2010
@@ -54,7 +54,7 @@ class Critic(nn.Module):
 
 
 def scored(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-  """Returns what the critic with these parameters says of `[a, dx]` and `[b, dy]`, `[a, b]`."""
+  """Returns a critic's scores `[a, b]` of features `[a, dx]` and `[b, dy]`."""
   scores: Any = Critic(WIDTH).apply(params, x, y)
   return scores
 
@@ -201,7 +201,7 @@ def _doubts(bound: str, mi: float, reported: int, chunk: int) -> tuple[str, ...]
 def _chunks(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
   """Returns both sides as `[chunks, examples, features]`.
 
-  Fewer examples than there are chunks are left out.
+  The remainder, which is smaller than the number of chunks, is left out.
   """
   count = -(-len(part[0]) // _CHUNK)
   size = len(part[0]) // count

@@ -24,8 +24,8 @@ class Separability:
 
   Attributes:
     train_accuracy: Percent of its training examples; 100 means linearly separable.
-    test_accuracy: Percent of held-out examples; high where a class shares its directions.
-    chance: Percent, for always answering the most frequent class of the held-out examples.
+    test_accuracy: Percent of held-out examples; high if the examples of a class share a pattern.
+    chance: Percent of held-out examples in their most frequent class.
     train_samples: Number of training examples.
     test_samples: Number of held-out examples.
     converged: True where the fit ended before `max_iterations`.

@@ -140,7 +140,7 @@ def covariance_term(features: ArrayLike, labels: ArrayLike) -> float:
 
 def _measured(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns features in float64, labels, and the labels of classes with `MIN_SAMPLES` examples."""
-  # NumPy arrays have float64 in any case, arrays of jax only in its mode of 64 bits.
+  # NumPy arrays can always be float64, those of jax only if its 64-bit mode is on.
   features, labels = np.asarray(features), np.asarray(labels)
   if features.ndim != 2 or labels.shape != features.shape[:1]:
     raise UserError(
