@@ -40,7 +40,7 @@ def protect(
 ) -> Poison:
   """Makes a perturbation that keeps models from learning the images.
 
-  A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the
+  A mesh whose only axis is "data" is used if it is set, otherwise as many devices as divide the
   batches. A device of a CPU uses little more than one core: set the environment variable
   `JAX_NUM_CPU_DEVICES` to the number of cores before jax is imported. A batch that is larger than
   the data becomes as large as the data.
@@ -140,8 +140,8 @@ def evaluate(
 ) -> list[Row]:
   """Trains victims on sets of training images and tests them on clean images.
 
-  A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide a batch.
-  A batch that is larger than the data becomes as large as the data.
+  A mesh whose only axis is "data" is used if it is set, otherwise as many devices as divide a
+  batch. A batch that is larger than the data becomes as large as the data.
 
   Args:
     images: Training images by name, uint8 `[N, H, W]` or `[N, H, W, C]`; all have the same labels.

@@ -1,8 +1,9 @@
 """Ties each stage of a workdir to what it used, so that results of different settings never mix.
 
 A poison is bound to its images, method, source model and seed; victims also to their network and
-training and to the test images; a measurement also to its own settings. Paths, devices, memory,
-microbatches and the rhythm of checkpoints bind nothing. A stage that made nothing is not bound.
+training and to the test images; a measurement also to its own settings. Nothing is bound to paths,
+devices, memory, microbatches and the interval of checkpoints, and a stage that made nothing is not
+bound.
 """
 
 import dataclasses
@@ -200,7 +201,7 @@ def record(experiment: Experiment, images: Mapping[str, str], stages: Sequence[s
 def named(workdir: Workdir, config: Config, dataset: Dataset) -> Dataset:
   """Returns the data under the name that they have in the workdir, unless the config names them.
 
-  The name of a folder of images is the start of their rows, and a folder can be moved.
+  Rows contain the name of the dataset, by default that of its folder, which can be renamed.
   """
   stored = workdir.on_lead(lambda: stored_in(workdir)) or {}
   name = stored.get("dataset")

@@ -17,7 +17,7 @@ from miue_jax.settings.errors import UserError
 def on_devices(*batch_sizes: int) -> Generator[None]:
   """Runs the block on a mesh that divides all batches; the caller's mesh is set again afterwards.
 
-  A mesh whose only axis is "data" is used if it is set, otherwise all devices that divide the
+  A mesh whose only axis is "data" is used if it is set, otherwise as many devices as divide the
   batches. A signal that stopped the block is raised again for the caller's handler.
 
   Raises:
@@ -49,7 +49,7 @@ def reporter() -> Reporter:
 
 
 def _mesh(batch_sizes: tuple[int, ...]) -> jax.sharding.Mesh:
-  """Returns the mesh of a call; its axis is "data", which no step may treat as explicit."""
+  """Returns the mesh of a call; its axis is "data", of type `Auto` as the steps require."""
   current = jax.sharding.get_mesh()
   if current.axis_names != (meshes.AXIS,):
     counts = range(1, jax.device_count() + 1)

@@ -33,9 +33,9 @@ _logger = logging.getLogger(__name__)
 def run(config: Config, workdir: Workdir, command: str) -> str:
   """Fills the tables of all datasets, writes their report and returns it as Markdown.
 
-  An interrupted run continues: finished poisons and rows remain, lost cells are tried again.
-  Several programs may fill one table: the cells that one works on, the others leave until the end.
-  In a run of several processes a failure ends all of them.
+  An interrupted run continues: finished poisons and rows remain, and lost cells are tried again.
+  Several programs may fill one table: each leaves the cells that another one works on until the
+  end. In a run of several processes, a failure ends all of them.
 
   Raises:
     processes.Interrupted: A signal came; the state is saved.

@@ -17,7 +17,7 @@ def by_victim(
   """Returns rank correlations of all explanations with the accuracy gap of undefended victims.
 
   Args:
-    axes: Axes of the table; rows outside of them and its controls do not count.
+    axes: Axes of the table. Other rows are ignored, and controls are not correlated.
     rows: Rows of trained victims.
     measurements: Rows of measured victims of the first seed, with `rows` and `theory` as
       `measure.measured` returns them.

@@ -1,4 +1,4 @@
-"""Measures the features of a victim, of images before and after their release."""
+"""Measures a victim's features of images before and after their release."""
 
 import dataclasses
 import pathlib

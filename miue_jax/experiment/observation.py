@@ -3,8 +3,8 @@
 Zhu et al. (ICLR 2026) argue that a poison works because the source model's features of poisoned
 images become compact, which lowers the bound of Theorem 5.1 and with it the information between
 clean and poisoned features. Whether both fall together can only be seen during generation, while
-source model and delta of an epoch exist at the same time; keeping them for later would take a model
-and a delta for every epoch.
+source model and delta of an epoch exist at the same time; a later measurement would need a stored
+model and delta for every epoch.
 """
 
 import functools

@@ -15,10 +15,10 @@ _SECTIONS = ("data", "method", "victim", "victim_fit", "evaluate", "measure", "c
 def for_dataset(config: Config, name: str) -> Config:
   """Returns the settings of the table of one of `compare.datasets`.
 
-  By default its data have its name.
+  The name of its data is `name`, unless its changes set another one.
 
   Raises:
-    UserError: Its changes have an unknown key or a value that makes no sense.
+    UserError: Its changes have an unknown key or an invalid value.
   """
   alone = dataclasses.replace(config, compare=dataclasses.replace(config.compare, datasets={}))
   named = dataclasses.replace(alone, data=dataclasses.replace(alone.data, name=name))
@@ -48,8 +48,7 @@ def for_method(config: Config, name: str) -> Config:
   recipe.
 
   Raises:
-    UserError: The method is unknown, or its recipe has an unknown key or a value that makes no
-      sense.
+    UserError: The method is unknown, or its recipe has an unknown key or an invalid value.
   """
   compare, prefix = config.compare, f"compare.recipes.{name}"
   recipe = compare.recipes.get(name, {})

@@ -53,7 +53,7 @@ def start(
     need_test: Whether the test images are needed.
     needs_poison: Whether the poison must be finished.
     checked: Stages of the workdir whose settings must be the same.
-    made: Those of them that will be made; an empty sequence writes nothing.
+    made: The stages among them that will run; an empty sequence writes nothing.
 
   Raises:
     UserError: A name is unknown, batches, devices or networks do not fit, the data cannot be read,
@@ -83,7 +83,7 @@ def start(
 
 
 _ALL = ("generate", "evaluate", "measure")
-# What `start` is told by the modes of the program that work on one experiment.
+# Arguments of `start`, by the modes of the program that work on one experiment.
 NEEDS: dict[str, dict[str, Any]] = {
   "run": {"checked": _ALL, "made": _ALL},
   "generate": {"checked": ("generate",), "made": ("generate",), "need_test": False},
@@ -295,7 +295,7 @@ def secrecy_warning(manifest: Mapping[str, Any]) -> str:
   if name != "ops":
     advice = "generate it again with --config.method.secret=True"
   return (
-    f"Everybody who knows or guesses the seed {manifest['seed']} can draw the pattern of "
+    f"Anyone who knows or guesses the seed {manifest['seed']} can draw the pattern of "
     f"{name!r} and restore these images without the key: before you publish them, {advice}."
   )
 

@@ -1,4 +1,4 @@
-"""The recipe of a workdir: the settings that it was made with, `stored.py:WORKDIR`.
+"""Provides the recipe `stored.py:WORKDIR`: the settings that a workdir was made with.
 
 The command line uses it where `--workdir` names a finished or begun experiment and `--config` is
 not given.
@@ -16,7 +16,7 @@ _PLACES = ("config.json", "poison/manifest.json")
 
 
 def known(workdir: str) -> bool:
-  """Returns whether a folder knows its settings."""
+  """Returns whether a folder holds its settings."""
   try:
     return any(files.is_file(pathlib.Path(workdir) / name) for name in _PLACES)
   except UserError:

@@ -240,7 +240,7 @@ def fill(tables: Sequence[Table], column_done: Callable[[], None] = lambda: None
 
   Args:
     tables: The tables.
-    column_done: Called after the cells of a column, which differ in their method only.
+    column_done: Called after the cells of a column, which differ only in their method.
 
   Raises:
     processes.Interrupted: A signal came; the state is saved.
@@ -260,7 +260,8 @@ def reason(error: Exception) -> str:
   """Returns the text of an error in one line.
 
   Raises:
-    Exception: The error itself, if there are several processes: the others would wait for this one.
+    Exception: The error itself, if there are several processes; otherwise the others would wait for
+      this one.
   """
   if processes.count() > 1:
     raise error

@@ -61,8 +61,8 @@ class Workdir:
     return self.exists(self.poison / "manifest.json")
 
 
-# What a workdir holds, and those parts that are not looked through: they can be large, and what
-# reads and writes them looks at every file.
+# Names in a workdir, and the folders whose content is not checked here: they can be large, and the
+# code that reads and writes them checks every file.
 _NAMES = (
   *("config.json", "log.txt", "memory.json", "measurement.json", "pretrained.npz", locks.FOLDER),
   *("results.jsonl", "measurements.jsonl", "lost.jsonl"),
@@ -91,13 +91,13 @@ class Experiment:
 
   @property
   def workdir(self) -> Workdir:
-    """Folder of the results, for stages that need one."""
+    """Returns the folder of the results, for stages that need one."""
     assert self.folder is not None, "this stage needs a folder"
     return self.folder
 
   @property
   def progress(self) -> Reporter:
-    """Makes the reporter of a stage."""
+    """Returns the function that makes the reporter of a stage."""
     events = self.folder.tensorboard if self.folder else None
     return functools.partial(Progress, events, bar=self.bar)
 
@@ -106,8 +106,8 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
   """Returns the workdir of a path; writes nothing.
 
   Raises:
-    UserError: The path is empty or no path, an old version made the folder, or its settings are
-      damaged.
+    UserError: The path is empty, not local or not UTF-8, an old version made the folder, or its
+      settings are damaged.
   """
   reading.require_local(path, f"--workdir={path}")
   workdir = Workdir(pathlib.Path(path))
@@ -125,7 +125,7 @@ def open_workdir(path: str | os.PathLike[str]) -> Workdir:
 
 @contextlib.contextmanager
 def occupied(workdir: Workdir, alone: bool) -> Generator[None]:
-  """Makes the folder for a run; a run that is refused before it made anything leaves nothing.
+  """Makes the folder for a run; a run that is refused before it made anything leaves no trace.
 
   Args:
     workdir: The folder.
