@@ -160,8 +160,8 @@ def as_folder(photos: pathlib.Path, labels: pathlib.Path | None = None) -> Gener
     labels: File of labels, which must be None for an archive.
 
   Raises:
-    UserError: The file is not such an archive, it is to get other labels, or the folder cannot be
-      written.
+    UserError: The file is not such an archive, `labels` is given for an archive, or the folder
+      cannot be written.
   """
   if not is_archive(photos):
     yield photos
@@ -182,7 +182,7 @@ def as_folder(photos: pathlib.Path, labels: pathlib.Path | None = None) -> Gener
 
 
 def unpack(content: Arrays, paths: Mapping[str, list[str]], folder: pathlib.Path) -> None:
-  """Makes the files of a folder those of an archive; the ones that are there are not written."""
+  """Makes a folder hold exactly the images of an archive; existing files are not written again."""
   wanted = {path: content[name][i] for name in paths for i, path in enumerate(paths[name])}
   for path in {path.rpartition("/")[0] for path in wanted}:
     files.make_folder(folder / path)

@@ -1,4 +1,4 @@
-"""Audits a protected folder: what each known attack on the protection gives back."""
+"""Audits a protected folder: measures what each known attack on the protection gives back."""
 
 import dataclasses
 import datetime
@@ -42,19 +42,19 @@ def _fixed(advice: str) -> Callable[[Choice], str]:
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """Describes something that a scraper may do about a protection.
+  """Describes something that a scraper may do against a protection.
 
   Attributes:
     said: What it is, in words.
     pipeline: How files are loaded.
     defence: What is done to loaded pictures, an entry of `miue_jax.defences`.
-    advice: Returns what an owner can do against it, who has made a choice.
+    advice: Returns what an owner can do against it, given the choice of the protection.
     cost: How long the training takes, as a multiple of training without an attack; networks that
-      purify come on top.
+      purify take additional time.
     pairs: Whether a network learns from half of the held-out pictures, published and original, to
       undo the protection of the others.
     pretrained: Whether the victim starts from weights, which the owner has to give.
-    repeats: Whether it is against patterns that repeat, whose period completes `defence`.
+    repeats: Whether it attacks repeating patterns, whose period completes the name in `defence`.
   """
 
   said: str
@@ -70,7 +70,7 @@ class Attack:
 _PRIVATE = _fixed("keep unprotected pictures of the same kind private: such networks need some")
 _SMALLER = _fixed("publish larger pictures: resizing removes less of a coarse perturbation")
 
-# The cheapest first, so that a bounded time tells most.
+# The cheapest attacks come first, so that as many as possible fit into a limited time.
 ATTACKS = (
   Attack(private.UNTOUCHED),
   Attack("JPEG at quality 90", f"{WHOLE} after JPEG 90", advice=_compressed),
@@ -119,12 +119,13 @@ def audit(
 
   Args:
     out: Folder of published pictures.
-    key: The key; None is next to `out`.
+    key: Path of the key; None is that of the key next to `out`.
     passphrase: Passphrase of the key.
-    photos: Folder of the originals; None is where they were when they were protected.
-    seconds: Time that the attacks may take, the first one always; None sets no limit.
+    photos: Folder of the originals; None is the folder from which they were protected.
+    seconds: Seconds that the attacks may take; the first one always runs. None sets no limit.
     threshold: Percent of what can be learned from the originals.
-    weights: Weights that `--mode=pretrain` wrote, from which a victim starts as well; or None.
+    weights: File of weights that `--mode=pretrain` wrote, for the attack that starts from them; or
+      None.
 
   Returns:
     Whether no attack gave back more than the threshold.
@@ -161,7 +162,7 @@ def audit(
       takes = plain * (attack.cost + _purifying(pairs, attack, victim))
       if left is not None and number and left < takes:
         names = ", ".join(later.said for later in attacks[number:])
-        say(f"The time is over; not tried: {names}.")
+        say(f"The time is up; not tried: {names}.")
         break
       if takes > plain:
         say(f"Trying {attack.said}, which takes {estimate.duration(takes)} ...")
@@ -183,19 +184,20 @@ def audit_all(
   seconds: float | None,
   threshold: float,
 ) -> bool:
-  """Audits every protected folder below a folder again, and goes on after those that it cannot.
+  """Audits every protected folder below a folder; those that cannot be audited are reported.
 
   Args:
     runs: Folder that holds published folders, each with its private folder and key next to it.
     passphrase: Passphrase of all keys.
-    seconds: Time that all audits may take together; None sets no limit.
+    seconds: Seconds that all audits may take together; None sets no limit.
     threshold: As for `audit`.
 
   Returns:
     Whether no attack on any folder gave back more than the threshold.
 
   Raises:
-    UserError: There is no protected folder, or none fell and some could not be audited.
+    UserError: There is no protected folder, or some could not be audited and no attack on the
+      others gave back more than the threshold.
   """
   outs = private.published_in(runs, deep=True)
   if not outs:
@@ -252,7 +254,7 @@ def _longest(victims: Sequence[Victim]) -> Victim:
 def _reached(
   pairs: Pairs, attack: Attack, victim: Victim, originals: np.ndarray, published: np.ndarray
 ) -> tuple[float, int]:
-  """Returns what a victim reaches by an attack, and on how many pictures it was tested."""
+  """Returns a victim's best accuracy (percent) by an attack, and the number of test pictures."""
   tested = pairs.held_out
   if attack.pairs:
     known, tested = _halves(pairs)

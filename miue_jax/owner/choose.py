@@ -13,14 +13,14 @@ from miue_jax.settings import schema
 from miue_jax.settings.config import Config, Fit, Model
 from miue_jax.settings.errors import UserError
 
-# Pixels a side up to which pictures in colour get a perturbation each. Larger ones and gray ones
-# get patterns of their classes (`owner.patterns`), from which networks learn less of them
-# (docs/folders.md).
+# Pixels a side up to which every picture in colour gets a separate perturbation. Larger pictures
+# and gray ones get the pattern of their class (`owner.patterns`): networks then learn less from
+# them (docs/folders.md).
 SMALL_SIDE = 32
 # The method that makes the perturbations. Any entry of METHODS with a source model can stand here.
 METHOD = "miue"
-# The same for pictures that are compressed again: a cell of a small picture's perturbation is a
-# pixel, so that JPEG removes what was not made to survive it.
+# The same for pictures that are compressed again. The cells of a small picture's perturbation are
+# single pixels, and JPEG removes such changes unless they are made to survive it.
 RECOMPRESSED, _TRANSFORMATIONS = "miue_robust", ("none", "jpeg75")
 USELESS = (
   "--recompressed changes nothing here: it is for pictures in colour of at most "
@@ -38,21 +38,21 @@ STRENGTHS = {"low": 4 / 255, "medium": 8 / 255, "high": 16 / 255}
 STRENGTH = "medium"
 
 # Part of the perturbation's strength that smooth areas of large pictures in colour get, because
-# changes are seen there first. Less than all costs protection (docs/folders.md).
+# changes are seen there first. The reduced strength costs protection (docs/folders.md).
 _SMOOTH_AREAS = 0.5
 _LARGE_SIDE = 128  # pixels; smaller pictures keep all of it
 # Pixels a side of what the victims of the proof see. Pictures that are as small as their
-# perturbation are seen at their own size, as those who collect such pictures use them.
+# perturbation are seen at their own size, at which they are also used by those who collect them.
 PROOF_SIZE = 64
 FEW = 200  # pictures a class; fewer were not protected (docs/folders.md), and prove little
-# What is known beforehand of pictures that are larger than `SMALL_SIDE`.
+# Measured results for pictures that are larger than `SMALL_SIDE`.
 LARGER = (
-  f"Pictures of more than {SMALL_SIDE} pixels a side are protected in part at most, as far as "
-  "measured: of 500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 53 %, "
-  "where originals give 88 and guessing 25 %. Their pattern repeats, and whoever knows that can "
-  "subtract it: networks then recognised 90 %. Smaller pictures are protected better: of 200 a "
-  "class of 32 x 32 pixels networks recognised 22 to 28 %, where originals give 58 and guessing "
-  "10 %."
+  f"In our measurements, pictures of more than {SMALL_SIDE} pixels a side were protected in part "
+  "at most: from 500 a class (4 classes, 64 to 128 pixels) networks learned to recognise 53 %, "
+  "where originals give 88 and guessing 25 %. Their pattern repeats, and anyone who knows that can "
+  "subtract it: networks then recognised 90 %. Smaller pictures are protected better: from 200 a "
+  "class of 32 x 32 pixels networks learned to recognise 22 to 28 %, where originals give 58 and "
+  "guessing 10 %."
 )
 _PATTERNS = "autocorrelation"  # how `patterns.drawn` draws; another way needs another name
 HELD_OUT = 0.2  # part of the pictures on which victims of the proof are tested
@@ -67,7 +67,7 @@ _LEAST_EPOCHS = 4  # with little time
 _UPDATES = 1600
 _LONG_EPOCHS = 12, 60  # least and most epochs of a victim that trains long
 _SHORT = 4  # a part of these epochs
-# Batch sizes of victims, and up to how many pictures.
+# Batch sizes of victims, each with the number of pictures below which it is used.
 _VICTIM_BATCHES = {8: 400, 32: 4000}
 _LARGEST_BATCH = 128
 
@@ -92,7 +92,7 @@ class Victim:
 
   @property
   def label(self) -> str:
-    """Name in sentences and tables."""
+    """Returns the name of the victim in sentences and tables."""
     started = ", from pretrained weights," if self.start_from else ""
     return f"{self.kind} that trains{started} for {self.epochs} epochs"
 
@@ -179,7 +179,7 @@ class Choice:
       ) from error
 
   def fit(self, victim: Victim, count: int) -> Fit:
-    """Returns the training of a victim on so many pictures."""
+    """Returns the settings with which a victim learns from `count` pictures."""
     return Fit(
       epochs=victim.epochs,
       batch_size=_victim_batch(count),
@@ -191,7 +191,7 @@ class Choice:
     )
 
   def config(self, victim: Victim, count: int) -> Config:
-    """Returns a config for a plan."""
+    """Returns a config for a plan of a victim that learns from `count` pictures."""
     model = Model(name=victim.network, width=victim.width, normalise="none")
     return Config(
       "owner", self.seed, method=self.method, victim=model, victim_fit=self.fit(victim, count)
@@ -207,7 +207,7 @@ def choose(
   gray: bool = False,
   recompressed: bool = False,
 ) -> Choice:
-  """Returns the choice for classes of so many pictures.
+  """Returns the choice for a folder of pictures.
 
   Args:
     counts: Numbers of pictures, by the names of the classes.
@@ -279,14 +279,14 @@ def _victims(total: int) -> tuple[Victim, ...]:
 
 
 def learning(total: int) -> int:
-  """Returns how many of so many pictures the victims of the proof learn from, at least."""
+  """Returns the number of pictures, of `total`, that victims of the proof learn from, at least."""
   return total - round(HELD_OUT * total)
 
 
 def _victim_batch(count: int) -> int:
-  """Returns the batch size of a victim that learns from so many pictures.
+  """Returns the batch size of a victim that learns from `count` pictures.
 
-  It is a multiple of 8 where there are as many pictures, so that devices can share a batch.
+  It is a multiple of 8 if there are at least 8 pictures, so that devices can share a batch.
   """
   batch = next((size for size, most in _VICTIM_BATCHES.items() if count < most), _LARGEST_BATCH)
   batch = min(batch, count)
@@ -340,6 +340,6 @@ def advice(counts: Mapping[str, int], side: int, *, narrow: bool = False) -> lis
   if narrow:
     found.append(
       "Pictures of 16 bits use less than a quarter of their range. The budget is a part of the "
-      "whole range, so that the change will be strong: stretch them to all 16 bits first."
+      "whole range, so the change will be strong: stretch them to all 16 bits first."
     )
   return found

@@ -24,19 +24,19 @@ from miue_jax.train import fit, prediction, pretrained, step
 
 _TURNS = 4  # of 90 degrees
 _NETWORK = Model(name="small_cnn", width=24, normalise="none")
-_PASSES = 20_000  # rotated pictures that the network sees, about
+_PASSES = 20_000  # rotated pictures that the network sees, approximately
 _EPOCHS = 4, 30  # least and most
 _TEST = 64  # pictures for the learning curve
 _STARTS = 10  # of k-means
 
 
 def names(count: int) -> tuple[str, ...]:
-  """Returns the names of so many groups."""
+  """Returns the names of `count` groups."""
   return tuple(f"group {number + 1}" for number in range(count))
 
 
 def counts(found: Survey, groups: int) -> dict[str, int]:
-  """Returns the pictures of each class; in each of so many groups they are about equally many.
+  """Returns the number of pictures in each class, or an equal number for each of `groups` groups.
 
   Raises:
     UserError: There are fewer than two pictures for each group.

@@ -25,8 +25,8 @@ from miue_jax.settings.errors import UserError
 _SECONDS = 1.0  # of steps of each program, after their compilation
 _SAMPLE = 4  # pictures that are read
 _CONDITIONS = 2  # a victim trains on originals and on published files
-# Bytes that the compilation of the victims takes on top of that of the source model
-# (docs/folders.md); compiling them here would take longer than many a protection.
+# Bytes that the compilation of the victims takes in addition to that of the source model
+# (docs/folders.md); compiling them here would take longer than many protections.
 _VICTIMS = 6e8
 
 
@@ -50,7 +50,7 @@ class Estimate:
 
   @property
   def seconds(self) -> float:
-    """Seconds of everything."""
+    """Returns the total time in seconds."""
     return self.making + self.proving + self.compiling + self.files
 
   def of_epochs(self, before: Choice, after: Choice) -> "Estimate":
@@ -63,7 +63,7 @@ class Estimate:
     )
 
   def stored(self, pictures: int) -> dict[str, float]:
-    """Returns JSON values about so many pictures, from which `of_additions` estimates others."""
+    """Returns JSON values for `of_additions`; `pictures` is the number that the estimate is for."""
     return dataclasses.asdict(self) | {"pictures": pictures}
 
   def describe(self) -> str:
@@ -79,7 +79,7 @@ class Estimate:
 def of_additions(
   values: Mapping[str, Any], choice: Choice, new: int, company: int, total: int
 ) -> Estimate | None:
-  """Returns what it takes to add pictures to a protection, at most.
+  """Returns an upper estimate of what it takes to add pictures to a protection.
 
   Args:
     values: What `Estimate.stored` returned when the first pictures were protected; not trusted.
@@ -103,7 +103,7 @@ def of_additions(
 
 
 def start(choice: Choice, count: int) -> None:
-  """Starts all devices that divide the batches; must come before any other use of jax.
+  """Starts as many devices as divide the batches; must come before any other use of jax.
 
   Compiled programs are kept in the user's cache: compiling takes longer than a small protection.
   """
@@ -125,7 +125,7 @@ def estimate(
   """Returns what a protection takes, from steps on random pixels and a few pictures."""
   count, learning = len(pictures), choose.learning(len(pictures))
   config = choice.config(choice.victims[0], learning)
-  # A program needs one full batch; how many steps there are is counted apart.
+  # A program needs one full batch; the number of steps is counted separately.
   making = Sizes((choice.size, choice.size, 3), max(count, *config.batch_sizes), 1, classes)
   built, timings = programs.build(config, making), {}
   # Patterns of classes take no network; the source model tells how fast victims are.
@@ -148,9 +148,9 @@ def estimate(
 
 
 def flops(choice: Choice, victim: Victim, learning: int, classes: int) -> float:
-  """Returns the FLOPs of training a victim on so many pictures, without compiling anything."""
+  """Returns the FLOPs of training a victim on `learning` pictures, without compiling anything."""
   config = choice.config(victim, learning)
-  # A program needs one full batch; how many steps there are is counted apart.
+  # A program needs one full batch; the number of steps is counted separately.
   image, batch = (choice.seen, choice.seen, 3), config.victim_fit.batch_size
   sizes = Sizes(image, max(learning, *config.batch_sizes), 1, classes)
   steps = victim.epochs * max(1, learning // batch)

@@ -17,8 +17,8 @@ from miue_jax.pictures.key import Key
 
 _SIDE = 32  # pixels a side of what is compared
 _GRID = 8  # cells a side whose brightness is compared
-# Correlation of near duplicates. Of 17 million pairs of different X-rays (PneumoniaMNIST) 6 exceed
-# it, and all that were resized or saved as JPEG again, but only a part of those that were cropped.
+# Correlation of near duplicates. Of 17 million pairs of different X-rays (PneumoniaMNIST), 6 exceed
+# it. All copies that were resized or saved as JPEG again exceed it, but only some cropped ones.
 _NEAR = 0.98
 _FLAT = 2.0  # standard deviation of the cells, below which a picture shows nothing to compare
 _BLOCK = 256
@@ -43,7 +43,7 @@ def examine(
     key: Key of a published folder: its pictures are recognised. None tries the keys next to
       `photos`.
     passphrase: Passphrase of the key.
-    public: Folder or archive of pictures that anybody can have, or None.
+    public: Folder or archive of pictures that are public already, or None.
     unlabelled: Whether the pictures have no classes.
 
   Raises:
@@ -128,8 +128,8 @@ def _across(group: Sequence[survey.Found]) -> str:
 def near(images: np.ndarray) -> np.ndarray:
   """Returns pairs of images uint8 `[N, s, s, 3]` that look nearly the same, int `[P, 2]`.
 
-  Pictures are compared by the correlation of their brightness on a grid of 8 x 8 cells. Pictures
-  that are nearly of one brightness everywhere are like no other.
+  Pictures are compared by the correlation of their brightness on a grid of 8 x 8 cells. A picture
+  of nearly uniform brightness is in no pair.
   """
   side = images.shape[1]
   gray = images.astype(np.float32).mean(axis=3)

@@ -19,7 +19,7 @@ from miue_jax.settings.errors import UserError
 from miue_jax.train import pretrained
 
 PASSES = 8  # delta passes on new pictures
-_NEW_SEED = 0x6E6577  # parts the seeds of rounds from that of the generation
+_NEW_SEED = 0x6E6577  # separates the seeds of rounds from that of the generation
 
 
 def first(
@@ -33,6 +33,9 @@ def first(
     small: Pictures, uint8 `[N, s, s, 3]`.
     labels: Their classes, `[N]`.
     classes: Names of the classes.
+
+  Raises:
+    UserError: A loss is not finite, or the method has no source model.
   """
   images, numbers = _paired(small, labels)
   dataset = Dataset("pictures", Split(Images(images), numbers), None, classes)
@@ -68,7 +71,7 @@ def further(
     classes: Names of the classes.
 
   Raises:
-    UserError: The source model is lost or damaged.
+    UserError: The source model is lost or damaged, or the method cannot add pictures.
   """
   if not files.exists(store.source):
     raise UserError(
@@ -92,7 +95,7 @@ def further(
 
 
 def _paired(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Repeats the picture of a class that has only one: objectives compare two of a class."""
+  """Repeats the picture of a class that has only one, since objectives compare pairs of a class."""
   single = np.flatnonzero(np.bincount(labels)[labels] == 1)
   return np.concatenate([images, images[single]]), np.concatenate([labels, labels[single]])
 

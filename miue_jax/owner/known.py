@@ -1,6 +1,6 @@
 """Recognises pictures by their pixels: those that were renamed, copied or published before.
 
-Whoever sees two versions of a picture with different perturbations can average them. A picture is
+Anyone who has two versions of a picture with different perturbations can average them. A picture is
 therefore never published with a second perturbation while the first one is known.
 """
 
@@ -69,9 +69,9 @@ def of_missing(
 ) -> dict[int, Known]:
   """Returns what the key knows of the pictures to publish, whose numbers are `todo`.
 
-  These are pictures whose published file was lost, which becomes what it was, copies of other
-  pictures, also in another class, which get the same published pixels, and pictures that are back
-  under the name that another one had.
+  A picture whose published file was lost gets the same pixels again. A copy of another picture,
+  even in another class, gets the published pixels of that picture. A picture that is back under a
+  name that another one had gets its own published pixels.
   """
   entries: dict[bytes, list[Entry]] = {}
   for entry in (*secret.entries, *secret.former):

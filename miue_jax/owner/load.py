@@ -68,12 +68,12 @@ def load(
     pictures: The pictures.
     size: Side of what the source model sees, in pixels.
     seen: Side of what victims see.
-    floor: Least weight, of smooth areas; 1 weights nothing.
+    floor: Smallest weight, that of smooth areas; 1 gives every area the full weight.
     quiet: Whether to show no progress.
     strict: Whether a picture that cannot be read is an error.
 
   Raises:
-    UserError: A picture cannot be read, and `strict`.
+    UserError: A picture cannot be read, and `strict` is True.
   """
 
   def read(found: Found) -> Any:
@@ -143,7 +143,7 @@ def sampled(root: str | os.PathLike, pictures: Sequence[Found]) -> Sampled:
 
 
 def some(items: Sequence[Item], most: int) -> Sequence[Item]:
-  """Returns at most so many pictures, or entries of them, evenly spaced."""
+  """Returns at most `most` items, evenly spaced."""
   count = min(most, len(items))
   return [items[number * len(items) // count] for number in range(count)]
 

@@ -47,8 +47,8 @@ def lines(
     if old:
       say(
         f"{counted(len(old), 'picture')} of these had another class when published "
-        f"({named(sorted(set(old)))}): name it so again, because another OUT would give them a "
-        "second perturbation."
+        f"({named(sorted(set(old)))}): give the class its old name again, because another OUT "
+        "would give them a second perturbation."
       )
     result += [f"{picture.path}: its class is new" for picture in later]
   return result

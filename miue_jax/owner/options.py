@@ -46,7 +46,8 @@ Either = Annotated[
   typer.Argument(
     metavar="FOLDER",
     callback=_local,
-    help="Protected folder (OUT), pictures before protection (PHOTOS), or RUNS.",
+    help="Protected folder (OUT), pictures before protection (PHOTOS), or, with --all, a folder of "
+    "protected folders (RUNS).",
   ),
 ]
 
@@ -97,7 +98,7 @@ Shareable = Annotated[
   bool, typer.Option("--shareable", help="Write a page without pictures and names as well.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions.")]
 Seed = Annotated[
   int | None,
   typer.Option(min=0, max=2**32 - 1, help="Seed of a repeatable run; drawn if left out."),
@@ -122,7 +123,7 @@ Public = Annotated[
   typer.Option(
     metavar="FOLDER",
     callback=_local,
-    help="Before protection: name the pictures that are here too.",
+    help="Before protection: name the pictures that are also in this folder.",
   ),
 ]
 Threshold = Annotated[
@@ -180,16 +181,15 @@ def secret(wanted: bool, *, new: bool = False) -> str | None:
       the originals.
 
   Raises:
-    UserError: It is not in the environment, and there is no terminal to ask on; or a new one is
-      empty, or the package that encrypts is missing, which is better known before anything is
-      measured.
+    UserError: It is not in the environment, and there is no terminal to ask on; a new one is
+      empty; or the package that encrypts is missing.
   """
   if not wanted:
     return None
   found = os.environ.get("MIUE_JAX_PASSPHRASE")
   if not found and not sys.stdin.isatty():
     raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
-  cipher.required()
+  cipher.required()  # before anything is typed or measured
   found = found or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)
   if new:
     cipher.check(found)

@@ -1,11 +1,11 @@
 """Draws patterns of random signs, one for each class, which repeat after a few of them.
 
-Gray pictures and larger ones in colour get them. Networks learn such pictures whatever is added to
-each, but less if all of a class get one pattern that they notice first. A pattern that repeats
-looks the same wherever a network crops, and one that no network made depends on none of them.
-Convolutions tell classes apart at once if the noise of each has another autocorrelation (Sandoval-
-Segura et al., "Autoregressive Perturbations for Data Poisoning", NeurIPS 2022). docs/folders.md
-compares patterns.
+Gray pictures and larger ones in colour get them. Networks learn from such pictures whatever is
+added to each, but they learn less if all pictures of a class share a pattern, which they learn
+first. A repeating pattern looks the same in every crop, and one that no network made depends on no
+network. Convolutional networks soon tell classes apart if the noise of each class has a different
+autocorrelation (Sandoval-Segura et al., "Autoregressive Perturbations for Data Poisoning", NeurIPS
+2022). docs/folders.md compares patterns.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from miue_jax import budget
 from miue_jax.owner.choose import Choice
 
 _SIDE = 4  # signs
-_FEW = 80  # classes; of more, 4 x 4 signs have too few patterns that networks tell apart
+_FEW = 80  # classes; for more, 4 x 4 signs give too few patterns that networks tell apart
 _LARGER = 8  # signs
 _TRIES = 1000
 # Shifts within the window of two convolutions of 3 x 3 pixels.
@@ -40,18 +40,18 @@ def perturbations(choice: Choice, labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def period(choice: Choice, classes: int) -> int:
-  """Returns after how many pixels, of what victims see, the patterns of a choice repeat."""
+  """Returns the period of the patterns of a choice, in pixels of what victims see."""
   return _side(classes) * choice.block * choice.seen // choice.size
 
 
 def drawn(classes: int, seed: int) -> np.ndarray:
-  """Returns patterns of -1 and 1, `[classes, h, h]`, as many of each, that networks tell apart.
+  """Returns patterns of -1 and 1, `[classes, h, h]`, with equal numbers of both.
 
-  Of many draws, a class gets the one whose autocorrelation over near pixels differs most from those
-  of the other classes and from none.
+  Networks can tell them apart: each class gets, of many draws, the pattern whose autocorrelation at
+  small shifts differs most from those of the earlier classes and from zero.
 
-  Pictures are added in later years, and must then get the pattern of their class: a change of this
-  function needs another name in `choose`, which the key has.
+  Pictures that are added years later must get the pattern of their class. A change of this function
+  therefore needs another name in `choose`, which keys store.
   """
   side = _side(classes)
   found, known = [], [np.zeros(len(_NEAR))]
@@ -70,16 +70,16 @@ def _side(classes: int) -> int:
 
 
 def _signs(side: int, text: str) -> np.ndarray:
-  """Returns patterns of as many -1 as 1, `[tries, side, side]`, in orders that a hash decides."""
+  """Returns patterns with as many -1 as 1, `[tries, side, side]`, in orders drawn from a hash."""
   draws = hashlib.shake_256(text.encode()).digest(8 * _TRIES * side**2)
   orders = np.frombuffer(draws, "<u8").reshape(_TRIES, -1).argsort(axis=1, kind="stable")
   return np.where(np.arange(side**2) % 2, 1, -1)[orders].reshape(_TRIES, side, side)
 
 
 def _autocorrelation(patterns: np.ndarray) -> np.ndarray:
-  """Returns the autocorrelation of repeating patterns, mean of both mirror images, at near shifts.
+  """Returns the autocorrelation of repeating patterns at small shifts, averaged over mirror images.
 
-  The filters of untrained networks respond to a pattern by no more than it, wherever they look.
+  The average response of an untrained network's filters to a pattern depends on nothing else.
   """
   power = np.abs(np.fft.fft2(patterns)) ** 2
   found = np.fft.ifft2(power).real / patterns[0].size

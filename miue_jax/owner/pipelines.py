@@ -27,7 +27,7 @@ def centre(picture: Picture, size: int) -> np.ndarray:
 def part(picture: Picture, size: int) -> np.ndarray:
   """Returns a random part of a picture, as the random resized crop of ImageNet.
 
-  A part has 0.35 to 1 of the area and 3/4 to 4/3 of the shape. The pixels decide which it is.
+  A part has 0.35 to 1 of the area and 3/4 to 4/3 of the aspect ratio. The pixels seed the draw.
   """
   image = decode.flat(picture)
   random = np.random.default_rng(zlib.crc32(image.tobytes()))

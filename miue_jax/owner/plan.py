@@ -1,4 +1,4 @@
-"""Says what a protection will take, in words, before anything is spent."""
+"""Says what time, memory and energy a protection will take, before it starts."""
 
 import os
 import pathlib
@@ -32,7 +32,7 @@ def plan(
     photos: Folder or archive of the pictures.
     strength: One of `choose.STRENGTHS`; None is the default.
     labels: CSV file of classes, or None.
-    groups: Number of groups of pictures that have no labels; 0 takes classes.
+    groups: Number of groups of pictures that have no labels; 0 if they have classes.
     watts: Power of this machine.
     price: Price of one kilowatt-hour, in any currency; None leaves the cost out.
     recompressed: Whether a site compresses the published pictures again as JPEG.

@@ -26,7 +26,7 @@ from miue_jax.train import pretrained as weights_files
 ORIGINALS, PUBLISHED = "originals", "published"
 _CONFIDENCE = 0.95
 _EQUAL = 20  # held-out pictures that any class may have
-# When a victim stops, to follow its label, and the column that says what it has learned by then.
+# Text about when a victim stops, which follows its label, and the column of its accuracy by then.
 MOMENTS = {"": "test_accuracy", ", at its best epoch": "peak_test_accuracy"}
 
 _UNKNOWN = "Add pictures: victims learn too little from the originals to compare with."
@@ -39,7 +39,7 @@ class Trial:
   Attributes:
     victim: What was trained, and whether its last or its best epoch counts.
     published: Accuracy after training on published pictures, in percent.
-    originals: The same of the originals.
+    originals: Accuracy after training on the originals, in percent.
   """
 
   victim: str
@@ -154,10 +154,10 @@ def rows_of(
 
 
 def held_out(labels: np.ndarray, seed: int) -> np.ndarray:
-  """Returns a mask of the held-out pictures, bool `[N]`: a fifth, but of no class many more.
+  """Returns a mask of the held-out pictures, bool `[N]`: up to a fifth, nearly balanced.
 
-  Tested on equally many pictures of each class, a victim that always names the largest one only
-  guesses. `_EQUAL` of a class may be held out however few there are of another.
+  On equal numbers of each class, a victim that always names the largest class is no better than
+  guessing. Up to `_EQUAL` pictures of a class may be held out, however few another class has.
   """
   drawn = stratified(labels, round(HELD_OUT * len(labels)), seed, Draw.HELD_OUT)
   drawn = np.random.default_rng(seed).permutation(drawn)
@@ -194,7 +194,8 @@ def pretrained(choice: Choice, weights: pathlib.Path, classes: int) -> tuple[Vic
 def judged(choice: Choice, trials: Sequence[Trial], tested: np.ndarray) -> Verdict:
   """Returns the verdict: the strongest victim of each side decides, as a scraper would choose it.
 
-  Were each victim compared with itself, one that learns little from either would decide by chance.
+  If each victim were compared with itself, one that learns little from both sets could decide by
+  chance.
 
   Args:
     choice: The choice, which tells what is left to try.

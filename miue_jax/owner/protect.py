@@ -47,8 +47,8 @@ def protect(request: Request, ask: Callable[[str], None]) -> Verdict:
   """Protects what is not protected yet, and returns the verdict about all pictures.
 
   Args:
-    request: What is asked for.
-    ask: Is called with a question before work that takes long, and ends the program after a no.
+    request: The arguments of the command.
+    ask: Called with a question before work that takes long; ends the program after a no.
 
   Raises:
     UserError: The request cannot be met, or a file cannot be read or written.
@@ -202,7 +202,7 @@ def _ask_again(
   new: int,
   ask: Callable,
 ) -> None:
-  """Says what additions take, and asks, if that is more than a minute and nothing was begun."""
+  """Says what additions take and asks, if that is more than a minute and they were not begun."""
   if not secret.entries or any(source in rounds for source in loaded.sources):
     return  # an interrupted protection continues
   total = len(loaded.pictures)

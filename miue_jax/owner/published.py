@@ -21,16 +21,16 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """Names the published files whose originals are still there.
+  """Holds the published files whose originals are still there.
 
   Attributes:
     folders: Both folders, and the entries of the key; the published files of an archive are in the
       private folder.
-    labels: Their classes, `[N]`.
+    labels: Classes of the entries, `[N]`.
     held_out: Mask of the pictures that victims are tested on, bool `[N]`.
     complete: Whether these are all pictures of the key, and the originals those it knows.
     unprotected: Published pictures that are not protected, and not among these.
-    choice: What was chosen when they were protected.
+    choice: The choice with which they were protected.
     store: The private folder.
   """
 
@@ -68,9 +68,9 @@ def opened(
 
   Args:
     out: Folder of published pictures.
-    key: The key; None is next to `out`.
+    key: Path of the key; None is that of the key next to `out`.
     passphrase: Passphrase of the key.
-    photos: Folder of the originals; None is where they were when they were protected.
+    photos: Folder of the originals; None is the folder from which they were protected.
 
   Raises:
     UserError: There is no key, or too few originals are there.

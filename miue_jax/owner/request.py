@@ -1,4 +1,4 @@
-"""Holds what an owner asks for, and checks where it is to be."""
+"""Holds what an owner asks for, and checks the folders."""
 
 import contextlib
 import dataclasses
@@ -12,23 +12,23 @@ from miue_jax.settings.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """Holds the wishes of an owner.
+  """Holds the arguments of `protect`.
 
   Attributes:
     photos: Folder of the pictures.
     out: Folder of the published pictures.
     strength: One of `choose.STRENGTHS`; None is that of the key, or the default.
     recompressed: Whether a site compresses the published pictures again as JPEG.
-    seconds: Time that making and proving may take; None sets no limit.
+    seconds: Seconds that making and proving may take; None sets no limit.
     format: Format of the published files.
     keep_metadata: Whether to keep EXIF values other than author and copyright.
     drop_author: Whether to drop author and copyright.
     strict: Whether a file that cannot be read is an error.
     labels: CSV file of classes; None takes folders.
-    key: The key; None is next to `out`.
+    key: Path of the key; None is that of the key next to `out`.
     passphrase: Encrypts the key.
     seed: Seed of every random draw; None draws one.
-    clusters: Number of groups of pictures that have no labels; 0 takes classes.
+    clusters: Number of groups of pictures that have no labels; 0 if they have classes.
     shareable: Whether to write a page without pictures and names as well.
   """
 
@@ -50,17 +50,17 @@ class Request:
 
   @property
   def key_path(self) -> pathlib.Path:
-    """Path of the key."""
+    """Returns the path of the key."""
     return self.key or default_path(self.out)
 
   @property
   def files(self) -> pathlib.Path:
-    """Folder of the published files, from which an archive is packed."""
+    """Returns the folder of the published files, from which an archive is packed."""
     return private.files_of(self.out)
 
 
 def check_places(request: Request) -> None:
-  """Checks that pictures, published files and the key are apart.
+  """Checks that pictures, published files and the key are in separate places.
 
   Raises:
     UserError: The folders of pictures and of published files contain each other, the pictures were
@@ -100,7 +100,7 @@ def check_new(request: Request) -> None:
   """Checks that no other protection is where a new one would be.
 
   Raises:
-    UserError: It is a file or not empty, or its private folder is left from another protection.
+    UserError: `out` is a file or not empty, or its private folder is left from another protection.
   """
   if files.exists(request.out) and not files.is_folder(request.out):
     raise UserError(f"{request.out} is not a folder: name one for the published pictures.")

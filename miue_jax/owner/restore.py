@@ -22,7 +22,7 @@ def restore(
   Args:
     out: Folder of published pictures, or of an archive; or the archive itself.
     destination: Folder of the originals.
-    key: The key; None is next to `out`.
+    key: Path of the key; None is that of the key next to `out`.
     passphrase: Passphrase of the key, if it is encrypted.
 
   Raises:

@@ -34,7 +34,7 @@ def train(
 
   Args:
     learned: Pictures, uint8 `[N, s, s, 3]`, and their classes.
-    tested: The same of the test.
+    tested: Test pictures and their classes, in the same form.
     seed: Seed of weights, order and augmentation.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Verifies a protection: several victims, through the loaders of scrapers."""
+"""Verifies a protection: several victims learn from files that are loaded as scrapers load them."""
 
 import pathlib
 import shutil
@@ -26,11 +26,11 @@ def verify(
 
   Args:
     out: Folder of published pictures.
-    key: The key; None is next to `out`.
+    key: Path of the key; None is that of the key next to `out`.
     passphrase: Passphrase of the key.
-    photos: Folder of the originals; None is where they were when they were protected.
+    photos: Folder of the originals; None is the folder from which they were protected.
     torch: Whether to train a victim in PyTorch as well.
-    weights: Weights that `--mode=pretrain` wrote, from which victims train as well; or None.
+    weights: File of weights that `--mode=pretrain` wrote, from which victims also start; or None.
 
   Returns:
     The verdict about the strongest victim. Later commands and the page repeat it, unless originals

@@ -69,7 +69,7 @@ def test_attacks_are_recorded_in_order_until_the_time_is_over(
   assert all(row["interval"][0] <= row["published"] <= row["interval"][1] for row in rows)
   assert lines[0].startswith("Nothing: ")
   assert not audit.audit(published, None, None, None, 1e-9, -1.0, None)
-  assert "The time is over; not tried: JPEG at quality 90." in said()
+  assert "The time is up; not tried: JPEG at quality 90." in said()
   assert len((folder / "audits.jsonl").read_text().splitlines()) == 3
 
 

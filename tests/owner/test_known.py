@@ -154,8 +154,8 @@ def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret, said
   assert first.startswith("NOT published, because the class is new (c): 3 pictures. Protect")
   assert others == [
     *(f"  {picture.path}" for picture in there.pictures),
-    "2 pictures of these had another class when published (a): name it so again, because another "
-    "OUT would give them a second perturbation.",
+    "2 pictures of these had another class when published (a): give the class its old name again, "
+    "because another OUT would give them a second perturbation.",
   ]
   omitted.lines(found, there.take([2]), ("a", "b"), secret.entries)
   assert len(said()) == 2  # the sentence and the picture
