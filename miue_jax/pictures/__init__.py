@@ -8,5 +8,6 @@
       publish.publish(root, found.pictures[i], delta, out, secret)
       outcome = restore.restore(out, destination, secret)
 
-This room has no network and no JAX: a perturbation int8 `[s, s, 3]` in 255ths comes from outside.
+This package uses neither networks nor JAX: its callers pass a perturbation int8 `[s, s, 3]` in
+255ths.
 """

@@ -57,7 +57,7 @@ def contrast_weights(picture: Picture, size: int, floor: float) -> np.ndarray:
 
 
 def _window(cell: float) -> int:
-  """Returns the number of cells, of so many pixels each, that make a window; it is odd."""
+  """Returns the odd number of cells in a window, for cells of `cell` pixels."""
   return 1 + 2 * int(np.ceil(max(0.0, _WINDOW - cell) / (2 * cell)))
 
 
@@ -156,8 +156,8 @@ def apply(channels: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, bytes]:
     delta: Perturbation int8 `[s, s, 3]` in 255ths, or `[s, s, 1]`; a gray picture gets its luma.
 
   Returns:
-    The perturbed pixels, of the same shape and type, and the corrections: how far from black or
-    white the values were that are black or white now, compressed. Most of them did not move.
+    The perturbed pixels, of the same shape and type, and the corrections, compressed: for every
+    value that is black or white now, its distance from the original value. Most distances are 0.
   """
   changed, deflater, corrections = channels.copy(), packing.compressor(), []
   top = np.iinfo(channels.dtype).max

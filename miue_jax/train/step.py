@@ -164,9 +164,9 @@ def sgd(config: Sgd, epochs: int, steps_per_epoch: int) -> optax.GradientTransfo
   """Returns SGD with momentum and weight decay as in PyTorch.
 
   With `learning_rate` r and `final_learning_rate` f, the rate of epoch e of E (from 1) is
-  `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` for the schedule `cosine`. For `steps` it is r, divided
-  by 10 after 40 % and again after 80 % of the epochs. `onecycle` changes the rate in every step
-  (Smith and Topin, 2018): it rises from r / 25 to r and falls to r / 250,000.
+  `f + (r - f) (1 + cos(pi (e - 1) / E)) / 2` for the schedule `cosine`. For `steps` it is r,
+  divided by 10 after 40 % and again after 80 % of the epochs. `onecycle` changes the rate in every
+  step (Smith and Topin, 2018): it rises from r / 25 to r and falls to r / 250,000.
   """
   one_cycle = optax.cosine_onecycle_schedule(max(1, epochs * steps_per_epoch), config.learning_rate)
 
