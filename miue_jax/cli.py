@@ -174,7 +174,9 @@ def audit(
   key: options.Key = None,
   passphrase: options.Passphrase = False,
 ) -> None:
-  """Tries known attacks on a protected folder, or examines pictures before protection.
+  """Tries known attacks on a protected folder, or examines pictures.
+
+  Pictures are examined before they are protected.
 
   \b
   miue-jax audit public --time 20m     what JPEG, cropping, grayscale and others give back
