@@ -9,7 +9,7 @@ from typing import Any
 from miue_jax.settings.errors import UserError, first_line
 
 # age refuses any passphrase if it measures that this machine is about 16 times slower than when the
-# passphrase was chosen, as it seems for a moment while other programs run.
+# passphrase was chosen. It can seem so for a moment while other programs run.
 _BUSY = "Excessive work"
 _TRIES, _PAUSE = 8, 0.5  # the pause in seconds
 
@@ -96,7 +96,7 @@ def check(passphrase: str) -> None:
     UserError: It is empty.
   """
   if not passphrase.strip():
-    raise UserError("The passphrase is empty: choose one that nobody guesses.")
+    raise UserError("The passphrase is empty: choose one that nobody can guess.")
 
 
 def required() -> Any:

@@ -1,4 +1,4 @@
-"""Decodes picture files to their stored pixels. Pixels decide; metadata never stop a picture."""
+"""Decodes picture files to their stored pixels, even if their metadata are damaged."""
 
 import contextlib
 import dataclasses
@@ -57,12 +57,12 @@ class Picture:
 
   @property
   def colour(self) -> np.ndarray:
-    """The pixels without alpha, `[H, W, 1 or 3]`, a view."""
+    """Returns a view of the pixels without alpha, `[H, W, 1 or 3]`."""
     return self.channels[..., : 1 if self.channels.shape[-1] < 3 else 3]
 
   @property
   def alpha(self) -> np.ndarray | None:
-    """The alpha channel `[H, W]`, a view; None if the picture is opaque."""
+    """Returns a view of the alpha channel `[H, W]`; None if the picture has none."""
     return self.channels[..., -1] if self.channels.shape[-1] in (2, 4) else None
 
 
@@ -151,7 +151,7 @@ _ROOM = Room(limit() / 2)
 def room(path: str | os.PathLike) -> Generator[None]:
   """Waits until there is memory to work on a picture, and takes it during the block."""
   pixels = 0
-  with contextlib.suppress(UserError):  # whoever reads the file says so
+  with contextlib.suppress(UserError):  # the code that reads the file reports the problem
     with reading.opened(path) as file:
       pixels = dicom.pixel_count(file)
     if not pixels:

@@ -44,7 +44,7 @@ _PACKAGES = {
 
 
 class NoDecoderError(Exception):
-  """Says which package decodes a file; the sentence goes after the name of the file."""
+  """Says which package decodes a file, in a phrase that follows the name of the file."""
 
 
 def is_readable() -> bool:
@@ -53,7 +53,7 @@ def is_readable() -> bool:
 
 
 def is_dicom(file: IO[bytes]) -> bool:
-  """Returns whether an open file is DICOM, wherever it stands; it is then at its beginning."""
+  """Returns whether an open file is DICOM, and leaves it at its beginning."""
   file.seek(0)
   head = file.read(_PREAMBLE + len(_MARK))
   file.seek(0)
@@ -84,8 +84,8 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     Image.DecompressionBombError: There are more pixels.
     ImportError: pydicom is not installed.
     NoDecoderError: The file is compressed in a way that needs a package that is not installed.
-    Exception: pydicom raises errors of any type about a damaged file, or ValueError: the file holds
-      something else than gray or RGB.
+    ValueError: The file holds anything but gray or RGB.
+    Exception: The file is damaged; pydicom then raises errors of any type.
   """
   from pydicom import pixels  # optional
 

@@ -24,8 +24,8 @@ def kind_of(path: str) -> str:
 def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
   """Returns the format that can hold a picture, and why it is not the wanted one, or None.
 
-  PNG holds everything. WebP has no 16 bits and at most 16383 pixels a side, JPEG has neither alpha
-  nor 16 bits.
+  PNG holds everything. WebP has 8 bits a channel and at most 16383 pixels a side; JPEG has 8 bits,
+  at most 65500 pixels a side and no alpha.
   """
   side = max(picture.channels.shape[:2])
   if wanted == "png":
@@ -36,7 +36,7 @@ def format_for(picture: Picture, wanted: str) -> tuple[str, str | None]:
   if wanted == "jpeg" and picture.alpha is not None:
     return "png", "PNG, because JPEG has no transparency"
   if side > (limit := _WEBP_SIDE if wanted == "webp" else _JPEG_SIDE):
-    return "png", f"PNG, because {name} ends at {limit} pixels a side"
+    return "png", f"PNG, because {name} allows at most {limit} pixels a side"
   return wanted, None
 
 

@@ -17,7 +17,8 @@ from miue_jax.pictures import packing
 from miue_jax.pictures.names import is_plain
 from miue_jax.settings.errors import UserError
 
-# How a picture is restored: minus the perturbation; that and a difference; the original file.
+# How a picture is restored: by subtracting the perturbation; by that and a stored difference; from
+# the stored original file.
 DELTA, DIFFERENCE, FILE = "delta", "difference", "file"
 
 _LARGEST_GRID = 1024  # cells of a perturbation along one axis
@@ -232,7 +233,7 @@ def parsed(text: bytes, path: str | os.PathLike) -> dict[str, Any]:
 
 
 def inflated(body: bytes, most: int, path: str | os.PathLike) -> bytes:
-  """Decompresses at most a number of bytes.
+  """Decompresses a body to at most `most` bytes.
 
   Raises:
     UserError: The body is damaged or longer.

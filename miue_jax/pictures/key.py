@@ -56,11 +56,11 @@ def digest(channels: np.ndarray) -> bytes:
 
 
 class Key:
-  """Provides a key that is open for reading, and for appending if it was opened so.
+  """Represents an open key, from which pictures are read and to which they may be appended.
 
   Attributes:
     path: The file.
-    settings: What the program that made the key wants to find again, such as a seed: JSON values.
+    settings: JSON values that the program stored when it made the key, such as a seed.
     cut_off: Whether the file ends inside a record, as after a crash or an incomplete copy.
   """
 
@@ -178,7 +178,7 @@ class Key:
     return self._cipher.decrypt(content, self.path) if self._cipher else content
 
   def _note(self, entry: Entry, place: tuple[int, int]) -> None:
-    """Takes an entry for the latest one of its original, and of its published file."""
+    """Makes an entry the latest one of its original and of its published file."""
     before = self._entries.get(self._names.get(entry.published, ""))
     if before and before.published == entry.published:  # the original may have another name now
       del self._entries[before.name]

@@ -1,4 +1,4 @@
-"""Walks a folder and says of every file and folder that holds no picture why it does not."""
+"""Walks a folder, and gives a reason for every file and folder that holds no picture."""
 
 import dataclasses
 import os
@@ -38,7 +38,7 @@ def listed(
   """Returns the relative paths of all files with a picture's suffix, all folders, and the rest.
 
   Raises:
-    UserError: The root cannot be listed, or something below it cannot be read and `strict`.
+    UserError: The root cannot be listed, or `strict` is True and something below it cannot be read.
   """
   paths, folders, left_out, seen, pending = [], [], [], set(), [""]
   while pending:
@@ -76,7 +76,7 @@ def empty(paths: Sequence[str], folders: Sequence[str]) -> list[LeftOut]:
 
 
 def _problem(error: UserError) -> str:
-  """Returns the reason of the system for an error, as far as it gave one."""
+  """Returns a phrase about an error, with the reason of the operating system if it gave one."""
   cause = error.__cause__
   reason = cause.strerror if isinstance(cause, OSError) else None
   return f"it cannot be read ({reason or error})"

@@ -1,7 +1,7 @@
 """Separates the pixels of a picture file from its metadata, which are damaged more often.
 
-PNG and JPEG are rewritten without metadata before they are decoded: no text, EXIF or profile can
-stop a picture. The other formats hand their metadata over without reading them.
+PNG and JPEG are rewritten without metadata before they are decoded, so that damaged text, EXIF or
+profiles do no harm. The decoders of the other formats return their metadata without parsing them.
 """
 
 import dataclasses
@@ -153,7 +153,7 @@ def _inflated(body: bytes) -> bytes:
 
 
 def parsed(raw: bytes) -> Image.Exif:
-  """Returns an EXIF block as far as it can be read."""
+  """Returns the values of an EXIF block; none if the block is damaged."""
   exif = Image.Exif()
   try:
     exif.load(raw)
@@ -249,7 +249,7 @@ def _text(exif: Image.Exif, tag: int) -> str:
 
 
 def credited(credit: dict[str, str], known: bytes = b"") -> bytes:
-  """Returns EXIF that states author and copyright, and what other EXIF states already."""
+  """Returns the EXIF block `known`, with author and copyright where it does not state them."""
   exif = parsed(known)
   tags = {tag: credit.get(name) for name, tag in (("artist", ARTIST), ("copyright", COPYRIGHT))}
   missing = {tag: value.encode() for tag, value in tags.items() if value and tag not in exif}
@@ -267,7 +267,7 @@ _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 def profile_space(profile: bytes) -> str:
   """Returns the colour space of an ICC profile: RGB, GRAY, CMYK, ...; empty if it is damaged.
 
-  A profile that lacks a part can be opened, but not used.
+  A profile that lacks a part counts as damaged: it can be opened, but not used.
   """
   try:
     opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -1,4 +1,4 @@
-"""Checks, shows and shortens the names of pictures, which are not trusted."""
+"""Checks, compares and shortens the names of pictures, which are not trusted."""
 
 import collections
 import hashlib
@@ -28,7 +28,10 @@ def is_plain(path: str) -> bool:
 
 
 def same(name: str) -> str:
-  """Returns a name without what some file systems ignore: capitals and Unicode forms."""
+  """Returns the same text for names that some file systems do not distinguish.
+
+  Such names differ in capitals or in their Unicode normalisation.
+  """
   return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -82,7 +85,10 @@ def without_suffix(folders: Iterable[str]) -> set[str]:
 
 
 def beside(path: str, files: Collection[str]) -> str:
-  """Returns a path none of whose folders is one of the files, which are in the form of `same`."""
+  """Returns a path with underscores after those of its folders that have the name of a file.
+
+  `files` are in the form of `same`.
+  """
   *folders, name = path.split("/")
   place = ""
   for folder in folders:
@@ -94,7 +100,7 @@ def beside(path: str, files: Collection[str]) -> str:
 
 
 def published_names(paths: Sequence[str]) -> list[str]:
-  """Returns distinct names without suffix; long ones are cut, for the suffix to fit."""
+  """Returns distinct names without suffix; long ones are shortened to leave room for a suffix."""
   return distinct_names([_cut(path) for path in paths])
 
 

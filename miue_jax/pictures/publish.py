@@ -1,4 +1,4 @@
-"""Publishes pictures: reads, perturbs, encodes, notes the key, writes."""
+"""Publishes pictures: reads, perturbs and encodes them, adds them to the key, and writes them."""
 
 import dataclasses
 import os
@@ -22,7 +22,8 @@ class Published:
 
   Attributes:
     path: Path relative to the output, with its suffix.
-    notes: Phrases about what was done: "the first of 12 frames", "as PNG: JPEG has no alpha".
+    notes: Phrases about what was done: "the first of 12 frames", "published as PNG, because JPEG
+      has no transparency".
   """
 
   path: str
@@ -127,7 +128,10 @@ def copy(entry: Entry, found: Found, out: str | os.PathLike, key: Key) -> Publis
 def _from_jpeg(
   picture: Picture, public: Picture, delta: np.ndarray, original: bytes
 ) -> tuple[str, bytes]:
-  """Returns how to come back from a JPEG with fewer bytes: a difference, or the original file."""
+  """Returns the smaller of two ways to restore the original of a JPEG.
+
+  They are `DIFFERENCE`, with the compressed difference, and `FILE`, with the original file.
+  """
   difference = picture.channels - without(public.channels, delta)
   room = len(original) - len(entries.deflated(delta))
   stream, parts = packing.compressor(), []
@@ -143,9 +147,10 @@ def _from_jpeg(
 
 
 def free_places(pictures: Sequence[Found], key: Key) -> list[Found]:
-  """Returns pictures whose published files replace none of another picture, in their order.
+  """Returns pictures with paths at which they replace no published file of another picture.
 
-  No published file has the name of a folder. A picture that was published before keeps its place.
+  The order is kept. No published file has the name of a folder. A picture that was published before
+  keeps its path.
   """
   known = [entry.published for entry in key.entries]
   published = {names.same(path) for path in known}

@@ -42,7 +42,10 @@ class Outcome:
 
 
 def nothing(key: Key, count: str, place: str | os.PathLike) -> str:
-  """Returns the sentence about a place whose pictures, so many, a key does not know."""
+  """Returns the sentence that a key knows none of the pictures in a place.
+
+  `count` is the number of pictures in words.
+  """
   return (
     f"Nothing was restored: the key {key.path} knows none of {count} in {place}. Give the key that "
     "was made with them; what was altered since, as by saving as JPEG, cannot be restored."
@@ -50,7 +53,7 @@ def nothing(key: Key, count: str, place: str | os.PathLike) -> str:
 
 
 def restore(published: str | os.PathLike, destination: str | os.PathLike, key: Key) -> Outcome:
-  """Restores all pictures of a folder that the key knows, and goes on after those that it does not.
+  """Restores all pictures of a folder that the key knows, and lists the others.
 
   A terminal shows a progress bar.
 
@@ -60,7 +63,7 @@ def restore(published: str | os.PathLike, destination: str | os.PathLike, key: K
     key: The key.
 
   Raises:
-    UserError: There is no such folder, the destination lies in it or cannot be written.
+    UserError: There is no such folder, or the destination lies in it or cannot be written.
   """
   published, destination = pathlib.Path(published), pathlib.Path(destination)
   if not files.is_folder(published):
@@ -98,7 +101,7 @@ def check_apart(published: pathlib.Path, destination: pathlib.Path) -> None:
 
 
 class _Claims:
-  """Gives each of several equal pictures another entry.
+  """Gives each of several equal pictures a different entry.
 
   Attributes:
     names: Names of the originals, by the paths of the published files in the form of `names.same`.
@@ -188,7 +191,9 @@ def _is(target: pathlib.Path, entry: Entry, original: Picture | bytes) -> bool:
 
 
 def known_pixels(channels: np.ndarray, key: Key) -> np.ndarray | None:
-  """Returns the originals of published pixels `[H, W, C]`; None if the key does not know them.
+  """Returns the original pixels of published ones, `[H, W, C]`.
+
+  Returns None if the key does not know them, or stores the original file instead.
 
   Raises:
     UserError: The key is damaged.

@@ -27,7 +27,7 @@ SPLITS = {
 _NAMED = 100  # files at most, for each reason
 _MOST_LABELS = 2**30  # bytes of a file of labels
 _SHOWN = 60  # characters of its first line
-_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8
+_NO_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Survey:
 
   @property
   def class_names(self) -> tuple[str, ...]:
-    """Names of the classes, sorted."""
+    """Returns the names of the classes, sorted."""
     return tuple(sorted({found.class_name for found in self.pictures}))
 
   def counts(self) -> dict[str, int]:
@@ -125,7 +125,7 @@ def survey(
 
   Args:
     root: The folder.
-    exclude: Files and folders that are not surveyed: the output, its key.
+    exclude: Files and folders that are not surveyed, such as the output and its key.
     labels: CSV file with the columns `file` and `class`; its paths are relative to the folder.
     unlabelled: Whether pictures have no classes; all of them count, wherever they are.
     strict: Whether a file or folder that cannot be read is an error.
@@ -134,7 +134,7 @@ def survey(
 
   Raises:
     UserError: There is no such folder or no picture in it, it is unclear which folders are splits,
-      the CSV is unusable, or a file or folder cannot be read and `strict`.
+      the CSV is unusable, or `strict` is True and a file or folder cannot be read.
   """
   root = str(root)
   if not files.is_folder(root):
