@@ -96,12 +96,12 @@ def _check_same(request: Request, choice: Choice, groups: int) -> None:
   wanted = request.strength
   if wanted and abs(choose.STRENGTHS[wanted] - choice.method.epsilon) > 1e-9:
     raise UserError(
-      f"{request.out} was protected with another strength than {wanted}: leave --strength out, or "
+      f"{request.out} was protected with a strength other than {wanted}: leave --strength out, or "
       "choose another folder."
     )
   if request.seed not in (None, choice.seed):
     raise UserError(
-      f"{request.out} was protected with another seed than {request.seed}: leave --seed out, or "
+      f"{request.out} was protected with a seed other than {request.seed}: leave --seed out, or "
       "choose another folder."
     )
   if request.recompressed and choice.compressible:

@@ -43,7 +43,7 @@ def protect_archive(request: Request, ask: Callable[[str], None]) -> Verdict:
   store = Private(private.path_of(request.out))
   held = [entry.name for entry in reading.entries(store.rows)] if files.exists(store.rows) else []
   if held not in ([], [name]) or (files.exists(request.key_path) and not held):
-    raise UserError(f"{request.out} belongs to other pictures than {name}: choose another folder.")
+    raise UserError(f"{request.out} belongs to pictures other than {name}: choose another folder.")
   if not files.exists(request.key_path):
     check_new(request)
   content = archive.read(request.photos)

@@ -181,7 +181,7 @@ def without(channels: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def is_altered(entry: Entry, out: str | os.PathLike) -> bool:
-  """Returns whether a published file is there, with other pixels than were published."""
+  """Returns whether a published file is there but no longer has the published pixels."""
   path = pathlib.Path(out) / entry.published
   if not files.is_file(path):
     return False

@@ -211,9 +211,9 @@ def test_what_stops_a_protection(photos, tmp_path):
   run(photos, out)
   with pytest.raises(UserError, match="was protected without --recompressed: leave it out"):
     run(photos, out, recompressed=True)
-  with pytest.raises(UserError, match="another strength than high"):
+  with pytest.raises(UserError, match="a strength other than high"):
     run(photos, out, strength="high")
-  with pytest.raises(UserError, match="another seed than 2: leave --seed out"):
+  with pytest.raises(UserError, match="a seed other than 2: leave --seed out"):
     run(photos, out, seed=2)
   (tmp_path / "out.key").rename(tmp_path / "moved.key")
   with pytest.raises(UserError, match="give its key with --key, or choose a new folder"):

@@ -143,7 +143,7 @@ def test_audits_and_other_pictures_find_what_an_archive_left(tmp_path):
     originals, changed = pairs.sets("the whole picture")
   assert (originals != changed).any(axis=(1, 2, 3)).all()
   (tmp_path / "toy.npz").rename(tmp_path / "other.npz")
-  with pytest.raises(UserError, match=r"belongs to other pictures than other\.npz"):
+  with pytest.raises(UserError, match=r"belongs to pictures other than other\.npz"):
     run(tmp_path / "other.npz", out)
   with pytest.raises(UserError, match="is that of an archive"):
     protect.protect(Request(tmp_path / "photos", out), print)
