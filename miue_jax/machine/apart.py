@@ -1,4 +1,4 @@
-"""Does work in a process of its own, for libraries that may crash."""
+"""Does work in a separate process, for libraries that may crash."""
 
 import faulthandler
 import json
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from jax._src import xla_bridge  # The question whether a backend was started has no public answer.
+from jax._src import xla_bridge  # No public function tells whether a backend was started.
 
 from miue_jax.machine import exits
 from miue_jax.settings.errors import UserError
@@ -18,7 +18,7 @@ _FAILED = 70  # exit status of a fork that printed a traceback
 
 
 class Crashed(Exception):  # noqa: N818 (not an error of this package)
-  """Says how a process ended that should have done some work."""
+  """Says how a process ended before its work was done."""
 
 
 def each(work: Callable[[], Iterable[Any]]) -> Iterator[Any]:
@@ -63,7 +63,7 @@ def each(work: Callable[[], Iterable[Any]]) -> Iterator[Any]:
 
 def _answer(work: Callable[[], Iterable[Any]], write: int) -> NoReturn:
   """Writes the items of `work()` as lines and ends this process, which is a fork."""
-  faulthandler.disable()  # of a crash the other process tells
+  faulthandler.disable()  # the other process reports a crash
   try:
     with os.fdopen(write, "w") as lines:
       try:

@@ -1,8 +1,8 @@
 """Reads arrays from untrusted `.npz` and `.npy` files.
 
-NumPy's own readers unpickle, parse headers of any length, believe in any shape, and let a damaged
-file raise any exception. These readers look at the header of an array before they take memory for
-it, and turn every problem into a `UserError` that names the file.
+NumPy's own readers unpickle, parse headers of any length, trust any shape, and let a damaged file
+raise any exception. These readers check the header of an array before they take memory for it, and
+turn every problem into a `UserError` that names the file.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ class Header(NamedTuple):
 
   @property
   def bytes(self) -> int:
-    """Size of the array."""
+    """Returns the size of the array in bytes."""
     return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Archive(Mapping[str, np.ndarray]):
-  """Maps the names of an untrusted .npz file to its arrays; an array is read when it is asked for.
+  """Maps the names of an untrusted .npz file to its arrays; an array is read on each access.
 
   Pickled objects are never loaded. Every problem becomes a UserError that names the file.
   """
@@ -159,7 +159,7 @@ def is_archive(path: files.Path) -> bool:
 
 
 class _Sparing(io.BufferedReader):
-  """A file that refuses to read much at once: a damaged archive asks for any number of bytes."""
+  """A file that refuses large reads, because a damaged archive may request any number of bytes."""
 
   def __init__(self, file: IO[bytes]):
     super().__init__(io.FileIO(file.fileno(), closefd=False))
@@ -197,7 +197,7 @@ def _header(stream: IO[bytes], size: int, name: str) -> Header:
     raise ValueError(f"{name} has a shape that no array has")
   header = Header(shape, dtype, fortran_order)
   if header.bytes != size - 8 - width - length:
-    raise ValueError(f"{name} has another size than its header says")
+    raise ValueError(f"{name} does not have the size that its header states")
   return header
 
 
@@ -216,7 +216,7 @@ def _read(stream: IO[bytes], header: Header, name: str) -> np.ndarray:
     view[filled : filled + len(part)] = part
     filled += len(part)
   if stream.read(1):  # At its end, an archive compares the checksum.
-    raise ValueError(f"{name} has another size than its header says")
+    raise ValueError(f"{name} does not have the size that its header states")
   order = "F" if header.fortran_order else "C"
   array = np.ndarray(header.shape, header.dtype, flat.data, order=order)
   if header.dtype.kind == "U" and size:

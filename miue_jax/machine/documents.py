@@ -42,7 +42,7 @@ def read_json(
 
 
 def read_lines(path: files.Path, schema: Any, what: str) -> list[dict[str, Any]]:
-  """Reads a file with one JSON object in each line; a last line without a newline does not count.
+  """Reads a file with one JSON object in each line; a last line without a newline is ignored.
 
   Args:
     path: The file.

@@ -91,7 +91,7 @@ def temporary(path: str | os.PathLike) -> Generator[None]:
 
 
 def _remove(path: str) -> None:
-  """Removes a file or folder, as far as that is possible; links are not followed."""
+  """Removes a file or folder, and ignores errors; links are not followed."""
   for folder, folders, files in os.walk(path, topdown=False):
     for name in files + folders:
       _remove_one(os.path.join(folder, name))

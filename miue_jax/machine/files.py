@@ -1,8 +1,8 @@
 """Writes files completely or not at all, and reports errors of the system.
 
-This file, `reading`, `archives` (arrays) and `documents` (JSON and CSV) are the only ones of the
-package that touch what a user names or what lies in a workdir; a test holds that. Every error of
-the system becomes a `UserError` that names the path, the reason and what to do.
+This module, `reading`, `archives` (arrays) and `documents` (JSON and CSV) are the only ones of the
+package that touch paths that a user names or that lie in a workdir; a test checks this. Every error
+of the system becomes a `UserError` that names the path, the reason and what to do.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def kind(path: Path, *, follow: bool = True) -> str | None:
 
 
 def resolved(path: Path) -> pathlib.Path:
-  """Returns the absolute path that a path leads to, as far as its links can be followed.
+  """Returns the absolute path that a path leads to; links that cannot be followed stay in it.
 
   Raises:
     UserError: A link cannot be read.
@@ -168,7 +168,7 @@ def require_new(path: Path) -> None:
 
 
 def require_space(folder: Path, size: int) -> None:
-  """Checks that a path, which need not exist yet, can be written, with room for so many bytes.
+  """Checks that a path, which need not exist yet, can be written, with room for `size` bytes.
 
   Raises:
     UserError: A folder on the way cannot be written, or its disk has less room.
@@ -208,9 +208,9 @@ def _require_own(path: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-  """Adds a line to a file; it is on the disk at the return.
+  """Adds a line to a file; it is on the disk when this returns.
 
-  What follows the last newline is removed: a kill cut it off.
+  Text after the last newline, which a killed program left incomplete, is removed first.
 
   Raises:
     UserError: The file cannot be written.

@@ -52,12 +52,12 @@ def _runs(process: int) -> bool:
 
 
 def is_half(name: str, suffixes: Collection[str], *, shared: bool) -> bool:
-  """Returns whether a file is a temporary one of `files.replacing`, for a name with such a suffix.
+  """Returns whether a file is a temporary one of `files.replacing`, for a file with such a suffix.
 
   Args:
     name: Name of the file.
     suffixes: Suffixes in lower case, with their dots.
-    shared: Whether files of programs that still run on this host do not count.
+    shared: Whether to return False for files of programs that still run on this host.
   """
   stem, _, number = name.rpartition(".")
   if not _REPLACED.fullmatch(name) or os.path.splitext(stem)[1].lower() not in suffixes:

@@ -1,9 +1,9 @@
-"""Locks: one program at a time works in a folder, or on a part of a table.
+"""Provides locks: one program at a time works in a folder, or on a part of a table.
 
 The operating system releases a lock when its program ends, in whatever way. A network file system
-without locks (`flock`) gets a marker instead, a file that names host and process: the marker of a
-program that was killed counts no longer on its own host, and must be deleted on another one. On a
-file system that refuses both, and in a folder that cannot be written, programs run without a lock.
+without locks (`flock`) gets a marker instead, a file that names host and process. The marker of a
+program that was killed is ignored on the same host, and must be deleted on another one. On a file
+system that refuses both, and in a folder that cannot be written, programs run without a lock.
 """
 
 import contextlib

@@ -31,9 +31,9 @@ def iterated(body: Callable[[Any], Any], x: Any, times: int) -> Any:
 
 
 def chunk(step: Step) -> Callable[[Any, Any, jax.Array, jax.Array], tuple[Any, jax.Array]]:
-  """Returns what is compiled: steps from `first` to `stop` as one loop, at most 64 of them.
+  """Returns the function to compile: a loop of at most 64 steps, from `first` to `stop`.
 
-  It is `(carry, constants, first, stop) -> (carry, reached)`. On CPUs it takes one step.
+  The function is `(carry, constants, first, stop) -> (carry, reached)`. On CPUs it takes one step.
   """
   if cpu.in_use():
     return lambda carry, constants, first, stop: (step(carry, constants, first), first + 1)

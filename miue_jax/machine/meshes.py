@@ -27,7 +27,7 @@ def start(devices: int, batch_sizes: tuple[int, ...], offered: int = 0) -> jax.s
   Args:
     devices: Number of devices of the mesh.
     batch_sizes: Global batch sizes.
-    offered: Number of CPU devices that jax makes at least, for meshes on which nothing runs.
+    offered: Least number of CPU devices that jax makes, for meshes on which nothing runs.
   """
   config: Any = jax.config
   wanted = min(_wanted_on_cpu(devices, batch_sizes), threads.cores())
@@ -104,7 +104,7 @@ def started() -> list[jax.Device]:
 
 @functools.cache
 def _check_flags(flags: str) -> None:
-  """Asks another process whether XLA knows its flags: it ends a process where it does not."""
+  """Checks the flags of XLA in another process, because XLA ends a process with unknown flags."""
   if not flags:
     return
   command = [sys.executable, "-c", "import jax; jax.devices()"]

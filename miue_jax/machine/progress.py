@@ -1,7 +1,7 @@
 """Reports the progress of long runs: log lines, TensorBoard scalars and progress bars.
 
-The package logs to `logging.getLogger("miue_jax")` and its children and installs no handler of its
-own; `logged_to` is for programs.
+The package logs to `logging.getLogger("miue_jax")` and its children, and installs no handler that
+prints or writes; `logged_to` is for programs.
 """
 
 import contextlib

@@ -133,7 +133,7 @@ def files_below(folder: files.Path, suffix: str) -> Iterator[pathlib.Path]:
 
 
 def require_local(path: files.Path, name: str) -> None:
-  """Checks that a path is one of this machine, because others would become odd folders here.
+  """Checks that a path is one of this machine, because others would become odd local folders.
 
   Args:
     path: The path.
@@ -141,7 +141,7 @@ def require_local(path: files.Path, name: str) -> None:
 
   Raises:
     UserError: It is empty, which pathlib takes for the current folder, or no path; it is an address
-      such as `gs://bucket/x`, or starts with a `~` that a shell left.
+      such as `gs://bucket/x`, or starts with a `~` that the shell did not replace.
   """
   if not isinstance(path, str | os.PathLike) or not (text := os.fspath(path)):
     raise UserError(f"{name} is no path: name a folder.")
@@ -149,7 +149,7 @@ def require_local(path: files.Path, name: str) -> None:
     raise UserError(f"{name} is an address: mount the storage, and name its folder.")
   if text.startswith("~"):
     raise UserError(
-      f"{name} starts with ~, which the shell replaces only behind a space: write the whole path."
+      f"{name} starts with ~, which the shell replaces only after a space: write the whole path."
     )
 
 

@@ -37,16 +37,16 @@ def limit() -> int:
 class Room:
   """Memory that threads share: one that needs more than is left waits for the others.
 
-  A thread that needs more than there is goes on alone.
+  A thread that needs more than the whole size works alone.
   """
 
   def __init__(self, size: float):
-    """Makes room for so many bytes."""
+    """Sets the number of bytes to share."""
     self._size, self._taken, self._changed = size, 0, threading.Condition()
 
   @contextlib.contextmanager
   def take(self, size: int) -> Generator[None]:
-    """Takes so many bytes during the block."""
+    """Waits until `size` bytes are left, and takes them during the block."""
     with self._changed:
       self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._size)
       self._taken += size

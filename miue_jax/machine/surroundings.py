@@ -14,7 +14,7 @@ _COUNTS = ("JAX_NUM_CPU_DEVICES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "MEGAS
 
 
 def prepare() -> None:
-  """Takes back what would change results or stop the program for a reason of no interest.
+  """Resets environment variables and warning filters that would change results or stop the program.
 
   Results are defined in 32 bits, figures are drawn into files, implicit transfers are intended, and
   a warning of a library is not an error.

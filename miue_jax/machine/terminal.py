@@ -77,5 +77,5 @@ def fail(message: str) -> NoReturn:
 
 
 def _discard(stream: TextIO) -> None:
-  """Sends a stream to nowhere, so that Python does not fail again when it flushes it at the end."""
+  """Redirects a stream to `/dev/null`, so that Python does not fail again when it flushes it."""
   os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
