@@ -152,7 +152,7 @@ def make(config: Config, options: Options) -> Plan:
   size = _size(config.data, options)
   here = meshes.start(config.devices, config.batch_sizes, offered=options.chips)
   mesh = pod(options.chips)
-  with jax.set_mesh(mesh):  # it refuses batches, which would be late after the minutes of timing
+  with jax.set_mesh(mesh):  # refuses batches before the minutes of timing, not after them
     built = programs.build(config, size)
   timings = calibrate(config, size)
   with jax.set_mesh(mesh):

@@ -140,7 +140,7 @@ def cost(program: Program, target: Target, flops: float, arguments: int) -> Cost
     arguments: Bytes of the arguments on one device.
 
   Raises:
-    UserError: The compiler refuses the step for another reason than memory.
+    UserError: The compiler refuses the step, and not for lack of memory.
   """
   if arguments > target.memory:
     return Cost(flops, arguments, 0, arguments, (), fits=False)

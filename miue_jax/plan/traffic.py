@@ -14,12 +14,12 @@ _NAME = re.compile(r"%([\w.-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.-]+)")
 _BODY = re.compile(r"condition=%?([\w.-]+), body=%?([\w.-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-# Operations that name memory and move none; the end of an asynchronous operation is one of them.
+# Operations that only name memory and move no bytes.
 _FREE = {
   "after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id",
   "replica-id", "tuple",
 }  # fmt: skip
-_NO_WORK = _FREE | {"broadcast", "convert"}  # beside a copy or a transpose in a fusion
+_NO_WORK = _FREE | {"broadcast", "convert"}  # next to a copy or a transpose in a fusion
 _CONVOLUTION = re.compile(r'custom_call_target="__cudnn\$conv')
 _SLICES = {"dynamic-slice", "gather"}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # position of the operand that is written
@@ -40,11 +40,11 @@ def counted(hlo: str) -> tuple[int, Kernels]:
 
   An operation reads its operands and writes its results, and a fusion is one operation. Gathers and
   slices read what they return; updates in place read and write what is new. Memory on the chip and
-  the padding of layouts do not count. The body of a loop counts as often as it runs. Of a loop over
-  steps, whose number the program does not know, one step counts and nothing before it.
+  the padding of layouts do not count. The body of a loop counts as often as it runs. If the program
+  is a loop over steps, whose number it does not state, only one step is counted.
 
   Transfers into the memory on the chip, which overlap with kernels, and the starts of collectives
-  are no kernels.
+  are not counted as kernels.
   """
   moved = convolutions = others = copies = transposes = rearranged = 0
   for step in _executed(hlo):

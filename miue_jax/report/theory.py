@@ -13,7 +13,7 @@ from miue_jax.report.tables import MISSING, Table, number
 
 CLASSES = 20  # classes shown for each poison; report.json holds all
 _FEW = 4  # fewer epochs have no correlation worth a number
-_TOGETHER = 0.5  # rank correlation from which two falling curves fall together
+_TOGETHER = 0.5  # least rank correlation of two falling curves that are said to fall together
 
 _TERMS = {
   "half ln det (nats)": ("half_log_det", 1),
