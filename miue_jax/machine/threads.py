@@ -1,4 +1,4 @@
-"""Does work on all cores of this process, in threads: NumPy, Pillow, zlib and hashlib use them."""
+"""Does work in threads on all cores; NumPy, Pillow, zlib and hashlib release Python's lock."""
 
 import concurrent.futures
 import os

@@ -27,13 +27,13 @@ class Statistic:
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """The cells of a comparison on one data set.
+  """The cells of a comparison on one dataset.
 
   Attributes:
-    dataset: name of the data set in the rows.
-    methods: lines of each table, "clean" among them.
-    victims: networks; each has a table.
-    seeds: seeds of the victims by defence; the defences are the columns.
+    dataset: Name of the dataset in the rows.
+    methods: Lines of each table, "clean" among them.
+    victims: Networks; each has a table.
+    seeds: Seeds of the victims by defence; the defences are the columns.
   """
 
   dataset: str
@@ -47,15 +47,15 @@ class Condition:
   """All seeds of one victim with one defence on one version of the training images.
 
   Attributes:
-    dataset, victim, defence: setting; a victim without a defence has the defence "none".
-    method: poison or control that the victim is trained on.
-    seeds: number of rows, including those without a finite accuracy.
-    wanted: number of seeds that the table asks for.
-    losses: seed and reason of each training that failed.
-    epochs: distinct training lengths among the rows.
-    metrics: a statistic for each name in `METRICS`, in the unit of the rows; None without values.
-    gap: mean test accuracy of the clean condition minus that of this one, in points.
-    curves: learning curves of the rows.
+    dataset, victim, defence: Setting; a victim without a defence has the defence "none".
+    method: Poison or control that the victim is trained on.
+    seeds: Number of rows, including those without a finite accuracy.
+    wanted: Number of seeds that the table asks for.
+    losses: Seed and reason of each training that failed.
+    epochs: Distinct training lengths among the rows.
+    metrics: A statistic for each name in `METRICS`, in the unit of the rows; None without values.
+    gap: Mean test accuracy of the clean condition minus that of this one, in points.
+    curves: Learning curves of the rows.
   """
 
   dataset: str
@@ -72,12 +72,12 @@ class Condition:
 
   @property
   def setting(self) -> tuple[str, str, str]:
-    """Data set, victim and defence: conditions are compared only within one setting."""
+    """Returns dataset, victim and defence; conditions are compared only within one setting."""
     return self.dataset, self.victim, self.defence
 
   @property
   def accuracy(self) -> Statistic | None:
-    """Test accuracy after the last epoch, percent."""
+    """Returns the test accuracy after the last epoch, in percent."""
     return self.metrics["test_accuracy"]
 
 
@@ -103,13 +103,13 @@ def methods_in_order(names: Iterable[str]) -> list[str]:
 def aggregate(
   rows: Iterable[Row], axes: Axes | None = None, lost: Iterable[Row] = ()
 ) -> list[Condition]:
-  """Groups rows over seeds. A victim that was trained again counts once, by its last row.
+  """Groups rows over seeds; of a victim that was trained again, only the last row counts.
 
   Args:
-    rows: trained victims.
-    axes: cells of a comparison: each gets a condition, and rows of other cells do not count. None
+    rows: Trained victims.
+    axes: Cells of a comparison: each gets a condition, and rows of other cells are ignored. None
       takes the cells from the rows: settings in order of appearance, clean first in each.
-    lost: trainings that failed, with `reason`; one that has a row does not count as lost.
+    lost: Trainings that failed, with `reason`; one that has a row does not count as lost.
   """
   found, failed = (
     {tuple(row[key] for key in IDENTITY): row for row in some} for some in (rows, lost)
@@ -156,8 +156,8 @@ def mean_curve(curves: Iterable[dict[str, list]], key: str) -> list[tuple[float,
   """Averages learning curves over seeds.
 
   Args:
-    curves: learning curves of any lengths; each has `epoch` and the values by name.
-    key: name of the values.
+    curves: Learning curves of any lengths; each has `epoch` and the values by name.
+    key: Name of the values.
 
   Returns:
     Epochs in order, each with the statistic of the seeds that have a finite value there.

@@ -30,8 +30,8 @@ def of_victim(lines: Lines, facts: Facts) -> list[Chart]:
   """Returns a chart for everything that was varied for one victim.
 
   Args:
-    lines: conditions by method, then defence. A line of a chart has two points or more.
-    facts: by method, `settings` of its poison; methods without them are left out.
+    lines: Conditions by method, then defence. A line of a chart has two points or more.
+    facts: By method, `settings` of its poison; methods without them are left out.
   """
   found = [_over_strength(lines, kind) for kind in _STRENGTHS]
   found += [_over_setting(lines, facts, key) for key in _SETTINGS]
@@ -81,7 +81,7 @@ def over_victims(grids: Mapping[str, tuple[Lines, Estimates]]) -> list[Chart]:
   """Returns charts of accuracy without a defence, and of each information estimate, over victims.
 
   Args:
-    grids: by victim, in the order of the axis, the conditions and the estimates.
+    grids: By victim, in the order of the axis, the conditions and the estimates.
 
   Returns:
     Charts with at least one line; none for fewer than two victims.

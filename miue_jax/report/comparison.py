@@ -1,4 +1,4 @@
-"""Builds the report of a comparison: methods x defences for each victim on each data set."""
+"""Builds the report of a comparison: methods x defences for each victim on each dataset."""
 
 import dataclasses
 import functools
@@ -54,14 +54,14 @@ def published(name: str) -> dict[tuple[str, str], float]:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Table of one victim: methods x defences.
+  """The table of one victim: methods x defences.
 
   Attributes:
-    results: results on the data set.
-    victim: network.
-    lines: conditions by method, then defence, in the order of the axes.
-    estimates: mutual information of the undefended victims.
-    explanations: explanations of the accuracy gap.
+    results: Results on the dataset.
+    victim: Network.
+    lines: Conditions by method, then defence, in the order of the axes.
+    estimates: Mutual information of the undefended victims.
+    explanations: Explanations of the accuracy gap.
   """
 
   results: "Results"
@@ -72,12 +72,12 @@ class Grid:
 
   @property
   def defences(self) -> list[str]:
-    """Columns of the table."""
+    """Returns the columns of the table."""
     return list(self.results.axes.seeds)
 
   @functools.cached_property
   def strongest(self) -> set[tuple[str, str]]:
-    """Method and defence of each poison that leaves the least accuracy; controls do not count."""
+    """Returns method and defence of the strongest poisons of each defence, controls excluded."""
     means = {
       (c.method, c.defence): c.accuracy.mean
       for line in self.lines.values()
@@ -111,17 +111,17 @@ class Grid:
 
   @property
   def accuracies(self) -> Table:
-    """Accuracies of methods x defences."""
+    """Returns the accuracies of methods x defences."""
     return self._table("method", self.cell, {})
 
   @property
   def measured(self) -> Table:
-    """Accuracies, and mutual information where it was measured."""
+    """Returns accuracies, and mutual information where it was measured."""
     return self._table("method", self.cell, self.estimates.columns)
 
   @property
   def gaps(self) -> Table:
-    """Accuracy gaps, and mutual information where it was measured."""
+    """Returns accuracy gaps, and mutual information where it was measured."""
     return self._table("gap", self.gap, self.estimates.columns)
 
   def _table(
@@ -132,7 +132,7 @@ class Grid:
 
   @functools.cached_property
   def heat_map(self) -> str | None:
-    """Drawing of the mean accuracies."""
+    """Draws the mean accuracies."""
     means = [
       [c.accuracy.mean if c.accuracy else float("nan") for c in line.values()]
       for line in self.lines.values()
@@ -143,18 +143,18 @@ class Grid:
 
   @functools.cached_property
   def curves(self) -> str | None:
-    """Drawing of the accuracy over everything that was varied."""
+    """Draws the accuracy over everything that was varied."""
     return figures.line_charts(charts.of_victim(self.lines, self.results.facts))
 
   @property
   def correlations(self) -> Table | None:
-    """Correlation of each explanation with the accuracy gap; None without explanations."""
+    """Returns the correlation of each explanation with the accuracy gap; None without any."""
     text = ("explanation", "poisons", "what it says")
     return tables.build(self.explanations, _CORRELATIONS, text) if self.explanations else None
 
   @property
   def explained(self) -> Table:
-    """Accuracy gap and all explanations of each poison."""
+    """Returns the accuracy gap and all explanations of each poison."""
     names = [one["explanation"] for one in self.explanations]
     cells = []
     for poison, gap in self.explanations[0]["gaps"].items():
@@ -186,21 +186,21 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """Results of a comparison on one data set, filled as far as they are known.
+  """The results of a comparison on one dataset that are known so far.
 
   Attributes:
-    axes: cells of the tables; rows of other cells do not count.
-    rows: trained victims.
-    lost: trainings that failed, with `reason`; one that has a row does not count as lost.
-    measurements: measurements of undefended victims of the first seed, with the keys of rows,
+    axes: Cells of the tables; rows of other cells are ignored.
+    rows: Trained victims.
+    lost: Trainings that failed, with `reason`; one that has a row does not count as lost.
+    measurements: Measurements of undefended victims of the first seed, with the keys of rows,
       `settings` and `rows`.
-    explanations: by victim, for each explanation of the accuracy gap `explanation`, `rho`,
+    explanations: By victim, for each explanation of the accuracy gap `explanation`, `rho`,
       `p_value`, `n`, `rows` (names of the poisons used), `sentence`, and by poison `values` and
       `gaps` (points).
-    facts: by method, cost and size of its poisons: `seconds` (a list), `peak_memory_bytes`,
+    facts: By method, cost and size of its poisons: `seconds` (a list), `peak_memory_bytes`,
       `max_delta_255ths`, `beyond` (True if larger than the budget of the others), `budget`,
       `psnr_db`, `ssim`, and `settings` as `charts.of_victim` takes them.
-    published: name of a table of published accuracies, or empty.
+    published: Name of a table of published accuracies, or empty.
   """
 
   axes: Axes
@@ -213,7 +213,7 @@ class Results:
 
   @functools.cached_property
   def grids(self) -> list[Grid]:
-    """Tables of the victims."""
+    """Returns the tables of the victims."""
     lines: dict[str, dict[str, dict[str, Condition]]] = {}
     for c in aggregate(self.rows, self.axes, self.lost):
       lines.setdefault(c.victim, {}).setdefault(c.method, {})[c.defence] = c
@@ -227,7 +227,7 @@ class Results:
 
   @functools.cached_property
   def over_victims(self) -> dict[str, Any] | None:
-    """Drawing and tables over the victims; None for fewer than two."""
+    """Returns a drawing and tables over the victims; None for fewer than two."""
     found = charts.over_victims({g.victim: (g.lines, g.estimates) for g in self.grids})
     if not found:
       return None
@@ -236,13 +236,13 @@ class Results:
 
   @property
   def poisons(self) -> Table:
-    """Cost and size of each poison."""
+    """Returns cost and size of each poison."""
     known = [{"method": m, **self.facts[m]} for m in self.axes.methods if self.facts.get(m)]
     return tables.build(known, _FACTS, text=("method", "budget"))
 
   @property
   def notes(self) -> list[str]:
-    """Sentences about cells that are lost, larger budgets and warnings of the estimators."""
+    """Returns sentences about lost cells, larger budgets and warnings of the estimators."""
     cells: dict[str, list[str]] = {}
     for c in (c for grid in self.grids for line in grid.lines.values() for c in line.values()):
       for seed, reason in c.losses:
@@ -263,14 +263,14 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Results of a comparison on all data sets.
+  """The results of a comparison on all datasets.
 
   The report depends on these values only, not on the time or the machine.
 
   Attributes:
-    results: results on each data set.
-    config: nested settings.
-    command: command line that started the comparison.
+    results: Results on each dataset.
+    config: Nested settings.
+    command: Command line that started the comparison.
   """
 
   results: Sequence[Results]
@@ -279,11 +279,11 @@ class Comparison:
 
   @functools.cached_property
   def files(self) -> dict[str, str]:
-    """Texts of `compare.html`, `compare.md`, `compare.csv` and `compare.tex`."""
+    """Returns the texts of `compare.html`, `compare.md`, `compare.csv` and `compare.tex`."""
     *names, last = (found.axes.dataset for found in self.results)
     listed = f"{', '.join(names)} and {last}" if names else last
     values = {
-      "title": f"Who makes {listed} unlearnable, and against whom?",
+      "title": f"Which methods make {listed} unlearnable, and against which defences?",
       "side_by_side": self.side_by_side if names else None,
       "tables": self.results,
       "command": self.command,
@@ -300,7 +300,7 @@ class Comparison:
 
   @property
   def side_by_side(self) -> Table:
-    """All methods without a defence, on all data sets and victims."""
+    """Returns all methods without a defence, on all datasets and victims."""
     grids = [grid for found in self.results for grid in found.grids]
     names = (f"{grid.results.axes.dataset}, {grid.victim}" for grid in grids)
     columns = [("method", False), *((name, True) for name in names)]

@@ -59,20 +59,20 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """Everything that the stages of an experiment left behind.
+  """The results of all stages of an experiment.
 
   The report depends on these values only, not on the time or the machine.
 
   Attributes:
-    rows: trained victims: accuracies in percent, `auc` in [0, 1], `seconds`. A victim that occurs
+    rows: Trained victims: accuracies in percent, `auc` in [0, 1], `seconds`. A victim that occurs
       twice counts once, by its last row.
-    config: nested settings.
-    command: command line that started the experiment.
-    manifest: manifest of the poison. `num_classes` here or in the rows sets the chance level.
+    config: Nested settings.
+    command: Command line that started the experiment.
+    manifest: Manifest of the poison. `num_classes` here or in the rows sets the chance level.
     measurement: `{"settings": {...}, "rows": [{"method", "mi" in nats, "std"}]}`, perhaps with
       `theory` and with more in each row (`estimator`, `interval`, `null_mean`, `null_std`,
       `warnings`, `settings`), as mode 'measure' writes them.
-    examples: images to show.
+    examples: Images to show.
   """
 
   rows: Sequence[Row]
@@ -84,7 +84,7 @@ class Experiment:
 
   @functools.cached_property
   def files(self) -> dict[str, str]:
-    """Texts of `index.html`, `report.md` and `report.json`."""
+    """Returns the texts of `index.html`, `report.md` and `report.json`."""
     manifest, config, conditions = self.manifest or {}, self.config, aggregate(self.rows)
     classes = next(
       (x["num_classes"] for x in (*self.rows[:1], manifest) if x.get("num_classes")), None
@@ -138,7 +138,7 @@ class Experiment:
 
 
 def quality(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what is known of the size of a poison, in words where epsilon bounds no pixel."""
+  """Returns what is known of the size of a poison, as pairs of a name and a value."""
   known = {n: f.format(manifest[k]) for n, k, f in _QUALITY if finite(manifest.get(k))}
   if "budget" in manifest:
     known["budget"] = manifest["budget"]
@@ -151,7 +151,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def results(conditions: Sequence[Condition]) -> tables.Table:
-  """Returns a table with one line for each condition; a single data set takes no column."""
+  """Returns a table with one line for each condition; a single dataset takes no column."""
   single = len({c.dataset for c in conditions}) < 2
   cells = {name: cell for name, cell in _CELLS.items() if not (single and name == "dataset")}
   return tables.build(conditions, cells, text=("dataset", "victim", "defence", "trained on"))

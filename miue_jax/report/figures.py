@@ -40,15 +40,15 @@ class Chart:
   """Lines in one pair of axes.
 
   Attributes:
-    title: what was varied.
-    across: label of the horizontal axis, with the unit.
-    up: label of the vertical axis, with the unit.
-    lines: points by name, in the order of the axis; deviations are drawn where they are known.
-    dashed: second line of some names, in the same colour.
-    ticks: names of the horizontal places 0, 1, 2, ...; empty where places are numbers.
-    reference: height of each horizontal line by name.
-    scale: vertical axis: "zero" includes 0, "percent" is 0 to 100, "free" fits the data, "log".
-    spread: shows deviations as "bars", as a "band", or as whiskers of "columns" from 0.
+    title: What was varied.
+    across: Label of the horizontal axis, with the unit.
+    up: Label of the vertical axis, with the unit.
+    lines: Points by name, in the order of the axis; deviations are drawn where they are known.
+    dashed: Second line of some names, in the same colour.
+    ticks: Names of the horizontal places 0, 1, 2, ...; empty where places are numbers.
+    reference: Height of each horizontal line by name.
+    scale: Vertical axis: "zero" includes 0, "percent" is 0 to 100, "free" fits the data, "log".
+    spread: Shows deviations as "bars", as a "band", or as whiskers of "columns" from 0.
   """
 
   title: str
@@ -86,9 +86,9 @@ def line_charts(charts: Sequence[Chart], height: float = 2.9, width: float = _WI
   """Draws charts in rows of two.
 
   Args:
-    charts: charts with at least one line each.
-    height: height of a chart, inches.
-    width: width of a row, inches.
+    charts: Charts with at least one line each.
+    height: Height of a chart, inches.
+    width: Width of a row, inches.
 
   Returns:
     An `<svg>`; None without charts.
@@ -185,10 +185,10 @@ def heat_map(
   """Draws percentages as colours and numbers.
 
   Args:
-    values: percent `[lines, columns]`; NaN is crossed out.
-    lines: names of the lines, from the top.
-    columns: names of the columns, from the left.
-    framed: line and column of each cell that gets a frame.
+    values: Percent `[lines, columns]`; NaN is crossed out.
+    lines: Names of the lines, from the top.
+    columns: Names of the columns, from the left.
+    framed: Line and column of each cell that gets a frame.
 
   Returns:
     An `<svg>`; None when no value is finite.
@@ -235,8 +235,8 @@ def image_uri(image: np.ndarray, cell: int = _CELL) -> str:
   """Returns a uint8 image `[H, W, C]` as a PNG data URI.
 
   Args:
-    image: the image; a smaller one than `cell` is enlarged by whole pixels to about this size.
-    cell: size in pixels.
+    image: The image; a smaller one than `cell` is enlarged by whole pixels to about this size.
+    cell: Size in pixels.
   """
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   factor = max(1, round(cell / max(picture.size)))

@@ -143,8 +143,8 @@ class Estimates:
   """Estimates for the undefended victims of one network, for a table of methods.
 
   Attributes:
-    rows: estimates by method, then estimator; empty where nothing was measured.
-    settings: settings that all of them share.
+    rows: Estimates by method, then estimator; empty where nothing was measured.
+    settings: Settings that all of them share.
   """
 
   rows: Mapping[str, Mapping[str, Row]]
@@ -155,9 +155,9 @@ class Estimates:
     """Collects the measurements of one network's victims.
 
     Args:
-      lines: measurements with the keys of results, `settings` and `rows`. The last one counts for
-        each victim. One with other settings than that of clean images does not count.
-      wanted: values of the keys that select lines: data set, victim, defence and seed.
+      lines: Measurements with the keys of results, `settings` and `rows`. The last one of each
+        victim counts, unless its settings differ from those of the measurement of clean images.
+      wanted: Values of the keys that select lines: dataset, victim, defence and seed.
     """
     kept = {
       line["method"]: line
@@ -179,7 +179,7 @@ class Estimates:
 
   @property
   def warnings(self) -> list[str]:
-    """Warnings of the estimators, one sentence each."""
+    """Returns the warnings of the estimators, one sentence each."""
     return warnings(row for found in self.rows.values() for row in found.values())
 
   def value(self, method: str, estimator: str) -> float | None:
@@ -194,7 +194,7 @@ class Estimates:
 
   @property
   def columns(self) -> dict[str, Any]:
-    """Functions from a method to its cell by header, for `tables.build`."""
+    """Returns functions from a method to its cell, by header, for `tables.build`."""
     found = {}
     for name in self.estimators:
       suffix = f", {name} (nats)" if len(self.estimators) > 1 else " (nats)"
@@ -215,7 +215,7 @@ class Estimates:
 
   @property
   def used(self) -> list[str]:
-    """Names of the estimators with their settings."""
+    """Returns the names of the estimators with their settings."""
     found = []
     for name, rows in groups(row for line in self.rows.values() for row in line.values()).items():
       given = next((row["settings"] for row in rows if row.get("settings")), {})

@@ -17,9 +17,9 @@ def render(template: str, view: str, values: Mapping[str, Any]) -> str:
   """Fills a template. HTML pages load nothing, and run no script but that of their own template.
 
   Args:
-    template: name of a file in `templates`, without its ending. It describes the text by macros.
-    view: file that defines the macros: "html", "markdown" or "latex".
-    values: variables of the template.
+    template: Name of a file in `templates`, without its ending. It describes the text by macros.
+    view: File that defines the macros: "html", "markdown" or "latex".
+    values: Variables of the template.
   """
   numbers = itertools.count()
 

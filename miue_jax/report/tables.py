@@ -1,4 +1,4 @@
-"""Cells of tables, and tables as aligned Markdown, CSV and LaTeX."""
+"""Formats the cells of tables, and tables as aligned Markdown, CSV and LaTeX."""
 
 import csv
 import html
@@ -23,12 +23,12 @@ class Strong(str):
 
 
 def number(value: Any, digits: int) -> str:
-  """Formats a finite number with `digits` decimals; a dash for anything else."""
+  """Returns a finite number with `digits` decimals, or a dash for anything else."""
   return f"{value:.{digits}f}" if finite(value) else MISSING
 
 
 def spread(value: Statistic | None, digits: int = 1, unit: str = "") -> str:
-  """Formats mean and deviation, `12.3 ± 1.2`; `12.3` for one seed; a dash for None."""
+  """Returns mean and deviation, `12.3 ± 1.2`; `12.3` for one seed; a dash for None."""
   if value is None:
     return MISSING
   std = "" if value.std is None else f" ± {value.std:.{digits}f}"
@@ -41,9 +41,9 @@ def build(
   """Builds a table with one line for each item.
 
   Args:
-    items: what the lines are about.
-    cells: function from an item to its cell, by header.
-    text: headers of the columns that do not hold numbers.
+    items: What the lines are about.
+    cells: Function from an item to its cell, by header.
+    text: Headers of the columns that do not hold numbers.
   """
   columns = [(name, name not in text) for name in cells]
   return columns, [[cell(item) for cell in cells.values()] for item in items]

@@ -122,7 +122,7 @@ def course(history: Any) -> dict[str, Any] | None:
   """Shows information and the covariance term while the poison was made.
 
   Args:
-    history: history of a poison's manifest: `observed_epoch`, `information` (nats) and
+    history: History of a poison's manifest: `observed_epoch`, `information` (nats) and
       `half_log_det` (nats), lists of one length.
 
   Returns:

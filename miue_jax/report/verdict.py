@@ -23,12 +23,12 @@ _percent = functools.partial(spread, unit=" %")
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """Conclusion of an experiment.
+  """The conclusion of an experiment.
 
   Attributes:
-    judgement: one of the four constants above.
-    sentence: numbers behind the judgement.
-    notes: what a reader must know before believing it.
+    judgement: One of the four constants above.
+    sentence: Numbers behind the judgement.
+    notes: What a reader must know before believing it.
   """
 
   judgement: str
@@ -41,9 +41,9 @@ class _Trial:
   """A protected condition among the conditions of the same setting.
 
   Attributes:
-    setting: conditions by method, "clean" among them.
-    method: the protection.
-    chance: accuracy of guessing, percent.
+    setting: Conditions by method, "clean" among them.
+    method: The protection.
+    chance: Accuracy of guessing, percent.
   """
 
   setting: Mapping[str, Condition]
@@ -52,7 +52,7 @@ class _Trial:
 
   @property
   def metric(self) -> str:
-    """Name of the accuracy that is compared."""
+    """Returns the name of the accuracy that is compared."""
     gaps = [
       abs(accuracy.mean - balanced.mean)
       for side in (self.setting[self.method], self.setting["clean"])
@@ -67,14 +67,14 @@ class _Trial:
 
   @property
   def sides(self) -> tuple[Statistic, Statistic]:
-    """Compared accuracies of the protection and of clean images."""
+    """Returns the compared accuracies of the protection and of clean images."""
     protected, clean = self.value(self.method), self.value("clean")
     assert protected is not None, "only conditions with an accuracy are compared"
     assert clean is not None, "only conditions with an accuracy are compared"
     return protected, clean
 
   def share(self, reached: float | None = None) -> float:
-    """Returns the part of what the clean victim learned above chance that was learned anyway."""
+    """Returns the share learned: accuracy above chance, relative to that of the clean victim."""
     protected, clean = self.sides
     reached = protected.mean if reached is None else reached
     return (reached - self.chance) / (clean.mean - self.chance)
@@ -91,9 +91,9 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
   """Judges a method in its weakest setting against the victims that learned from clean images.
 
   Args:
-    conditions: results over seeds.
-    method: the protection to judge; None when no row belongs to one.
-    classes: number of classes; None sets chance to 0 %, which only makes the rule stricter.
+    conditions: Results over seeds.
+    method: The protection to judge; None when no row belongs to one.
+    classes: Number of classes; None sets chance to 0 %, which only makes the rule stricter.
   """
   chance = 100 / classes if classes else 0.0
   settings: dict[tuple, dict[str, Condition]] = {}

@@ -99,7 +99,7 @@ def test_one_command_fills_the_table(whole):
     if row["method"] != "clean":
       assert float(cell["gap"]) == pytest.approx(clean - row["test_accuracy"])
     assert cell["published"] == ""  # these are no photographs
-  assert result.out.startswith("# Who makes digits unlearnable")
+  assert result.out.startswith("# Which methods make digits unlearnable")
   assert result.out.endswith(f"Report: {workdir / 'report' / 'compare.html'}\n")
   for name in ("compare.html", "compare.md", "compare.csv", "compare.tex"):
     assert (workdir / "report" / name).stat().st_size > 0
@@ -201,7 +201,7 @@ def test_several_data_sets_make_one_table(comparison, whole, tmp_path):
   workdir = tmp_path / "compare"
   result = comparison(workdir, *flags)
   assert result.code == 0, result
-  assert result.out.startswith("# Who makes digits and noise unlearnable")
+  assert result.out.startswith("# Which methods make digits and noise unlearnable")
   # The recipe's own data set comes to what it comes to alone.
   assert rows_of(workdir / "digits") == rows_of(whole[0])
   assert [row["method"] for row in rows_of(workdir / "noise")] == ["clean", "lsp"]

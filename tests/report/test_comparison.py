@@ -221,7 +221,7 @@ def test_several_data_sets_have_a_common_table(rows, results):
   second = report.Results(axes, [row | {"dataset": "other"} for row in rows])
   found = report.Comparison([results, second], {}, "")
   text, page = found.files["compare.md"], found.files["compare.html"]
-  assert text.startswith("# Who makes digits and other unlearnable")
+  assert text.startswith("# Which methods make digits and other unlearnable")
   columns, lines = found.side_by_side
   assert [name for name, _ in columns] == ["method", "digits, small_cnn", "other, small_cnn"]
   both = {line[0]: line[1:] for line in lines}
