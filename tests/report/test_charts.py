@@ -137,6 +137,6 @@ def test_the_page_draws_and_lists_them(make_row):
   assert titles.count("Test accuracy") == 1
   assert "Adversarial training" not in page
   assert "Too few &lt;poisons&gt;." in page
-  assert page.count("What goes with the accuracy gap") == 1
+  assert page.count("What correlates with the accuracy gap") == 1
   ids = re.findall(r' id="([^"]+)"', page)
   assert len(ids) == len(set(ids))
