@@ -61,7 +61,7 @@ def build(name: str) -> Defence:
       number, such as "jpeg10".
 
   Raises:
-    UserError: no defence has this name, or the family does not have this number.
+    UserError: No defence has this name, or the family does not have this number.
   """
   found = DEFENCES.get(name)
   if isinstance(found, Defence):

@@ -31,7 +31,7 @@ class Defence:
     measures: Measures the trained victim.
     needs_clean: Gives clean images to `preprocess`; the victim is not tested on these images.
     flops: Returns the FLOPs of `preprocess` from the shape of the images and their number; only for
-      defences that train a network of their own.
+      defences that train a separate network.
     stops_early: Adds to the row the test accuracy of the epoch whose accuracy on clean validation
       images is best; requires `needs_clean`.
   """

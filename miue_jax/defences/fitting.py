@@ -1,4 +1,4 @@
-"""Trains the networks of purifiers and replaces images by what they make of them."""
+"""Trains the networks of purifiers, and replaces images by their outputs."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def fit(loss: Loss, params: Any, clean: Split | None, training: Training, seed: 
   """Returns parameters trained to lower `loss` on random batches of clean images.
 
   Raises:
-    UserError: the final loss is not finite.
+    UserError: The final loss is not finite.
   """
   assert clean is not None, "a defence with needs_clean gets clean images"
   optimiser = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))

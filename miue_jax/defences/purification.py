@@ -66,7 +66,7 @@ def restored(
   seed: int,
   training: Training = fitting.DEFAULT,
 ) -> np.ndarray:
-  """Returns images from which a network removed what it learned from pairs to remove.
+  """Returns images from which a network, trained on pairs, has removed the perturbations.
 
   An adversary who can have their own images protected gets such pairs. The idea is that of
   BridgePure (Wang et al., "BridgePure: Limited Protection Leakage Can Break Black-Box Data
@@ -107,7 +107,7 @@ def restored_flops(
 
 
 def _removed(model: Any, params: Any, images: jax.Array) -> jax.Array:
-  """Returns images without what the network of the diffusion model predicts for no noise."""
+  """Returns images minus what the U-Net predicts for them at noise level 0."""
   return images - model.apply({"params": params}, images, jnp.zeros(len(images)))
 
 

@@ -16,9 +16,9 @@ def tiles(period: int) -> Defence:
 def without_tiles(images: np.ndarray, period: int) -> np.ndarray:
   """Subtracts from each image the pattern that repeats in it along both axes.
 
-  What differs from the mean of its surroundings is compared at all places that are multiples of the
-  period apart, for each channel. Their median belongs to the pattern, since the content of an image
-  does not repeat.
+  For each channel, deviations from the local mean are compared at all pixels that are multiples of
+  the period apart. Their median belongs to the pattern, since the content of an image does not
+  repeat.
 
   Args:
     images: uint8 `[N, H, W, C]`.

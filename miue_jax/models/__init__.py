@@ -74,7 +74,7 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
     image_shape: Shape (height, width, channel) of the images.
 
   Raises:
-    UserError: the name is unknown, or the images do not fit the network.
+    UserError: The name is unknown, or the images do not fit the network.
   """
   if model.name not in MODELS:
     raise UserError(f"Unknown model name {model.name!r}; choose one of {', '.join(MODELS)}.")
@@ -106,9 +106,9 @@ def infer(network: nn.Module, variables: Any, images: jax.Array) -> tuple[jax.Ar
 def fold(
   network: nn.Module, variables: dict[str, Any], image_shape: tuple[int, ...]
 ) -> dict[str, Any]:
-  """Returns the weights of convolutions into which batch norm with running statistics went.
+  """Returns the weights of convolutions with batch norm, by its running statistics, folded in.
 
-  Together with the variables they are variables for `infer`, which would compute them every time.
+  `infer` accepts the variables together with these weights, and then need not compute them.
 
   Args:
     network: Network made by `build`.

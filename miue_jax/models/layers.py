@@ -25,7 +25,7 @@ conv = functools.partial(
 )
 dense = functools.partial(nn.Dense, kernel_init=he_normal)
 
-FOLDED = "folded"  # collection of the weights and shifts into which batch norm went
+FOLDED = "folded"  # collection of weights and shifts with batch norm folded in
 
 
 def normalise(images: jax.Array, how: str) -> jax.Array:
@@ -90,13 +90,13 @@ def conv_norm(
   """Applies a square convolution with symmetric padding and batch norm.
 
   It maps `[batch, height, width, in]` to `[batch, height / stride, width / stride, channels]`, with
-  sizes rounded up. `groups` is the number of groups of channels. Without `train` batch norm is an
-  affine map, which the weights of the convolution take on: a GPU then needs no pass over the
-  activations for it. These weights are kept in the collection `FOLDED` if that is mutable, and are
-  taken from there if they are in it.
+  sizes rounded up. `groups` is the number of groups of channels. Without `train`, batch norm is an
+  affine map that is folded into the weights of the convolution, so that a GPU needs no pass over
+  the activations for it. The folded weights are stored in the collection `FOLDED` if it is mutable,
+  and are read from there if it holds them.
   """
   norm = batch_norm(train, dtype)
-  # Whoever asks for the results of all layers gets those of both.
+  # If intermediate results are captured, both layers must compute theirs.
   asked = norm.is_mutable_collection("intermediates")
   apart = train or asked or norm.is_initializing()
   promote: Any = dtypes.promote_dtype if apart else functools.partial(_scaled, norm)
@@ -126,7 +126,7 @@ def _affine(norm: nn.BatchNorm) -> tuple[jax.Array, jax.Array]:
 def _scaled(
   norm: nn.BatchNorm, x: jax.Array, kernel: jax.Array, bias: None, *, dtype: str
 ) -> Sequence[Any]:
-  """Returns the operands of a convolution in their common type, its weights scaled before."""
+  """Returns the operands of a convolution, with scaled weights, in their common type."""
   kernel = _kept(norm, "kernel", lambda: (kernel * _affine(norm)[0]).astype(dtype))
   return dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
 

@@ -47,7 +47,7 @@ class Network(nn.Module):
   def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
     """Maps images `[batch, height, width, channel]` in [0, 1] to (features, logits), float32."""
     chex.assert_rank(images, 4)
-    chex.assert_type(images, float)  # stored images would be mistaken for others in [0, 1]
+    chex.assert_type(images, float)  # uint8 images would be mistaken for images in [0, 1]
     x = layers.normalise(images, self.model.normalise)
     features = self.backbone(x, train).astype(jnp.float32)
     if features.ndim != 2 or len(features) != len(images):  # a network of a recipe can be wrong

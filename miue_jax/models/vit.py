@@ -1,4 +1,4 @@
-"""Provides vision transformers: the plain one, and the one for small data sets.
+"""Provides vision transformers: the plain one, and the one for small datasets.
 
 ViT: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; ViT-S has the sizes of Touvron
 et al., "Training data-efficient image transformers", ICML 2021. SL-ViT: Lee et al., "Vision

@@ -51,7 +51,7 @@ def random_transformation(names: tuple[str, ...]) -> Transformation:
     images of the same shape.
 
   Raises:
-    UserError: a name is unknown.
+    UserError: A name is unknown.
   """
   known = [_named(name) for name in names]
 
@@ -95,7 +95,7 @@ def grayscale(images: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     Images of the same shape and type.
 
   Raises:
-    UserError: the images are neither uint8 nor floats.
+    UserError: The images are neither uint8 nor floats.
   """
   _check(images)
   if images.shape[-1] == 1:
@@ -112,7 +112,7 @@ def bit_depth(images: np.ndarray, bits: int) -> np.ndarray:
   """Keeps the `bits` most significant bits (1 to 7) of uint8 values and clears the others.
 
   Raises:
-    UserError: the values are not uint8, or `bits` is out of range.
+    UserError: The values are not uint8, or `bits` is out of range.
   """
   if images.dtype != np.uint8 or bits not in range(1, 8):
     raise UserError(f"{images.dtype} values, {bits!r} bits: give uint8 values and 1 to 7 bits.")
@@ -135,7 +135,7 @@ def jpeg(images: jax.Array | np.ndarray, quality: int) -> jax.Array | np.ndarray
     Images of the same shape and type.
 
   Raises:
-    UserError: the quality is out of range, or the images are neither uint8 nor floats.
+    UserError: The quality is out of range, or the images are neither uint8 nor floats.
   """
   _check(images)
   if not isinstance(quality, int | np.integer) or quality not in QUALITIES:

@@ -85,5 +85,5 @@ NONE = Hooks()
 def assert_batch(keys: jax.Array, images: jax.Array) -> None:
   """Asserts at trace time that images are float `[batch, H, W, C]` with one random key each."""
   chex.assert_rank(images, 4)
-  chex.assert_type(images, float)  # stored images would be mistaken for others in [0, 1]
+  chex.assert_type(images, float)  # uint8 images would be mistaken for images in [0, 1]
   chex.assert_shape(keys, images.shape[:1])
