@@ -1,1 +1,1 @@
-"""Poisons on the disk, exported images, external poisons and image quality."""
+"""Provides poisons on the disk, exported images, external poisons and image quality."""

@@ -2,7 +2,7 @@
 
 The export leaves `published.npz` in the folder of the poison: for every image the digest of its
 published pixels, its path, label and class. Names and classes are therefore bound to pixels by the
-key, not by the index, which everybody can change.
+key, not by the index, which anyone can change.
 """
 
 import hashlib

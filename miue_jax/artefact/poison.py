@@ -74,8 +74,8 @@ class Poison:
 
     Raises:
       UserError: Clean + delta leaves 0..255.
-      ValueError: The delta has another type or shape than the images and budget require, or exceeds
-        the budget, or a number of the manifest is not finite.
+      ValueError: The delta does not have the type or shape that the images and budget require, or
+        exceeds the budget, or a number of the manifest is not finite.
     """
     images = dataset.train.images
     stored = budget.stored_type(epsilon, norm)

@@ -7,7 +7,7 @@ An export holds one or both of
 
     poisoned.npz                 x_train uint8 [N, H, W, C], y_train int32 [N], class_names [K]
 
-It contains nothing of the key: neither delta nor manifest. Loaders that take folders for classes
+It contains nothing of the key: neither delta nor manifest. Loaders that treat folders as classes
 can read `train/`. They number classes by sorted folder name. That agrees with the dataset if its
 class names are sorted, or if they are numbers in order: these are padded with zeros, so that "10"
 follows "09". Otherwise the loader's labels differ from those in the index.
@@ -65,7 +65,7 @@ def export(
     poison: Poison made for them.
     directory: New or empty folder.
     formats: Any of `FORMATS`.
-    key: Folder of the poison; it receives the digests by which `restore` knows the PNGs.
+    key: Folder of the poison; it receives the digests by which `restore` recognises the PNGs.
 
   Returns:
     `directory`.
@@ -114,10 +114,10 @@ def restore(
 ) -> int:
   """Turns an export and its poison back into the clean images, bit for bit.
 
-  The clean dataset is not needed. PNGs are known by their pixels if the poison holds their digests:
-  files that were renamed, moved or saved again without loss are restored too, and what cannot be
-  restored is logged by name. Otherwise the index must be complete, and the fingerprint in the
-  manifest proves the result.
+  The clean dataset is not needed. PNGs are recognised by their pixels if the poison has their
+  digests: files that were renamed, moved or saved again without loss are restored too, and what
+  cannot be restored is logged by name. Otherwise the index must be complete, and the fingerprint in
+  the manifest proves the result.
 
   Args:
     directory: Folder that `export` wrote.

@@ -1,4 +1,4 @@
-"""Checks images and labels that are given as arrays: NumPy, JAX, or of a library that converts."""
+"""Checks images and labels that are given as arrays of NumPy, JAX or other libraries."""
 
 from typing import Any
 

@@ -59,18 +59,18 @@ class Dataset:
 
   @property
   def test_set(self) -> Split:
-    """Test examples, for stages that need them."""
+    """Returns the test examples, for stages that need them."""
     assert self.test is not None, f"{self.name} was loaded without test images"
     return self.test
 
   @property
   def num_classes(self) -> int:
-    """Number of classes."""
+    """Returns the number of classes."""
     return len(self.class_names)
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Hexadecimal sha256 over the shape, the sha256 of every image and the labels of `train`.
+    """Returns the hexadecimal sha256 of the shape, the digests and the labels of `train`.
 
     The test set does not count, because a poison changes training images only.
     """

@@ -45,17 +45,17 @@ class Images:
 
   @property
   def shape(self) -> tuple[int, int, int, int]:
-    """Shape, `(N, H, W, C)`."""
+    """Returns the shape `(N, H, W, C)`."""
     return self._array.shape
 
   @property
   def dtype(self) -> np.dtype:
-    """Type of the values, uint8."""
+    """Returns the type of the values, uint8."""
     return self._array.dtype
 
   @property
   def digests(self) -> np.ndarray:
-    """Digest (sha256) of every image, uint8 `[N, 32]`."""
+    """Returns the digest (sha256) of every image, uint8 `[N, 32]`."""
     return _digests(self._array)
 
   def __len__(self) -> int:
@@ -137,14 +137,14 @@ class LazyImages(Images):
 
   @functools.cached_property
   def shape(self) -> tuple[int, int, int, int]:
-    """Shape, `(N, H, W, C)`."""
+    """Returns the shape `(N, H, W, C)`."""
     first = np.arange(min(1, self._count))
     image: tuple[int, int, int] = self._image_shape or self._read(first).shape[1:]
     return (self._count, *image)
 
   @property
   def digests(self) -> np.ndarray:
-    """Digest (sha256) of every image, uint8 `[N, 32]`."""
+    """Returns the digest (sha256) of every image, uint8 `[N, 32]`."""
     return self.scanned().digests if self._digests is None else self._digests
 
   def __len__(self) -> int:

@@ -246,7 +246,7 @@ def pod(count: int) -> jax.sharding.Mesh:
   """Returns a mesh of `count` devices, of virtual CPU devices where this machine has too few.
 
   Raises:
-    UserError: jax could not make that many CPU devices.
+    UserError: Jax could not make that many CPU devices.
   """
   devices = jax.devices()
   if len(devices) < count:

@@ -1,1 +1,1 @@
-"""Training: the step, the loop, predictions, the layout of examples on devices."""
+"""Provides training: the step, the loop, predictions, the layout of examples on devices."""
