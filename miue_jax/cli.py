@@ -188,7 +188,7 @@ def audit(
   seconds, limit = options.seconds_of(time), _THRESHOLD if threshold is None else threshold
   options.check_clusters(clusters, labels)
   if all and (photos or labels or clusters or key or weights or public):
-    raise UserError("--all takes --time, --threshold and --passphrase: leave the others out.")
+    raise UserError("--all takes only --time, --threshold and --passphrase: leave the others out.")
   from miue_jax.machine import files
   from miue_jax.owner import private
 
@@ -264,7 +264,7 @@ def _conclude(found: "Verdict") -> None:
 
 def _require_terminal() -> None:
   if not sys.stdin.isatty():
-    raise UserError("Nobody can answer a question here: add --yes.")
+    raise UserError("There is no terminal in which to answer questions: add --yes.")
 
 
 def _ask(question: str) -> None:

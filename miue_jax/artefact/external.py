@@ -46,7 +46,7 @@ def parse(items: tuple[str, ...]) -> dict[str, pathlib.Path]:
         f"compare.external holds {item!r}: write NAME=PATH, where NAME has letters, digits and _.+-"
       )
     if name in paths:
-      raise UserError(f"compare.external names {name!r} twice: give every path another name.")
+      raise UserError(f"compare.external names {name!r} twice: give each path a different name.")
     if files.kind(path) is None:
       raise UserError(f"compare.external says {item!r} but there is no {path}: correct the path.")
     paths[name] = pathlib.Path(path)

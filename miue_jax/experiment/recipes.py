@@ -27,7 +27,7 @@ def for_dataset(config: Config, name: str) -> Config:
   for section in changes:
     if section not in _SECTIONS:
       raise UserError(
-        f"Setting {prefix}.{section} changes what all datasets share; a dataset changes "
+        f"Setting {prefix}.{section} changes what all datasets share; a dataset can change only "
         f"{', '.join(_SECTIONS)}."
       )
     _require_dict(f"{prefix}.{section}", changes[section], "a dict of settings")
@@ -37,7 +37,7 @@ def for_dataset(config: Config, name: str) -> Config:
   }
   changed = dataclasses.replace(named, **made)
   if changed.compare.datasets:
-    raise UserError(f"Setting {prefix}.compare.datasets: a dataset holds no others.")
+    raise UserError(f"Setting {prefix}.compare.datasets: a dataset cannot hold other datasets.")
   return changed
 
 

@@ -227,7 +227,7 @@ def choose(
       "them into one folder for each class, or give --labels FILE.csv or --clusters NUMBER."
     )
   if total < 4:
-    raise UserError(f"{total} of at least 4 pictures: there must be 2 in each class.")
+    raise UserError(f"{total} pictures are too few: add some, until each class has at least 2.")
   size = min(max(side, _SMALLEST), SIZE)
   large = side > SMALL_SIDE
   fine = recompressed and not gray and not large

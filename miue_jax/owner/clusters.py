@@ -45,7 +45,7 @@ def counts(found: Survey, groups: int) -> dict[str, int]:
     return found.counts()
   if len(found.pictures) < 2 * groups:
     raise UserError(
-      f"--clusters {groups}: {len(found.pictures)} pictures are too few, make fewer groups."
+      f"--clusters {groups}: {len(found.pictures)} pictures are too few; make fewer groups."
     )
   return dict.fromkeys(names(groups), len(found.pictures) // groups)
 

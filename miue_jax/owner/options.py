@@ -115,7 +115,7 @@ Weights = Annotated[
   typer.Option(
     metavar="FILE.npz",
     callback=_local,
-    help="Train also from weights that miue_jax.main --mode=pretrain wrote.",
+    help="Also train networks that start from weights by miue_jax.main --mode=pretrain.",
   ),
 ]
 Public = Annotated[
@@ -188,7 +188,7 @@ def secret(wanted: bool, *, new: bool = False) -> str | None:
     return None
   found = os.environ.get("MIUE_JAX_PASSPHRASE")
   if not found and not sys.stdin.isatty():
-    raise UserError("Nobody can type a passphrase here: put it into MIUE_JAX_PASSPHRASE.")
+    raise UserError("There is no terminal to type a passphrase in: set MIUE_JAX_PASSPHRASE to it.")
   cipher.required()  # before anything is typed or measured
   found = found or typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new)
   if new:

@@ -40,7 +40,7 @@ KEY_MATTERS = (
   "The key {key} is all that gives the originals back, together with the published files. Keep it "
   "and {private} private, and make a copy: without the key the published files cannot be undone."
 )
-_TWICE = " Publish one version of each only, because whoever has two can average them."
+_TWICE = " Publish one version of each only, because anyone who has two can average them."
 
 
 def protect(request: Request, ask: Callable[[str], None]) -> Verdict:

@@ -98,7 +98,10 @@ def opened(
     bad = unprotected.tell(place, secret, {entry.name for entry in entries})
     lost = len(secret.entries) - len(entries)
     if lost:
-      say(f"Left out, because original or file is missing: {lost} of {len(secret.entries)}.")
+      say(
+        "Left out, because the original or the published file is missing: "
+        f"{lost} of {len(secret.entries)}."
+      )
     altered = set(bad.altered)
     entries = [entry for entry in entries if entry not in altered]
     names = [entry.class_name for entry in entries]

@@ -73,7 +73,7 @@ def test_a_wrong_recipe_is_named(recipe, words):
     ({"data": 8}, r"compare\.datasets\.x\.data is 8"),
     (
       {"compare": {"datasets": {"y": {}}}},
-      r"compare\.datasets\.x\.compare\.datasets.* holds no others",
+      r"compare\.datasets\.x\.compare\.datasets.* cannot hold other datasets",
     ),
     ("digits", r"compare\.datasets\.x is 'digits'"),
   ],

@@ -196,6 +196,6 @@ def test_a_second_protection_elsewhere_names_what_is_protected_already(
     protect.protect(Request(photos, tmp_path / "elsewhere" / "out", seed=1), print)
   assert lines[-1] == (
     f"Protected already with the key {tmp_path / 'first.key'}: 1 picture (a/00.png). Publish one "
-    "version of each only, because whoever has two can average them."
+    "version of each only, because anyone who has two can average them."
   )
   assert not (tmp_path / "elsewhere" / "out.key").exists()

@@ -46,7 +46,7 @@ def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path, said):
   found, advice, *_ = said()
   assert found.startswith("12 pictures without classes")
   assert "'group 1' has only 4 pictures" in advice
-  with pytest.raises(UserError, match="12 pictures are too few, make fewer groups"):
+  with pytest.raises(UserError, match="12 pictures are too few; make fewer groups"):
     plan.plan(tmp_path / "loose", None, None, 7, 100.0, None)
 
 
