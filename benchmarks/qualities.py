@@ -1,7 +1,7 @@
-"""Draws test accuracy over the quality of JPEG as an SVG for the pages.
+"""Draws test accuracy over the quality of JPEG as an SVG for the pages, from `compare.csv`.
 
-    python -m miue_jax.main --config=configs/curves.py:jpeg --config.data.path=FILE.npz \\
-        --workdir=runs/jpeg --mode=compare
+`configs/curves.py:jpeg` is a recipe for such a comparison:
+
     python -m benchmarks.qualities runs/jpeg/report/compare.csv docs/qualities.svg
 """
 
