@@ -42,7 +42,8 @@ def each(work: Callable[[], Iterable[Any]]) -> Iterator[Any]:
     _answer(work, write)
   os.close(write)
   done = ended = False
-  with exits.telling(lambda signum: os.kill(child, signum)), os.fdopen(read) as lines:
+  # A compiler would return to Python, and see another signal, only after minutes.
+  with exits.telling(lambda _: os.kill(child, signal.SIGKILL)), os.fdopen(read) as lines:
     try:
       for line in lines:
         kind, item = json.loads(line)

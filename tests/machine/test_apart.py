@@ -22,7 +22,7 @@ def crash(signum):
 def run(program):
   """Runs a program; returns its exit status, and what it wrote to stdout and to stderr."""
   command = [sys.executable, "-c", START + program]
-  ended = subprocess.run(command, capture_output=True, text=True, check=False)
+  ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
   return ended.returncode, ended.stdout, ended.stderr
 
 
@@ -90,11 +90,16 @@ except apart.Crashed as crashed:
   assert "ZeroDivisionError" in shown
 
 
-def test_a_signal_ends_both_processes():
-  program = """
+@pytest.mark.parametrize("busy", [
+  "time.sleep(600)",
+  "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",  # minutes outside of Python, as in a compiler
+])  # fmt: skip
+def test_a_signal_ends_both_processes(busy):
+  program = f"""
+import hashlib
 def work():
   yield os.getpid()
-  time.sleep(60)
+  {busy}
 for child in apart.each(work):
   print(child, flush=True)
   os.kill(here, signal.SIGTERM)
