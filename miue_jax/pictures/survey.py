@@ -158,6 +158,8 @@ def survey(
     if left_out:
       first = left_out[0]
       example = f" ({len(left_out)} left out, such as {escaped(first.path)}: {first.reason})"
+    if unlabelled:
+      raise UserError(f"{root} has no pictures{example}: correct the path.")
     raise UserError(
       f"{root} has no pictures in class folders{example}: put the pictures of each class in one "
       "folder, or give --labels FILE.csv or --clusters NUMBER."

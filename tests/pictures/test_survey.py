@@ -269,6 +269,16 @@ def test_pictures_without_classes(tree):
   assert found.describe() == "2 pictures without classes; folders are not taken for classes."
 
 
+def test_a_folder_without_pictures_is_not_asked_for_classes_that_nobody_needs(tree):
+  root = tree()
+  (root / "notes.txt").write_text("no picture")
+  with pytest.raises(UserError) as raised:
+    survey.survey(root, unlabelled=True)
+  said = str(raised.value)
+  assert said.startswith(f"{root} has no pictures (1 left out, such as notes.txt: ")
+  assert said.endswith(": correct the path.")
+
+
 def test_a_folder_without_classes_is_refused(tree):
   with pytest.raises(UserError, match=r"no pictures in class folders \(2 left .*1.png"):
     survey.survey(tree("1.png", "2.png"))
