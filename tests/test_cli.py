@@ -113,6 +113,12 @@ def test_a_path_that_means_something_else_is_refused(arguments, path):
   assert re.search("is an address|starts with ~", str(done.exception))
 
 
+@pytest.mark.parametrize("option", ["--watts", "--price"])
+def test_endless_watts_and_prices_are_refused_before_the_measurement(tmp_path, option):
+  done = CliRunner().invoke(cli.app, ["plan", str(tmp_path), option, "inf"])
+  assert str(done.exception) == "inf is not a finite number: correct --watts or --price."
+
+
 def test_questions_that_nobody_can_answer_are_found_at_once(tmp_path, monkeypatch):
   monkeypatch.delenv("MIUE_JAX_PASSPHRASE", raising=False)
   for arguments, said in (

@@ -1,5 +1,6 @@
 """Declares the arguments and options of the command line; it imports nothing that takes long."""
 
+import math
 import os
 import pathlib
 import re
@@ -13,6 +14,12 @@ from miue_jax.pictures import cipher
 from miue_jax.settings.errors import UserError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _finite(value: float | None) -> float | None:
+  if value is not None and not math.isfinite(value):
+    raise UserError(f"{value} is not a finite number: correct --watts or --price.")
+  return value
 
 
 def _local(path: pathlib.Path | None) -> pathlib.Path | None:
@@ -139,10 +146,14 @@ All = Annotated[
   bool,
   typer.Option("--all", help="Audit every protected folder in RUNS, also in folders below it."),
 ]
-Watts = Annotated[float, typer.Option(min=0, help="Power of this machine in watts.")]
+Watts = Annotated[
+  float, typer.Option(min=0, callback=_finite, help="Power of this machine in watts.")
+]
 Price = Annotated[
   float | None,
-  typer.Option(min=0, help="Price of a kilowatt-hour in any currency; adds the cost."),
+  typer.Option(
+    min=0, callback=_finite, help="Price of a kilowatt-hour in any currency; adds the cost."
+  ),
 ]
 
 
