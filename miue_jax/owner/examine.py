@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from miue_jax.machine import files
 from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import known, load, private
 from miue_jax.owner.archive import as_folder
@@ -14,6 +15,7 @@ from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
 from miue_jax.pictures import survey
 from miue_jax.pictures.key import Key
+from miue_jax.settings.errors import UserError
 
 _SIDE = 32  # pixels a side of what is compared
 _GRID = 8  # cells a side whose brightness is compared
@@ -47,8 +49,10 @@ def examine(
     unlabelled: Whether the pictures have no classes.
 
   Raises:
-    UserError: There is no such folder, or the key cannot be read.
+    UserError: There is no such folder, the key cannot be read, or `public` is `photos`.
   """
+  if public and files.resolved(public) == files.resolved(photos):
+    raise UserError(f"--public {public} is {photos} itself: give a folder of public pictures.")
   with as_folder(photos, labels) as folder:
     found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
     say(found.describe())
@@ -66,7 +70,7 @@ def examine(
   else:
     known.tell_protected(loaded, [photos.absolute().parent], passphrase)
   if public:
-    _tell_public(loaded, public)
+    _tell_public(loaded, public, photos)
   private.repeat_about(photos)
 
 
@@ -105,10 +109,12 @@ def _tell_classes(counts: Mapping[str, int]) -> None:
     say(f"The classes are unequal: {counts[most]} of {most!r}, {counts[least]} of {least!r}.")
 
 
-def _tell_public(loaded: Loaded, public: pathlib.Path) -> None:
+def _tell_public(loaded: Loaded, public: pathlib.Path, photos: pathlib.Path) -> None:
   """Prints the pictures that are among public ones, or nearly, and cannot be protected any more."""
   with as_folder(public) as folder:
-    others = load.load(folder, survey.survey(folder, unlabelled=True).pictures, _SIDE, _SIDE)
+    # A folder above the pictures would show them as their own public copies.
+    found = survey.survey(folder, exclude=(photos,), unlabelled=True)
+    others = load.load(folder, found.pictures, _SIDE, _SIDE)
   images = np.concatenate([loaded.small, others.small])
   count, there = len(loaded.pictures), set(others.sources)
   known = {number for number, digest in enumerate(loaded.sources) if digest in there}

@@ -3,10 +3,12 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from miue_jax.owner import examine
 from miue_jax.pictures import key, publish, survey
+from miue_jax.settings.errors import UserError
 
 
 def drawn(seed):
@@ -122,3 +124,16 @@ def test_archives_are_examined_and_public_pictures_are_known(tmp_path, said):
     f"Also in {web}, or nearly the same there: 2 of 7 pictures. They cannot be protected any more: "
     "train/0/x_train[2].png, train/1/x_train[4].png."
   )
+
+
+def test_pictures_are_not_taken_for_their_own_public_copies(tmp_path, said):
+  photos, web = tmp_path / "photos", tmp_path / "link"
+  photos.mkdir()
+  for seed in range(3):
+    Image.fromarray(drawn(seed)).save(photos / f"{seed}.png")
+  Image.fromarray(drawn(1)).save(tmp_path / "found.png")
+  web.symlink_to(photos)
+  with pytest.raises(UserError, match=r"link is .*photos itself: give a folder"):
+    examine.examine(photos, None, None, None, web, unlabelled=True)
+  examine.examine(photos, None, None, None, tmp_path, unlabelled=True)
+  assert said()[-1].startswith(f"Also in {tmp_path}, or nearly the same there: 1 of 3 pictures.")
