@@ -170,11 +170,11 @@ def estimate(
   point = (POINTS | {"sliced": sliced})[name]
   options = _complete(point, options, seed)
   samples.whole("seed", seed, 0)
-  fine = all(isinstance(n, int | np.integer) and n >= 0 and n != 1 for n in (bootstrap, null))
-  if not fine or not 0 < confidence < 1:
+  fine = all(samples.is_whole(n) and n >= 0 and n != 1 for n in (bootstrap, null))
+  if not fine or not isinstance(confidence, float | int | np.number) or not 0 < confidence < 1:
     raise UserError(
-      f"bootstrap {bootstrap}, null {null}, confidence {confidence}: repetitions are 0 or at least "
-      "2, and confidence is between 0 and 1."
+      f"bootstrap {bootstrap!r}, null {null!r}, confidence {confidence!r}: repetitions are "
+      "integers, 0 or at least 2, and confidence is a number between 0 and 1."
     )
   x, y = samples.checked(x, y)
   count, rng = len(x), np.random.default_rng([seed, 0x6E756C6C])

@@ -115,8 +115,7 @@ def slice_values(
 
 def _check(bins: int, count: int, correction: str) -> None:
   samples.choose("correction", correction, CORRECTIONS)
-  if bins < 2:
-    raise UserError(f"bins is {bins}: use at least 2.")
+  samples.whole("bins", bins, 2)
   if count < bins:
     raise UserError(f"{count} samples are too few for {bins} bins: measure more, or use fewer.")
 

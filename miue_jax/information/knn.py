@@ -33,9 +33,10 @@ def point(x: np.ndarray, y: np.ndarray, *, neighbours: int = 3, seed: int = 0) -
   Raises:
     UserError: `neighbours` is out of range.
   """
-  if not 1 <= neighbours < len(x):
+  if not samples.is_whole(neighbours) or not 1 <= neighbours < len(x):
     raise UserError(
-      f"neighbours is {neighbours} for {len(x)} samples: choose 1 <= neighbours < samples."
+      f"neighbours is {neighbours!r} for {len(x)} samples: choose 1 <= neighbours < samples, an "
+      "integer."
     )
   x, y, details, warnings = samples.standardised(x, y)
   dimensions = x.shape[1] + y.shape[1]

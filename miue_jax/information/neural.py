@@ -126,8 +126,7 @@ def point(
   """
   if len(x) < MIN_SAMPLES:
     raise UserError(f"{len(x)} samples are too few to train on: use at least {MIN_SAMPLES}.")
-  if critic_steps < 1:
-    raise UserError(f"critic_steps is {critic_steps}: use at least 1.")
+  samples.whole("critic_steps", critic_steps, 1)
   x, y, details, warnings = samples.standardised(x, y)
   if not x.shape[1] or not y.shape[1]:
     return Point(0.0, details, warnings)

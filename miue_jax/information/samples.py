@@ -31,14 +31,43 @@ class Point(NamedTuple):
 
 def choose(name: str, value: str, known: Iterable[str]) -> None:
   """Raises a `UserError` where the option `name` has a value that is not among `known`."""
-  if value not in known:
+  if not isinstance(value, str) or value not in known:
     raise UserError(f"{name} is {value!r}: set it to one of {', '.join(known)}.")
+
+
+def is_whole(value: Any) -> bool:
+  """Returns whether an option is an integer; True and False are none."""
+  return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def whole(name: str, value: Any, least: int) -> None:
   """Raises a `UserError` where the option `name` is not an integer of at least `least`."""
-  if not isinstance(value, int | np.integer) or value < least:
+  if not is_whole(value) or value < least:
     raise UserError(f"{name} is {value!r}: use at least {least}, an integer.")
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+  """Returns an array of NumPy.
+
+  Raises:
+    UserError: The values are lists of different lengths.
+  """
+  try:
+    return np.asarray(values)
+  except ValueError as error:
+    raise UserError(f"{name}: rows have different lengths; give all of them the same.") from error
+
+
+def classes(labels: Any) -> np.ndarray:
+  """Returns labels as an array of NumPy.
+
+  Raises:
+    UserError: They are not integers.
+  """
+  labels = as_array(labels, "labels")
+  if labels.size and labels.dtype.kind not in "iub":
+    raise UserError(f"Labels are {labels.dtype}: make them integers.")
+  return labels
 
 
 def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -47,8 +76,8 @@ def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
   Integers and booleans become float64, half precisions float32.
 
   Raises:
-    UserError: An array is not two-dimensional, or holds NaN, infinity or anything but real numbers;
-      the lengths differ; or there are fewer than `MIN_SAMPLES` samples.
+    UserError: An array is ragged or not two-dimensional, or holds NaN, infinity or anything but real
+      numbers; the lengths differ; or there are fewer than `MIN_SAMPLES` samples.
   """
   x, y = _floats(x, "x"), _floats(y, "y")
   if len(x) != len(y):
@@ -61,7 +90,7 @@ def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _floats(values: Any, name: str) -> np.ndarray:
-  array = np.asarray(values)
+  array = as_array(values, name)
   if array.ndim != 2 or array.shape[1] == 0:
     raise UserError(f"{name} has shape {list(array.shape)}: make it [samples, features].")
   if array.dtype.kind in "iub":

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from sklearn import exceptions, linear_model, model_selection, pipeline, preprocessing
 
+from miue_jax.information import samples
 from miue_jax.settings.errors import UserError
 
 _MIN_PER_CLASS = 4
@@ -136,12 +137,14 @@ def epochs_to_share(train_loss: Sequence[float], share: float = 0.5) -> float | 
 
 
 def _flat(inputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-  inputs, labels = np.asarray(inputs), np.asarray(labels)
+  inputs, labels = samples.as_array(inputs, "inputs"), samples.classes(labels)
   if inputs.ndim < 2 or labels.shape != inputs.shape[:1]:
     raise UserError(
       f"Inputs have shape {list(inputs.shape)} and labels {list(labels.shape)}: make them "
       "[samples, ...] and [samples]."
     )
+  if not inputs.size:
+    raise UserError(f"Inputs have shape {list(inputs.shape)}: they are empty; give some.")
   flat = inputs.reshape(len(inputs), -1).astype(np.float32)
   if not np.isfinite(flat).all():
     raise UserError("Inputs hold NaN or infinity: remove those rows.")

@@ -141,7 +141,7 @@ def covariance_term(features: ArrayLike, labels: ArrayLike) -> float:
 def _measured(features: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns features in float64, labels, and the labels of classes with `MIN_SAMPLES` examples."""
   # NumPy arrays can always be float64, those of jax only if its 64-bit mode is on.
-  features, labels = np.asarray(features), np.asarray(labels)
+  features, labels = samples.as_array(features, "features"), samples.classes(labels)
   if features.ndim != 2 or labels.shape != features.shape[:1]:
     raise UserError(
       f"Features have shape {list(features.shape)} and labels {list(labels.shape)}: make them "
