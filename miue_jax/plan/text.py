@@ -174,11 +174,11 @@ def _bounds(plan: Plan) -> str:
 
 
 def _advice(plan: Plan) -> list[str]:
-  source, advice = getattr(plan.config.method, "model", plan.config.victim), []
-  if source.dtype != "bfloat16":
-    advice.append(
-      "The config computes in float32: set method.model.dtype and victim.dtype to bfloat16."
-    )
+  networks, advice = {"victim.dtype": plan.config.victim}, []
+  if source := getattr(plan.config.method, "model", None):  # patterns have no source model
+    networks = {"method.model.dtype": source, **networks}
+  if slow := [key for key, network in networks.items() if network.dtype != "bfloat16"]:
+    advice.append(f"The config computes in float32: set {' and '.join(slow)} to bfloat16.")
   if plan.options.price is None:
     advice.append("Without --price of a chip-hour there is no cost.")
   return advice

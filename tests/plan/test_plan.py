@@ -74,7 +74,9 @@ def test_a_plan_of_a_pattern_has_victims_alone():
     made = plan.make(with_method("lsp", QUICK), OPTIONS)
   assert made.resident == {}
   assert made.flops(made.poison) == 0
-  assert "Dataset passes: 42, of which 0 make the poison" in text.markdown(made)
+  page = text.markdown(made)
+  assert "Dataset passes: 42, of which 0 make the poison" in page
+  assert "The config computes in float32: set victim.dtype to bfloat16." in page
 
 
 @pytest.mark.parametrize(
