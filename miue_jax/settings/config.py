@@ -7,6 +7,7 @@ below, and the package sees only these. The defaults of the victim are the paper
 """
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
@@ -37,6 +38,7 @@ Augmentation = Literal["none", "flip", "crop", "crop_flip"]
 Condition = Literal["clean", "random", "poison", "restored"]
 Estimator = Literal["histogram", "kde", "knn", "gaussian", "mine", "infonce", "nwj"]
 Seeds = Annotated[tuple[Seed, ...], pydantic.AfterValidator(distinct)]
+Conditions = Annotated[tuple[Condition, ...], pydantic.AfterValidator(distinct)]
 Names = Annotated[tuple[str, ...], pydantic.AfterValidator(distinct)]
 _some = pydantic.Field(min_length=1)
 _none_or_two = pydantic.AfterValidator(
@@ -131,8 +133,9 @@ class Method:
 class Evaluate:
   """The victims of one experiment."""
 
-  conditions: tuple[Condition, ...] = ("clean", "random", "poison")  # restored: with the key
-  defences: tuple[str, ...] = ("none",)  # see miue_jax.defences; each on every condition and seed
+  # restored: the images that the key gives back
+  conditions: Annotated[Conditions, _some] = ("clean", "random", "poison")
+  defences: Names = ("none",)  # see miue_jax.defences; each on every condition and seed
   # Part of the test images that is given to defences which need clean images.
   clean_fraction: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
   # Seeds of initial weights, order and augmentation; one victim each
@@ -223,6 +226,12 @@ class Config:
   evaluate: Evaluate = Evaluate()  # which victims are trained
   measure: Measure = Measure()  # how mutual information is estimated
   compare: Compare = Compare()  # the table of --mode=compare
+
+  def __post_init__(self):
+    """Checks that the name gives a folder of its own inside `runs`."""
+    path = pathlib.PurePath(self.name)
+    fine = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    require(fine, "name", self.name, "the name of a folder in runs")
 
   @property
   def batch_sizes(self) -> tuple[int, ...]:
