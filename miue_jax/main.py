@@ -27,6 +27,8 @@ from ml_collections import config_flags
 from miue_jax import command_line, modes
 from miue_jax.machine import terminal
 
+_LONGEST_WAIT = 604800  # a week, in seconds
+
 # `command_line.parse` supplies the default: here it would be loaded, and overridden, on import.
 config_flags.DEFINE_config_file(
   "config",
@@ -79,8 +81,11 @@ flags.DEFINE_enum(
   ["auto", "on", "off"],
   "Connects with the other processes of this run: auto does so if a launcher announces several.",
 )
-flags.DEFINE_float(
-  "distributed_timeout", 60.0, "Seconds until all processes must have started.", lower_bound=1.0
+flags.DEFINE_float("distributed_timeout", 60.0, "Seconds until all processes must have started.")
+flags.register_validator(  # a bound of absl would let NaN pass
+  "distributed_timeout",
+  lambda seconds: 1 <= seconds <= _LONGEST_WAIT,
+  f"it must be a number of seconds from 1 to {_LONGEST_WAIT}",
 )
 
 
