@@ -273,9 +273,10 @@ def _check(options: Options) -> None:
       f"--train_images is {options.train_images}; it must be from 0 (read from the data) to "
       f"{_MOST_IMAGES}."
     )
-  if not 0 <= options.classes <= _MOST_CLASSES:
+  if options.classes and not 2 <= options.classes <= _MOST_CLASSES:
     raise UserError(
-      f"--classes is {options.classes}; it must be from 0 (read from the data) to {_MOST_CLASSES}."
+      f"--classes is {options.classes}; it must be 0 (read from the data), or from 2 to "
+      f"{_MOST_CLASSES}."
     )
 
 

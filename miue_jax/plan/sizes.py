@@ -70,7 +70,7 @@ def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
   """Returns the value of `--image_shape` as height, width and channels, or None if it is empty.
 
   Raises:
-    UserError: The value is not three integers from 1 to 4096.
+    UserError: The value is not three integers from 1 to 4096, the last of them 1 or 3.
   """
   if not numbers:
     return None
@@ -81,4 +81,8 @@ def image_shape(numbers: Sequence[str] | None) -> tuple[int, int, int] | None:
       f"most {_LARGEST}."
     )
   height, width, channels = map(int, numbers)
+  if channels not in (1, 3):
+    raise UserError(
+      f"--image_shape is {','.join(numbers)}; images have 1 or 3 channels, the last of the numbers."
+    )
   return height, width, channels

@@ -86,6 +86,8 @@ def test_a_plan_of_a_pattern_has_victims_alone():
     (plan.Options(share=1.5), "--share is 1.5"),
     (plan.Options(price=math.nan), "--price is nan"),
     (plan.Options(train_images=-1), "train_images"),
+    (plan.Options(classes=1), "--classes is 1; it must be 0"),
+    (plan.Options(classes=-1), "--classes is -1"),
   ],
 )
 def test_options_that_make_no_sense_are_errors(options, message):

@@ -6,6 +6,7 @@ import pytest
 
 from miue_jax.plan import sizes
 from miue_jax.settings.config import Data
+from miue_jax.settings.errors import UserError
 
 
 def test_known_sizes_need_no_data():
@@ -21,3 +22,10 @@ def test_known_sizes_need_no_data():
 @pytest.mark.parametrize("data", [Data(), Data(size=8, max_train=900, test_fraction=0.1)])
 def test_known_sizes_are_those_that_reading_finds(data):
   assert sizes.known(data) == sizes.read(data)
+
+
+@pytest.mark.parametrize("channels", ["2", "4"])
+def test_images_of_other_channels_have_no_plan_as_they_have_no_run(channels):
+  assert sizes.image_shape(["32", "16", "1"]) == (32, 16, 1)
+  with pytest.raises(UserError, match=f"--image_shape is 32,32,{channels}; images have 1 or 3"):
+    sizes.image_shape(["32", "32", channels])
