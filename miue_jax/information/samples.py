@@ -76,8 +76,8 @@ def checked(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
   Integers and booleans become float64, half precisions float32.
 
   Raises:
-    UserError: An array is ragged or not two-dimensional, or holds NaN, infinity or anything but real
-      numbers; the lengths differ; or there are fewer than `MIN_SAMPLES` samples.
+    UserError: An array is ragged or not two-dimensional, or holds NaN, infinity or anything but
+      real numbers; the lengths differ; or there are fewer than `MIN_SAMPLES` samples.
   """
   x, y = _floats(x, "x"), _floats(y, "y")
   if len(x) != len(y):
