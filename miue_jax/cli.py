@@ -214,8 +214,7 @@ def audit(
         "protected: put it back, next to them."
       )
     secret = options.secret(passphrase)
-    unlabelled = clusters > 0
-    examine.examine(folder, labels, key, secret, public, unlabelled=unlabelled)
+    examine.examine(folder, labels, key, secret, public, groups=clusters)
     return
   if labels or clusters or public:
     raise UserError(

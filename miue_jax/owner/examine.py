@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from miue_jax.machine import files
 from miue_jax.machine.terminal import counted, say
-from miue_jax.owner import known, load, private
+from miue_jax.owner import clusters, known, load, private
 from miue_jax.owner.archive import as_folder
 from miue_jax.owner.choose import FEW, LEAST
 from miue_jax.owner.load import Loaded, named
@@ -35,7 +35,7 @@ def examine(
   passphrase: str | None,
   public: pathlib.Path | None,
   *,
-  unlabelled: bool = False,
+  groups: int = 0,
 ) -> None:
   """Prints what an owner should know about pictures before they are protected.
 
@@ -46,21 +46,28 @@ def examine(
       `photos`.
     passphrase: Passphrase of the key.
     public: Folder or archive of pictures that are public already, or None.
-    unlabelled: Whether the pictures have no classes.
+    groups: Number of groups that replace the classes, or 0.
 
   Raises:
-    UserError: There is no such folder, the key cannot be read, or `public` is `photos`.
+    UserError: There is no such folder, the key cannot be read, there are too few pictures for the
+      groups, or `public` is `photos` or a published folder.
   """
   if public and files.resolved(public) == files.resolved(photos):
     raise UserError(f"--public {public} is {photos} itself: give a folder of public pictures.")
+  if public and files.is_folder(private.path_of(public)):
+    raise UserError(
+      f"--public {public} holds pictures that this program protected, whose originals are not "
+      "public: give a folder of other pictures."
+    )
   with as_folder(photos, labels) as folder:
-    found = survey.survey(folder, labels=labels, unlabelled=unlabelled)
+    found = survey.survey(folder, labels=labels, unlabelled=groups > 0)
     say(found.describe())
+    clusters.counts(found, groups)
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for reason in loaded.failed:
     say(f"Broken: {reason}")
   _tell_duplicates(loaded)
-  if not unlabelled:
+  if not groups:
     _tell_classes(found.counts())
   if key:
     with Key.open(key, passphrase) as secret:

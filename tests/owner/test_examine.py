@@ -50,7 +50,7 @@ def test_many_near_duplicates_are_a_few_lines(tmp_path, said):
   for number in range(24):
     image = np.minimum(drawn(number // 2), 254) + np.uint8(number % 2)
     Image.fromarray(image).save(tmp_path / f"{number:02}.png")
-  examine.examine(tmp_path, None, None, None, None, unlabelled=True)
+  examine.examine(tmp_path, None, None, None, None, groups=1)
   lines = said()
   assert lines[1] == "Nearly the same picture: 00.png, 01.png."
   assert lines[-1] == "Nearly the same picture, not listed: 2 more groups of 4 pictures."
@@ -76,7 +76,7 @@ def test_faults_are_said_by_name(tmp_path, said):
 def test_pictures_without_classes_are_examined(tmp_path, said):
   for number in (0, 1, 1):
     Image.fromarray(drawn(number)).save(tmp_path / f"{len(list(tmp_path.iterdir()))}.png")
-  examine.examine(tmp_path, None, None, None, None, unlabelled=True)
+  examine.examine(tmp_path, None, None, None, None, groups=1)
   assert said() == [
     "3 pictures without classes; folders are not taken for classes.",
     "Exact duplicates, 1 group:",
@@ -134,6 +134,23 @@ def test_pictures_are_not_taken_for_their_own_public_copies(tmp_path, said):
   Image.fromarray(drawn(1)).save(tmp_path / "found.png")
   web.symlink_to(photos)
   with pytest.raises(UserError, match=r"link is .*photos itself: give a folder"):
-    examine.examine(photos, None, None, None, web, unlabelled=True)
-  examine.examine(photos, None, None, None, tmp_path, unlabelled=True)
+    examine.examine(photos, None, None, None, web, groups=1)
+  examine.examine(photos, None, None, None, tmp_path, groups=1)
   assert said()[-1].startswith(f"Also in {tmp_path}, or nearly the same there: 1 of 3 pictures.")
+
+
+def test_published_pictures_are_not_public_originals(tmp_path):
+  photos, out = tmp_path / "photos", tmp_path / "out"
+  for folder in (photos, out, tmp_path / "out.private"):
+    folder.mkdir()
+  Image.fromarray(drawn(0)).save(photos / "x.png")
+  Image.fromarray(drawn(0)).save(out / "x.png")
+  with pytest.raises(UserError, match="out holds pictures that this program protected"):
+    examine.examine(photos, None, None, None, out, groups=1)
+
+
+def test_groups_have_two_pictures_or_more(tmp_path, said):
+  for seed in range(3):
+    Image.fromarray(drawn(seed)).save(tmp_path / f"{seed}.png")
+  with pytest.raises(UserError, match="--clusters 2: 3 pictures are too few"):
+    examine.examine(tmp_path, None, None, None, None, groups=2)
