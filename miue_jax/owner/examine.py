@@ -62,13 +62,13 @@ def examine(
   with as_folder(photos, labels) as folder:
     found = survey.survey(folder, labels=labels, unlabelled=groups > 0)
     say(found.describe())
-    clusters.counts(found, groups)
+    counts = clusters.counts(found, groups)
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for reason in loaded.failed:
     say(f"Broken: {reason}")
   _tell_duplicates(loaded)
   if not groups:
-    _tell_classes(found.counts())
+    _tell_classes(counts)
   if key:
     with Key.open(key, passphrase) as secret:
       paths = known.protected(loaded, secret)

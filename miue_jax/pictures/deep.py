@@ -10,7 +10,7 @@ from PIL import Image
 from miue_jax.pictures import png
 from miue_jax.pictures.metadata import chunks
 
-_CHANNELS = {2: 3, 4: 2, 6: 4}  # colour types of PNG
+_CHANNELS = {kind: count for count, kind in png.COLOUR_TYPES.items() if count > 1}
 # Adam7: first column, first row, and steps, of each pass of an interlaced PNG.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
 _PASSES += ((0, 1, 1, 2),)

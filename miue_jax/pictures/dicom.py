@@ -7,6 +7,7 @@ else of the file is taken: no name, date or identifier of a patient.
 """
 
 import importlib.util
+import itertools
 import logging
 import math
 import warnings
@@ -18,7 +19,6 @@ from PIL import Image
 SUFFIX = ".dcm"
 FORMAT = "DICOM"  # as Pillow names formats
 _DESCRIPTION = 0x010E  # tag of EXIF
-_NO_WINDOW = "DICOM without a window"
 _PREAMBLE, _MARK = 128, b"DICM"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")  # pydicom makes them RGB
 _GRAYS = ("MONOCHROME1", "MONOCHROME2")
@@ -107,16 +107,14 @@ def opened(file: IO[bytes], most: int) -> Image.Image:
     image = Image.fromarray(values)
   else:
     values = np.asarray(pixels.apply_modality_lut(values, found), np.float64)
-    low, high, described = _window(found, values)
+    low, high, described, note = _window(found, values)
     shares = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     shares = 1 - shares if kind == "MONOCHROME1" else shares
     image = Image.fromarray(np.rint(65535 * shares).astype(np.uint16))
     exif = Image.Exif()
     exif[_DESCRIPTION] = described
     image.info["exif"] = exif.tobytes()
-    # Ranges differ by file: a note with its range would be a line for every picture.
-    said = f"{_NO_WINDOW}, so by its range" if described.startswith(_NO_WINDOW) else described
-    notes.append(f"{said}; what comes back is gray of 16 bits within it")
+    notes.append(f"{note}; what comes back is gray of 16 bits within it")
   image.format, image.info["notes"] = FORMAT, notes
   return image
 
@@ -152,17 +150,20 @@ def _decoded(found: Any) -> np.ndarray:
 
 def _take_groups(found: Any) -> None:
   """Copies window and scale of the first frame of an enhanced file to where others have them."""
-  for frames in _FRAMES:
-    for group in (found.get(frames) or ())[:1]:
-      for name, words in _GROUPS.items():
-        for item in (group.get(name) or ())[:1]:
-          for word in words:
-            if word in item and word not in found:
-              setattr(found, word, item.get(word))
+  for frames, (name, words) in itertools.product(_FRAMES, _GROUPS.items()):
+    item = _first(_first(found, frames), name)
+    for word in words:
+      if word in item and word not in found:
+        setattr(found, word, item.get(word))
 
 
-def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
-  """Returns the values that become black and white, and a description.
+def _first(found: Any, name: str) -> Any:
+  """Returns the first item of a sequence, or an empty dict if there is none."""
+  return (found.get(name) or [{}])[0]
+
+
+def _window(found: Any, values: np.ndarray) -> tuple[float, float, str, str]:
+  """Returns the values that become black and white, a description, and its form for notes.
 
   Raises:
     ValueError: The window is not a straight line or not finite.
@@ -171,8 +172,9 @@ def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
   if found.get("WindowCenter") in (None, "", []) or not found.get("WindowWidth"):
     if found.get("VOILUTSequence"):
       raise ValueError("its window is a table, not linear")
-    low, high = float(values.min()), float(values.max())
-    return low, high, f"{_NO_WINDOW}: values {low:g} to {high:g}"
+    low, high, none = float(values.min()), float(values.max()), "DICOM without a window"
+    # Ranges differ by file: a note with its range would be a line for every picture.
+    return low, high, f"{none}: values {low:g} to {high:g}", f"{none}, so by its range"
   # There may be several windows; viewers show the first.
   centre, width = (
     float(np.ravel(np.asarray(found[name].value, np.float64))[0])
@@ -184,4 +186,4 @@ def _window(found: Any, values: np.ndarray) -> tuple[float, float, str]:
   described = f"DICOM window: centre {centre:g}, width {width:g}"
   if function == "LINEAR":
     centre, width = centre - 0.5, width - 1
-  return centre - width / 2, centre + width / 2, described
+  return centre - width / 2, centre + width / 2, described, described

@@ -12,7 +12,7 @@ import numpy as np
 from miue_jax.pictures import packing
 from miue_jax.pictures.metadata import PNG
 
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
+COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
 _UP = 2  # the filter that subtracts the row above
 _STRIP_BYTES = 2**22
 
@@ -21,7 +21,7 @@ def encode(channels: np.ndarray, exif: bytes = b"", profile: bytes | None = None
   """Returns the PNG file of pixels, uint8 or uint16 `[H, W, C]` with one to four channels."""
   height, width, count = channels.shape
   size = channels.dtype.itemsize
-  header = struct.pack(">IIBBBBB", width, height, 8 * size, _COLOUR_TYPES[count], 0, 0, 0)
+  header = struct.pack(">IIBBBBB", width, height, 8 * size, COLOUR_TYPES[count], 0, 0, 0)
   parts = [(b"IHDR", header)]
   if profile:
     parts.append((b"iCCP", b"ICC\0\0" + zlib.compress(profile)))

@@ -78,11 +78,11 @@ def restore(published: str | os.PathLike, destination: str | os.PathLike, key: K
   results = threads.each(work, paths)
   hidden = not os.isatty(2)
   shown = tqdm.tqdm(results, "restoring", len(paths), unit="picture", disable=hidden)
-  for path, result in zip(paths, shown, strict=True):
-    if isinstance(result, str):
-      refused.append((path, result))
+  for path, (original, reason) in zip(paths, shown, strict=True):
+    if reason:
+      refused.append((path, reason))
     else:
-      restored.add(result[1])
+      restored.add(original)
   found = {claims.names.get(names.same(path)) for path, _ in refused} | claims.taken
   missing = [entry.name for entry in key.entries if entry.name not in found]
   return Outcome(tuple(sorted(restored)), tuple(refused), tuple(sorted(missing)))
@@ -133,33 +133,33 @@ def _file_name(path: str) -> str:
 
 def _restore_one(
   published: pathlib.Path, destination: pathlib.Path, key: Key, claims: _Claims, path: str
-) -> tuple[Entry, str] | str:
-  """Restores one picture; returns its entry and path, or why it cannot be restored."""
+) -> tuple[str, str]:
+  """Restores one picture; returns its path, and why it cannot be restored, or an empty text."""
   with decode.room(published / path):
     try:
       public = decode.read(published / path, path)
     except UserError as error:
-      return str(error).removeprefix(path).strip()
+      return "", str(error).removeprefix(path).strip()
     entry = claims.take(digest(public.channels), path)
     if entry is None:
-      return "altered since it was published" if names.same(path) in claims.names else _UNKNOWN
+      return "", "altered since it was published" if names.same(path) in claims.names else _UNKNOWN
     try:
       original, name = _original(public.channels, key.load(entry), entry)
     except UserError as error:
-      return str(error)
+      return "", str(error)
     target = destination / name
     if files.exists(target):
       if _is(target, entry, original):
-        return entry, name
-      return f"{target} exists and is another picture"
+        return name, ""
+      return "", f"{target} exists and is another picture"
     files.make_folder(target.parent)
     if not files.resolved(target.parent).is_relative_to(files.resolved(destination)):
-      return f"{target.parent} is a link that leaves {destination}"
+      return "", f"{target.parent} is a link that leaves {destination}"
     with files.replacing(target) as stream:
       if isinstance(original, Picture):
         original = encode.encode(original, "png", keep_metadata=True)
       stream.write(original)
-    return entry, name
+    return name, ""
 
 
 def _original(channels: np.ndarray, content: Content, entry: Entry) -> tuple[Picture | bytes, str]:

@@ -258,11 +258,10 @@ def _labelled(
       continue
     name = path = ""
     if len(row) == len(columns):
-      name, path = row[class_].strip(), os.path.normpath(row[file])
-      path = path if path in present else os.path.normpath(row[file].strip())
-      # Windows writes backslashes, which may be part of a name here.
-      other = os.path.normpath(path.replace("\\", "/"))
-      path = other if path not in present and other in present else path
+      name, written = row[class_].strip(), row[file].strip()
+      # Spaces may be part of a name, and so may backslashes, with which Windows writes paths.
+      forms = [os.path.normpath(x) for x in (row[file], written, written.replace("\\", "/"))]
+      path = next((form for form in forms if form in present), forms[1])
     if _NO_UTF8.search(name if path in present else name + path):
       raise UserError(f"Row {number} of {labels} is not UTF-8: save the file as CSV UTF-8.")
     if not name or classes.setdefault(path, name) != name:

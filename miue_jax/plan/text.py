@@ -174,10 +174,9 @@ def _bounds(plan: Plan) -> str:
 
 
 def _advice(plan: Plan) -> list[str]:
-  networks, advice = {"victim.dtype": plan.config.victim}, []
-  if source := getattr(plan.config.method, "model", None):  # patterns have no source model
-    networks = {"method.model.dtype": source, **networks}
-  if slow := [key for key, network in networks.items() if network.dtype != "bfloat16"]:
+  advice, source = [], getattr(plan.config.method, "model", None)  # patterns have none
+  networks = {"method.model.dtype": source, "victim.dtype": plan.config.victim}
+  if slow := [key for key, found in networks.items() if found and found.dtype != "bfloat16"]:
     advice.append(f"The config computes in float32: set {' and '.join(slow)} to bfloat16.")
   if plan.options.price is None:
     advice.append("Without --price of a chip-hour there is no cost.")

@@ -60,21 +60,20 @@ def test_without_a_folder_no_file_is_written(tmp_path, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_scalars_go_to_tensorboard(tmp_path):
-  reporter = progress.Progress(tmp_path / "events", "victim seed 0", 4, 1, 0)
+@pytest.mark.parametrize(
+  ("name", "suffix", "tag"),
+  [
+    ("victim seed 0", ".victim-seed-0", b"victim_seed_0/accuracy"),
+    ("ours/v2 seed 0", ".ours-v2-seed-0", b"ours/v2_seed_0/accuracy"),
+  ],
+)
+def test_scalars_go_to_tensorboard(tmp_path, name, suffix, tag):
+  reporter = progress.Progress(tmp_path / "events", name, 4, 1, 0)
   reporter.report(4, 1, SCALARS)
   reporter.close()
   (file,) = (tmp_path / "events").iterdir()
-  assert file.name.endswith(".victim-seed-0")
-  assert b"victim_seed_0/accuracy" in file.read_bytes()
-
-
-def test_the_name_of_an_event_file_has_no_slash(tmp_path):
-  reporter = progress.Progress(tmp_path / "events", "ours/v2 seed 0", 4, 1, 0)
-  reporter.report(4, 1, SCALARS)
-  reporter.close()
-  (file,) = (tmp_path / "events").iterdir()
-  assert file.name.endswith(".ours-v2-seed-0")
+  assert file.name.endswith(suffix)
+  assert tag in file.read_bytes()
 
 
 def test_a_bar_shows_steps_and_scalars_when_it_is_asked_for(capsys, monkeypatch):
