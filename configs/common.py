@@ -15,6 +15,8 @@ _ALTERNATING = {"epochs": 16, "step_size_start": 1.6 / 255, "step_size_end": 0.6
 _CROPPED = {**_ALTERNATING, "augment": "crop_flip", "augment_poisoned": True}
 _EM = {**_CROPPED, "steps": 10, "source_steps": 0, "stop_error": 0.0}
 _AP = {"epochs": 30, "steps": 60, "step_size": 0.6 / 255, "restarts": 1}
+# More and smaller steps lower the accuracy at the best epoch and after JPEG (docs/robust.md).
+_AP_ROBUST = {**_AP, "steps": 150, "step_size": 0.4 / 255}
 # Every pass starts at zero, so its steps must cover the budget; a tenth of the steps of the paper.
 _REM = {
   **_CROPPED,
@@ -32,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
   "ap": _AP,
   "ap_max": _AP,
   "ap_mine": _AP,
-  "ap_robust": _AP,
+  "ap_robust": _AP_ROBUST,
   "em": _EM,
   "em_mine": _EM,
   "gue": {"epochs": 16},
