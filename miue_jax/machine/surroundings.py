@@ -51,6 +51,10 @@ def check() -> None:
     problems.append(
       f"only {space >> 20} MB of addresses are allowed; raise the limit (ulimit -v) to 2 GB or more"
     )
+  try:
+    os.getcwd()
+  except FileNotFoundError:
+    problems.append("the current folder was deleted; change to one that exists (cd)")
   if problems:
     raise UserError(f"{'; '.join(problems)}.")
 

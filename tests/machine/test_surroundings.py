@@ -74,6 +74,14 @@ def test_a_low_limit_of_addresses_is_named():
   assert "only 1024 MB of addresses" in limited(resource.RLIMIT_AS, 1 << 30, 1 << 30)
 
 
+def test_a_deleted_current_folder_is_named(tmp_path, monkeypatch):
+  (gone := tmp_path / "gone").mkdir()
+  monkeypatch.chdir(gone)
+  gone.rmdir()
+  with pytest.raises(UserError, match="the current folder was deleted; change to one that exists"):
+    surroundings.check()
+
+
 def test_prepare_takes_back_what_changes_results():
   program = (
     "import os, warnings\nfrom miue_jax.machine import surroundings\nsurroundings.prepare()\n"
