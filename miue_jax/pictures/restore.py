@@ -19,6 +19,7 @@ from miue_jax.pictures.publish import all_published, clear_leftovers, without
 from miue_jax.settings.errors import UserError
 
 _UNKNOWN = "not in this key, or altered, as by saving as JPEG"
+_ALTERED = "altered since it was published"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Outcome:
   @property
   def strange(self) -> bool:
     """Returns whether there are pictures, and the key knows none of them."""
-    return bool(self.refused) and all(reason == _UNKNOWN for _, reason in self.refused)
+    reasons = {reason for _, reason in self.refused}
+    return not self.restored and bool(reasons) and reasons <= {_UNKNOWN, _ALTERED}
 
 
 def nothing(key: Key, count: str, place: str | os.PathLike) -> str:
@@ -142,7 +144,7 @@ def _restore_one(
       return "", str(error).removeprefix(path).strip()
     entry = claims.take(digest(public.channels), path)
     if entry is None:
-      return "", "altered since it was published" if names.same(path) in claims.names else _UNKNOWN
+      return "", _ALTERED if names.same(path) in claims.names else _UNKNOWN
     try:
       original, name = _original(public.channels, key.load(entry), entry)
     except UserError as error:

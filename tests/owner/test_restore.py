@@ -39,6 +39,22 @@ def test_a_wrong_key_is_called_wrong_and_repeats_no_verdict(place, said):
   assert "Give the key that was made with them" in line
 
 
+def test_a_wrong_key_with_the_same_names_is_called_wrong(place, said):
+  assert not restore(place / "photos", place / "back", place / "out.key", None)
+  (line,) = said()
+  assert "knows none of 3 pictures in" in line
+
+
+def test_strangers_next_to_known_pictures_are_named(place, said):
+  Image.new("RGB", (9, 9)).save(place / "out" / "stranger.png")
+  assert not restore(place / "out", place / "back", place / "out.key", None)
+  assert said()[:3] == [
+    f"Restored to {place / 'back'}: 3 originals.",
+    "Not restored: 1 file:",
+    "  stranger.png: not in this key, or altered, as by saving as JPEG",
+  ]
+
+
 def test_a_wrong_key_writes_no_archive(place, said):
   images, labels = np.zeros((4, 5, 6), np.uint8), np.array([0, 1, 0, 1])
   np.savez(place / "out" / "x.npz", x_train=images, y_train=labels)
