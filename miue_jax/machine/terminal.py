@@ -3,12 +3,15 @@
 import errno
 import logging
 import os
+import re
 import sys
+from collections.abc import Iterable
 from typing import NoReturn, TextIO
 
 from miue_jax.settings.errors import UserError, escaped, one_line
 
 _BROKEN_PIPE = 128 + 13  # status of a program that SIGPIPE ends
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
 def printable(text: str) -> str:
@@ -21,6 +24,28 @@ def counted(number: int, noun: str) -> str:
   if number == 1:
     return f"1 {noun}"
   return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+  """Returns the names that belong to each phrase.
+
+  Phrases that differ only in their numbers become one, with ranges: "the first of 2 to 9 frames".
+
+  Args:
+    pairs: Phrases with names.
+  """
+  groups: dict[str, list[tuple[str, str]]] = {}
+  for phrase, name in pairs:
+    groups.setdefault(_NUMBER.sub("0", phrase), []).append((phrase, name))
+  return {_ranged(group): [name for _, name in group] for group in groups.values()}
+
+
+def _ranged(pairs: list[tuple[str, str]]) -> str:
+  numbers = (_NUMBER.findall(phrase) for phrase, _ in pairs)
+  columns: list[tuple[str, ...]] = list(zip(*numbers, strict=True))
+  ends = [(min(column, key=float), max(column, key=float)) for column in columns]
+  texts = iter([low if low == high else f"{low} to {high}" for low, high in ends])
+  return _NUMBER.sub(lambda _: next(texts), pairs[0][0])
 
 
 class Formatter(logging.Formatter):

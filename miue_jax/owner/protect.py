@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from miue_jax.machine import files, progress
-from miue_jax.machine.terminal import counted, say
+from miue_jax.machine.terminal import counted, grouped, say
 from miue_jax.owner import (
   choose,
   clusters,
@@ -317,15 +317,14 @@ def _publish(
       drop_author=request.drop_author,
     )
 
-  notes: dict[str, list[str]] = {}
+  notes: list[tuple[str, str]] = []
   bare, items = [], list(zip(todo.tolist(), places, strict=True))
   for (number, _), done in zip(items, progress.each_shown(work, items, "publishing"), strict=True):
     if done is None:  # the same command tries again
       bare.append(number)
       continue
-    for note in done.notes:
-      notes.setdefault(note, []).append(done.path)
-  for note, paths in sorted(notes.items()):
+    notes += [(note, done.path) for note in done.notes]
+  for note, paths in sorted(grouped(notes).items()):
     say(f"{note}: {named(paths)}")
   if bare:
     pictures = counted(len(bare), "picture")

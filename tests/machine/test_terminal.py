@@ -15,6 +15,17 @@ def test_only_characters_that_print_and_newlines_stay():
   assert terminal.printable("\x9b \u202e \udcff") == "\\x9b \\u202e \\udcff"
 
 
+def test_phrases_that_differ_in_their_numbers_become_one_with_ranges():
+  window = "window: centre {}, width {}; gray of 16 bits"
+  pairs = [(window.format(*ends), str(ends)) for ends in ((-600, 1500), (40, 400), (40.5, "1e+06"))]
+  assert terminal.grouped([*pairs, ("one frame", "x"), ("one frame", "y")]) == {
+    window.format("-600 to 40.5", "400 to 1e+06"): [name for _, name in pairs],
+    "one frame": ["x", "y"],
+  }
+  assert terminal.grouped(pairs[:1]) == {window.format(-600, 1500): ["(-600, 1500)"]}
+  assert terminal.grouped([]) == {}
+
+
 def test_log_records_are_printable():
   record = logging.LogRecord("name", logging.INFO, "", 0, "class %s", ("\x1b[1mcat",), None)
   formatter = terminal.Formatter(logging.Formatter("%(message)s"))
