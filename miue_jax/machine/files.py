@@ -34,6 +34,7 @@ _ADVICE = {
   errno.EACCES: "choose another path or change its permissions",
   errno.EPERM: "choose another path or change its permissions",
   errno.ELOOP: "it is a link, or behind a link, that leads to itself: name the file itself",
+  errno.EEXIST: "name a folder",
   errno.ENOTDIR: "a part of the path is a file: correct the path",
   errno.ENOENT: "correct the path",
   errno.ENAMETOOLONG: "choose a shorter name",

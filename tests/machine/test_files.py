@@ -40,7 +40,7 @@ def test_texts_are_replaced_together_or_not_at_all(tmp_path, monkeypatch):
 
 def test_texts_need_a_folder(tmp_path):
   (tmp_path / "taken").write_text("a file")
-  with pytest.raises(UserError, match=r"Cannot write .*taken: File exists"):
+  with pytest.raises(UserError, match=r"Cannot write .*taken: File exists; name a folder"):
     files.write_texts(tmp_path / "taken", {"a": "1"})
   assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
