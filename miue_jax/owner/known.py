@@ -64,6 +64,30 @@ def rename(loaded: Loaded, secret: Key) -> None:
     )
 
 
+def reclassify(loaded: Loaded, secret: Key, verdict: pathlib.Path) -> None:
+  """Notes in the key which pictures are in another class now, and removes the verdict if any are.
+
+  Published files, and with them their perturbations, stay as they are.
+  """
+  moves = [
+    (entry, found)
+    for found, source in zip(loaded.pictures, loaded.sources, strict=True)
+    if (entry := secret.get(found.path))
+    and entry.source == source
+    and entry.class_name != found.class_name
+  ]
+  if not moves:
+    return
+  say(
+    f"In another class since they were published: {counted(len(moves), 'picture')} "
+    f"({named(entry.name for entry, _ in moves)}). They keep the perturbation of the old class, "
+    "and the test is repeated."
+  )
+  files.remove(verdict)  # first, because an interrupted command must not leave it
+  for entry, found in moves:
+    secret.add(dataclasses.replace(entry, class_name=found.class_name), secret.load(entry))
+
+
 def of_missing(
   loaded: Loaded, todo: np.ndarray, secret: Key, out: pathlib.Path
 ) -> dict[int, Known]:

@@ -152,6 +152,7 @@ def _continued(
     )
   if secret.settings.get("photos") != (place := str(request.photos.absolute())):
     secret.update(secret.settings | {"photos": place})
+  known.reclassify(loaded, secret, store.verdict)
   if request.files == request.out:  # the files of an archive are named by their content
     known.rename(loaded, secret)
   todo = _unpublished(request, found, loaded, secret)

@@ -65,6 +65,23 @@ def test_renamed_pictures_are_found(secret, there, moves, said):
   assert published == {"a/x.png": "a/x.png", "a/y.png": "a/y.png", "b/z.png": "b/z.png"} | moves
 
 
+def test_another_class_of_published_pictures_is_noted_and_the_verdict_removed(
+  secret, tmp_path, said
+):
+  (verdict := tmp_path / "verdict.json").touch()
+  pictures = loaded(a_x=1, a_y=2, b_z=9)  # b/z.png is another picture now
+  known.reclassify(pictures, secret, verdict)
+  assert verdict.exists()
+  assert not said()
+  moved = [dataclasses.replace(found, class_name="b") for found in pictures.pictures]
+  known.reclassify(dataclasses.replace(pictures, pictures=tuple(moved)), secret, verdict)
+  assert not verdict.exists()
+  assert "published: 2 pictures (a/x.png, a/y.png). They keep" in said()[0]
+  assert {entry.class_name for entry in secret.entries} == {"b"}
+  assert secret.former == []
+  assert np.array_equal(secret.load(secret.entries[0]).delta, CONTENT.delta)
+
+
 def test_a_copy_is_known_with_its_perturbation_and_a_new_picture_is_not(secret, tmp_path):
   pictures = loaded(b_copy=1, a_x=1, a_new=7)
   found = known.of_missing(pictures, np.arange(3), secret, tmp_path)
