@@ -50,7 +50,9 @@ def counts(found: Survey, groups: int) -> dict[str, int]:
   return dict.fromkeys(names(groups), len(found.pictures) // groups)
 
 
-def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
+def grouped(
+  store: Private, loaded: Loaded, count: int, seed: int, *, published: bool = False
+) -> Loaded:
   """Returns pictures whose classes are groups; new pictures join the groups of the first ones.
 
   Args:
@@ -58,21 +60,26 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
     loaded: The pictures.
     count: Number of groups.
     seed: Seed of network and k-means.
+    published: Whether pictures were published before, so that their groups must be there.
 
   Raises:
-    UserError: There are fewer than two pictures for each group, or the private folder is damaged.
+    UserError: There are fewer than two pictures for each group, or the private folder is damaged or
+      lost.
   """
-  if len(loaded.pictures) < 2 * count and not files.exists(store.centres):
-    raise UserError(
-      f"{len(loaded.pictures)} pictures are too few for {count} groups: lower --clusters."
-    )
+  advice = "put back the private folder, or protect into a new folder"
+  lost = UserError(f"{store.root} does not hold the groups of these pictures: {advice}.")
   if not files.exists(store.centres):
+    if published:
+      raise lost
+    if len(loaded.pictures) < 2 * count:
+      raise UserError(
+        f"{len(loaded.pictures)} pictures are too few for {count} groups: lower --clusters."
+      )
     learned = _learned(store, loaded.small, seed)
     pretrained.save(learned, store.rotations)
     found = KMeans(count, n_init=_STARTS, random_state=seed).fit(_features(store, loaded.small))
     with files.replacing(store.centres) as file:
       np.savez(file, centres=found.cluster_centers_.astype(np.float32))
-  advice = "put back the private folder, or protect into a new folder"
   centres = archives.Archive(store.centres, advice)["centres"]
   features = _features(store, loaded.small) if files.exists(store.rotations) else None
   if (
@@ -80,7 +87,7 @@ def grouped(store: Private, loaded: Loaded, count: int, seed: int) -> Loaded:
     or centres.shape != (count, features.shape[1])
     or not np.issubdtype(centres.dtype, np.floating)
   ):
-    raise UserError(f"{store.root} does not hold the groups of these pictures: {advice}.")
+    raise lost
   distances = np.square(features[:, None] - centres).sum(axis=2)
   groups = names(count)
   pictures = tuple(

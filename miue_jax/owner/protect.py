@@ -140,7 +140,7 @@ def _continued(
 ) -> Verdict:
   """Makes, publishes and proves what is missing."""
   if groups := secret.settings.get("clusters"):
-    loaded = clusters.grouped(store, loaded, groups, choice.seed)
+    loaded = clusters.grouped(store, loaded, groups, choice.seed, published=bool(secret.entries))
   classes = tuple(secret.settings.get("classes", found.class_names))
   left_out = omitted.lines(found, loaded, classes, secret.entries)
   omitted.write(store, left_out)

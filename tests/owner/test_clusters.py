@@ -24,6 +24,16 @@ def test_rotations_are_told_apart():
   ]
 
 
+def test_lost_groups_of_published_pictures_are_not_made_anew(tmp_path):
+  nothing = np.zeros((0, 8, 8, 3), np.uint8)
+  loaded = load.Loaded((), (), nothing, nothing, nothing[..., 0], ())
+  with private.opened(tmp_path / "out") as store:
+    with pytest.raises(UserError, match="does not hold the groups of these pictures: put back"):
+      clusters.grouped(store, loaded, 2, 3, published=True)
+    with pytest.raises(UserError, match="0 pictures are too few for 2 groups"):
+      clusters.grouped(store, loaded, 2, 3)
+
+
 @pytest.mark.long
 def test_groups_are_kept_for_later_pictures(tmp_path, monkeypatch):
   monkeypatch.setattr(clusters, "_EPOCHS", (1, 1))
