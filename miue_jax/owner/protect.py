@@ -234,6 +234,12 @@ def _unpublished(request: Request, found: Survey, loaded: Loaded, secret: Key) -
   done = len(loaded.pictures) - len(todo)
   if done:
     say(f"Published already, and left unchanged: {counted(done, 'picture')}; new: {len(todo)}.")
+  pairs = [(loaded.pictures[number].path, loaded.sources[number]) for number in todo]
+  if changed := [path for path, source in pairs if (e := secret.get(path)) and e.source != source]:
+    say(
+      f"Other pixels than when it was published: {counted(len(changed), 'picture')} "
+      f"({named(changed)}). Published files of these names are replaced."
+    )
   names = {entry.name for entry in secret.entries}
   if gone := sorted(names - {picture.path for picture in found.pictures}):
     say(

@@ -161,6 +161,11 @@ def test_a_published_file_whose_original_gave_its_name_away_is_no_foreign_file(p
   after = files(out)
   assert {name: after[name] for name in before} == before
   assert after.keys() - before.keys() == {"a/02_.png"}
+  toy(photos, "a", 1, start=71)
+  (photos / "a" / "71.png").replace(photos / "a" / "03.png")
+  _, said = run(photos, out)
+  assert "Other pixels than when it was published: 1 picture (a/03.png)." in said
+  assert {name for name, content in files(out).items() if content != after[name]} == {"a/03.png"}
 
 
 def test_pictures_of_a_renamed_class_are_not_sent_to_another_folder(secret, said):
