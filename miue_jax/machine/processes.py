@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -209,6 +210,8 @@ def _connect(timeout: float) -> None:
       ) from None
   if address:
     settings["cluster_detection_method"] = "deactivate"  # The variables tell everything.
+    if settings["process_id"] == 0:
+      _require_free_port(address)
   logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
   _logger.info("Waiting for the other processes; --distributed=off runs this one alone.")
   # Its handler of SIGTERM would replace that of `signals.stop_on_signal`.
@@ -234,6 +237,18 @@ def _connect(timeout: float) -> None:
       ) from error
     finally:
       signal.signal(signal.SIGABRT, signal.SIG_DFL)
+
+
+def _require_free_port(address: str) -> None:
+  """Raises a UserError if the service's port is taken; jax can end in a segmentation fault there."""
+  port = int(address.rpartition(":")[2])
+  try:
+    socket.create_server(("", port)).close()
+  except OSError as error:
+    raise UserError(
+      f"Process 0 cannot open port {port} of JAX_COORDINATOR_ADDRESS={address} ({error.strerror}): "
+      "choose a free port, the same for all processes."
+    ) from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A single process, and the variables of launchers; see test_pod.py for several processes."""
 
 import importlib.util
+import socket
 
 import jax
 import pytest
@@ -73,3 +74,14 @@ def test_incomplete_variables_are_an_error(monkeypatch, values, words):
   monkeypatch.setattr(jax.distributed, "initialize", None)
   with pytest.raises(UserError, match=words), processes.together("auto", 1):
     pass
+
+
+def test_a_taken_port_is_an_error_before_jax_opens_it(monkeypatch):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    for name, value in zip(JAX, (f"127.0.0.1:{port}", "2", "0"), strict=True):
+      monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", None)
+    with pytest.raises(UserError, match=f"open port {port} .*free port"):
+      with processes.together("auto", 1):
+        pass
