@@ -32,7 +32,7 @@ _SSIM_IMAGES = 256
 ImagesLike = TypeVar("ImagesLike", Images, np.ndarray, jax.Array)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Poison:
   """Perturbs the training images of one dataset.
 
@@ -176,6 +176,13 @@ class Poison:
     with files.reported("write", directory):
       for name in ("delta.npy", "manifest.json"):
         (directory / name).chmod(0o600)
+
+  def __eq__(self, other: object) -> bool:
+    """Returns whether both change the same images in the same way."""
+    if not isinstance(other, Poison):
+      return NotImplemented
+    same = self.manifest["fingerprint"] == other.manifest["fingerprint"]
+    return same and np.array_equal(self.delta, other.delta)
 
   def check(self, dataset: Dataset) -> None:
     """Raises a UserError if the poison was made for another dataset."""

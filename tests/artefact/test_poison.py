@@ -269,6 +269,16 @@ def test_save_and_load(saved):
   assert sorted(os.listdir(directory)) == ["delta.npy", "manifest.json"]
 
 
+def test_poisons_are_equal_if_they_change_the_same_images_in_the_same_way(saved):
+  directory, dataset = saved
+  _, delta = tiny()
+  poison = Poison.load(directory)
+  assert poison == make_poison(dataset, delta, seconds=7.5)
+  assert poison != make_poison(dataset, -delta)
+  assert poison != make_poison(make_dataset(dataset.train.images, 1 - dataset.train.labels), delta)
+  assert poison != 3
+
+
 def test_another_dataset(saved):
   directory, dataset = saved
   other = make_dataset(dataset.train.images, 1 - dataset.train.labels, "other")
