@@ -61,8 +61,10 @@ def build(name: str) -> Defence:
       number, such as "jpeg10".
 
   Raises:
-    UserError: No defence has this name, or the family does not have this number.
+    UserError: No defence has this name, the family does not have this number, or it is no name.
   """
+  if not isinstance(name, str):
+    raise UserError(f"A defence is {name!r}: give a name, such as 'jpeg10'.")
   found = DEFENCES.get(name)
   if isinstance(found, Defence):
     return found

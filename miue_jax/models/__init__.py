@@ -74,8 +74,10 @@ def build(model: Model, num_classes: int, image_shape: tuple[int, int, int]) -> 
     image_shape: Shape (height, width, channel) of the images.
 
   Raises:
-    UserError: The name is unknown, or the images do not fit the network.
+    UserError: The name is unknown, the images do not fit the network, or `model` is no `Model`.
   """
+  if not isinstance(model, Model):
+    raise UserError(f"model is {model!r}: give a Model, such as Model(name='resnet18').")
   if model.name not in MODELS:
     raise UserError(f"Unknown model name {model.name!r}; choose one of {', '.join(MODELS)}.")
   height, width, channels = image_shape

@@ -39,6 +39,12 @@ def test_none_does_nothing():
   assert jax.tree.leaves(defence.hooks.augment) == []
 
 
+@pytest.mark.parametrize("name", [None, 3, b"none", ["none"]])
+def test_a_defence_without_a_name(name):
+  with pytest.raises(UserError, match="give a name, such as 'jpeg10'"):
+    defences.build(name)
+
+
 @pytest.mark.parametrize(
   "name",
   ["", "grey", "jpeg", "jpeg0", "jpeg96", "jpeg010", "jpeg-1", "10", "none1", "jpeg10\n", "JPEG10"],

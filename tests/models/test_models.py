@@ -58,6 +58,12 @@ def test_unknown_name_lists_the_known_ones():
   assert all(name in str(error.value) for name in models.MODELS)
 
 
+@pytest.mark.parametrize("model", [None, "resnet18", Model])
+def test_what_is_no_model_is_an_error(model):
+  with pytest.raises(UserError, match="give a Model"):
+    models.build(model, 10, SHAPE)
+
+
 @pytest.mark.parametrize(
   ("field", "value", "allowed"),
   [
