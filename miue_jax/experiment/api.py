@@ -104,6 +104,8 @@ def _method(name: str, settings: Method | None, changes: Mapping[str, Any]) -> M
       f"settings are {type(settings).__module__}.{type(settings).__name__}; method {name!r} takes "
       f"{kind.__module__}.{kind.__name__}."
     )
+  if changes.get("name", name) != name:
+    raise UserError(f"name={changes['name']!r} differs from method={name!r}: leave it out.")
   return schema.changed(settings, {**changes, "name": name})
 
 

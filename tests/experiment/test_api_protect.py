@@ -130,6 +130,7 @@ def test_a_workdir_keeps_the_poison_and_belongs_to_one_call(tmp_path):
     ({"labels": np.zeros(COUNT, int)}, "one class"),
     ({"labels": LABELS * 10**8}, "no training image of class 1 but has label 200000000"),
     ({"method": "magic"}, "no method 'magic'; choose one of ap,"),
+    ({"name": "em"}, "name='em' differs from method='miue'"),
     ({"epsilon": 0.0}, r"Setting epsilon is 0\.0; it must be in \(0, 127/255\]"),
     ({"epochs": 0}, "Setting epochs is 0; it must be at least 1"),
     ({"epohs": 3}, "Unknown setting epohs; did you mean epochs"),
