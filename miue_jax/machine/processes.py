@@ -240,7 +240,7 @@ def _connect(timeout: float) -> None:
 
 
 def _require_free_port(address: str) -> None:
-  """Raises a UserError if the service's port is taken; jax can end in a segmentation fault there."""
+  """Raises a UserError if the service's port is taken, which can be a segmentation fault in jax."""
   port = int(address.rpartition(":")[2])
   try:
     socket.create_server(("", port)).close()

@@ -82,6 +82,6 @@ def test_a_taken_port_is_an_error_before_jax_opens_it(monkeypatch):
     for name, value in zip(JAX, (f"127.0.0.1:{port}", "2", "0"), strict=True):
       monkeypatch.setenv(name, value)
     monkeypatch.setattr(jax.distributed, "initialize", None)
-    with pytest.raises(UserError, match=f"open port {port} .*free port"):
-      with processes.together("auto", 1):
-        pass
+    words = f"open port {port} .*free port"
+    with pytest.raises(UserError, match=words), processes.together("auto", 1):
+      pass
