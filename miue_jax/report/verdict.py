@@ -102,8 +102,7 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
       settings.setdefault(condition.setting, {})[condition.method] = condition
   trained = [setting for setting in settings.values() if method in setting]
   if method is None or not trained:
-    said = "No network was trained on protected images, so nothing can be concluded."
-    return Verdict(UNKNOWN, said)
+    return Verdict(UNKNOWN, "No network was trained on protected images.")
   trials = [_Trial(setting, method, chance) for setting in trained if "clean" in setting]
   sound = [trial for trial in trials if trial.sides[1].mean - chance >= LEARNS_FROM]
   if not trials:
@@ -111,7 +110,7 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
     return Verdict(
       UNKNOWN,
       f"{_subject(first)} classifies {_percent(first.accuracy)} of the test images correctly. No "
-      "network was trained on the original images, so nothing can be concluded.",
+      "network was trained on the original images.",
       ("Evaluate the clean condition as well: the protection is measured against it.",),
     )
   if not sound:
@@ -119,7 +118,7 @@ def verdict(conditions: Sequence[Condition], method: str | None, classes: int | 
       UNKNOWN,
       f"{trials[0].setting['clean'].victim} classifies only {_percent(trials[0].sides[1])} "
       "of the test images correctly when it is trained on the original images. This is within "
-      f"{LEARNS_FROM:g} points of guessing ({chance:.1f} %), so nothing can be concluded.",
+      f"{LEARNS_FROM:g} points of guessing ({chance:.1f} %).",
       ("Train the network longer or choose a stronger one.",),
     )
   weakest = max(sound, key=_Trial.share)

@@ -275,7 +275,10 @@ def test_missing_parts_name_the_mode_that_makes_them(tmp_path):
   page = "".join(Page((tmp_path / "index.html").read_text(encoding="utf-8")).texts)
   for mode in ("'evaluate'", "'generate'", "'measure'"):
     assert mode in page
-  assert "nothing can be concluded" in page
+  assert "Nothing can be concluded" in page
+  markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+  assert "**Nothing can be concluded.** No network was trained on protected images." in markdown
+  assert markdown.lower().count("nothing can be concluded") == 1
   assert "'evaluate'" in report.table([])
 
 

@@ -61,7 +61,7 @@ def test_one_seed_has_no_spread_and_a_note(rows_of):
 def test_without_clean_rows_nothing_can_be_concluded(rows_of):
   verdict = judged(rows_of(miue=[12.0]))
   assert verdict.judgement == lib.UNKNOWN
-  assert "nothing can be concluded" in verdict.sentence
+  assert "No network was trained on the original images." in verdict.sentence
 
 
 @pytest.mark.parametrize("poisoned", [[], [math.nan]])
