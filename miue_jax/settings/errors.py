@@ -63,7 +63,7 @@ def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
   """Returns the sentence about an unknown key, with the nearest known name or all known names."""
   known = list(known)
   if not known:
-    return f"Unknown setting {prefix}{key}; {prefix.removesuffix('.')} is a single value."
+    return f"Unknown setting {prefix}{key}; {prefix.removesuffix('.')} has no settings to change."
   close = difflib.get_close_matches(key, known, n=1)
   hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}."
   return f"Unknown setting {prefix}{key}; {hint}"
