@@ -10,7 +10,8 @@ def test_a_message_is_one_line_without_control_characters():
 
 
 def test_a_key_inside_a_value_is_refused_without_a_list():
-  assert errors.unknown("x", (), "name.") == "Unknown setting name.x; name has no settings to change."
+  told = errors.unknown("x", (), "name.")
+  assert told == "Unknown setting name.x; name has no settings to change."
 
 
 def test_all_problems_are_sentences_of_one_message():
