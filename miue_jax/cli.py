@@ -2,7 +2,8 @@
 
 Exit status: 0 done; 1 something could not be restored, or a question was answered with no; 2
 a mistake that you can correct, in one sentence; 4 the verdict is "NOT protected", or an audit found
-too little protection; 128 + signal number after SIGINT or SIGTERM: the same command continues.
+too little protection; 128 + signal number after SIGINT or SIGTERM: the same command continues, or
+begins again.
 """
 
 import dataclasses

@@ -53,7 +53,7 @@ def _leave(signum: int, frame: object) -> NoReturn:
   for number in STOPPING:
     signal.signal(number, _end)  # the next signal does not wait for the following lines
   with contextlib.suppress(OSError):
-    text = f"{signal.Signals(signum).name}; what was finished is kept: run the same command again."
+    text = f"{signal.Signals(signum).name}; what was stored is kept: run the same command again."
     os.write(2, f"miue-jax: {text}\n".encode())  # A print may be what the signal interrupted.
   for _ in range(3):  # Threads may still be filling a folder.
     for path in tuple(_temporary):

@@ -30,7 +30,7 @@ def test_a_signal_ends_the_program_with_one_line(signum):
   status, said = run(f"os.kill(os.getpid(), {signum:d})\ntime.sleep(60)")
   assert (status, said) == (
     128 + signum,
-    f"miue-jax: {signum.name}; what was finished is kept: run the same command again.\n",
+    f"miue-jax: {signum.name}; what was stored is kept: run the same command again.\n",
   )
 
 
