@@ -32,8 +32,9 @@ class Unprotected:
     if not count:
       return found
     said = (
-      f"{counted(count, 'picture')} among the published ones must not be published, because this "
-      "program did not publish them or they were altered; `protect` and `verify` name them."
+      f"{counted(count, 'picture')} among the published ones must not be published, because they "
+      "were altered, or this program published no pictures of their names; `protect` and `verify` "
+      "name them."
     )
     return dataclasses.replace(
       found,
@@ -55,7 +56,7 @@ def tell(out: pathlib.Path, secret: Key, originals: Collection[str]) -> Unprotec
   if others:
     say(
       f"NOT protected, although in {out}: {counted(len(others), 'picture')} ({named(others)}). "
-      "This program did not publish them: move them away."
+      "This program published no pictures of these names: move them away, or rename them back."
     )
   entries = secret.entries
   checked = progress.each_shown(lambda entry: publish.is_altered(entry, out), entries, "checking")

@@ -147,7 +147,7 @@ def test_a_published_file_whose_original_gave_its_name_away_is_no_foreign_file(p
   (photos / "a" / "02.png").replace(photos / "a" / "01.png")
   found, said = run(photos, out)
   assert "another picture has the name: 1 picture, published as a/01.png." in said
-  assert "did not publish" not in said
+  assert "published no pictures" not in said
   assert found.judgement == first.judgement
   with Key.open(tmp_path / "out.key") as secret:
     outcome = pictures.restore(out, tmp_path / "back", secret)

@@ -40,6 +40,10 @@ def test_resized_and_truncated_files_are_named_in_the_verdict_that_others_repeat
   assert "a/00.png" in capsys.readouterr().out.splitlines()[0]
   for name in ("a/00.png", "bbb/00.png", "a/01.png", "bbb/01.png"):
     (out / name).unlink()
+  (out / "a" / "02.png").rename(out / "a" / "other.png")
+  found, said = run(photos, out)
+  assert "1 picture (a/other.png). This program published no pictures of these names" in said
+  (out / "a" / "other.png").unlink()
   found, _ = run(photos, out)
   assert "must not" not in found.sentence
   assert found.judgement == first.judgement
