@@ -92,6 +92,18 @@ def note(
   files.write_json(store.noted, noted)
 
 
+def check(store: Private) -> None:
+  """Checks what a page is made of, before work that takes long.
+
+  Raises:
+    UserError: A file is damaged.
+  """
+  private.verdict_of(store)
+  if files.exists(store.noted):
+    private.noted_in(store)
+  Rows(store.audits, private.Audit).read()
+
+
 def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
   """Writes `index.html`, and perhaps `shareable.html`, into the private folder.
 

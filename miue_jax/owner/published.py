@@ -9,7 +9,7 @@ import numpy as np
 
 from miue_jax.machine import files, reading
 from miue_jax.machine.terminal import say
-from miue_jax.owner import estimate, load, pipelines, private, proof, unprotected
+from miue_jax.owner import estimate, load, page, pipelines, private, proof, unprotected
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.page import Folders
 from miue_jax.owner.private import Private
@@ -73,7 +73,8 @@ def opened(
     photos: Folder of the originals; None is the folder from which they were protected.
 
   Raises:
-    UserError: There is no key, or too few originals are there.
+    UserError: There is no key, a file of the private folder is damaged, or too few originals are
+      there.
   """
   path = private.key_of(out, key)
   if not files.is_folder(private.path_of(out)):
@@ -81,6 +82,7 @@ def opened(
   if not files.is_folder(private.files_of(out)):
     raise UserError(f"There is no folder {out}: put the published pictures back.")
   with private.opened(out) as store, Key.open(path, passphrase) as secret:
+    page.check(store)
     private.check_key(secret, out)
     choice = Choice.restored(secret.settings.get("choice", {}))
     place = private.files_of(out)
@@ -127,4 +129,6 @@ def opened(
 
 def _known(folder: pathlib.Path, entry: Entry) -> bool:
   """Returns whether a file has the pixels of an original."""
-  return digest(decode.read(folder / entry.name, entry.name).channels) == entry.source
+  path = folder / entry.name
+  with decode.room(path):
+    return digest(decode.read(path, entry.name).channels) == entry.source

@@ -211,6 +211,17 @@ def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, ph
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["verdict.json", "page.json", "audits.jsonl"])
+def test_a_damaged_file_of_the_private_folder_is_found_before_networks_are_trained(published, name):
+  (private.path_of(published) / name).write_text("{}\n")
+  with (
+    pytest.raises(UserError, match=name),
+    published_pairs.opened(published, None, None, None),
+  ):
+    pass
+
+
+@pytest.mark.slow
 def test_verification_tells_every_victim_and_pipeline(published, monkeypatch, said):
   monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE, "the centre"))
   seen = []
