@@ -7,8 +7,8 @@ from collections.abc import Generator
 
 import numpy as np
 
-from miue_jax.machine import files, reading
-from miue_jax.machine.terminal import say
+from miue_jax.machine import files, progress, reading
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import estimate, load, page, pipelines, private, proof, unprotected
 from miue_jax.owner.choose import LEAST, Choice
 from miue_jax.owner.page import Folders
@@ -114,13 +114,19 @@ def opened(
         f"There are too few originals in {folder} to measure anything: at least {LEAST} of each of "
         "at least 2 classes are needed. If they are elsewhere, name that folder with --photos."
       )
+    originals = progress.each_shown(lambda entry: _known(folder, entry), entries, "checking")
+    changed = [entry.name for entry, same in zip(entries, originals, strict=True) if not same]
+    if changed:
+      say(
+        f"Changed since they were protected: {counted(len(changed), 'picture')} in {folder} "
+        f"({load.named(changed)}). Put back the originals, or name their folder with --photos."
+      )
     estimate.start(choice, len(labels))
     yield Pairs(
       Folders(folder, place, entries),
       labels,
       proof.held_out(labels, choice.seed),
-      not (lost or bad.altered)
-      and all(_known(folder, entry) for entry in load.some(entries, private.LOOKED_AT)),
+      not (lost or bad.altered or changed),
       bad,
       choice,
       store,

@@ -74,6 +74,11 @@ def verify(
       found = private.rejudge(pairs.store, pairs.unprotected.judged)
       page.write(pairs.store, found, pairs.folders)
       return found
+    why = "originals or published files are missing or have changed"
+    say(
+      "Later commands do not repeat this verdict, because "
+      f"{'`protect` has not ended' if pairs.complete else why}."
+    )
     return pairs.unprotected.judged(found)
 
 

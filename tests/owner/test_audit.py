@@ -211,6 +211,27 @@ def test_pictures_that_are_missing_or_others_are_no_complete_pairs(published, ph
 
 
 @pytest.mark.slow
+def test_changed_originals_are_named_and_the_verdict_about_them_is_not_repeated(
+  published, photos, monkeypatch, said
+):
+  monkeypatch.setattr(pipelines, "USUAL", (pipelines.WHOLE,))
+  store = private.Private(private.path_of(published))
+  before = private.verdict_of(store)
+  (photos / "a" / "01.png").write_bytes((photos / "bbb" / "01.png").read_bytes())
+  verify.verify(published, None, None, None, False, None)
+  lines = said()
+  assert lines[0] == (
+    f"Changed since they were protected: 1 picture in {photos} (a/01.png). Put back the originals, "
+    "or name their folder with --photos."
+  )
+  assert lines[-1] == (
+    "Later commands do not repeat this verdict, because originals or published files are missing "
+    "or have changed."
+  )
+  assert private.verdict_of(store) == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["verdict.json", "page.json", "audits.jsonl"])
 def test_a_damaged_file_of_the_private_folder_is_found_before_networks_are_trained(published, name):
   (private.path_of(published) / name).write_text("{}\n")
