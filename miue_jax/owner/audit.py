@@ -187,7 +187,8 @@ def audit_all(
   """Audits every protected folder below a folder; those that cannot be audited are reported.
 
   Args:
-    runs: Folder that holds published folders, each with its private folder and key next to it.
+    runs: Folder that holds published folders, each with its private folder and key next to it; one
+      that lacks either is reported.
     passphrase: Passphrase of all keys.
     seconds: Seconds that all audits may take together; None sets no limit.
     threshold: As for `audit`.
@@ -214,7 +215,7 @@ def audit_all(
       failed.append(str(out))
       say(f"Not audited: {error}")
   say(f"{len(outs) - len(failed)} of {len(outs)} protected folders were audited.")
-  missed = f"{len(failed)} folders were not audited, for the reasons above: {', '.join(failed)}."
+  missed = f"Not audited, for the reasons above: {', '.join(failed)}."
   if failed and not fallen:
     raise UserError(missed)
   if failed:

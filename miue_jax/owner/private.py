@@ -166,7 +166,7 @@ def files_of(out: str | os.PathLike) -> pathlib.Path:
 
 
 def published_in(folder: pathlib.Path, *, deep: bool) -> list[pathlib.Path]:
-  """Returns the published folders in a folder: those that have a private folder next to them.
+  """Returns the published folders in a folder: a private folder or a key is next to them.
 
   Args:
     folder: The folder.
@@ -175,12 +175,15 @@ def published_in(folder: pathlib.Path, *, deep: bool) -> list[pathlib.Path]:
   Raises:
     UserError: A folder cannot be listed.
   """
-  listed = [entry for entry in reading.entries(folder) if entry.kind == "folder" and not entry.link]
-  names = [entry.name for entry in listed if not entry.name.startswith(".")]
-  found = [folder / name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+  listed = [entry for entry in reading.entries(folder) if not entry.link]
+  keys = {entry.name for entry in listed if entry.kind == "file"}
+  names = {entry.name for entry in listed if entry.kind == "folder"}
+  names = {name for name in names if not name.startswith(".")}
+  outs = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
+  outs |= {name for name in names if name + KEY_SUFFIX in keys}
+  found = [folder / name for name in sorted(outs)]
   if deep:
-    others = set(names) - {out.name for out in found} - {out.name + _SUFFIX for out in found}
-    for name in sorted(others):
+    for name in sorted(names - outs - {out + _SUFFIX for out in outs}):
       found += published_in(folder / name, deep=True)
   return found
 
