@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from toy_page import row, write
 
-from miue_jax.owner import private
+from miue_jax.owner import page, private
+from miue_jax.settings.errors import UserError
 
 NAME = "dogs/a <b> 1.png"
 
@@ -94,3 +95,12 @@ def test_dates_below_the_curve_of_many_audits_are_few_and_the_latest_is_there(tm
   assert drawing
   shown = re.findall(r">\s*(2026-\d\d-01)\s*</text>", drawing[0])
   assert shown == [f"2026-{month:02}-01" for month in range(1, 12, 2)]
+
+
+@pytest.mark.parametrize("name", ["verdict.json", "page.json", "audits.jsonl"])
+def test_what_it_is_made_of_is_checked_before(tmp_path, name):
+  store = write(tmp_path, {}, [row("2026-10-01", private.UNTOUCHED, 0.5)])
+  page.check(store)
+  (store.root / name).write_text("{}\n")
+  with pytest.raises(UserError, match=name):
+    page.check(store)
