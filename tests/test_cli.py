@@ -98,7 +98,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("path", ["gs://bucket/x", "~/x"])
+@pytest.mark.parametrize("path", ["gs://bucket/x", "~/x", ""])
 @pytest.mark.parametrize(
   "arguments",
   [
@@ -108,9 +108,9 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, arguments, said):
   ],
 )  # fmt: skip
 def test_a_path_that_means_something_else_is_refused(arguments, path):
-  done = CliRunner().invoke(cli.app, arguments.format(path).split())
+  done = CliRunner().invoke(cli.app, [word.format(path) for word in arguments.split()])
   assert isinstance(done.exception, UserError)
-  assert re.search("is an address|starts with ~", str(done.exception))
+  assert re.search("is an address|starts with ~|'' is no path", str(done.exception))
 
 
 @pytest.mark.parametrize("option", ["--watts", "--price"])

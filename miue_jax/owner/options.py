@@ -22,37 +22,36 @@ def _finite(value: float | None) -> float | None:
   return value
 
 
-def _local(path: pathlib.Path | None) -> pathlib.Path | None:
-  if path is not None:
-    reading.require_local(path, str(path))
-  return path
+def _local(text: str) -> pathlib.Path:
+  reading.require_local(text, text or "''")
+  return pathlib.Path(text)
 
 
 Photos = Annotated[
   pathlib.Path,
   typer.Argument(
-    metavar="PHOTOS", callback=_local, help="Pictures, in a folder for each class; or an .npz file."
+    metavar="PHOTOS", parser=_local, help="Pictures, in a folder for each class; or an .npz file."
   ),
 ]
 Out = Annotated[
   pathlib.Path,
-  typer.Argument(metavar="OUT", callback=_local, help="Folder of the published pictures."),
+  typer.Argument(metavar="OUT", parser=_local, help="Folder of the published pictures."),
 ]
 Published = Annotated[
   pathlib.Path,
   typer.Argument(
-    metavar="OUT", callback=_local, help="Folder of published pictures, or a published archive."
+    metavar="OUT", parser=_local, help="Folder of published pictures, or a published archive."
   ),
 ]
 Destination = Annotated[
   pathlib.Path,
-  typer.Argument(metavar="DEST", callback=_local, help="Folder of the restored originals."),
+  typer.Argument(metavar="DEST", parser=_local, help="Folder of the restored originals."),
 ]
 Either = Annotated[
   pathlib.Path,
   typer.Argument(
     metavar="FOLDER",
-    callback=_local,
+    parser=_local,
     help="Protected folder (OUT), pictures before protection (PHOTOS), or, with --all, a folder of "
     "protected folders (RUNS).",
   ),
@@ -79,14 +78,14 @@ Format = Annotated[
 ]
 Labels = Annotated[
   pathlib.Path | None,
-  typer.Option(callback=_local, help="CSV file with the columns file and class."),
+  typer.Option(parser=_local, help="CSV file with the columns file and class."),
 ]
 Clusters = Annotated[
   int,
   typer.Option(metavar="K", help="Sort pictures without labels into K groups of similar ones."),
 ]
 Key = Annotated[
-  pathlib.Path | None, typer.Option(callback=_local, help="The key; OUT.key if left out.")
+  pathlib.Path | None, typer.Option(parser=_local, help="The key; OUT.key if left out.")
 ]
 Passphrase = Annotated[
   bool,
@@ -112,7 +111,7 @@ Seed = Annotated[
 ]
 Originals = Annotated[
   pathlib.Path | None,
-  typer.Option("--photos", callback=_local, help="Folder of the originals, if it was moved."),
+  typer.Option("--photos", parser=_local, help="Folder of the originals, if it was moved."),
 ]
 Torch = Annotated[
   bool, typer.Option("--torch", help="Train a network in PyTorch as well (extra torch).")
@@ -121,7 +120,7 @@ Weights = Annotated[
   pathlib.Path | None,
   typer.Option(
     metavar="FILE.npz",
-    callback=_local,
+    parser=_local,
     help="Also train networks that start from weights by miue_jax.main --mode=pretrain.",
   ),
 ]
@@ -129,7 +128,7 @@ Public = Annotated[
   pathlib.Path | None,
   typer.Option(
     metavar="FOLDER",
-    callback=_local,
+    parser=_local,
     help="Before protection: name the pictures that are also in this folder.",
   ),
 ]
