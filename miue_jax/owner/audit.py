@@ -14,7 +14,7 @@ from miue_jax.data.sampling import Draw, stratified
 from miue_jax.defences import purification
 from miue_jax.experiment.results import Rows
 from miue_jax.machine import files
-from miue_jax.machine.terminal import say
+from miue_jax.machine.terminal import counted, say
 from miue_jax.owner import estimate, page, patterns, private, proof, published
 from miue_jax.owner.choose import Choice, Victim
 from miue_jax.owner.pipelines import WHOLE
@@ -240,7 +240,9 @@ def _concluded(audits: list[list[dict[str, Any]]], threshold: float) -> bool:
       f"{judgement}."
     )
   if earlier:
-    said += f" On {earlier[-1]['date']} it was {100 * earlier[-1]['share']:.0f} %."
+    before, now = (len(audit) for audit in audits[-2:])
+    tried = "" if before == now else f", of {counted(before, 'attack')} instead of {now}"
+    said += f" On {earlier[-1]['date']} it was {100 * earlier[-1]['share']:.0f} %{tried}."
   say(said)
   if 100 * row["share"] <= threshold:
     return True

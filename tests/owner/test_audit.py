@@ -136,6 +136,8 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do(said)
     "protected. On 2026-10-01 it was 40 %.",
     "That is more than 75 %. What to do next: do this against JPEG at quality 75.",
   ]
+  audit._concluded(private.by_audit(rows[:1] + rows[2:]), 75.0)  # an audit that was interrupted
+  assert said()[0].endswith("On 2026-10-01 it was 20 %, of 1 attack instead of 2.")
   assert audit._concluded(private.by_audit(rows[:2]), 75.0)
   assert audit._concluded(private.by_audit(rows[:1]), 75.0)
   assert said()[-1] == (
