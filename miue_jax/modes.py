@@ -47,13 +47,15 @@ class Call:
     """
     # It takes seconds to import jax, which a mistaken flag should not cost.
     from miue_jax.experiment.workdir import Workdir
-    from miue_jax.machine import processes
+    from miue_jax.machine import processes, reading
     from miue_jax.settings import schema
 
     try:
       with processes.together(self.flags.distributed, self.flags.distributed_timeout):
         settings = {"--mode": self.mode} | schema.flat(dataclasses.asdict(self.config))
-        processes.require_same(settings, "start all processes with the same flags")
+        code = reading.fingerprint(pathlib.Path(__file__).parent, ".py")
+        values = settings | {"the code of miue_jax": code}
+        processes.require_same(values, "start all processes with the same flags and code")
         yield Workdir(pathlib.Path(self.flags.workdir or pathlib.Path("runs") / self.config.name))
     except processes.Interrupted as stop:
       sys.exit(128 + stop.signum)

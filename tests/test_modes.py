@@ -1,5 +1,6 @@
 """The modes and the flags that belong to some of them."""
 
+import pathlib
 import types
 
 import pytest
@@ -7,6 +8,7 @@ from absl import flags
 
 from miue_jax import main, modes
 from miue_jax.experiment import stages
+from miue_jax.machine import processes, reading
 from miue_jax.methods import METHODS
 from miue_jax.settings.config import Compare, Config
 from miue_jax.settings.errors import UserError
@@ -125,3 +127,13 @@ def test_a_restore_in_part_is_said_and_ends_with_status_1(call, capsys):
 def test_flags_of_a_measurement_that_do_not_fit_are_refused(call, flags, message):
   with pytest.raises(UserError, match=message):
     call("measure", **flags)
+
+
+def test_processes_compare_their_code(monkeypatch, tmp_path):
+  compared = {}
+  monkeypatch.setattr(processes, "require_same", lambda values, _: compared.update(values))
+  given = types.SimpleNamespace(distributed="off", distributed_timeout=1, workdir=tmp_path)
+  with modes.Call("run", Config(), given, "").workdir():
+    pass
+  package = pathlib.Path(modes.__file__).parent
+  assert compared["the code of miue_jax"] == reading.fingerprint(package, ".py")

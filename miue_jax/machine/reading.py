@@ -4,6 +4,7 @@ Only regular files are opened, so that a named pipe or a device cannot block the
 """
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -130,6 +131,16 @@ def files_below(folder: files.Path, suffix: str) -> Iterator[pathlib.Path]:
         if entry.kind != "file":
           raise UserError(f"{files.shown(entry.path)} is a {entry.kind}: remove it.")
         yield pathlib.Path(entry.path)
+
+
+def fingerprint(folder: files.Path, suffix: str) -> str:
+  """Returns a fingerprint of the names and contents of the files that `files_below` lists."""
+  digest = hashlib.sha256()
+  for path in sorted(files_below(folder, suffix)):
+    digest.update(os.fsencode(path.relative_to(folder)))
+    with opened(path) as file:
+      digest.update(hashlib.sha256(file.read()).digest())
+  return digest.hexdigest()[:8]
 
 
 def require_local(path: files.Path, name: str) -> None:

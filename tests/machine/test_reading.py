@@ -52,3 +52,15 @@ def test_pictures_are_found_behind_links_to_folders_once(tmp_path):
   (tmp_path / "4.png").symlink_to(tmp_path / "nowhere")
   with pytest.raises(UserError, match=r"4\.png is a broken link"):
     list(reading.files_below(tmp_path, ".png"))
+
+
+def test_a_fingerprint_is_that_of_names_and_contents(tmp_path):
+  found = []
+  for number, (name, text) in enumerate((("a", "1"), ("a", "1"), ("a", "2"), ("b", "1"))):
+    inner = tmp_path / str(number) / "inner"
+    inner.mkdir(parents=True)
+    (inner / f"{name}.py").write_text(text)
+    (inner / f"{number}.pyc").write_text("ignored")
+    found.append(reading.fingerprint(inner.parent, ".py"))
+  assert found[0] == found[1]
+  assert len(set(found)) == 3
