@@ -104,6 +104,7 @@ def _said(found: list[Trial]) -> list[Trial]:
   last, best = found
   say(
     f"{last.victim}: {last.published:.0f} % from published files (best epoch "
-    f"{best.published:.0f} %), {last.originals:.0f} % from originals."
+    f"{best.published:.0f} %), {last.originals:.0f} % from originals (best epoch "
+    f"{best.originals:.0f} %)."
   )
   return found

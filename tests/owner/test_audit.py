@@ -263,7 +263,7 @@ def test_verification_tells_every_victim_and_pipeline(published, monkeypatch, sa
   assert seen == 4 * [(16, 4)]
   assert (
     f"{torch_victim.LABEL} that sees the centre: 50 % from published files (best epoch 75 %), 50 % "
-    "from originals."
+    "from originals (best epoch 75 %)."
   ) in lines
   assert lines[0] == "Guessing gives 50 % of 4 held-out pictures."
   store = private.Private(private.path_of(published))
