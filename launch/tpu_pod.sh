@@ -2,7 +2,7 @@
 # Manages a TPU pod slice from your own machine, through gcloud.
 #
 #   launch/tpu_pod.sh create            requests the slice and waits until it is ready
-#   launch/tpu_pod.sh install           installs the committed checkout, mounts the shared disk
+#   launch/tpu_pod.sh install           installs this source folder, mounts the shared disk
 #   launch/tpu_pod.sh run FLAGS...      runs miue_jax.main FLAGS --workdir=WORKDIR on all hosts
 #   launch/tpu_pod.sh stop              sends SIGTERM to the run, which saves; run again to continue
 #   launch/tpu_pod.sh ssh COMMAND       runs any command on all hosts
@@ -53,7 +53,8 @@ install() {
     fail "set NFS=ADDRESS:/SHARE to the disk that all hosts share." 2
   fi
   archive=$(mktemp -d)/miue.tar.gz
-  git -C "$(dirname "${BASH_SOURCE[0]}")/.." archive --format=tar.gz --output="$archive" HEAD
+  tar -czf "$archive" --exclude=__pycache__ -C "$(dirname "${BASH_SOURCE[0]}")/.." \
+    pyproject.toml README.md LICENSE miue_jax configs
   gcloud compute tpus tpu-vm scp "$archive" "$TPU:miue.tar.gz" "${at[@]}" --worker=all
   rm -r "$(dirname "$archive")"
   # uv provides Python 3.12; the Python of the image is older than 3.11.
