@@ -66,6 +66,10 @@ class Estimate:
     """Returns JSON values for `of_additions`; `pictures` is the number that the estimate is for."""
     return dataclasses.asdict(self) | {"pictures": pictures}
 
+  def of_protection(self) -> str:
+    """Returns the estimate of a whole protection in words, with the total time first."""
+    return f"Protecting takes {duration(self.seconds)}. {self.describe()}"
+
   def describe(self) -> str:
     """Returns the estimate in words."""
     test = f"the test {duration(self.proving)}, " if self.proving else ""

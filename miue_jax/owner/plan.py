@@ -50,7 +50,7 @@ def plan(
     _, expected = _measured(
       folder, found, counts, strength or choose.STRENGTH, 0, recompressed=recompressed
     )
-  say(f"Protecting takes {estimate.duration(expected.seconds)}. {expected.describe()}")
+  say(expected.of_protection())
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" at a cost of {_amount(energy / 1000 * price)}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
@@ -107,10 +107,9 @@ def chosen(request: Request, found: Survey, ask: Callable[[str], None]) -> tuple
     left = request.seconds - expected.files - expected.compiling
     shorter = choose.within(choice, expected.making, expected.proving, left)
     choice, expected = shorter, expected.of_epochs(choice, shorter)
-  say(expected.describe())
+  say(expected.of_protection())
   if request.seconds is not None and expected.seconds > request.seconds:
-    takes = estimate.duration(expected.seconds)
-    say(f"Together that is {takes}: more than --time, even with the fewest epochs that help.")
+    say("That is more than --time, even with the fewest epochs that help.")
   pictures = counted(len(found.pictures), "picture")
   ask(f"Protect {pictures} with strength {strength} into {request.out}?")
   return choice, expected

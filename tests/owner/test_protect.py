@@ -144,7 +144,9 @@ def test_a_drawn_seed_is_kept_in_the_key_only(photos, tmp_path):
   assert str(photos).encode() not in b"".join(files(tmp_path / "out").values())
 
 
-def test_too_little_time_is_said_before_the_work(photos, tmp_path, said):
+def test_the_total_time_and_that_it_exceeds_the_limit_are_said_before_the_question(
+  photos, tmp_path, said
+):
 
   def refuse(question):
     raise UserError(question)
@@ -152,7 +154,9 @@ def test_too_little_time_is_said_before_the_work(photos, tmp_path, said):
   request = Request(photos, tmp_path / "out", seconds=1.0)
   with pytest.raises(UserError, match="Protect 20 pictures"):
     protect.protect(request, refuse)
-  assert re.fullmatch("Together that is .* minutes?: more than --time, even .*", said()[-1])
+  takes, longer = said()[-2:]
+  assert re.match("Protecting takes .* minutes?[.] Making the perturbation takes ", takes)
+  assert longer == "That is more than --time, even with the fewest epochs that help."
   assert not (tmp_path / "out.key").exists()
 
 
