@@ -269,6 +269,7 @@ def _require_terminal() -> None:
 
 def _ask(question: str) -> None:
   if not typer.confirm(question, default=True):
+    terminal.say("Nothing was published.")
     raise typer.Exit(1)
 
 

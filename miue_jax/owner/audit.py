@@ -132,7 +132,7 @@ def audit(
 
   Raises:
     UserError: There is no key, too few originals are there, networks learn nothing from them, or
-      no victim has the network of the weights.
+      no victim has the network of the weights, or the time was too short for any attack.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos) as pairs:
@@ -226,10 +226,16 @@ def audit_all(
 
 
 def _concluded(audits: list[list[dict[str, Any]]], threshold: float) -> bool:
-  """Prints the strongest attack of the latest audit; returns whether it is below the threshold."""
+  """Prints the strongest attack of the latest audit; returns whether it is below the threshold.
+
+  Raises:
+    UserError: No attack was tried, and the files as they are stay below the threshold.
+  """
   *earlier, row = (max(audit, key=lambda row: row["share"]) for audit in audits)
   share, judgement = f"{100 * row['share']:.0f} %", verdict.judge(row["share"])
-  if row["attack"] == private.UNTOUCHED:
+  if len(audits[-1]) == 1:
+    said = f"The files as they are give {share} of what the originals teach."
+  elif row["attack"] == private.UNTOUCHED:
     said = (
       f"No attack gives back more than the files as they are: {share} of what the originals teach, "
       f"{judgement}."
@@ -245,6 +251,8 @@ def _concluded(audits: list[list[dict[str, Any]]], threshold: float) -> bool:
     said += f" On {earlier[-1]['date']} it was {100 * earlier[-1]['share']:.0f} %{tried}."
   say(said)
   if 100 * row["share"] <= threshold:
+    if len(audits[-1]) == 1:
+      raise UserError("No attack was tried, so nothing is concluded: allow more --time.")
     return True
   say(f"That is more than {threshold:g} %. What to do next: {row['advice']}.")
   return False

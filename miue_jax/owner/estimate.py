@@ -66,14 +66,11 @@ class Estimate:
     """Returns JSON values for `of_additions`; `pictures` is the number that the estimate is for."""
     return dataclasses.asdict(self) | {"pictures": pictures}
 
-  def of_protection(self) -> str:
-    """Returns the estimate of a whole protection in words, with the total time first."""
-    return f"Protecting takes {duration(self.seconds)}. {self.describe()}"
-
-  def describe(self) -> str:
-    """Returns the estimate in words."""
+  def describe(self, work: str = "Protecting") -> str:
+    """Returns the estimate in words, with the time of all `work` first."""
     test = f"the test {duration(self.proving)}, " if self.proving else ""
     return (
+      f"{work} takes {duration(self.seconds)}. "
       f"Making the perturbation takes {duration(self.making)}, {test}"
       f"compiling programs {duration(self.compiling)}, reading and writing {duration(self.files)}; "
       f"memory: up to {self.memory / 1e9:.1f} GB."

@@ -50,7 +50,7 @@ def plan(
     _, expected = _measured(
       folder, found, counts, strength or choose.STRENGTH, 0, recompressed=recompressed
     )
-  say(expected.of_protection())
+  say(expected.describe())
   energy = watts * expected.seconds / 3600
   cost = "" if price is None else f" at a cost of {_amount(energy / 1000 * price)}"
   said = f"{energy:.0f} watt-hours" if energy >= 1 else "less than one watt-hour"
@@ -107,7 +107,7 @@ def chosen(request: Request, found: Survey, ask: Callable[[str], None]) -> tuple
     left = request.seconds - expected.files - expected.compiling
     shorter = choose.within(choice, expected.making, expected.proving, left)
     choice, expected = shorter, expected.of_epochs(choice, shorter)
-  say(expected.of_protection())
+  say(expected.describe())
   if request.seconds is not None and expected.seconds > request.seconds:
     say("That is more than --time, even with the fewest epochs that help.")
   pictures = counted(len(found.pictures), "picture")

@@ -211,8 +211,9 @@ def _ask_again(
   values = secret.settings.get("expected", {})
   expected = estimate.of_additions(values, choice, new, company, total)
   if expected and expected.seconds > _LONG:
-    say(f"{counted(new, 'new picture')}, and the test of all {total}: {expected.describe()}")
-    ask(f"Add {counted(new, 'picture')} to {request.out}?")
+    pictures = counted(new, "picture")
+    say(expected.describe(f"Adding {pictures} and testing all {total}"))
+    ask(f"Add {pictures} to {request.out}?")
 
 
 def _unpublished(request: Request, found: Survey, loaded: Loaded, secret: Key) -> np.ndarray:

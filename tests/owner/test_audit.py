@@ -1,5 +1,6 @@
 """Tests that a published folder is attacked and verified again, and that results are recorded."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -139,7 +140,12 @@ def test_the_conclusion_compares_with_the_audit_before_and_says_what_to_do(said)
   audit._concluded(private.by_audit(rows[:1] + rows[2:]), 75.0)  # an audit that was interrupted
   assert said()[0].endswith("On 2026-10-01 it was 20 %, of 1 attack instead of 2.")
   assert audit._concluded(private.by_audit(rows[:2]), 75.0)
-  assert audit._concluded(private.by_audit(rows[:1]), 75.0)
+  with pytest.raises(UserError, match="No attack was tried"):
+    audit._concluded(private.by_audit(rows[:1]), 75.0)
+  assert said()[-1] == "The files as they are give 20 % of what the originals teach."
+  assert not audit._concluded(private.by_audit(rows[:1]), 15.0)
+  rows[1]["share"] = 0.1
+  assert audit._concluded(private.by_audit(rows[:2]), 75.0)
   assert said()[-1] == (
     "No attack gives back more than the files as they are: 20 % of what the originals teach, "
     "protected."
@@ -353,7 +359,9 @@ def test_what_repeats_is_subtracted_only_from_patterns(
     return rows_of(*arguments, defences=defences)
 
   monkeypatch.setattr(audit.proof, "rows_of", rows)
-  audit.audit(tmp_path / "out", None, None, None, None, 1e6, None)
+  nothing = pytest.raises(UserError, match="No attack was tried")
+  with contextlib.nullcontext() if defence else nothing:
+    audit.audit(tmp_path / "out", None, None, None, None, 1e6, None)
   assert [name for name in tried if name != "none"] == ([defence] if defence else [])
 
 

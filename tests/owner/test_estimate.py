@@ -87,7 +87,7 @@ def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch,
   with pytest.raises(UserError, match=r"Add 1 picture to .*out\?"):
     protect.protect(Request(photos, out), refuse)
   line = said()[-1]
-  assert line.startswith("1 new picture, and the test of all 21: Making the perturbation takes")
+  assert line.startswith("Adding 1 picture and testing all 21 takes about ")
   assert "the test about 63 minutes" in line
   assert files(out) == before
   (photos / "a" / "10.png").unlink()
