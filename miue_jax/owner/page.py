@@ -125,11 +125,13 @@ def write(store: Private, found: Verdict, folders: Folders) -> pathlib.Path:
     "visibility": noted["visibility"],
     "measured": noted["measured"],
   }
+  # By folders, so that pictures that were added later do not show a class twice.
+  entries = sorted(folders.entries, key=lambda entry: entry.published)
   ours: dict[str, Any] = {
     "title": f"Protection of {folders.photos.name}",
     "first": _FIRST,
     "private": True,
-    "pictures": [_detail(folders, entry) for entry in some(folders.entries, _SHOWN)],
+    "pictures": [_detail(folders, entry) for entry in some(entries, _SHOWN)],
     "left_out": noted["left_out"],
     "key": noted["key"],
   }

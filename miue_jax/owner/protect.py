@@ -213,6 +213,8 @@ def _ask_again(
   if expected and expected.seconds > _LONG:
     pictures = counted(new, "picture")
     say(expected.describe(f"Adding {pictures} and testing all {total}"))
+    if request.seconds is not None and expected.seconds > request.seconds:
+      say("That is more than --time, which limits only the first protection.")
     ask(f"Add {pictures} to {request.out}?")
 
 

@@ -52,6 +52,7 @@ def protect_archive(request: Request, ask: Callable[[str], None]) -> Verdict:
     files.make_private(store.root)
     files.make_folder(store.published)
     archive.unpack(content, paths, store.rows / name)
+    say(f"Messages name images by their files in {store.rows / name}.")
     verdict = protect.protect(dataclasses.replace(request, photos=store.rows / name), ask)
   finally:
     if not files.exists(request.key_path):  # the answer was no, or something stopped it before

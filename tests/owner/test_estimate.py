@@ -85,8 +85,9 @@ def test_additions_that_take_long_are_asked_about(photos, tmp_path, monkeypatch,
 
   toy(photos, "a", 1, start=10)
   with pytest.raises(UserError, match=r"Add 1 picture to .*out\?"):
-    protect.protect(Request(photos, out), refuse)
-  line = said()[-1]
+    protect.protect(Request(photos, out, seconds=600), refuse)
+  line, limit = said()[-2:]
+  assert limit == "That is more than --time, which limits only the first protection."
   assert line.startswith("Adding 1 picture and testing all 21 takes about ")
   assert "the test about 63 minutes" in line
   assert files(out) == before

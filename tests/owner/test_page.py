@@ -52,6 +52,13 @@ def test_pictures_are_shown_pixel_by_pixel_and_by_name(written):
   assert re.search(r'<input type="range"[^>]+aria-label="dogs/a &lt;b&gt; 1.png: ', text)
 
 
+def test_a_picture_of_each_class_is_shown_whatever_was_added_later(tmp_path):
+  image = np.full((8, 8, 3), 99, np.uint8)
+  names = ("a/0.png", "a/1.png", "b/0.png", "c/0.png", "b/1.png", "c/1.png")
+  text = text_of(write(tmp_path, dict.fromkeys(names, image), []))
+  assert re.findall(r'alt="(.*?), original"', text) == ["a/0.png", "b/0.png", "c/0.png"]
+
+
 def test_only_the_script_of_the_page_may_run(written):
   text = text_of(written)
   (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)

@@ -50,7 +50,11 @@ def back(out, folder, key=None):
 @pytest.mark.parametrize("shape", [(12, 14), (10, 10, 3)])
 def test_every_image_is_changed_within_the_budget_and_comes_back(tmp_path, shape):
   original, out = toy(tmp_path / "toy.npz", shape), tmp_path / "out"
-  assert "Protect 26 pictures with strength medium into" in run(tmp_path / "toy.npz", out)
+  said = run(tmp_path / "toy.npz", out)
+  assert "Protect 26 pictures with strength medium into" in said
+  rows = tmp_path / "out.private" / "rows" / "toy.npz"
+  assert f"Messages name images by their files in {rows}." in said
+  assert len(list(rows.rglob("*.png"))) == 26
   assert [path.name for path in out.iterdir()] == ["toy.npz"]
   public = read(out / "toy.npz")
   assert list(public) == list(original)
