@@ -4,6 +4,7 @@ The fake gcloud copies and runs locally, in a folder that represents the home of
 """
 
 import os
+import pathlib
 import signal
 import subprocess
 import tarfile
@@ -11,6 +12,8 @@ import time
 
 import pytest
 
+PACKAGE = pathlib.Path(__file__).parents[2] / "miue_jax"
+SENDS = pytest.mark.skipif(not PACKAGE.is_dir(), reason="sends the source of the package")
 GCLOUD = """
 import shutil, subprocess
 args = sys.argv[1:]
@@ -94,6 +97,7 @@ def test_create_gives_up(pod, state):
   assert f"ended as {state}" in result.stderr
 
 
+@SENDS
 def test_install(pod):
   mounted = pod.host / "mounted"
   pod.machine.fake("python3")
@@ -118,6 +122,7 @@ def test_install(pod):
     assert all("--worker=all" in args for args in pod.asked(what))
 
 
+@SENDS
 def test_a_failed_install_ends(pod):
   pod.machine.fake("python3", "sys.exit(1)")
   pod.machine.fake("mountpoint")
