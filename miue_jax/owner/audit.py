@@ -131,8 +131,8 @@ def audit(
     Whether no attack gave back more than the threshold.
 
   Raises:
-    UserError: There is no key, too few originals are there, networks learn nothing from them, or
-      no victim has the network of the weights, or the time was too short for any attack.
+    UserError: There is no key, too few originals are there, networks learn nothing from them, no
+      victim has the network of the weights, or the time was too short for any attack.
   """
   began = time.monotonic()
   with published.opened(out, key, passphrase, photos) as pairs:

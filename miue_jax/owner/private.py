@@ -245,8 +245,7 @@ def noted_in(store: Private) -> dict[str, Any]:
 
 def said(verdict: Verdict) -> str:
   """Returns a verdict as text for a terminal."""
-  judgement = verdict.judgement[0].upper() + verdict.judgement[1:]
-  return "\n  ".join([f"{judgement}. {verdict.sentence}", *verdict.notes])
+  return "\n  ".join([f"{verdict.headline}. {verdict.sentence}", *verdict.notes])
 
 
 def repeat(out: pathlib.Path, key: pathlib.Path | None = None) -> None:

@@ -75,10 +75,8 @@ def verify(
       page.write(pairs.store, found, pairs.folders)
       return found
     why = "originals or published files are missing or have changed"
-    say(
-      "Later commands do not repeat this verdict, because "
-      f"{'`protect` has not ended' if pairs.complete else why}."
-    )
+    why = "`protect` has not ended" if pairs.complete else why
+    say(f"Later commands do not repeat this verdict, because {why}.")
     return pairs.unprotected.judged(found)
 
 

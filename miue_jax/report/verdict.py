@@ -35,6 +35,11 @@ class Verdict:
   sentence: str
   notes: tuple[str, ...] = ()
 
+  @property
+  def headline(self) -> str:
+    """Returns the judgement with a capital, as at the start of a text."""
+    return self.judgement[0].upper() + self.judgement[1:]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Trial:
