@@ -1,0 +1,143 @@
+"""Measures attackers who protected other images with the same program and so have pairs.
+
+    python -m benchmarks.pairs DATA.npz POISON --attacker OTHER.npz OTHER_POISON
+
+From pairs of clean and protected images an attacker can train a network that undoes a protection,
+and one that recognises protected images. Archives have `x_train` and `y_train`, DATA.npz also
+`x_test` and `y_test`; a poison is a folder of a run. The first images of an archive are used.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+import miue_jax as mj
+from miue_jax.defences import fitting, purification
+from miue_jax.experiment import calls
+
+# Victims, as in `configs/compare.py`.
+_RECIPE = {"width": 16, "learning_rate": 0.1, "weight_decay": 5e-4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+  """Holds clean images and the same images as they are published.
+
+  Attributes:
+    clean: uint8 `[N, H, W, C]`.
+    protected: uint8 `[N, H, W, C]`.
+    labels: Integer classes `[N]`.
+  """
+
+  clean: np.ndarray
+  protected: np.ndarray
+  labels: np.ndarray
+
+  def first(self, count: int) -> "Pairs":
+    """Returns the first pairs.
+
+    Raises:
+      ValueError: There are not so many.
+    """
+    if count > len(self.clean):
+      raise ValueError(f"{count} pairs are more than the {len(self.clean)} that there are")
+    return Pairs(*(getattr(self, field.name)[:count] for field in dataclasses.fields(self)))
+
+
+def read(archive: pathlib.Path, folder: pathlib.Path) -> Pairs:
+  """Returns the images for which a poison was made, the first of an archive."""
+  poison = mj.Poison.load(folder)
+  with np.load(archive, allow_pickle=False) as arrays:
+    clean = arrays["x_train"][: len(poison.delta)]
+    labels = arrays["y_train"].reshape(-1)[: len(poison.delta)]
+  return Pairs(clean, poison.apply(clean), labels)
+
+
+def undone(
+  published: np.ndarray,
+  attackers: Mapping[str, Pairs],
+  counts: Sequence[int],
+  training: fitting.Training = fitting.DEFAULT,
+) -> dict[str, np.ndarray]:
+  """Returns what attackers make of published images, uint8 `[N, H, W, C]`, by their names.
+
+  Args:
+    published: Protected images of the owner, uint8 `[N, H, W, C]`.
+    attackers: Pairs of each attacker, by name.
+    counts: Numbers of pairs that an attacker has.
+    training: Settings of the network that undoes protections.
+  """
+  found = {}
+  with calls.on_devices(training.batch_size):
+    for name, pairs in attackers.items():
+      for count in counts:
+        some = pairs.first(count)
+        found[f"{name}, {count} pairs"] = purification.restored(
+          published, some.protected, some.clean, 0, training
+        )
+  return found
+
+
+def detected(owner: Pairs, attackers: Mapping[str, Pairs], epochs: int) -> dict[str, float]:
+  """Returns how well a network tells protected images of the owner from clean ones (AUC).
+
+  Args:
+    owner: Images of which the network has seen none.
+    attackers: Pairs on which the network of each attacker is trained, by name.
+    epochs: Number of epochs of its training.
+  """
+  found = {}
+  for name, pairs in attackers.items():
+    (images, labels), test = _both(pairs), _both(owner)
+    rows = mj.evaluate(
+      {name: images}, labels, test, victims=("small_cnn",), epochs=epochs, **_RECIPE
+    )
+    found[name] = rows[0]["auc"]
+  return found
+
+
+def _both(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+  """Returns clean images, class 0, and protected ones, class 1."""
+  images = np.concatenate([pairs.clean, pairs.protected])
+  return images, np.repeat([0, 1], len(pairs.clean))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Prints the accuracies of victims and the AUC of detectors as tables."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("data", type=pathlib.Path, help="archive of the owner, with test images")
+  parser.add_argument("poison", type=pathlib.Path, help="folder of the owner's poison")
+  words = {"nargs": 2, "action": "append", "required": True, "metavar": ("ARCHIVE", "POISON")}
+  parser.add_argument("--attacker", type=pathlib.Path, help="an attacker's images", **words)
+  parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000, 5000])
+  parser.add_argument("--epochs", type=int, default=20, help="of victims and detectors")
+  parser.add_argument("--steps", type=int, default=fitting.DEFAULT.steps, help="of the U-Net")
+  options = parser.parse_args(argv)
+  owner = read(options.data, options.poison)
+  attackers = {str(folder): read(archive, folder) for archive, folder in options.attacker}
+  with np.load(options.data, allow_pickle=False) as arrays:
+    test = arrays["x_test"], arrays["y_test"].reshape(-1)
+  sets = {"clean": owner.clean, "protected": owner.protected}
+  training = dataclasses.replace(fitting.DEFAULT, steps=options.steps)
+  sets |= undone(owner.protected, attackers, options.counts, training)
+  rows = mj.evaluate(
+    sets, owner.labels, test, victims=("small_cnn",), epochs=options.epochs, **_RECIPE
+  )
+  print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
+  print("| images of the victim | mean change in 255ths | last epoch | best |")
+  print("|---|---:|---:|---:|")
+  for row in rows:
+    change = np.abs(sets[row["method"]].astype(np.int16) - owner.clean).mean()
+    accuracies = f"{row['test_accuracy']:.1f} | {row['peak_test_accuracy']:.1f}"
+    print(f"| {row['method']} | {change:.2f} | {accuracies} |")
+  print("\n| detector trained on the pairs of | AUC |\n|---|---:|")
+  for name, area in detected(owner, attackers, options.epochs).items():
+    print(f"| {name} | {area:.3f} |")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,47 @@
+"""Tests the table about attackers who have pairs of clean and protected images."""
+
+import numpy as np
+import pytest
+
+import miue_jax as mj
+from benchmarks import pairs
+
+
+def stored(folder, seed):
+  """An archive of images in two classes, and a poison of it."""
+  rng = np.random.default_rng(seed)
+  labels = np.arange(32) % 2
+  images = np.clip(rng.normal(90 + 60 * labels[:, None, None, None], 20, (32, 8, 8, 3)), 0, 255)
+  images = images.astype(np.uint8)
+  folder.mkdir()
+  content = {"x_train": images, "y_train": labels[:, None]}
+  np.savez(folder / "data.npz", **content, x_test=images[:8], y_test=labels[:8])
+  mj.protect(images[:24], labels[:24], method="lsp").save(folder / "poison")
+  return folder / "data.npz", folder / "poison"
+
+
+def test_pairs_are_the_images_that_a_poison_was_made_for(tmp_path):
+  archive, poison = stored(tmp_path / "mine", 0)
+  found = pairs.read(archive, poison)
+  with np.load(archive) as content:
+    np.testing.assert_array_equal(found.clean, content["x_train"][:24])
+  delta = mj.Poison.load(poison).delta
+  np.testing.assert_array_equal(found.protected - found.clean.astype(int), delta)
+  assert found.labels.tolist() == (np.arange(24) % 2).tolist()
+  assert len(found.first(5).protected) == 5
+  with pytest.raises(ValueError, match="25 pairs are more than the 24 that there are"):
+    found.first(25)
+
+
+@pytest.mark.slow
+def test_there_is_a_row_for_each_attack(tmp_path, capsys, quick_compiler):
+  mine, other = stored(tmp_path / "mine", 0), stored(tmp_path / "other", 1)
+  options = ["--attacker", *map(str, other), "--counts", "8", "24", "--epochs=1", "--steps=2"]
+  pairs.main([*map(str, mine), *options])
+  lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+  names = [line.split(" | ")[0][2:] for line in lines]
+  attacks = [f"{other[1]}, {count} pairs" for count in (8, 24)]
+  heads = "images of the victim", "detector trained on the pairs of"
+  assert names == [heads[0], "clean", "protected", *attacks, heads[1], str(other[1])]
+  assert "| clean | 0.00 |" in lines[1]
+  assert 0 <= float(lines[-1].split(" | ")[1].rstrip(" |")) <= 1
