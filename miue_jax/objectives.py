@@ -41,7 +41,7 @@ def mi_reduction(
     columns: Poisoned features of the whole batch, `[columns, d]`; None for `features`.
     column_labels: Integer labels of the columns, `[columns]`; None for `labels`.
     weights: Weights of the columns, `[columns]`, 0 for padding; None for 1.
-    tau: Temperature of the similarity term.
+    tau: Temperature of the similarity term, greater than 0.
     zeta: Weight of the distance term; a number, not an array that jax traces.
     similarity_weight: Weight of the similarity term, 1 in the paper; a number as well.
 

@@ -1,5 +1,6 @@
 """Examines pictures before they are protected: broken files, duplicates, classes."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -61,7 +62,8 @@ def examine(
     )
   with as_folder(photos, labels) as folder:
     found = survey.survey(folder, labels=labels, unlabelled=groups > 0)
-    say(found.describe())
+    # `_tell_duplicates` names the exact ones as well.
+    say(dataclasses.replace(found, duplicates=()).describe())
     counts = clusters.counts(found, groups)
     loaded = load.load(folder, found.pictures, _SIDE, _SIDE)
   for reason in loaded.failed:

@@ -79,8 +79,6 @@ def test_pictures_without_classes_are_examined(tmp_path, said):
   examine.examine(tmp_path, None, None, None, None, groups=1)
   assert said() == [
     "3 pictures without classes; folders are not taken for classes.",
-    "Exact duplicates, 1 group:",
-    "  1.png = 2.png",
     "The same picture: 1.png, 2.png.",
   ]
 
