@@ -1,8 +1,9 @@
-"""Draws test accuracy over the quality of JPEG as an SVG for the pages, from `compare.csv`.
+"""Draws test accuracy over the quality of JPEG, or of the images, for the pages.
 
-`configs/curves.py:jpeg` is a recipe for such a comparison:
+Two recipes make such comparisons; the second drawing is over the PSNR of poisoned images:
 
-    python -m benchmarks.qualities runs/jpeg/report/compare.csv docs/qualities.svg
+    python -m benchmarks.qualities jpeg runs/jpeg/report/compare.csv docs/qualities.svg
+    python -m benchmarks.qualities psnr runs/strengths/report/compare.csv docs/strengths.svg
 """
 
 import argparse
@@ -14,25 +15,52 @@ from collections.abc import Iterable, Mapping
 from benchmarks import course
 from miue_jax.report import figures
 from miue_jax.report.aggregate import Statistic
+from miue_jax.report.figures import Chart
 
 _WITHOUT = 100  # place of images that nothing compressed
 _GUESSING = 10.0  # percent, of ten classes
+_UP = "test accuracy (%)"
+# Defences of the drawing over the PSNR.
+_SHOWN = {"none": "", "jpeg75": ", JPEG-75"}
 
 
-def chart(rows: Iterable[Mapping[str, str]]) -> figures.Chart:
-  """Returns the chart of the table that a comparison writes.
+def over_jpeg(rows: Iterable[Mapping[str, str]]) -> Chart:
+  """Returns a chart over the quality of JPEG, of the recipe `configs/curves.py:jpeg`.
 
   Args:
     rows: Rows of `compare.csv`; only those without a defence or with JPEG are drawn.
   """
   points = [
-    ("JPEG", row["method"], float(match[1] or _WITHOUT), _statistic(row))
+    ("", row["method"], float(match[1] or _WITHOUT), _statistic(row))
     for row in rows
     if (match := re.fullmatch(r"none|jpeg(\d+)", row["defence"]))
   ]
-  lines = {name: sorted(line) for name, line in figures.grouped(points)["JPEG"].items()}
-  words = "Small CNN after JPEG", "quality (100: not compressed)", "test accuracy (%)"
-  return figures.Chart(*words, lines, reference={"chance": _GUESSING}, scale="percent")
+  return _chart("Small CNN after JPEG", "quality (100: not compressed)", points)
+
+
+def over_psnr(rows: Iterable[Mapping[str, str]]) -> Chart:
+  """Returns a chart over the PSNR of poisoned images, of the recipe `configs/curves.py:strengths`.
+
+  Args:
+    rows: Rows of `compare.csv`. Poisons of one method that differ in epsilon are one line for each
+      defence that is drawn.
+  """
+  points = [
+    (
+      "",
+      re.sub(r"_epsilon\d+$", "", row["method"]) + _SHOWN[row["defence"]],
+      float(row["psnr_db"]),
+      _statistic(row),
+    )
+    for row in rows
+    if row["psnr_db"] and row["defence"] in _SHOWN
+  ]
+  return _chart("Small CNN", "PSNR (dB; less is more visible)", points)
+
+
+def _chart(title: str, across: str, points: Iterable[tuple[str, str, float, Statistic]]) -> Chart:
+  lines = {name: sorted(line) for name, line in figures.grouped(points)[""].items()}
+  return Chart(title, across, _UP, lines, reference={"chance": _GUESSING}, scale="percent")
 
 
 def _statistic(row: Mapping[str, str]) -> Statistic:
@@ -41,14 +69,19 @@ def _statistic(row: Mapping[str, str]) -> Statistic:
   return Statistic(float(row["test_accuracy"]), float(deviation) if deviation else None, count)
 
 
+_DRAWINGS = {"jpeg": over_jpeg, "psnr": over_psnr}
+
+
 def main() -> None:
   """Draws the file."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("over", choices=_DRAWINGS, help="what the horizontal axis shows")
   parser.add_argument("table", type=pathlib.Path, help="compare.csv of a run")
   parser.add_argument("output", type=pathlib.Path, help="the SVG")
   options = parser.parse_args()
   with options.table.open(newline="") as file:
-    drawing = figures.line_charts([chart(csv.DictReader(file))], height=3.4, width=7.0)
+    chart = _DRAWINGS[options.over](csv.DictReader(file))
+  drawing = figures.line_charts([chart], height=3.4, width=7.0)
   assert drawing
   options.output.write_text(course.alone(drawing))
 

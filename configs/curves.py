@@ -1,9 +1,10 @@
 r"""Curves over one varied quantity, on a prefix of CIFAR-10, sized for two CPU cores.
 
-It is the comparison (configs/compare.py) in three variants. Of MI-UE, `defences` varies JPEG
+It is the comparison (configs/compare.py) in four variants. Of MI-UE, `defences` varies JPEG
 quality and the radius of adversarial training, and `settings` varies the poisoned fraction and
 epsilon without a defence. `jpeg` varies the quality for MI-UE and for the two methods that are made
-through input transformations. The report has a figure for each quantity.
+through input transformations. `strengths` varies epsilon of MI-UE and `ap_robust` without a
+defence, in grayscale and after JPEG. The report has a figure for each quantity.
 
     python -m miue_jax.main --config=configs/curves.py:defences --config.data.path=FILE.npz \
         --workdir=runs/defences --mode=compare
@@ -11,6 +12,8 @@ through input transformations. The report has a figure for each quantity.
         --workdir=runs/settings --mode=compare
     python -m miue_jax.main --config=configs/curves.py:jpeg --config.data.path=FILE.npz \
         --workdir=runs/jpeg --mode=compare
+    python -m miue_jax.main --config=configs/curves.py:strengths --config.data.path=FILE.npz \
+        --workdir=runs/strengths --mode=compare
 """
 
 import common
@@ -18,13 +21,15 @@ import ml_collections
 
 FRACTIONS = (0.2, 0.4, 0.6, 0.8)  # and 1
 BUDGETS = (4, 12, 16)  # 255ths, and 8
+STRENGTHS = (4, 16)  # the same
 QUALITIES = (10, 30, 50, 70, 90)
 
 
 def get_config(variant: str = "settings") -> ml_collections.ConfigDict:
   """Returns the recipe of a variant."""
-  if variant not in ("defences", "settings", "jpeg"):
-    raise ValueError(f"curves has no variant {variant!r}; known: defences, settings, jpeg")
+  known = "defences", "settings", "jpeg", "strengths"
+  if variant not in known:
+    raise ValueError(f"curves has no variant {variant!r}; known: {', '.join(known)}")
   c = common.small(f"curves_{variant}")
   c.data.source = "npz"
   c.data.name = "cifar10-prefix"
@@ -43,6 +48,12 @@ def get_config(variant: str = "settings") -> ml_collections.ConfigDict:
       recipes[f"miue_epsilon{budget}"] = {**miue, "epsilon": budget / 255}
   elif variant == "defences":
     c.compare.defences = ("none", *jpeg, *(f"at{radius}" for radius in (2, 4, 8)))
+  elif variant == "strengths":
+    c.compare.defences = ("none", "grayscale", "jpeg90", "jpeg75", "jpeg50", "jpeg10")
+    recipes["ap_robust"] = {"name": "ap_robust", **common.SMALL["ap_robust"]}
+    for budget in STRENGTHS:
+      for name in ("miue", "ap_robust"):
+        recipes[f"{name}_epsilon{budget}"] = {**recipes[name], "epsilon": budget / 255}
   else:
     c.compare.defences = ("none", *jpeg)
     for name in ("miue_robust", "ap_robust"):

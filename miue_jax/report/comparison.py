@@ -181,7 +181,8 @@ class Grid:
     found["lost"] = "; ".join(f"seed {seed}: {reason}" for seed, reason in c.losses)
     found |= self.estimates.csv(c.method) if c.defence == "none" else {}
     found["generation_seconds"] = seconds and seconds.mean
-    return found | {n: fact.get(n) for n in ("peak_memory_bytes", "max_delta_255ths", "budget")}
+    names = "peak_memory_bytes", "max_delta_255ths", "budget", "psnr_db", "ssim"
+    return found | {name: fact.get(name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,6 +168,7 @@ def test_csv_holds_every_cell(results):
   assert lines["mine", "none"]["test_accuracy"] == ""
   assert lines["mine", "none"]["lost"] == f"seed 0: {REASON}"
   assert lines["mine", "none"]["budget"] == FACTS["mine"]["budget"]
+  assert float(lines["em", "none"]["psnr_db"]) == 33.1
 
 
 def test_lines_of_the_csv_fit_the_leaderboard(results):
