@@ -157,6 +157,7 @@ def audit(
         f"{pairs.held_out.sum()} held-out pictures, and guessing gives {chance:.0f} %, so nothing "
         "can be concluded: add pictures."
       )
+    untouched = None
     for number, attack in enumerate(attacks):
       left = None if seconds is None else seconds - (time.monotonic() - began)
       takes = plain * (attack.cost + _purifying(pairs, attack, victim))
@@ -169,6 +170,9 @@ def audit(
       sets = loaded if attack.pipeline == WHOLE else pairs.sets(attack.pipeline)
       learner = pretrained if pretrained and attack.pretrained else victim
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
+      untouched = untouched or row
+      if verdict.judge(untouched["share"]) == verdict.NOT_PROTECTED:
+        row["advice"] = untouched["advice"]  # no attack is needed
       rows.append(row)
       say(_line(row))
     found = private.verdict_of(pairs.store)
