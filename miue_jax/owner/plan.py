@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from miue_jax.machine import files
 from miue_jax.machine.terminal import counted, say
-from miue_jax.owner import archive, choose, clusters, estimate, load, private
+from miue_jax.owner import archive, choose, clusters, estimate, load, patterns, private
 from miue_jax.owner.choose import Choice
 from miue_jax.owner.estimate import Estimate
 from miue_jax.owner.request import Request
@@ -131,6 +131,8 @@ def _measured(
   )
   for advice in choose.advice(counts, like.side, narrow=like.narrow):
     say(advice)
+  if like.gray:
+    say(patterns.GRAY)
   if recompressed and not choice.recompressed:
     say(choose.USELESS)
   say("Measuring how long this machine takes ...")

@@ -5,7 +5,7 @@ import private_folder
 import pytest
 import toy_pictures
 
-from miue_jax.owner import choose, estimate, plan, private
+from miue_jax.owner import choose, estimate, patterns, plan, private
 from miue_jax.owner.request import Request
 from miue_jax.settings.errors import UserError
 
@@ -38,6 +38,7 @@ def test_a_plan_warns_of_larger_pictures_beforehand(quick, tmp_path, monkeypatch
   plan.plan(tmp_path / "photos", None, None, 0, 100.0, None)
   lines = said()
   assert lines.index(choose.LARGER) < lines.index("Measuring how long this machine takes ...")
+  assert patterns.GRAY not in lines
 
 
 def test_pictures_without_classes_are_planned_as_groups(quick, tmp_path, said):
@@ -59,6 +60,7 @@ def test_an_archive_is_planned_like_a_folder(quick, tmp_path, said):
   plan.plan(path, None, None, 0, 100.0, None)
   lines = said()
   assert "20 pictures in 2 classes:" in lines[0]
+  assert lines.index(patterns.GRAY) < lines.index("Measuring how long this machine takes ...")
   assert lines[-1] == f"The latest verdict about {tmp_path / 'out'}: Protected. Nothing is learned."
 
 
