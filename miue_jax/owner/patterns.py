@@ -19,9 +19,9 @@ from miue_jax.owner.choose import Choice
 # Measured results for gray pictures (docs/folders.md).
 GRAY = (
   "All gray pictures of a class get the same pattern. From protected X-rays of 28 x 28 pixels "
-  "networks mostly did no better than guessing the class, but ranked X-rays better than chance (an "
-  "AUC of 0.80, where 0.5 is guessing). The pattern repeats, and anyone who knows that can subtract "
-  "it: networks then ranked X-rays as if they had learned from originals (0.95)."
+  "networks mostly did no better than guessing the class, but ranked X-rays better than chance "
+  "(an AUC of 0.80, where 0.5 is guessing). The pattern repeats, and anyone who knows that can "
+  "subtract it: networks then ranked X-rays as if they had learned from originals (0.95)."
 )
 _SIDE = 4  # signs
 _FEW = 80  # classes; for more, 4 x 4 signs give too few patterns that networks tell apart
