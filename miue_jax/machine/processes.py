@@ -34,6 +34,7 @@ LOST = 3  # exit status if another process died or cannot be reached
 _HEARTBEAT_SECONDS = 30
 _FAREWELL_SECONDS = 5  # for the other processes to read why this one stops
 _SLICE_SECONDS = 1  # of one wait for a message; signals are handled between two waits
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _PREFIX = "miue_jax"
 _STOP = f"{_PREFIX}/stop"
 
@@ -67,7 +68,7 @@ def is_lead() -> bool:
 def announced(environment: Mapping[str, str]) -> bool:
   """Returns whether a launcher's variables say that this process is one of several.
 
-  The known launchers are those that set `JAX_COORDINATOR_ADDRESS`, Slurm steps and Open MPI jobs of
+  The known launchers are those that set a variable of jax's own, Slurm steps and Open MPI jobs of
   more than one task, and TPU hosts. TPU hosts are counted by their names on Kubernetes. Elsewhere a
   TPU is enough, and jax then asks the machine's metadata for the number of hosts.
   """
@@ -76,7 +77,7 @@ def announced(environment: Mapping[str, str]) -> bool:
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
   )
   hosts = environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES"))
-  if "JAX_COORDINATOR_ADDRESS" in environment:
+  if any(name in environment for name in _VARIABLES):
     return True
   if any(rank in environment and int(environment.get(size, 1)) > 1 for rank, size in several):
     return True
@@ -193,12 +194,12 @@ def _connect(timeout: float) -> None:
   Raises:
     UserError: The launcher's variables are incomplete, or process 0 cannot open its port.
   """
-  names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-  address, *numbers = (os.environ.get(name) for name in names)
-  missing = [name for name in names if name not in os.environ]
-  if address and missing:
-    unset = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not"
-    raise UserError(f"JAX_COORDINATOR_ADDRESS is set but {unset}: set all.")
+  address, *numbers = (os.environ.get(name) for name in _VARIABLES)
+  given = [name for name in _VARIABLES if name in os.environ]
+  missing = [name for name in _VARIABLES if name not in given]
+  if given and missing:
+    there, lacking = (f"{' and '.join(x)} {'are' if x[1:] else 'is'}" for x in (given, missing))
+    raise UserError(f"{there} set but {lacking} not: set all.")
   settings: dict[str, Any] = {}
   try:
     total, process = (int(number or "") for number in numbers)

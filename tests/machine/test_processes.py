@@ -64,13 +64,16 @@ def test_an_error_of_a_single_process_is_raised():
     (("a:1",), "JAX_NUM_PROCESSES and JAX_PROCESS_ID are not"),
     (("a:1", "2"), "JAX_PROCESS_ID is not"),
     (("a:1", "two", "0"), "'two'"),
+    ((None, "2", "0"), "JAX_COORDINATOR_ADDRESS is not"),
+    ((None, None, "0"), "JAX_PROCESS_ID is set but .*JAX_NUM_PROCESSES are not"),
   ],
 )
 def test_incomplete_variables_are_an_error(monkeypatch, values, words):
   for name in JAX:
     monkeypatch.delenv(name, raising=False)
   for name, value in zip(JAX, values, strict=False):
-    monkeypatch.setenv(name, value)
+    if value is not None:
+      monkeypatch.setenv(name, value)
   monkeypatch.setattr(jax.distributed, "initialize", None)
   with pytest.raises(UserError, match=words), processes.together("auto", 1):
     pass
