@@ -82,7 +82,9 @@ def _image_remedy(array: np.ndarray) -> str:
   if array.dtype != np.uint8:
     if array.dtype.kind not in "iuf" or not array.size:
       return ""
-    low, high = array.min(), array.max()  # NaN fails the comparison
+    low, high = array.min(), array.max()
+    if np.isnan(low):
+      return " and values from nan to nan: replace those that are not numbers"
     if not (low >= 0 and high <= 255):
       return f" and values from {low:g} to {high:g}: scale them to 0..255"
     if array.dtype.kind in "iu" and high <= 1:  # a mask, or all black

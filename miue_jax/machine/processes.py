@@ -35,6 +35,10 @@ _HEARTBEAT_SECONDS = 30
 _FAREWELL_SECONDS = 5  # for the other processes to read why this one stops
 _SLICE_SECONDS = 1  # of one wait for a message; signals are handled between two waits
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_DIED = (
+  "miue-jax: another process died, or cannot be reached any more: start all again, and they "
+  "continue.\n"
+)
 _PREFIX = "miue_jax"
 _STOP = f"{_PREFIX}/stop"
 
@@ -111,7 +115,7 @@ def together(mode: str, timeout: float) -> Generator[None]:
   if count() == 1:
     yield
     return
-  _end_on_abort(2, "miue-jax: another process died, or cannot be reached any more.\n", LOST)
+  _end_on_abort(2, _DIED, LOST)
   over = threading.Event()
   listener = threading.Thread(target=_listen, args=(over,), daemon=True)
   listener.start()

@@ -67,7 +67,7 @@ def test_the_advice_about_labels_gives_the_labels(value):
   [
     (IMAGES * 2.0, r"values from 0 to 510: scale them to 0\.\.255"),
     (IMAGES - 300.0, "values from -300 to"),
-    (IMAGES * np.nan, "values from nan to nan"),
+    (IMAGES * np.nan, "values from nan to nan: replace those that are not numbers"),
     (IMAGES[:0], r"not empty; here: uint8 of shape \[0, 5, 4, 3\]\.$"),
     (IMAGES[0, 0], r"shape \[4, 3\]\.$"),
     (np.repeat(IMAGES, 2, axis=3), r"shape \[6, 5, 4, 6\]\.$"),
