@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from miue_jax.settings.errors import UserError
+from miue_jax.settings.errors import UserError, first_line
 
 MIN_SAMPLES = 8
 
@@ -50,12 +50,16 @@ def as_array(values: Any, name: str) -> np.ndarray:
   """Returns an array of NumPy.
 
   Raises:
-    UserError: The values are lists of different lengths.
+    UserError: The values are lists of different lengths, or an array that NumPy cannot read.
   """
   try:
     return np.asarray(values)
   except ValueError as error:
     raise UserError(f"{name}: rows have different lengths; give all of them the same.") from error
+  except Exception as error:  # Array-likes of other libraries raise any exception.
+    raise UserError(
+      f"{name} cannot be converted to a NumPy array: give a plain array ({first_line(error)})."
+    ) from error
 
 
 def classes(labels: Any) -> np.ndarray:

@@ -51,6 +51,19 @@ def test_lists_of_different_lengths_are_refused(measure):
     measure([[1.0, 2.0], [3.0]], [0, 1])
 
 
+class OfAnotherLibrary:
+  """What NumPy cannot read, as tensors with gradients or of type bfloat16 of PyTorch."""
+
+  def __array__(self, dtype=None, copy=None):
+    raise RuntimeError("use tensor.detach()")
+
+
+@pytest.mark.parametrize("measure", [information.mutual_information, *MEASURES])
+def test_arrays_that_numpy_cannot_read_are_refused(measure):
+  with pytest.raises(UserError, match=r"to a NumPy array: .*\(use tensor\.detach\(\)\)"):
+    measure(OfAnotherLibrary(), [0, 1])
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("kind", [float, str])
 def test_labels_that_are_not_integers_are_refused(measure, kind):
