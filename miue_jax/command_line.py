@@ -110,6 +110,7 @@ def _plain(text: str) -> str:
   """Returns a message of absl as a sentence that does not mention Python."""
   text = re.sub(r"invalid literal for int\(\) with base 10: .*", "it must be a whole number", text)
   text = re.sub(r"could not convert string to float: .*", "it must be a number", text)
+  text = re.sub(r"\('Non-boolean argument to boolean flag', .*\)", "it must be True or False", text)
   text = re.sub(
     r"Failed to parse .* as a ConfigDict: .*",
     "it is a group of settings: set each of them, as --config.GROUP.KEY=VALUE does",

@@ -63,6 +63,10 @@ def test_a_recipe_that_makes_no_settings_is_one_sentence(tmp_path, body, message
       "Flag --price=a: it must be a number.",
     ),
     (
+      "flag --config.method.secret=yes: ('Non-boolean argument to boolean flag', 'yes')",
+      "Flag --config.method.secret=yes: it must be True or False.",
+    ),
+    (
       "flag --mode=fly: value should be one of <run|plan>",
       "Flag --mode=fly: it must be one of run, plan.",
     ),
