@@ -16,8 +16,10 @@ import jax
 import numpy as np
 
 import miue_jax as mj
+from miue_jax.data import npz
 from miue_jax.defences import fitting, purification
 from miue_jax.experiment import calls
+from miue_jax.settings.errors import UserError
 
 # Victims, as in `configs/compare.py`.
 _RECIPE = {"width": 16, "learning_rate": 0.1, "weight_decay": 5e-4}
@@ -41,20 +43,23 @@ class Pairs:
     """Returns the first pairs.
 
     Raises:
-      ValueError: There are not so many.
+      UserError: There are not so many.
     """
-    if count > len(self.clean):
-      raise ValueError(f"{count} pairs are more than the {len(self.clean)} that there are")
+    if not 0 < count <= len(self.clean):
+      raise UserError(f"--counts has {count}, but there are {len(self.clean)} pairs: correct it.")
     return Pairs(*(getattr(self, field.name)[:count] for field in dataclasses.fields(self)))
 
 
 def read(archive: pathlib.Path, folder: pathlib.Path) -> Pairs:
-  """Returns the images for which a poison was made, the first of an archive."""
-  poison = mj.Poison.load(folder)
-  with np.load(archive, allow_pickle=False) as arrays:
-    clean = arrays["x_train"][: len(poison.delta)]
-    labels = arrays["y_train"].reshape(-1)[: len(poison.delta)]
-  return Pairs(clean, poison.apply(clean), labels)
+  """Returns the images for which a poison was made, the first of an archive.
+
+  Raises:
+    UserError: One of them cannot be read, or the poison was made for other images.
+  """
+  poison, train = mj.Poison.load(folder), npz.read(archive).train
+  count = len(poison.delta)
+  clean = train.images[:count]
+  return Pairs(clean, poison.apply(clean), train.labels[:count])
 
 
 def undone(
@@ -70,16 +75,20 @@ def undone(
     attackers: Pairs of each attacker, by name.
     counts: Numbers of pairs that an attacker has.
     training: Settings of the network that undoes protections.
+
+  Raises:
+    UserError: An attacker has fewer pairs than one of the counts.
   """
-  found = {}
+  known = {
+    f"{name}, {count} pairs": pairs.first(count)
+    for name, pairs in attackers.items()
+    for count in counts
+  }
   with calls.on_devices(training.batch_size):
-    for name, pairs in attackers.items():
-      for count in counts:
-        some = pairs.first(count)
-        found[f"{name}, {count} pairs"] = purification.restored(
-          published, some.protected, some.clean, 0, training
-        )
-  return found
+    return {
+      name: purification.restored(published, some.protected, some.clean, 0, training)
+      for name, some in known.items()
+    }
 
 
 def detected(owner: Pairs, attackers: Mapping[str, Pairs], epochs: int) -> dict[str, float]:
@@ -113,14 +122,26 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("poison", type=pathlib.Path, help="folder of the owner's poison")
   words = {"nargs": 2, "action": "append", "required": True, "metavar": ("ARCHIVE", "POISON")}
   parser.add_argument("--attacker", type=pathlib.Path, help="an attacker's images", **words)
-  parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000, 5000])
+  words = {"nargs": "+", "default": [500, 2000, 5000]}
+  parser.add_argument("--counts", type=int, help="numbers of pairs of an attacker", **words)
   parser.add_argument("--epochs", type=int, default=20, help="of victims and detectors")
   parser.add_argument("--steps", type=int, default=fitting.DEFAULT.steps, help="of the U-Net")
   options = parser.parse_args(argv)
+  if min(options.epochs, options.steps) < 1:
+    parser.error("--epochs and --steps must be at least 1")
+  try:
+    _tables(options)
+  except UserError as error:
+    parser.error(str(error))
+
+
+def _tables(options: argparse.Namespace) -> None:
   owner = read(options.data, options.poison)
   attackers = {str(folder): read(archive, folder) for archive, folder in options.attacker}
-  with np.load(options.data, allow_pickle=False) as arrays:
-    test = arrays["x_test"], arrays["y_test"].reshape(-1)
+  tested = npz.read(options.data).test
+  if tested is None:
+    raise UserError(f"{options.data} has no test images: add x_test and y_test.")
+  test = tested.images[:], tested.labels
   sets = {"clean": owner.clean, "protected": owner.protected}
   training = dataclasses.replace(fitting.DEFAULT, steps=options.steps)
   sets |= undone(owner.protected, attackers, options.counts, training)

@@ -29,8 +29,27 @@ def test_pairs_are_the_images_that_a_poison_was_made_for(tmp_path):
   np.testing.assert_array_equal(found.protected - found.clean.astype(int), delta)
   assert found.labels.tolist() == (np.arange(24) % 2).tolist()
   assert len(found.first(5).protected) == 5
-  with pytest.raises(ValueError, match="25 pairs are more than the 24 that there are"):
-    found.first(25)
+
+
+@pytest.mark.parametrize("count", [0, 25])
+def test_a_count_is_refused_before_anything_trains(tmp_path, count, capsys):
+  mine = [*map(str, stored(tmp_path / "mine", 0))]
+  with pytest.raises(SystemExit, match="2"):
+    pairs.main([*mine, "--attacker", *mine, "--counts", "8", str(count)])
+  assert f"--counts has {count}, but there are 24 pairs" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_used_are_one_sentence(tmp_path, capsys):
+  archive, poison = map(str, stored(tmp_path / "mine", 0))
+  np.savez(tmp_path / "train.npz", **{k: np.load(archive)[k] for k in ("x_train", "y_train")})
+  for data, key, message in (
+    ("no.npz", poison, "no.npz"),
+    (archive, "no", "There is no complete poison in no"),
+    (str(tmp_path / "train.npz"), poison, "train.npz has no test images"),
+  ):
+    with pytest.raises(SystemExit, match="2"):
+      pairs.main([data, key, "--attacker", archive, poison])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
