@@ -9,7 +9,7 @@ The run needs the setting measure.epochs, with which the program also measures d
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miue_jax import report
@@ -63,13 +63,17 @@ def alone(svg: str) -> str:
   return f"{start}><style>{colours}</style>{paper}{rest}\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Draws the file."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("report", type=pathlib.Path, help="report.json of a run")
   parser.add_argument("output", type=pathlib.Path, help="the SVG")
-  options = parser.parse_args()
-  drawing = figures.line_charts(charts(json.loads(options.report.read_text())), height=2.5)
+  options = parser.parse_args(argv)
+  try:
+    drawn = charts(json.loads(options.report.read_text()))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    parser.error(f"{options.report} cannot be drawn ({error}): give the report.json of a run")
+  drawing = figures.line_charts(drawn, height=2.5)
   assert drawing
   options.output.write_text(alone(drawing))
 

@@ -10,7 +10,7 @@ import argparse
 import csv
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks import course
 from miue_jax.report import figures
@@ -59,7 +59,8 @@ def over_psnr(rows: Iterable[Mapping[str, str]]) -> Chart:
 
 
 def _chart(title: str, across: str, points: Iterable[tuple[str, str, float, Statistic]]) -> Chart:
-  lines = {name: sorted(line) for name, line in figures.grouped(points)[""].items()}
+  found = figures.grouped(points).get("", {})
+  lines = {name: sorted(line, key=lambda point: point[0]) for name, line in found.items()}
   return Chart(title, across, _UP, lines, reference={"chance": _GUESSING}, scale="percent")
 
 
@@ -70,17 +71,29 @@ def _statistic(row: Mapping[str, str]) -> Statistic:
 
 
 _DRAWINGS = {"jpeg": over_jpeg, "psnr": over_psnr}
+_NEEDED = {
+  "jpeg": "it needs rows of the defences none and jpegQ",
+  "psnr": "it needs rows of poisons with the defences none or jpeg75",
+}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Draws the file."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("over", choices=_DRAWINGS, help="what the horizontal axis shows")
   parser.add_argument("table", type=pathlib.Path, help="compare.csv of a run")
   parser.add_argument("output", type=pathlib.Path, help="the SVG")
-  options = parser.parse_args()
-  with options.table.open(newline="") as file:
-    chart = _DRAWINGS[options.over](csv.DictReader(file))
+  options = parser.parse_args(argv)
+  try:
+    with options.table.open(newline="") as file:
+      rows = [row for row in csv.DictReader(file) if row["test_accuracy"]]  # without lost cells
+    if len({(row["dataset"], row["victim"]) for row in rows}) > 1:
+      parser.error(f"{options.table} has several datasets or victims: draw a table of one")
+    chart = _DRAWINGS[options.over](rows)
+  except (OSError, ValueError, KeyError, csv.Error) as error:
+    parser.error(f"{options.table} cannot be read ({error}): give the compare.csv of a run")
+  if not chart.lines:
+    parser.error(f"{options.table} has nothing to draw: {_NEEDED[options.over]}")
   drawing = figures.line_charts([chart], height=3.4, width=7.0)
   assert drawing
   options.output.write_text(course.alone(drawing))

@@ -44,6 +44,16 @@ def test_a_run_without_observation_is_refused(document):
     course.charts(document)
 
 
+@pytest.mark.parametrize("text", [None, "not json", "{}", '{"manifest": null}'])
+def test_a_file_that_is_no_report_is_one_sentence(tmp_path, text, capsys):
+  path = tmp_path / "report.json"
+  if text is not None:
+    path.write_text(text)
+  with pytest.raises(SystemExit, match="2"):
+    course.main([str(path), str(tmp_path / "drawing.svg")])
+  assert "report.json cannot be drawn" in capsys.readouterr().err
+
+
 def test_the_file_has_colours_for_light_and_dark_pages(document):
   text = course.alone(figures.line_charts(course.charts(document)))
   assert ET.fromstring(text).get("aria-label").startswith("What delta minimises: L_mi")
