@@ -75,6 +75,9 @@ run() {
   # setsid and the log file keep the run alive when the connection, which only watches it, ends.
   # JAX_PLATFORMS makes jax fail where it would otherwise use the CPU.
   local flags
+  if [[ " $*" =~ \ --?workdir[=\ ] ]]; then
+    fail "set the variable WORKDIR instead of the flag --workdir; fetch reads it, too." 2
+  fi
   flags=$(printf '%q ' --distributed_timeout="$ARRIVE" "$@" --workdir="$WORKDIR")
   everywhere "cd miue || exit
     JAX_PLATFORMS=tpu,cpu setsid .venv/bin/python -m miue_jax.main $flags \

@@ -164,6 +164,14 @@ def test_run(pod, program):
   assert "--worker=all" in args
 
 
+@pytest.mark.parametrize("flags", [["--workdir=runs/x"], ["--mode=run", "-workdir", "runs/x"]])
+def test_the_workdir_is_no_flag(pod, flags):
+  result = pod("run", *flags)
+  assert result.returncode == 2
+  assert "set the variable WORKDIR" in result.stderr
+  assert pod.machine.calls("gcloud") == []
+
+
 RUNNING = """
 def save(*_):
   print("saved", flush=True)
