@@ -67,8 +67,8 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   """
   if not files.is_file(path):
     raise UserError(
-      f"There is no complete poison in {path.parent} (manifest.json is missing): run the generate "
-      "stage first or correct the path."
+      f"There is no complete poison in {path.parent} (manifest.json is missing): correct the path, "
+      "copy the key there, or make a poison with --mode=generate."
     )
   manifest = documents.read_json(path, "copy it again")
   for key, kind in _FIELDS.items():
