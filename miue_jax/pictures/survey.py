@@ -254,7 +254,7 @@ def _labelled(
   file, class_ = columns.index("file"), columns.index("class")
   classes: dict[str, str] = {}
   for number, row in enumerate(rows, 2):
-    if not row:
+    if not any(map(str.strip, row)):  # spreadsheets write rows that were emptied as ";"
       continue
     name = path = ""
     if len(row) == len(columns):
@@ -265,10 +265,10 @@ def _labelled(
     if _NO_UTF8.search(name if path in present else name + path):
       raise UserError(f"Row {number} of {labels} is not UTF-8: save the file as CSV UTF-8.")
     if not name or classes.setdefault(path, name) != name:
-      raise UserError(
-        f"Row {number} of {labels} has no class, other columns, or another class for a file: "
-        "repair it."
-      )
+      wrong = f"names {escaped(path)} again, with another class"
+      if not name:
+        wrong = "has no class" if path else f"does not have {len(columns)} columns"
+      raise UserError(f"Row {number} of {labels} {wrong}: repair it.")
   named: Named = [(path, classes[path], None) for path in paths if path in classes]
   without = [
     LeftOut(path, "no class in the file of labels") for path in paths if path not in classes

@@ -209,6 +209,7 @@ def test_labels_may_have_paths_of_windows(tree):
     ("class\tfile\nred\t1.png\nblue; dark\t2.png\n", {"red", "blue; dark"}),
     ("\ufefffile,class\n1.png,a;b\n2.png,c\n", {"a;b", "c"}),
     ("file, class\n1.png, a\n 2.png , b c\n", {"a", "b c"}),
+    ("file;class\r\n1.png;a\r\n;\r\n2.png;b\r\n ; \r\n", {"a", "b"}),  # rows that were emptied
   ],
 )
 def test_labels_may_be_separated_as_spreadsheets_do(tree, text, names):
@@ -219,13 +220,20 @@ def test_labels_may_be_separated_as_spreadsheets_do(tree, text, names):
 
 
 @pytest.mark.parametrize(
-  "text", ["", "x,y\n1.png,cat\n", "file,class\n1.png\n", "file,class\n1.png,\n", 'file,class\n"',
-           "file,class\n1.png,cat\n1.png,dog\n"],
-)  # fmt: skip
-def test_unusable_labels_are_refused(tree, text):
+  ("text", "said"),
+  [
+    ("", r"labels\.csv"),
+    ("x,y\n1.png,cat\n", r"labels\.csv needs a first line"),
+    ("file,class\n1.png\n", r"^Row 2 of .*labels\.csv does not have 2 columns: repair it"),
+    ("file,class\n1.png,\n", r"^Row 2 of .*labels\.csv has no class: repair it"),
+    ('file,class\n"', r"labels\.csv is not a CSV file"),
+    ("file,class\n1.png,cat\n1.png,dog\n", r"^Row 3 .*csv names 1\.png again, with another class:"),
+  ],
+)
+def test_unusable_labels_are_refused(tree, text, said):
   root = tree("1.png")
   (root / "labels.csv").write_text(text)
-  with pytest.raises(UserError, match=r"labels.csv"):
+  with pytest.raises(UserError, match=said):
     survey.survey(root, labels=root / "labels.csv")
 
 
