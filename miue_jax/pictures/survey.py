@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -235,6 +236,7 @@ def _labelled(
 ) -> tuple[Named, list[LeftOut]]:
   """Reads classes from a CSV file."""
   content, present = reading.read_bytes(labels, _MOST_LABELS), set(paths)
+  composed = {unicodedata.normalize("NFC", path): path for path in paths}
   if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # "Unicode text"
     content = content.decode("utf-16", "replace").encode()
   text = content.decode("utf-8-sig", "surrogateescape")
@@ -261,7 +263,9 @@ def _labelled(
       name, written = row[class_].strip(), row[file].strip()
       # Spaces may be part of a name, and so may backslashes, with which Windows writes paths.
       forms = [os.path.normpath(x) for x in (row[file], written, written.replace("\\", "/"))]
-      path = next((form for form in forms if form in present), forms[1])
+      # macOS decomposes accents, which spreadsheets compose.
+      similar = composed.get(unicodedata.normalize("NFC", forms[2]), forms[1])
+      path = next((form for form in forms if form in present), similar)
     if _NO_UTF8.search(name if path in present else name + path):
       raise UserError(f"Row {number} of {labels} is not UTF-8: save the file as CSV UTF-8.")
     if not name or classes.setdefault(path, name) != name:

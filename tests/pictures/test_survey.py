@@ -237,6 +237,17 @@ def test_unusable_labels_are_refused(tree, text, said):
     survey.survey(root, labels=root / "labels.csv")
 
 
+def test_labels_may_compose_accents_that_names_of_files_decompose(tree):
+  root = tree("a\u0308.png", "o\u0308/1.png", "\u00fc.png", "u\u0308.png")
+  (root / "labels.csv").write_text(
+    "file,class\n\u00e4.png,cat\n\u00f6\\1.png,dog\n\u00fc.png,red\nu\u0308.png,blue\n"
+  )
+  found = survey.survey(root, labels=root / "labels.csv")
+  assert {picture.path: picture.class_name for picture in found.pictures} == {
+    "a\u0308.png": "cat", "o\u0308/1.png": "dog", "\u00fc.png": "red", "u\u0308.png": "blue"
+  }  # fmt: skip
+
+
 def test_labels_may_be_utf_16_as_unicode_text_of_spreadsheets_is(tree):
   root = tree("1.png", "\u00e4.png")
   text = "file\tclass\r\n1.png\tdog\r\n\u00e4.png\t\u00c4\r\n"
