@@ -315,7 +315,9 @@ def _publish(
       kind, shaped = encode.kind_of(same.entry.published), same.delta
     else:
       weights = loaded.weights[number].astype(np.float32) / 255
-      kind, shaped = request.format, carry.shaped(rounds[loaded.sources[number]], weights)
+      own = secret.get(found.path)  # of other pixels; its published file is replaced
+      kind = encode.kind_of(own.published) if own else request.format
+      shaped = carry.shaped(rounds[loaded.sources[number]], weights)
     return publish.publish(
       request.photos,
       found,
