@@ -171,10 +171,11 @@ def audit(
       learner = pretrained if pretrained and attack.pretrained else victim
       row = _row(pairs, attack, clean, *_reached(pairs, attack, learner, *sets))
       untouched = untouched or row
-      if verdict.judge(untouched["share"]) == verdict.NOT_PROTECTED:
+      bare = verdict.judge(untouched["share"]) == verdict.NOT_PROTECTED
+      if bare:
         row["advice"] = untouched["advice"]  # no attack is needed
       rows.append(row)
-      say(_line(row))
+      say(_line(row, advise=not bare or row is untouched))
     found = private.verdict_of(pairs.store)
     if found and files.exists(pairs.store.noted):
       page.write(pairs.store, found, pairs.folders)
@@ -336,7 +337,7 @@ def _row(pairs: Pairs, attack: Attack, clean: float, reached: float, count: int)
   }
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any], *, advise: bool) -> str:
   judgement = verdict.judge(row["share"])
   low, high = row["interval"]
   line = (
@@ -344,4 +345,5 @@ def _line(row: dict[str, Any]) -> str:
     f"{high:.0f} %; originals {row['originals']:.0f} %, guessing {row['chance']:.0f} %), "
     f"{judgement}."
   )
-  return line if judgement == verdict.PROTECTED else f"{line} Advice: {row['advice']}."
+  advise &= judgement != verdict.PROTECTED
+  return f"{line} Advice: {row['advice']}." if advise else line

@@ -339,17 +339,18 @@ def test_pairs_and_pretrained_weights_are_attacks(published, learned, weights, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("untouched", "advice"), [(90.0, "add pictures"), (10.0, "protect with --recompressed")]
+  ("untouched", "advice", "advised"),
+  [(90.0, "add pictures", [True, False]), (10.0, "protect with --recompressed", [False, True])],
 )
 def test_what_is_not_protected_as_it_is_gets_no_advice_against_attacks(
-  untouched, advice, published, learned, monkeypatch, said
+  untouched, advice, advised, published, learned, monkeypatch, said
 ):
   reached = iter(((100.0, 4), (untouched, 4), (95.0, 4)))  # originals, nothing, JPEG
   monkeypatch.setattr(audit, "_reached", lambda *args: next(reached))
   monkeypatch.setattr(audit, "ATTACKS", audit.ATTACKS[:2])
   assert not audit.audit(published, None, None, None, None, 75.0, None)
   lines = said()
-  assert lines[1].endswith(f"Advice: {advice}.")
+  assert [line.endswith(f"Advice: {advice}.") for line in lines[:2]] == advised
   assert lines[-1] == f"That is more than 75 %. What to do next: {advice}."
 
 
