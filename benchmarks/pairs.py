@@ -4,7 +4,7 @@
 
 From pairs of clean and protected images an attacker can train a network that undoes a protection,
 and one that recognises protected images. Archives have `x_train` and `y_train`, DATA.npz also
-`x_test` and `y_test`; a poison is a folder of a run. The first images of an archive are used.
+`x_test` and `y_test`; a poison is a folder of a run.
 """
 
 import argparse
@@ -51,15 +51,19 @@ class Pairs:
 
 
 def read(archive: pathlib.Path, folder: pathlib.Path) -> Pairs:
-  """Returns the images for which a poison was made, the first of an archive.
+  """Returns the images for which a poison was made; its manifest names their rows in the archive.
 
   Raises:
     UserError: One of them cannot be read, or the poison was made for other images.
   """
   poison, train = mj.Poison.load(folder), npz.read(archive).train
-  count = len(poison.delta)
-  clean = train.images[:count]
-  return Pairs(clean, poison.apply(clean), train.labels[:count])
+  rows = np.array(poison.manifest.get("source_rows", range(len(poison.delta))))
+  if rows.max() >= len(train):
+    raise UserError(
+      f"{archive} has {len(train)} images, too few for {folder}: correct one of them."
+    )
+  clean = train.images[rows]
+  return Pairs(clean, poison.apply(clean), train.labels[rows])
 
 
 def undone(

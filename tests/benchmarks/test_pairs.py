@@ -1,5 +1,7 @@
 """Tests the table about attackers who have pairs of clean and protected images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,8 @@ import miue_jax as mj
 from benchmarks import pairs
 
 
-def stored(folder, seed):
-  """An archive of images in two classes, and a poison of it."""
+def stored(folder, seed, rows=()):
+  """An archive of images in two classes, and a poison of its first ones or of rows."""
   rng = np.random.default_rng(seed)
   labels = np.arange(32) % 2
   images = np.clip(rng.normal(90 + 60 * labels[:, None, None, None], 20, (32, 8, 8, 3)), 0, 255)
@@ -16,18 +18,23 @@ def stored(folder, seed):
   folder.mkdir()
   content = {"x_train": images, "y_train": labels[:, None]}
   np.savez(folder / "data.npz", **content, x_test=images[:8], y_test=labels[:8])
-  mj.protect(images[:24], labels[:24], method="lsp").save(folder / "poison")
+  chosen = list(rows or range(24))
+  poison = mj.protect(images[chosen], labels[chosen], method="lsp")
+  if rows:
+    poison = dataclasses.replace(poison, manifest=poison.manifest | {"source_rows": chosen})
+  poison.save(folder / "poison")
   return folder / "data.npz", folder / "poison"
 
 
 def test_pairs_are_the_images_that_a_poison_was_made_for(tmp_path):
-  archive, poison = stored(tmp_path / "mine", 0)
+  rows = 31, 3, 8, 0, 12, 7
+  archive, poison = stored(tmp_path / "mine", 0, rows)
   found = pairs.read(archive, poison)
   with np.load(archive) as content:
-    np.testing.assert_array_equal(found.clean, content["x_train"][:24])
+    np.testing.assert_array_equal(found.clean, content["x_train"][list(rows)])
   delta = mj.Poison.load(poison).delta
   np.testing.assert_array_equal(found.protected - found.clean.astype(int), delta)
-  assert found.labels.tolist() == (np.arange(24) % 2).tolist()
+  assert found.labels.tolist() == [row % 2 for row in rows]
   assert len(found.first(5).protected) == 5
 
 
@@ -41,11 +48,14 @@ def test_a_count_is_refused_before_anything_trains(tmp_path, count, capsys):
 
 def test_files_that_cannot_be_used_are_one_sentence(tmp_path, capsys):
   archive, poison = map(str, stored(tmp_path / "mine", 0))
-  np.savez(tmp_path / "train.npz", **{k: np.load(archive)[k] for k in ("x_train", "y_train")})
+  parts = {k: np.load(archive)[k] for k in ("x_train", "y_train")}
+  np.savez(tmp_path / "train.npz", **parts)
+  np.savez(tmp_path / "few.npz", **{k: part[:9] for k, part in parts.items()})
   for data, key, message in (
     ("no.npz", poison, "no.npz"),
     (archive, "no", "There is no complete poison in no"),
     (str(tmp_path / "train.npz"), poison, "train.npz has no test images"),
+    (str(tmp_path / "few.npz"), poison, "few.npz has 9 images, too few for"),
   ):
     with pytest.raises(SystemExit, match="2"):
       pairs.main([data, key, "--attacker", archive, poison])
