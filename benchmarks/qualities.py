@@ -21,7 +21,7 @@ _WITHOUT = 100  # place of images that nothing compressed
 _GUESSING = 10.0  # percent, of ten classes
 _UP = "test accuracy (%)"
 # Defences of the drawing over the PSNR.
-_SHOWN = {"none": "", "jpeg75": ", JPEG-75"}
+_SHOWN = {"none": "", "jpeg75": ", JPEG-75", "jpeg10": ", JPEG-10"}
 
 
 def over_jpeg(rows: Iterable[Mapping[str, str]]) -> Chart:
@@ -49,7 +49,7 @@ def over_psnr(rows: Iterable[Mapping[str, str]]) -> Chart:
     (
       "",
       re.sub(r"_epsilon\d+$", "", row["method"]) + _SHOWN[row["defence"]],
-      float(row["psnr_db"]),
+      round(float(row["psnr_db"]), 1),
       _statistic(row),
     )
     for row in rows
@@ -73,7 +73,7 @@ def _statistic(row: Mapping[str, str]) -> Statistic:
 _DRAWINGS = {"jpeg": over_jpeg, "psnr": over_psnr}
 _NEEDED = {
   "jpeg": "it needs rows of the defences none and jpegQ",
-  "psnr": "it needs rows of poisons with the defences none or jpeg75",
+  "psnr": "it needs rows of poisons with the defences none, jpeg75 or jpeg10",
 }
 
 
