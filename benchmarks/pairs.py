@@ -17,12 +17,18 @@ import numpy as np
 
 import miue_jax as mj
 from miue_jax.data import npz
+from miue_jax.data.dataset import Split
 from miue_jax.defences import fitting, purification
 from miue_jax.experiment import calls
 from miue_jax.settings.errors import UserError
 
 # Victims, as in `configs/compare.py`.
-_RECIPE = {"width": 16, "learning_rate": 0.1, "weight_decay": 5e-4}
+_RECIPE = {
+  "victims": ("small_cnn",),
+  "width": 16,
+  "learning_rate": 0.1,
+  "weight_decay": 5e-4,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +56,23 @@ class Pairs:
     return Pairs(*(getattr(self, field.name)[:count] for field in dataclasses.fields(self)))
 
 
-def read(archive: pathlib.Path, folder: pathlib.Path) -> Pairs:
-  """Returns the images for which a poison was made; its manifest names their rows in the archive.
+def read(archive: pathlib.Path, folder: pathlib.Path) -> tuple[Pairs, Split | None]:
+  """Returns the images for which a poison was made, and the test images of their archive, if any.
+
+  The manifest of the poison names the rows of its images in the archive.
 
   Raises:
     UserError: One of them cannot be read, or the poison was made for other images.
   """
-  poison, train = mj.Poison.load(folder), npz.read(archive).train
+  poison, data = mj.Poison.load(folder), npz.read(archive)
+  train = data.train
   rows = np.array(poison.manifest.get("source_rows", range(len(poison.delta))))
   if rows.max() >= len(train):
     raise UserError(
       f"{archive} has {len(train)} images, too few for {folder}: correct one of them."
     )
   clean = train.images[rows]
-  return Pairs(clean, poison.apply(clean), train.labels[rows])
+  return Pairs(clean, poison.apply(clean), train.labels[rows]), data.test
 
 
 def undone(
@@ -106,9 +115,7 @@ def detected(owner: Pairs, attackers: Mapping[str, Pairs], epochs: int) -> dict[
   found = {}
   for name, pairs in attackers.items():
     (images, labels), test = _both(pairs), _both(owner)
-    rows = mj.evaluate(
-      {name: images}, labels, test, victims=("small_cnn",), epochs=epochs, **_RECIPE
-    )
+    rows = mj.evaluate({name: images}, labels, test, epochs=epochs, **_RECIPE)
     found[name] = rows[0]["auc"]
   return found
 
@@ -140,18 +147,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _tables(options: argparse.Namespace) -> None:
-  owner = read(options.data, options.poison)
-  attackers = {str(folder): read(archive, folder) for archive, folder in options.attacker}
-  tested = npz.read(options.data).test
+  owner, tested = read(options.data, options.poison)
+  attackers = {str(folder): read(archive, folder)[0] for archive, folder in options.attacker}
   if tested is None:
     raise UserError(f"{options.data} has no test images: add x_test and y_test.")
   test = tested.images[:], tested.labels
   sets = {"clean": owner.clean, "protected": owner.protected}
   training = dataclasses.replace(fitting.DEFAULT, steps=options.steps)
   sets |= undone(owner.protected, attackers, options.counts, training)
-  rows = mj.evaluate(
-    sets, owner.labels, test, victims=("small_cnn",), epochs=options.epochs, **_RECIPE
-  )
+  rows = mj.evaluate(sets, owner.labels, test, epochs=options.epochs, **_RECIPE)
   print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
   print("| images of the victim | mean change in 255ths | last epoch | best |")
   print("|---|---:|---:|---:|")

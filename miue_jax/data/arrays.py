@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from miue_jax.settings.errors import UserError, first_line
+from miue_jax.settings.errors import UserError, unreadable
 
 
 def images(value: Any, what: str) -> np.ndarray:
@@ -115,6 +115,4 @@ def _array(value: Any, what: str) -> np.ndarray:
   try:
     return np.asarray(value)
   except Exception as error:  # Array-likes of other libraries raise any exception.
-    raise UserError(
-      f"{what} cannot be converted to a NumPy array: give a plain array ({first_line(error)})."
-    ) from error
+    raise UserError(unreadable(what, error)) from error

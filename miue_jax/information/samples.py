@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
-from miue_jax.settings.errors import UserError, first_line
+from miue_jax.settings.errors import UserError, unreadable
 
 MIN_SAMPLES = 8
 
@@ -57,9 +57,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
   except ValueError as error:
     raise UserError(f"{name}: rows have different lengths; give all of them the same.") from error
   except Exception as error:  # Array-likes of other libraries raise any exception.
-    raise UserError(
-      f"{name} cannot be converted to a NumPy array: give a plain array ({first_line(error)})."
-    ) from error
+    raise UserError(unreadable(name, error)) from error
 
 
 def classes(labels: Any) -> np.ndarray:

@@ -59,6 +59,11 @@ def first_line(error: BaseException) -> str:
   return next(iter(str(error).strip().splitlines()), type(error).__name__)[:_LONGEST]
 
 
+def unreadable(name: str, error: BaseException) -> str:
+  """Returns the sentence about an array-like of another library that NumPy cannot read."""
+  return f"{name} cannot be converted to a NumPy array: give a plain array ({first_line(error)})."
+
+
 def unknown(key: str, known: Iterable[str], prefix: str = "") -> str:
   """Returns the sentence about an unknown key, with the nearest known name or all known names."""
   known = list(known)

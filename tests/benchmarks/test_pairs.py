@@ -29,13 +29,14 @@ def stored(folder, seed, rows=()):
 def test_pairs_are_the_images_that_a_poison_was_made_for(tmp_path):
   rows = 31, 3, 8, 0, 12, 7
   archive, poison = stored(tmp_path / "mine", 0, rows)
-  found = pairs.read(archive, poison)
+  found, tested = pairs.read(archive, poison)
   with np.load(archive) as content:
     np.testing.assert_array_equal(found.clean, content["x_train"][list(rows)])
   delta = mj.Poison.load(poison).delta
   np.testing.assert_array_equal(found.protected - found.clean.astype(int), delta)
   assert found.labels.tolist() == [row % 2 for row in rows]
   assert len(found.first(5).protected) == 5
+  assert len(tested) == 8
 
 
 @pytest.mark.parametrize("count", [0, 25])

@@ -52,7 +52,7 @@ def test_lists_of_different_lengths_are_refused(measure):
 
 
 class OfAnotherLibrary:
-  """What NumPy cannot read, as tensors with gradients or of type bfloat16 of PyTorch."""
+  """Raises an error when NumPy reads it, as PyTorch's tensors with gradients do."""
 
   def __array__(self, dtype=None, copy=None):
     raise RuntimeError("use tensor.detach()")
